@@ -1134,7 +1134,7 @@ def _refusal(url: str, status: int) -> UnreachableError:
 def _network_error(url: str, error: Exception) -> UnreachableError:
     """The same in our words, for what http.client, ssl and socket raise."""
     verify_message = getattr(error, 'verify_message', '')
-    if verify_message or 'CERTIFICATE_VERIFY_FAILED' in str(error):
+    if verify_message or 'Cert' in type(error).__name__ or 'CERTIFICATE_VERIFY_FAILED' in str(error):
         return UnreachableError(f'{url}: certificate not trusted: {verify_message or error}',
                                 'SSL_CERT_FILE can name the authority that signed it; also look at the clock')
     reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__

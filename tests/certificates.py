@@ -1,0 +1,37 @@
+"""Certificates for the tests, made with the openssl command."""
+import os
+import shutil
+import ssl
+import subprocess
+
+
+def is_possible():
+    return shutil.which('openssl') is not None
+
+
+class Authority:
+    """A certificate authority of our own, in a directory; `bundle` is what SSL_CERT_FILE names."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.bundle = os.path.join(directory, 'authority.pem')
+        self._key = os.path.join(directory, 'authority.key')
+        self._openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', self._key, '-out', self.bundle,
+                      '-subj', '/CN=Test authority', '-days', '2', '-addext', 'keyUsage=critical,keyCertSign,cRLSign')
+
+    def context(self, name='IP:127.0.0.1', days='2'):
+        """A server's TLS context with a certificate for this name; days may be past."""
+        stem = os.path.join(self.directory, 'server-{}-{}'.format(name.replace(':', '-'), days))
+        self._openssl('req', '-newkey', 'rsa:2048', '-nodes', '-keyout', stem + '.key', '-out', stem + '.csr',
+                      '-subj', '/CN=server')
+        with open(stem + '.ext', 'w') as stream:
+            stream.write('subjectAltName={}\nbasicConstraints=CA:FALSE\nauthorityKeyIdentifier=keyid\n'.format(name))
+        self._openssl('x509', '-req', '-in', stem + '.csr', '-CA', self.bundle, '-CAkey', self._key, '-CAcreateserial',
+                      '-extfile', stem + '.ext', '-out', stem + '.pem', '-days', days)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(stem + '.pem', stem + '.key')
+        return context
+
+    def _openssl(self, *arguments):
+        subprocess.run(('openssl',) + arguments, check=True, stdin=subprocess.DEVNULL,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,0 +1,226 @@
+"""A publisher and its web server, whose faults are switched on by case.
+
+    origin = Origin(directory)
+    origin.faults['/manifest'] = status(404)
+
+A fault is a function that answers a request in the server's place; it gets the handler, whose
+`body` is what an honest server would send (None where it has nothing).
+"""
+import hashlib
+import http.server
+import os
+import socket
+import socketserver
+import threading
+
+import tako
+
+SEED = b'test-key-very-security-such-safe'
+OTHER_SEED = b'another-key-that-nobody-has-seen'
+PUBLIC_KEY = tako.encode_base64(tako.ed25519_public_key(SEED))
+OTHER_PUBLIC_KEY = tako.encode_base64(tako.ed25519_public_key(OTHER_SEED))
+
+
+def digest_of(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def entry_of(version, content):
+    return tako.Entry(tako.parse_version(version), len(content), digest_of(content))
+
+
+class Publisher:
+    """A directory that a server serves, and the entries that were published in it."""
+
+    def __init__(self, directory, seed=SEED):
+        self.directory = directory
+        self.seed = seed
+        self.entries = []
+        os.makedirs(os.path.join(directory, 'store'), exist_ok=True)
+
+    def publish(self, version, content):
+        """Add an image, as an honest publisher does; its entry."""
+        entry = entry_of(version, content)
+        self.write('store/' + entry.digest, content)
+        self.entries = sorted(self.entries + [entry])
+        self.sign()
+        return entry
+
+    def sign(self):
+        """Write the manifest of self.entries, whatever they say."""
+        self.sign_body(tako.MANIFEST_HEADER + ''.join(entry.line() for entry in self.entries).encode() + b'\n')
+
+    def sign_body(self, body):
+        signature = tako.ed25519_sign(self.seed, body)
+        self.write('manifest', body + tako.encode_base64(signature).encode() + b'\n')
+
+    def write(self, name, content):
+        with open(os.path.join(self.directory, name), 'wb') as stream:
+            stream.write(content)
+
+    def read(self, name):
+        with open(os.path.join(self.directory, name), 'rb') as stream:
+            return stream.read()
+
+
+class Origin(Publisher):
+    """A publisher whose directory is served on loopback while the `with` lasts."""
+
+    def __init__(self, directory, seed=SEED, tls=None, host='127.0.0.1'):
+        super().__init__(directory, seed)
+        self.faults = {}            # path -> what answers in the server's place
+        self.requests = []          # (path, headers), in order
+        self.connections = 0
+        self._server = (_Server6 if ':' in host else _Server)((host, 0), _Handler)
+        self._server.origin = self
+        self.scheme = 'http'
+        if tls is not None:
+            self.scheme = 'https'
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        self.port = self._server.server_address[1]
+        self.url = '{}://{}:{}'.format(self.scheme, '[{}]'.format(host) if ':' in host else host, self.port)
+
+    def __enter__(self):
+        threading.Thread(target=self._server.serve_forever, kwargs={'poll_interval': 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *error):
+        self._server.shutdown()
+        self._server.server_close()
+
+    def paths(self):
+        """What was asked for, in order."""
+        return [path for path, _ in self.requests]
+
+
+class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def handle_error(self, request, client_address):
+        pass                        # clients that hang up are part of the tests
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+    disable_nagle_algorithm = True
+    timeout = 30
+
+    def setup(self):
+        super().setup()
+        self.server.origin.connections += 1
+
+    def do_GET(self):
+        origin = self.server.origin
+        origin.requests.append((self.path, dict(self.headers.items())))
+        try:
+            self.body = origin.read(self.path.lstrip('/'))
+        except OSError:
+            self.body = None
+        fault = origin.faults.get(self.path) or origin.faults.get('*')
+        if fault is not None:
+            fault(self)
+        elif self.body is None:
+            self.answer(404, b'not here\n')
+        else:
+            self.answer(200, self.body)
+
+    def answer(self, code, body, headers=(), length=None):
+        """Send a whole answer; length: what to announce, if it is not the truth."""
+        self.send_response(code)
+        self.send_header('Content-Length', str(len(body) if length is None else length))
+        for name, value in headers:
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def hang_up(self):
+        self.wfile.flush()
+        self.close_connection = True
+
+    def log_message(self, *arguments):
+        pass
+
+
+# ---- faults
+
+def status(code, body=b'no\n', headers=()):
+    """Answers with this status."""
+    return lambda handler: handler.answer(code, body, headers)
+
+
+def serves(body, headers=()):
+    """Serves other bytes in place of the file's."""
+    return lambda handler: handler.answer(200, body, headers)
+
+
+def redirects(url, code=302):
+    """Sends the client elsewhere."""
+    return status(code, b'', [('Location', url)])
+
+
+def hangs_up(handler):
+    """Takes the request and closes the connection without a word."""
+    handler.hang_up()
+
+
+def talks_nonsense(handler):
+    """Answers something that is not HTTP."""
+    handler.wfile.write(b'220 mail.example.com ESMTP\r\n\r\n')
+    handler.hang_up()
+
+
+def cuts(at):
+    """Announces the whole length and hangs up after some bytes."""
+    def fault(handler):
+        handler.answer(200, handler.body[:at], length=len(handler.body))
+        handler.hang_up()
+    return fault
+
+
+def chunked(transform=lambda body: body, finish=True):
+    """Sends the body in chunks of a thousand bytes, without a length."""
+    def fault(handler):
+        handler.send_response(200)
+        handler.send_header('Transfer-Encoding', 'chunked')
+        handler.end_headers()
+        body = transform(handler.body)
+        for start in range(0, len(body), 1000):
+            piece = body[start:start + 1000]
+            handler.wfile.write('{:x}\r\n'.format(len(piece)).encode() + piece + b'\r\n')
+        if finish:
+            handler.wfile.write(b'0\r\n\r\n')
+        else:
+            handler.hang_up()
+    return fault
+
+
+def until_closed(handler):
+    """Sends the body without any length, as HTTP/1.0 servers do."""
+    handler.send_response(200)
+    handler.send_header('Connection', 'close')
+    handler.end_headers()
+    handler.wfile.write(handler.body)
+    handler.hang_up()
+
+
+def endless(handler):
+    """Sends the body, and then more, for as long as the client takes it; counts what was sent."""
+    handler.send_response(200)
+    handler.send_header('Connection', 'close')
+    handler.end_headers()
+    handler.server.origin.endless_bytes = 0
+    block = b'\n' * 65536
+    try:
+        handler.wfile.write(handler.body)
+        while handler.server.origin.endless_bytes < 1 << 30:
+            handler.wfile.write(block)
+            handler.server.origin.endless_bytes += len(block)
+    except OSError:
+        pass
+    handler.hang_up()

@@ -1,0 +1,134 @@
+"""What the tests play on: a scratch directory, a client with its config, a run of tako.py as a process."""
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import origin
+
+PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TAKO = os.path.join(PROJECT, 'tako.py')
+NOBODY = 65534
+
+
+class Result:
+    """What a process left behind: its exit code and what it printed."""
+
+    def __init__(self, code, out, err):
+        self.code = code
+        self.out = out
+        self.err = err
+
+    def __repr__(self):
+        return 'exit code {}\nstdout: {}\nstderr: {}'.format(self.code, self.out, self.err)
+
+
+class Scene(unittest.TestCase):
+    """A test with a scratch directory, self.directory, and a client in it."""
+
+    def setUp(self):
+        self.directory = tempfile.mkdtemp(prefix='tako-test-')
+        self.addCleanup(remove_tree, self.directory)
+        os.chmod(self.directory, 0o755)
+        self.destination = os.path.join(self.directory, 'destination')
+        os.mkdir(self.destination)
+
+    def path(self, *names):
+        return os.path.join(self.directory, *names)
+
+    def write(self, name, content, mode=0o644):
+        """A file in the scratch directory; its path."""
+        path = self.path(name)
+        with open(path, 'wb') as stream:
+            stream.write(content if isinstance(content, bytes) else content.encode())
+        os.chmod(path, mode)
+        return path
+
+    def config(self, url, name='app.tako', version='*', public_keys=(origin.PUBLIC_KEY,), destination=None, more=''):
+        """A config; its path."""
+        lines = ['Origin=' + url, 'Destination=' + (destination or self.destination), 'Version=' + version]
+        lines += ['PublicKey=' + key for key in public_keys]
+        return self.write(name, '\n'.join(lines) + '\n' + more)
+
+    def start(self, *arguments, **settings):
+        """A running tako.py."""
+        environ = {name: value for name, value in os.environ.items() if not name.lower().endswith('_proxy')}
+        environ.pop('TAKO_SECRET_KEY', None)
+        environ.update(settings.pop('environ', {}))
+        return subprocess.Popen([sys.executable, '-I', '-W', 'error', TAKO] + list(arguments), env=environ,
+                                stdin=settings.pop('stdin', subprocess.DEVNULL), stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, cwd=self.directory, **settings)
+
+    def run_tako(self, *arguments, **settings):
+        """Run tako.py as a process to its end; its Result."""
+        content = settings.pop('input', None)
+        if content is not None:
+            settings['stdin'] = subprocess.PIPE
+        process = self.start(*arguments, **settings)
+        out, err = process.communicate(content, timeout=60)
+        result = Result(process.returncode, out.decode('utf-8', 'replace'), err.decode('utf-8', 'replace'))
+        self.assertNotIn('Traceback', result.err)
+        self.assertNotIn('a defect of this program', result.err)
+        return result
+
+    def assertCode(self, code, result):
+        """The exit code is code; in trouble, stderr has a message and what to do about it."""
+        self.assertEqual(code, result.code, result)
+        if code not in (0, 130, 143):
+            lines = result.err.splitlines()
+            self.assertTrue(lines and lines[-2].startswith('tako: ') and lines[-1].startswith('  '), result)
+
+    def assertQuiet(self, result):
+        """The run succeeded without a word."""
+        self.assertEqual((0, '', ''), (result.code, result.out, result.err))
+
+    def assertInPlace(self, content, destination=None):
+        """latest names an image with this content, read-only, under its digest; no temporary is left."""
+        root = destination or self.destination
+        name = 'store/' + origin.digest_of(content)
+        self.assertEqual(name, os.readlink(os.path.join(root, 'latest')))
+        with open(os.path.join(root, 'latest'), 'rb') as stream:
+            self.assertEqual(content, stream.read())
+        self.assertEqual(0o444, stat.S_IMODE(os.stat(os.path.join(root, name)).st_mode))
+        self.assertEqual(0o444, stat.S_IMODE(os.stat(os.path.join(root, 'manifest')).st_mode))
+        self.assertNoTemporaries(root)
+
+    def assertNoTemporaries(self, root=None):
+        self.assertEqual([], [name for name in os.listdir(root or self.destination) if name.endswith('.new')])
+
+
+def snapshot(root):
+    """Everything below root: names, modes, link targets and bytes."""
+    found = {}
+    for folder, folders, files in os.walk(root):
+        for name in folders + files:
+            path = os.path.join(folder, name)
+            status = os.lstat(path)
+            if stat.S_ISLNK(status.st_mode):
+                what = os.readlink(path)
+            elif stat.S_ISREG(status.st_mode):
+                with open(path, 'rb') as stream:
+                    what = origin.digest_of(stream.read())
+            else:
+                what = ''
+            found[os.path.relpath(path, root)] = (status.st_mode, what)
+    return found
+
+
+def remove_tree(path):
+    for folder, folders, _ in os.walk(path):
+        for name in folders:
+            if not os.path.islink(os.path.join(folder, name)):
+                os.chmod(os.path.join(folder, name), 0o755)
+    shutil.rmtree(path)
+
+
+def drop_to_nobody():
+    """For preexec_fn: root may write everywhere, so a test of permissions runs as nobody."""
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)

@@ -1,0 +1,60 @@
+"""Section 10: what lives in a destination."""
+import os
+
+import origin
+import scene
+import tako
+
+ENTRY = origin.entry_of('1.0', b'image')
+
+
+class ImageFaultTest(scene.Scene):
+    def place(self, content):
+        os.makedirs(self.path('store'), exist_ok=True)
+        self.write('store/' + ENTRY.digest, content)
+        return tako.image_fault(self.directory, ENTRY)
+
+    def test_intact(self):
+        self.assertIsNone(self.place(b'image'))
+
+    def test_missing_without_a_store_and_in_one(self):
+        self.assertEqual(tako.MISSING, tako.image_fault(self.directory, ENTRY))
+        os.mkdir(self.path('store'))
+        self.assertEqual(tako.MISSING, tako.image_fault(self.directory, ENTRY))
+
+    def test_shorter_longer_or_other_bytes_are_damage(self):
+        for content in (b'', b'imag', b'images', b'imagE'):
+            with self.subTest(content):
+                self.assertIn('damaged', self.place(content))
+
+
+class LatestTest(scene.Scene):
+    def test_it_names_what_it_is_pointed_at(self):
+        self.assertIsNone(tako.linked_digest(self.directory))
+        for digest in ('a' * 64, 'b' * 64):
+            tako.point_latest(self.directory, digest)
+            self.assertEqual(digest, tako.linked_digest(self.directory))
+            self.assertEqual('store/' + digest, os.readlink(self.path('latest')))
+        self.assertEqual(['destination', 'latest'], sorted(os.listdir(self.directory)))
+
+    def test_a_link_of_somebody_elses_names_no_image(self):
+        for target in ('/etc/passwd', 'store/short', '../store/' + 'a' * 64, 'store/' + 'A' * 64):
+            with self.subTest(target):
+                os.symlink(target, self.path('latest'))
+                self.assertIsNone(tako.linked_digest(self.directory))
+                os.unlink(self.path('latest'))
+
+
+class ManifestFileTest(scene.Scene):
+    def test_none_at_first_then_the_bytes_that_were_placed(self):
+        self.assertIsNone(tako.read_manifest(self.directory))
+        tako.place_manifest(self.directory, b'signed')
+        self.assertEqual(b'signed', tako.read_manifest(self.directory))
+        self.assertEqual(['destination', 'manifest'], sorted(os.listdir(self.directory)))
+
+    def test_what_the_dead_left_is_cleared(self):
+        for name in (tako.NEW_IMAGE, tako.NEW_MANIFEST):
+            self.write(name, 'half')
+        os.symlink('nowhere', self.path(tako.NEW_LINK))
+        tako.clear_leftovers(self.directory)
+        self.assertEqual(['destination'], os.listdir(self.directory))

@@ -1,0 +1,119 @@
+"""Section 8: a file is whole or absent; locks; bounded reading."""
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import scene
+import tako
+
+
+class NewFileTest(scene.Scene):
+    def test_a_published_file_is_whole_and_read_only(self):
+        with tako.NewFile(self.path('.new')) as new:
+            new.write(b'whole')
+            self.assertFalse(os.path.exists(self.path('file')))
+            new.publish(self.path('file'))
+        with open(self.path('file'), 'rb') as stream:
+            self.assertEqual(b'whole', stream.read())
+        self.assertEqual(0o100444, os.stat(self.path('file')).st_mode)
+        self.assertFalse(os.path.exists(self.path('.new')))
+
+    def test_a_file_given_up_leaves_the_old_one_and_no_temporary(self):
+        self.write('file', 'old')
+        with self.assertRaises(KeyboardInterrupt):
+            with tako.NewFile(self.path('.new')) as new:
+                new.write(b'half')
+                raise KeyboardInterrupt
+        with open(self.path('file')) as stream:
+            self.assertEqual('old', stream.read())
+        self.assertFalse(os.path.exists(self.path('.new')))
+
+    def test_a_temporary_name_that_is_a_link_is_not_followed(self):
+        self.write('victim', 'precious')
+        os.symlink('victim', self.path('.new'))
+        with self.assertRaises(FileExistsError):
+            with tako.NewFile(self.path('.new')):
+                pass
+        with open(self.path('victim')) as stream:
+            self.assertEqual('precious', stream.read())
+
+    def test_the_umask_takes_nothing_away(self):
+        old = os.umask(0o077)
+        self.addCleanup(os.umask, old)
+        with tako.NewFile(self.path('.new')) as new:
+            new.publish(self.path('file'))
+        self.assertEqual(0o100444, os.stat(self.path('file')).st_mode)
+
+    def test_a_full_disk_is_reported_once_and_leaves_nothing(self):
+        if not os.path.exists('/dev/full'):
+            self.skipTest('no /dev/full')
+        with self.assertRaises(OSError):
+            with tako.NewFile(self.path('.new')) as new:
+                full = os.open('/dev/full', os.O_WRONLY)
+                os.dup2(full, new._stream.fileno())
+                os.close(full)
+                new.write(b'x' * (1 << 20))
+        self.assertFalse(os.path.exists(self.path('.new')))
+
+
+class BoundsTest(scene.Scene):
+    def test_read_at_most_stops_there(self):
+        self.assertEqual(b'abc', tako.read_at_most(3, self.write('file', 'abcdef')))
+
+    def test_at_most_passes_exactly_the_limit(self):
+        self.assertEqual([b'abc', b'de'], list(tako.at_most(5, [b'abc', b'de'], 'it')))
+
+    def test_at_most_refuses_the_chunk_that_goes_past(self):
+        chunks = tako.at_most(4, [b'abc', b'de', b'f'], 'it')
+        self.assertEqual(b'abc', next(chunks))
+        with self.assertRaises(tako.RefusedError) as caught:
+            next(chunks)
+        self.assertEqual(3, caught.exception.exit_code)
+
+    def test_copy_and_hash(self):
+        copied = []
+        self.assertEqual((3, 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'),
+                         tako.copy_and_hash([b'a', b'bc'], copied.append))
+        self.assertEqual([b'a', b'bc'], copied)
+
+
+class DirectoryLockTest(scene.Scene):
+    def lock(self, wait=0.0, on_wait=lambda: None):
+        return tako.DirectoryLock(self.directory, wait, on_wait)
+
+    def test_one_at_a_time(self):
+        with self.lock(), self.assertRaises(tako.LockedError) as caught:
+            self.lock(0.1).__enter__()
+        self.assertEqual(75, caught.exception.exit_code)
+
+    def test_who_waits_says_so_once_and_goes_on_when_it_is_free(self):
+        said = []
+        first = self.lock().__enter__()
+        threading.Timer(0.3, first.__exit__, (None, None, None)).start()
+        start = time.monotonic()
+        with self.lock(30, lambda: said.append('waiting')):
+            self.assertLess(time.monotonic() - start, 20)
+        self.assertEqual(['waiting'], said)
+
+    def test_it_leaves_nothing_behind(self):
+        before = scene.snapshot(self.directory)
+        with self.lock():
+            self.assertEqual(before, scene.snapshot(self.directory))
+        self.assertEqual(before, scene.snapshot(self.directory))
+
+    def test_the_kernel_takes_it_back_from_the_dead(self):
+        code = ('import sys, tako, time\n'
+                'tako.DirectoryLock(sys.argv[1], 0, print).__enter__()\n'
+                'print("held", flush=True)\n'
+                'time.sleep(60)')
+        holder = subprocess.Popen([sys.executable, '-c', code, self.directory], stdout=subprocess.PIPE, cwd=scene.PROJECT)
+        self.addCleanup(holder.stdout.close)
+        self.assertEqual(b'held\n', holder.stdout.readline())
+        with self.assertRaises(tako.LockedError):
+            self.lock().__enter__()
+        holder.kill()
+        holder.wait()
+        with self.lock():
+            pass

@@ -1,0 +1,360 @@
+"""Section 9: from a URL to bytes, past everything a server can do wrong."""
+import base64
+import http.server
+import os
+import socket
+import ssl
+import threading
+import unittest
+import unittest.mock
+
+import certificates
+import origin
+import scene
+import tako
+
+BODY = bytes(range(256)) * 1000
+
+
+class NetworkCase(scene.Scene):
+    def setUp(self):
+        super().setUp()
+        self.origin = origin.Origin(self.directory)
+        self.origin.__enter__()
+        self.addCleanup(self.origin.__exit__)
+        self.write('body', BODY)
+        self.network = tako.Network({})
+        self.addCleanup(self.network.__exit__, None, None, None)
+
+    def get(self, path='/body', authorization=''):
+        return b''.join(self.network.open(self.origin.url + path, authorization).chunks)
+
+    def assertUnreachable(self, message, url=None):
+        with self.assertRaises(tako.UnreachableError) as caught:
+            b''.join(self.network.open(url or self.origin.url + '/body').chunks)
+        self.assertEqual(75, caught.exception.exit_code)
+        self.assertIn(message, caught.exception.what)
+        return caught.exception
+
+
+class AnswerTest(NetworkCase):
+    def test_the_bytes_and_their_announced_length(self):
+        answer = self.network.open(self.origin.url + '/body')
+        self.assertEqual(len(BODY), answer.length)
+        self.assertEqual(BODY, b''.join(answer.chunks))
+
+    def test_bodies_of_every_framing(self):
+        for name, fault in (('chunked', origin.chunked()), ('until closed', origin.until_closed)):
+            with self.subTest(name):
+                self.origin.faults['/body'] = fault
+                answer = self.network.open(self.origin.url + '/body')
+                self.assertIsNone(answer.length)
+                self.assertEqual(BODY, b''.join(answer.chunks))
+
+    def test_one_connection_serves_many_requests(self):
+        for _ in range(3):
+            self.get()
+        self.origin.faults['/body'] = origin.chunked()
+        self.get()
+        self.get()
+        for code in (404, 410, 500):
+            self.origin.faults['/body'] = origin.status(code)
+            with self.assertRaises(tako.UnreachableError):
+                self.get()
+        self.assertEqual(1, self.origin.connections)
+
+    def test_a_connection_the_server_closed_meanwhile_is_opened_anew(self):
+        def answer_then_close(handler):
+            handler.answer(200, handler.body)       # no "Connection: close": the client cannot know
+            handler.hang_up()
+        self.origin.faults['/body'] = answer_then_close
+        for _ in range(3):
+            self.assertEqual(BODY, self.get())
+
+    def test_a_body_given_up_half_way_does_not_spoil_the_next(self):
+        chunks = self.network.open(self.origin.url + '/body').chunks
+        next(chunks)
+        chunks.close()
+        self.assertEqual(BODY, self.get())
+
+    def test_it_asks_for_plain_bytes_under_its_own_name(self):
+        self.get()
+        headers = self.origin.requests[0][1]
+        self.assertEqual(('tako/' + tako.__version__, 'identity'), (headers['User-Agent'], headers['Accept-Encoding']))
+
+    def test_ipv6(self):
+        try:
+            six = origin.Origin(self.directory, host='::1')
+        except OSError:
+            self.skipTest('NO IPv6 ON THIS MACHINE')
+        with six:
+            self.assertEqual(BODY, b''.join(self.network.open(six.url + '/body').chunks))
+
+
+class FaultTest(NetworkCase):
+    def test_each_way_to_answer_wrongly_has_its_words(self):
+        cases = ((origin.status(404), 'status 404'), (origin.status(401), 'status 401'), (origin.status(403), 'status 403'),
+                 (origin.status(500), 'status 500'), (origin.status(204, b''), 'status 204'),
+                 (origin.status(206, b'half'), 'status 206'), (origin.hangs_up, 'closed connection'),
+                 (origin.talks_nonsense, 'not a valid HTTP answer'), (origin.cuts(1000), '255000 bytes early'),
+                 (origin.chunked(finish=False), 'not a valid HTTP answer'),
+                 (origin.serves(b'x', [('Content-Encoding', 'gzip')]), 'gzip'))
+        for fault, message in cases:
+            with self.subTest(message):
+                self.origin.faults['/body'] = fault
+                self.assertUnreachable(message)
+
+    def test_410_is_told_apart(self):
+        self.origin.faults['/body'] = origin.status(410)
+        self.assertIsInstance(self.assertUnreachable('withdrawn'), tako.GoneError)
+
+    def test_nobody_listens(self):
+        with socket.socket() as unused:
+            unused.bind(('127.0.0.1', 0))
+            self.assertUnreachable('refused', 'http://127.0.0.1:{}/'.format(unused.getsockname()[1]))
+
+    def test_no_such_host(self):
+        self.assertUnreachable('http://nowhere.invalid/body: ', 'http://nowhere.invalid/body')
+
+    def test_silence_ends_after_the_timeout(self):
+        with socket.socket() as silent, unittest.mock.patch.object(tako, 'NETWORK_TIMEOUT_SECONDS', 0.2):
+            silent.bind(('127.0.0.1', 0))
+            silent.listen(1)
+            self.assertUnreachable('timed out', 'http://127.0.0.1:{}/'.format(silent.getsockname()[1]))
+
+    def test_headers_without_end_are_cut_off(self):
+        def flood(handler):
+            handler.wfile.write(b'HTTP/1.1 200 OK\r\n')
+            try:
+                for number in range(1000):
+                    handler.wfile.write('X-{}: {}\r\n'.format(number, 'x' * 1000).encode())
+            except OSError:
+                pass
+            handler.hang_up()
+        self.origin.faults['/body'] = flood
+        self.assertUnreachable('not a valid HTTP answer')
+
+
+class RedirectTest(NetworkCase):
+    def test_ten_are_followed_and_an_eleventh_is_not(self):
+        for number in range(12):
+            self.origin.faults['/hop{}'.format(number)] = origin.redirects(
+                '/hop{}'.format(number + 1) if number < 9 else '/body', (301, 302, 303, 307, 308)[number % 5])
+        self.assertEqual(BODY, self.get('/hop0'))
+        self.assertEqual(11, len(self.origin.requests))
+        self.origin.faults['/hop9'] = origin.redirects('/hop10')
+        self.origin.faults['/hop10'] = origin.redirects('/body')
+        self.assertUnreachable('more than 10 times', self.origin.url + '/hop0')
+
+    def test_a_circle_ends(self):
+        self.origin.faults['/body'] = origin.redirects('/body')
+        self.assertUnreachable('more than 10 times')
+        self.assertEqual(11, len(self.origin.requests))
+
+    def test_relative_absolute_and_untidy_targets(self):
+        self.write('a b', BODY)
+        for location in ('body', './body', self.origin.url + '/body', '//127.0.0.1:{}/body'.format(self.origin.port),
+                         '/body#part', 'http://user:secret@127.0.0.1:{}/body'.format(self.origin.port)):
+            with self.subTest(location):
+                self.origin.faults['/start'] = origin.redirects(location)
+                self.assertEqual(BODY, self.get('/start'))
+
+    def test_other_schemes_and_broken_targets_are_not_followed(self):
+        self.write('file', 'local')
+        for location in ('file://' + self.path('file'), 'ftp://127.0.0.1/', 'data:,x', 'gopher://127.0.0.1/', '',
+                         'http://127.0.0.1:99999/', 'http://[::1/', 'http://127.0.0.1:0/'):
+            with self.subTest(location):
+                self.origin.faults['/body'] = origin.redirects(location)
+                self.assertUnreachable('redirected to')
+        self.assertEqual({'/body'}, set(self.origin.paths()))
+
+
+class CredentialsTest(NetworkCase):
+    def setUp(self):
+        super().setUp()
+        self.other = origin.Origin(self.directory)
+        self.other.__enter__()
+        self.addCleanup(self.other.__exit__)
+        self.credentials = tako.basic_authorization('user:p%40ss')
+
+    def test_basic_authorization_is_rfc_7617s(self):
+        self.assertEqual('Basic ' + base64.b64encode(b'user:p@ss').decode(), self.credentials)
+
+    def test_they_go_to_the_origin_and_on_redirects_within_it(self):
+        self.origin.faults['/start'] = origin.redirects('/body')
+        self.get('/start', self.credentials)
+        self.assertEqual([self.credentials] * 2, [headers.get('Authorization') for _, headers in self.origin.requests])
+
+    def test_they_never_go_to_another_host_or_port(self):
+        self.origin.faults['/start'] = origin.redirects(self.other.url + '/back')
+        self.other.faults['/back'] = origin.redirects('http://user:other@localhost:{}/body'.format(self.origin.port))
+        self.get('/start', self.credentials)
+        self.assertEqual([None], [headers.get('Authorization') for _, headers in self.other.requests])
+        self.assertEqual([self.credentials, None],
+                         [headers.get('Authorization') for _, headers in self.origin.requests])
+
+
+class FileTest(NetworkCase):
+    def test_a_file(self):
+        answer = self.network.open('file://' + self.path('body'))
+        self.assertEqual((len(BODY), BODY), (answer.length, b''.join(answer.chunks)))
+
+    def test_percent_encoded_and_localhost(self):
+        self.write('a b\u00fc', BODY)
+        self.assertEqual(BODY, b''.join(self.network.open('file://' + self.path('a%20b%C3%BC')).chunks))
+        self.assertEqual(BODY, b''.join(self.network.open('file://localhost' + self.path('body')).chunks))
+
+    def test_what_is_no_file_is_unreachable(self):
+        os.mkfifo(self.path('pipe'))
+        for name in ('missing', 'pipe', '', 'nul%00'):
+            with self.subTest(name):
+                self.assertUnreachable('file://', 'file://' + self.path(name))
+
+
+class Proxy:
+    """A proxy that notes what it was asked, answers http itself and tunnels CONNECT."""
+
+    def __init__(self, body):
+        self.asked = []
+        proxy = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                proxy.asked.append((self.command, self.path, self.headers.get('Proxy-Authorization'), self.headers['Host']))
+                self.send_response(200)
+                self.send_header('Content-Length', str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def do_CONNECT(self):
+                proxy.asked.append((self.command, self.path, self.headers.get('Proxy-Authorization'), None))
+                host, port = self.path.split(':')
+                with socket.create_connection((host, int(port))) as upstream:
+                    self.send_response(200)
+                    self.end_headers()
+                    back = threading.Thread(target=pump, args=(upstream, self.connection))
+                    back.start()
+                    pump(self.connection, upstream)
+                    back.join()
+
+            def log_message(self, *arguments):
+                pass
+
+        self._server = origin._Server(('127.0.0.1', 0), Handler)
+        self.address = '127.0.0.1:{}'.format(self._server.server_address[1])
+        threading.Thread(target=self._server.serve_forever, kwargs={'poll_interval': 0.02}, daemon=True).start()
+
+    def close(self):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def pump(source, target):
+    try:
+        for block in iter(lambda: source.recv(65536), b''):
+            target.sendall(block)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+
+class ProxyTest(NetworkCase):
+    def setUp(self):
+        super().setUp()
+        self.proxy = Proxy(BODY)
+        self.addCleanup(self.proxy.close)
+
+    def through(self, url, **environ):
+        with unittest.mock.patch.dict(os.environ, environ):
+            with tako.Network(os.environ) as network:
+                return b''.join(network.open(url).chunks)
+
+    def test_http_goes_through_it_whole_url_and_host(self):
+        self.assertEqual(BODY, self.through('http://images.example.com/app/manifest',
+                                            http_proxy='http://u:p%40@' + self.proxy.address))
+        self.assertEqual([('GET', 'http://images.example.com/app/manifest',
+                           'Basic ' + base64.b64encode(b'u:p@').decode(), 'images.example.com')], self.proxy.asked)
+
+    def test_a_variable_without_scheme_and_upper_case(self):
+        self.assertEqual(BODY, self.through('http://images.example.com/x', HTTP_PROXY=self.proxy.address))
+
+    def test_no_proxy_goes_straight(self):
+        self.assertEqual(BODY, self.through(self.origin.url + '/body', http_proxy=self.proxy.address,
+                                            no_proxy='localhost,127.0.0.1'))
+        self.assertEqual([], self.proxy.asked)
+
+    def test_a_proxy_that_is_no_http_proxy_is_a_usage_error(self):
+        for value in ('socks5://127.0.0.1:1080', 'https://127.0.0.1:3128', 'http://'):
+            with self.subTest(value), self.assertRaises(tako.UsageError):
+                self.through('http://images.example.com/x', http_proxy=value)
+
+
+@unittest.skipUnless(certificates.is_possible(), 'NO openssl COMMAND: https IS NOT TESTED')
+class TlsTest(NetworkCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.folder = scene.tempfile.mkdtemp()
+        cls.authority = certificates.Authority(cls.folder)
+        cls.context = cls.authority.context()
+
+    @classmethod
+    def tearDownClass(cls):
+        scene.remove_tree(cls.folder)
+        super().tearDownClass()
+
+    def secure(self, context):
+        server = origin.Origin(self.directory, tls=context)
+        server.__enter__()
+        self.addCleanup(server.__exit__)
+        return server
+
+    def fetch(self, url, **environ):
+        with unittest.mock.patch.dict(os.environ, environ), tako.Network(os.environ) as network:
+            return b''.join(network.open(url).chunks)
+
+    def test_a_private_authority_named_by_ssl_cert_file(self):
+        server = self.secure(self.context)
+        self.assertEqual(BODY, self.fetch(server.url + '/body', SSL_CERT_FILE=self.authority.bundle))
+
+    def test_through_a_connect_proxy_with_a_password(self):
+        proxy = Proxy(b'')
+        self.addCleanup(proxy.close)
+        server = self.secure(self.context)
+        self.assertEqual(BODY, self.fetch(server.url + '/body', SSL_CERT_FILE=self.authority.bundle,
+                                          https_proxy='http://u:p@' + proxy.address))
+        self.assertEqual([('CONNECT', '127.0.0.1:{}'.format(server.port),
+                           'Basic ' + base64.b64encode(b'u:p').decode(), None)], proxy.asked)
+
+    def assertUntrusted(self, url, **environ):
+        with self.assertRaises(tako.UnreachableError) as caught:
+            self.fetch(url, **environ)
+        self.assertIn('certificate not trusted', caught.exception.what)
+
+    def test_an_unknown_authority_is_not_trusted(self):
+        self.assertUntrusted(self.secure(self.context).url + '/body')
+
+    def test_a_certificate_of_another_name_is_not_trusted(self):
+        server = self.secure(self.authority.context('DNS:images.example.com'))
+        self.assertUntrusted(server.url + '/body', SSL_CERT_FILE=self.authority.bundle)
+
+    def test_an_expired_certificate_is_not_trusted(self):
+        server = self.secure(self.authority.context(days='-1'))
+        self.assertUntrusted(server.url + '/body', SSL_CERT_FILE=self.authority.bundle)
+
+    def test_from_http_to_https_but_not_back(self):
+        server = self.secure(self.context)
+        self.origin.faults['/up'] = origin.redirects(server.url + '/body')
+        self.assertEqual(BODY, self.fetch(self.origin.url + '/up', SSL_CERT_FILE=self.authority.bundle))
+        server.faults['/down'] = origin.redirects(self.origin.url + '/body')
+        with self.assertRaises(tako.UnreachableError) as caught:
+            self.fetch(server.url + '/down', SSL_CERT_FILE=self.authority.bundle)
+        self.assertIn('redirected to http', caught.exception.what)
+
+    def test_old_tls_is_refused_by_the_client(self):
+        context = tako._tls_context()
+        if hasattr(context, 'minimum_version'):
+            self.assertGreaterEqual(context.minimum_version, ssl.TLSVersion.TLSv1_2)
+        else:
+            self.assertTrue(context.options & ssl.OP_NO_TLSv1 and context.options & ssl.OP_NO_TLSv1_1)
+        self.assertEqual((ssl.CERT_REQUIRED, True), (context.verify_mode, context.check_hostname))
