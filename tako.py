@@ -763,8 +763,8 @@ def basic_authorization(userinfo: str) -> str:
     import urllib.parse
     if not userinfo:
         return ''
-    user, _, password = userinfo.partition(':')
-    return 'Basic ' + encode_base64(urllib.parse.unquote_to_bytes(user) + b':' + urllib.parse.unquote_to_bytes(password))
+    user, password = (urllib.parse.unquote_to_bytes(part) for part in userinfo.partition(':')[::2])
+    return 'Basic ' + encode_base64(user + b':' + password)
 
 
 def _parse_destination(value: str) -> str:
@@ -851,8 +851,7 @@ def read_at_most(limit: int, path: str) -> bytes:
 def read_blocks(stream: 'BinaryIO') -> 'Iterator[bytes]':
     """The bytes of an open file, BLOCK_BYTES at a time; closed at the end."""
     with stream:
-        for block in iter(lambda: stream.read(BLOCK_BYTES), b''):
-            yield block
+        yield from iter(lambda: stream.read(BLOCK_BYTES), b'')
 
 
 def at_most(limit: int, chunks: 'Iterable[bytes]', where: str) -> 'Iterator[bytes]':
@@ -946,7 +945,8 @@ class Network:
 
     def __init__(self, environ: 'Mapping[str, str]') -> None:
         self._has_proxies = any(name.lower().endswith('_proxy') for name in environ)
-        self._idle = {}     # type: Dict[Tuple[str, str], http.client.HTTPConnection]
+        # what was asked last on each connection; a connection whose answer was not read to its end is of no more use
+        self._open = {}     # type: Dict[Tuple[str, str], Tuple[http.client.HTTPConnection, http.client.HTTPResponse]]
         self._tls = None    # type: Optional[ssl.SSLContext]
 
     def __enter__(self) -> 'Network':
@@ -954,8 +954,8 @@ class Network:
 
     def __exit__(self, kind: 'Optional[Type[BaseException]]', error: 'Optional[BaseException]',
                  trace: 'Optional[TracebackType]') -> None:
-        while self._idle:
-            self._idle.popitem()[1].close()
+        for connection, _ in self._open.values():
+            connection.close()
 
     def open(self, url: str, authorization: str = '') -> Answer:
         """Ask for url; authorization goes to its host alone, wherever it redirects.
@@ -983,18 +983,17 @@ class Network:
         """One request: the answer, its status, and its Location."""
         import http.client
         try:
-            connection, response = self._exchange(url, authorization)
+            response = self._exchange(url, authorization)
             encoding = response.getheader('Content-Encoding', 'identity')
             if response.status == 200 and encoding.lower() != 'identity':
-                connection.close()
                 raise UnreachableError(f'{url}: sent with Content-Encoding {encoding}, unasked',
                                        'turn compression off for this directory on the server')
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise _network_error(url, error) from error
-        chunks = self._chunks(url, connection, response)
-        return Answer(url, response.length, chunks), response.status, response.getheader('Location', '')
+        return (Answer(url, response.length, _read_body(url, response)), response.status,
+                response.getheader('Location', ''))
 
-    def _exchange(self, url: str, authorization: str) -> 'Tuple[http.client.HTTPConnection, http.client.HTTPResponse]':
+    def _exchange(self, url: str, authorization: str) -> 'http.client.HTTPResponse':
         scheme, host = endpoint = _endpoint(url)
         proxy, proxy_headers = self._proxy(scheme, host)
         headers = {'User-Agent': 'tako/' + __version__, 'Accept-Encoding': 'identity'}
@@ -1005,14 +1004,20 @@ class Network:
             headers.update(proxy_headers)
         else:
             target = '/' + url.partition('://')[2].partition('/')[2]
-        connection = self._idle.pop(endpoint, None)
-        if connection is not None:
+        connection, last = self._open.pop(endpoint, (None, None))
+        if connection is not None and last is not None:
             try:
-                return connection, _request(connection, target, headers)
+                if last.isclosed():
+                    response = _request(connection, target, headers)
+                    self._open[endpoint] = connection, response
+                    return response
             except ConnectionError:             # the server let go of it meanwhile: ask on a new one
-                connection.close()
+                pass
+            connection.close()
         connection = self._connection(scheme, host, proxy, proxy_headers)
-        return connection, _request(connection, target, headers)
+        response = _request(connection, target, headers)
+        self._open[endpoint] = connection, response
+        return response
 
     def _connection(self, scheme: str, host: str, proxy: str,
                     proxy_headers: 'Dict[str, str]') -> 'http.client.HTTPConnection':
@@ -1043,26 +1048,22 @@ class Network:
         return (address if parts.port else address + ':80',
                 {'Proxy-Authorization': authorization} if authorization else {})
 
-    def _chunks(self, url: str, connection: 'http.client.HTTPConnection',
-                response: 'http.client.HTTPResponse') -> 'Iterator[bytes]':
-        import http.client
-        left = response.length                  # counted here: not every Python's read1() counts it down
-        try:
-            while left is None or left > 0:
-                chunk = response.read1(BLOCK_BYTES if left is None else min(left, BLOCK_BYTES))
-                if not chunk:
-                    break
-                left = None if left is None else left - len(chunk)
-                yield chunk
-            if left:
-                raise UnreachableError(f'{url}: the connection ended {left} bytes early', 'try again later')
-            response.close()
-            self._idle[_endpoint(url)] = connection
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            raise _network_error(url, error) from error
-        finally:
-            if self._idle.get(_endpoint(url)) is not connection:
-                connection.close()
+
+def _read_body(url: str, response: 'http.client.HTTPResponse') -> 'Iterator[bytes]':
+    import http.client
+    left = response.length                      # counted here: not every Python's read1() counts it down
+    try:
+        while left is None or left > 0:
+            chunk = response.read1(BLOCK_BYTES if left is None else min(left, BLOCK_BYTES))
+            if not chunk:
+                break
+            left = None if left is None else left - len(chunk)
+            yield chunk
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise _network_error(url, error) from error
+    if left:
+        raise UnreachableError(f'{url}: the connection ended {left} bytes early', 'try again later')
+    response.close()                            # and the connection is free for the next request
 
 
 def _endpoint(url: str) -> 'Tuple[str, str]':
@@ -1096,7 +1097,7 @@ def _tls_context() -> 'ssl.SSLContext':
     import ssl
     context = ssl.create_default_context()
     if hasattr(context, 'minimum_version'):
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.minimum_version = ssl.TLSVersion.TLSv1_2    # novm: guarded
     else:                                       # Python 3.6
         context.options |= ssl.OP_NO_TLSv1 | ssl.OP_NO_TLSv1_1
     return context
@@ -1113,7 +1114,7 @@ def _redirect(url: str, location: str) -> str:
         is_whole = False
     if not is_whole:
         raise UnreachableError(f'{url}: redirected to no valid URL', 'tell who runs the server')
-    if parts.scheme not in ('http', 'https') or url.startswith('https:') and parts.scheme != 'https':
+    if parts.scheme not in ('http', 'https') or (url.startswith('https:') and parts.scheme != 'https'):
         raise UnreachableError(f'{url}: redirected to {parts.scheme}, which is not followed',
                                'a redirect may lead from http to https, and to nothing weaker')
     host = parts.netloc.rpartition('@')[2]
@@ -1276,12 +1277,12 @@ class Report:
 
     def unchanged(self, line: str) -> None:
         """That there was nothing to do: cron mails whatever is printed, so only for a terminal."""
-        if self.is_verbose or self._out is not None and self._out.isatty():
+        if self.is_verbose or (self._out is not None and self._out.isatty()):
             _print(self._out, line)
 
     def step(self, line: str) -> None:
         """What is going on, for who asked to know or sits before it."""
-        if self.is_verbose or self._err is not None and self._err.isatty():
+        if self.is_verbose or (self._err is not None and self._err.isatty()):
             _print(self._err, 'tako: ' + line)
 
     def trouble(self, where: str, what: str, hint: str) -> None:
@@ -1329,7 +1330,8 @@ class ImageFetch:
             manifest = self._refresh_manifest()
             entry = self._ensure_newest(manifest)
             if entry.digest == before:
-                self.report.unchanged(f'{self.path}: {entry.version} is in place, the newest in {self.config.bounds.text}')
+                self.report.unchanged(
+                    f'{self.path}: {entry.version} is in place, the newest in {self.config.bounds.text}')
                 return
             point_latest(self.root, entry.digest)
             self._announce(entry, '' if is_init else ' '.join(self.config.units))
@@ -1543,7 +1545,7 @@ def _warn_of_missing_images(root: str, manifest: Manifest, report: Report) -> No
                        'if you withdrew them, let the server answer 410 for them; else put them back')
 
 
-def gen_key(arguments: 'argparse.Namespace', report: Report, entropy: 'Callable[[int], bytes]' = os.urandom) -> int:
+def gen_key(_: 'argparse.Namespace', report: Report, entropy: 'Callable[[int], bytes]' = os.urandom) -> int:
     """The gen-key command: a new key pair, printed; no file is written."""
     seed = entropy(32)
     report.result('Public key, for PublicKey= in the config of each client:',
@@ -1587,7 +1589,7 @@ def argument_parser() -> ArgumentParser:
         description='Bring the newest version that each CONFIG lets in to its destination, verified, let the link\n'
                     'latest name it, and restart its units. Prints nothing when there is nothing to do.')
     command.add_argument('--init', action='store_true',
-                         help='where latest is an intact compatible image, do nothing; restart no unit (for ExecStartPre=)')
+                         help='do nothing if latest is an intact compatible image; restart no unit (for ExecStartPre=)')
     command.add_argument('-v', '--verbose', action='store_true', help='say what is going on')
     command.add_argument('configs', nargs='+', metavar='CONFIG', help='the config file of an image')
     command.set_defaults(run=fetch)
@@ -1597,7 +1599,8 @@ def argument_parser() -> ArgumentParser:
         description='Copy IMAGE into DIR/store and add it to DIR/manifest as VERSION. Any web server can serve DIR.')
     keys = command.add_mutually_exclusive_group()
     keys.add_argument('-k', dest='key', metavar='KEY', help='the secret key itself, for all who look at ps to see')
-    keys.add_argument('-f', dest='key_file', metavar='FILE', help='the file that holds the secret key; - for standard input')
+    keys.add_argument('-f', dest='key_file', metavar='FILE',
+                      help='the file that holds the secret key, - for standard input')
     command.add_argument('-o', dest='output', metavar='DIR', required=True, help='the directory that the server serves')
     command.add_argument('image', metavar='IMAGE', help='the file to publish')
     command.add_argument('version', metavar='VERSION', help='its version, as 1.2.0')
@@ -1632,22 +1635,22 @@ def main(argv: 'Sequence[str]') -> int:
     except KeyboardInterrupt as interrupt:
         return int(getattr(interrupt, 'exit_code', 128 + signal.SIGINT))
     except BrokenPipeError:                         # whoever read our output has gone; nobody is left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (TakoError, OSError) as error:
         return report.error('', error)
     except Exception as defect:
-        trace = defect.__traceback__
-        while trace is not None and trace.tb_next is not None:
+        lines, trace = [], defect.__traceback__
+        while trace is not None:
+            lines.append(str(trace.tb_lineno))
             trace = trace.tb_next
-        report.trouble('', f'a defect of this program: {defect!r} at line {trace and trace.tb_lineno}',
+        report.trouble('', f'a defect of this program: {defect!r}, lines {" > ".join(lines)}',
                        'please report it, with the command line and tako --version')
         return 1
 
 
 def stop_on_signals() -> None:
     """Let SIGINT, SIGTERM and SIGHUP, unless ignored, end the program with its temporaries gone."""
-    def stop(number: int, frame: 'Optional[FrameType]') -> None:
+    def stop(number: int, _: 'Optional[FrameType]') -> None:
         for each in signals:                        # a second one must not end the clearing up
             signal.signal(each, signal.SIG_IGN)
         raise Stopped(number)
@@ -1657,6 +1660,18 @@ def stop_on_signals() -> None:
         signal.signal(each, stop)
 
 
+def flush_output() -> bool:
+    """Bring out what was printed; if that fails, keep the interpreter from trying once more, in its own words."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
+
+
 if __name__ == '__main__':
     stop_on_signals()
-    sys.exit(main(sys.argv[1:]))
+    exit_code = main(sys.argv[1:])
+    sys.exit(exit_code if flush_output() else exit_code or 1)

@@ -118,10 +118,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         origin = self.server.origin
         origin.requests.append((self.path, dict(self.headers.items())))
-        try:
-            self.body = origin.read(self.path.lstrip('/'))
-        except OSError:
-            self.body = None
         fault = origin.faults.get(self.path) or origin.faults.get('*')
         if fault is not None:
             fault(self)
@@ -129,6 +125,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.answer(404, b'not here\n')
         else:
             self.answer(200, self.body)
+
+    @property
+    def body(self):
+        try:
+            return self.server.origin.read(self.path.lstrip('/'))
+        except OSError:
+            return None
 
     def answer(self, code, body, headers=(), length=None):
         """Send a whole answer; length: what to announce, if it is not the truth."""

@@ -58,7 +58,8 @@ class Scene(unittest.TestCase):
         environ = {name: value for name, value in os.environ.items() if not name.lower().endswith('_proxy')}
         environ.pop('TAKO_SECRET_KEY', None)
         environ.update(settings.pop('environ', {}))
-        return subprocess.Popen([sys.executable, '-I', '-W', 'error', TAKO] + list(arguments), env=environ,
+        program = ['-c', AS_NOBODY, TAKO] if settings.pop('as_nobody', False) else [TAKO]
+        return subprocess.Popen([sys.executable, '-I', '-W', 'error'] + program + list(arguments), env=environ,
                                 stdin=settings.pop('stdin', subprocess.DEVNULL), stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, cwd=self.directory, **settings)
 
@@ -126,9 +127,15 @@ def remove_tree(path):
     shutil.rmtree(path)
 
 
-def drop_to_nobody():
-    """For preexec_fn: root may write everywhere, so a test of permissions runs as nobody."""
-    if os.getuid() == 0:
-        os.setgroups([])
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
+# root may write everywhere, so a test of permissions runs as nobody, who may not even read this Python's modules
+AS_NOBODY = """
+import os, sys
+sys.path.insert(0, os.path.dirname(sys.argv[1]))
+import difflib, encodings.idna, http.client, locale, ssl, urllib.request
+import tako
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setgid({0})
+    os.setuid({0})
+sys.exit(tako.main(sys.argv[2:]))
+""".format(NOBODY)

@@ -1,0 +1,208 @@
+"""Tako's pure sections against other people's programs, on inputs that are new at each run.
+
+Ed25519 against cryptography (OpenSSL) and pure25519; versions against their naive definition; manifests against all
+that hypothesis can think of. `python tests/oracles.py SEED` repeats the run that printed SEED.
+"""
+import random
+import sys
+import tempfile
+
+import hypothesis
+import hypothesis.strategies as st
+import pure25519.eddsa
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from hypothesis.configuration import set_hypothesis_home_dir
+from test_versions import naive_order, naive_parts, naive_prefix, naive_range
+
+import tako
+
+ROUNDS = 300
+SLOW_ROUNDS = 40                # pure25519 needs some 20 ms for each signature
+EXAMPLES = 500
+SEED = b'test-key-very-security-such-safe'
+PUBLIC_KEY = tako.ed25519_public_key(SEED)
+
+
+class Tally:
+    """How many checks were made of each kind."""
+
+    def __init__(self):
+        self.counts = {}
+
+    def check(self, kind, is_right, *what):
+        """Count a check; AssertionError with what it was about if it fails."""
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        if not is_right:
+            raise AssertionError(kind, *what)
+
+
+def openssl_accepts(key, message, signature):
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def pure25519_accepts(key, message, signature):
+    try:
+        return pure25519.eddsa.verify(key, signature, message)
+    except Exception:           # it has no class of its own for this
+        return False
+
+
+def check_ed25519(chance, tally):
+    for number in range(ROUNDS):
+        seed = chance.getrandbits(256).to_bytes(32, 'little')
+        message = chance.getrandbits(8 * 1000).to_bytes(1000, 'little')[:chance.choice((0, 1, 50, 64, 1000))]
+        theirs = Ed25519PrivateKey.from_private_bytes(seed)
+        key, signature = tako.ed25519_public_key(seed), tako.ed25519_sign(seed, message)
+        tally.check('public keys are those of OpenSSL', key == theirs.public_key().public_bytes_raw(), seed)
+        tally.check('signatures are those of OpenSSL', signature == theirs.sign(message), seed, message)
+        tally.check('OpenSSL accepts our signatures', openssl_accepts(key, message, signature), seed, message)
+        tally.check('we accept signatures of OpenSSL', tako.ed25519_verify(key, message, theirs.sign(message)), seed)
+        for what, case in mutations(chance, key, message, signature):
+            tally.check(what + ' is refused by us', not tako.ed25519_verify(*case), case)
+            tally.check(what + ' is refused by OpenSSL', not openssl_accepts(*case), case)
+        if number < SLOW_ROUNDS:
+            check_pure25519(tally, seed, key, message, signature)
+
+
+def mutations(chance, key, message, signature):
+    """(what, (key, message, signature)) of which no verifier may accept one."""
+    for _ in range(3):
+        flipped = int.from_bytes(signature, 'little') ^ 1 << chance.randrange(512)
+        yield 'a flipped bit', (key, message, flipped.to_bytes(64, 'little'))
+    yield 'another message', (key, message + b'\0', signature)
+    yield 'another key', (tako.ed25519_public_key(message[:32].ljust(32, b'!')), message, signature)
+    yield 'S + L', (key, message, plus_group_order(signature))
+
+
+def plus_group_order(signature):
+    return signature[:32] + (int.from_bytes(signature[32:], 'little') + tako.L).to_bytes(32, 'little')
+
+
+def check_pure25519(tally, seed, key, message, signature):
+    tally.check('public keys are those of pure25519', pure25519.eddsa.publickey(seed) == key, seed)
+    tally.check('signatures are those of pure25519', pure25519.eddsa.sign(seed, message) == signature, seed, message)
+    tally.check('pure25519 accepts our signatures', pure25519_accepts(key, message, signature), seed, message)
+    # if this fails, pure25519 has been mended, and is the better oracle
+    tally.check('pure25519 accepts S + L, which we refuse',
+                pure25519_accepts(key, message, plus_group_order(signature)), seed, message)
+
+
+def check_versions(run, tally):
+    part = st.sampled_from(['0', '0', '1', '2', '10', '00', '01', 'a', 'b', 'B', 'rc', 'rc1', '1a', '+', '~'])
+    few = st.lists(st.tuples(part, st.sampled_from('.-_')), min_size=1, max_size=5).map(
+        lambda pairs: ''.join(text + separator for text, separator in pairs).lstrip('~'))
+    anything = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=255)
+    versions = st.one_of(few, few, anything).filter(naive_parts)
+    begins = few.filter(naive_parts)
+
+    @run
+    @hypothesis.given(versions, versions)
+    def _order(one, other):
+        mine, theirs, order = tako.parse_version(one), tako.parse_version(other), naive_order(one, other)
+        comparisons = mine < theirs, mine == theirs, mine > theirs, mine <= theirs, mine >= theirs, mine != theirs
+        expected = order < 0, order == 0, order > 0, order <= 0, order >= 0, order != 0
+        tally.check('versions have the naive order', comparisons == expected, one, other)
+        tally.check('equal versions have one hash', order or hash(mine) == hash(theirs), one, other)
+
+    @run
+    @hypothesis.given(st.lists(versions, min_size=3, max_size=3))
+    def _transitivity(three):
+        low, middle, high = sorted(map(tako.parse_version, three))
+        tally.check('the order is transitive', low <= middle <= high and low <= high, three)
+
+    @run
+    @hypothesis.given(begins, begins, st.lists(versions))
+    def _ranges(lowest, below, others):
+        texts = [text for text in others + [lowest, below, lowest + '.a', below + '-a', below + '_0.a'] if len(text) < 256]
+        try:
+            bounds = tako.parse_pattern('{} <= v < {}'.format(lowest, below))
+            found = [text for text in texts if tako.parse_version(text) in bounds]
+        except tako.VersionError:
+            if naive_range(lowest, below, lowest) or not tako.parse_pattern(lowest) or not tako.parse_pattern(below):
+                raise
+            found = []
+        tally.check('ranges are the naive ranges', found == [text for text in texts if naive_range(lowest, below, text)],
+                    lowest, below, texts)
+
+    @run
+    @hypothesis.given(begins, st.lists(versions))
+    def _prefixes(prefix, others):
+        bounds = tako.parse_pattern(prefix + '.*')
+        for text in others + [prefix, prefix + '.a', prefix + '0']:
+            tally.check('prefixes are the naive prefixes',
+                        (tako.parse_version(text) in bounds) is naive_prefix(prefix, text), prefix, text)
+
+
+def check_manifests(run, tally):
+    version = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20).filter(naive_parts)
+    entry = st.builds(tako.Entry, version.map(tako.parse_version), st.integers(0, 2 ** 63 - 1),
+                      st.binary(min_size=32, max_size=32).map(bytes.hex))
+    manifests = st.lists(entry, max_size=8, unique_by=lambda each: each.version).map(
+        lambda entries: tako.Manifest(tuple(sorted(entries, key=lambda each: each.version))))
+
+    def is_refused(signed):
+        try:
+            tako.open_manifest(signed, [PUBLIC_KEY], 'here')
+        except tako.RefusedError:
+            return True
+        return False
+
+    @run
+    @hypothesis.given(manifests)
+    def _inverse(manifest):
+        sealed = tako.seal_manifest(manifest, SEED)
+        opened = tako.open_manifest(sealed, [PUBLIC_KEY], 'here')
+        lines = [[each.line() for each in one.entries] for one in (manifest, opened)]
+        tally.check('what is sealed opens to the same', opened == manifest and lines[0] == lines[1], manifest)
+        tally.check('there is one spelling', tako.seal_manifest(opened, SEED) == sealed, manifest)
+        tally.check('OpenSSL accepts the signature',
+                    openssl_accepts(PUBLIC_KEY, sealed[:-89], tako.decode_base64(sealed[-89:-1].decode('ascii'), 64)))
+
+    @run
+    @hypothesis.given(manifests, st.data())
+    def _mutation(manifest, data):
+        sealed = tako.seal_manifest(manifest, SEED)
+        at = data.draw(st.integers(0, len(sealed) - 1))
+        byte = data.draw(st.integers(0, 255).filter(lambda value: value != sealed[at]))
+        tally.check('a changed byte is refused', is_refused(sealed[:at] + bytes([byte]) + sealed[at + 1:]), sealed, at, byte)
+        tally.check('a byte less is refused', is_refused(sealed[:at] + sealed[at + 1:]), sealed, at)
+        tally.check('a byte more is refused', is_refused(sealed[:at] + bytes([byte]) + sealed[at:]), sealed, at, byte)
+        tally.check('a cut is refused', is_refused(sealed[:at]), sealed, at)
+
+    @run
+    @hypothesis.given(st.binary(max_size=300))
+    def _garbage(garbage):
+        body = tako.MANIFEST_HEADER + garbage
+        signed = body + tako.encode_base64(tako.ed25519_sign(SEED, body)).encode('ascii') + b'\n'
+        try:
+            opened = tako.open_manifest(signed, [PUBLIC_KEY], 'here')
+        except tako.ManifestError:
+            opened = None
+        tally.check('what opens is what sealing makes', opened is None or tako.seal_manifest(opened, SEED) == signed, body)
+
+
+def main():
+    seed = int(sys.argv[1]) if len(sys.argv) > 1 else random.SystemRandom().randrange(2 ** 32)
+    print('seed {}'.format(seed), flush=True)
+    tally = Tally()
+    check_ed25519(random.Random(seed), tally)
+    with tempfile.TemporaryDirectory() as home:
+        set_hypothesis_home_dir(home)
+
+        def run(test):
+            settings = hypothesis.settings(max_examples=EXAMPLES, database=None, deadline=None)
+            hypothesis.seed(seed)(settings(test))()
+        check_versions(run, tally)
+        check_manifests(run, tally)
+    for kind, count in tally.counts.items():
+        print('{:6} {}'.format(count, kind))
+    print('{:6} checks in all'.format(sum(tally.counts.values())))
+
+
+if __name__ == '__main__':
+    main()

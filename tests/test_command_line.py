@@ -1,0 +1,256 @@
+"""Section 13: arguments, exit codes, printing, signals."""
+import contextlib
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import unittest.mock
+
+import origin
+import scene
+import tako
+
+COMMANDS = ('fetch', 'store', 'gen-key')
+
+
+class HelpTest(scene.Scene):
+    def test_help_of_the_program_and_of_each_command(self):
+        for arguments in ((),) + tuple((command,) for command in COMMANDS):
+            with self.subTest(arguments):
+                result = self.run_tako(*arguments + ('--help',))
+                self.assertEqual((0, ''), (result.code, result.err))
+                self.assertTrue(result.out.startswith('usage: tako'))
+        for word in COMMANDS + ('Origin=', 'PublicKey=', 'Exit codes'):
+            self.assertIn(word, self.run_tako('--help').out)
+
+    def test_version(self):
+        self.assertEqual('tako {}\n'.format(tako.__version__), self.run_tako('--version').out)
+
+    def test_copied_alone_into_an_empty_directory(self):
+        shutil.copy(scene.TAKO, self.directory)
+        out = subprocess.check_output([sys.executable, '-I', 'tako.py', '--help'], cwd=self.directory)
+        self.assertIn(b'Tako: take container image.', out)
+        self.assertEqual(['destination', 'tako.py'], sorted(os.listdir(self.directory)))
+
+    def test_without_docstrings(self):
+        for arguments in (['--help'], ['gen-key']):
+            subprocess.check_output([sys.executable, '-I', '-OO', scene.TAKO] + arguments)
+
+
+class UsageTest(scene.Scene):
+    def test_wrong_command_lines(self):
+        for arguments in ((), ('fech',), ('fetch',), ('fetch', '--bogus', 'x'), ('store',), ('store', 'image', '1.0'),
+                          ('store', '-o', 'd', 'image'), ('gen-key', 'x'), ('app.tako', 'fetch'), ('--init', 'fetch')):
+            with self.subTest(arguments):
+                result = self.run_tako(*arguments)
+                self.assertCode(2, result)
+                self.assertEqual('', result.out)
+                self.assertIn('--help', result.err)
+
+    @unittest.skipIf(sys.version_info < (3, 8), 'argparse before 3.8 cannot do without')
+    def test_options_are_not_abbreviated(self):
+        self.assertCode(2, self.run_tako('fetch', '--ini', 'app.tako'))
+
+    def test_a_secret_key_typed_in_the_wrong_place_is_not_repeated(self):
+        secret = tako.format_secret_key(origin.SEED)
+        for arguments in (('store', '-o', 'd', 'image', '1.0', secret), ('gen-key', secret),
+                          ('store', '-k', origin.PUBLIC_KEY, '-o', self.directory, scene.TAKO, secret),
+                          ('fetch', self.write('app.tako', 'PublicKey={}\n'.format(secret)))):
+            with self.subTest(arguments[0]):
+                result = self.run_tako(*arguments)
+                self.assertCode(2, result)
+                self.assertNotIn(secret[10:40], result.err)
+
+
+class ConfigFileTest(scene.Scene):
+    def test_what_is_wrong_stands_with_file_and_line(self):
+        good = self.config('http://127.0.0.1:1')
+        with open(good) as stream:
+            lines = stream.read()
+        for content, message in (('Orign=x\n' + lines, ":1: unknown key 'Orign'\n  did you mean Origin="),
+                                 (lines + 'Version=2.*\n', ':5: Version= a second time, after line 3'),
+                                 (lines.replace('Version=*', 'Version=>=1'), ":3: Version= not a version pattern: '>=1'"),
+                                 (lines.replace('Version=*\n', ''), ': Version= is missing'),
+                                 (b'\xff\xfe', ': not UTF-8 text'), ('# \n' * 400000, ': longer than'),
+                                 ('Hello\n', ':1: not a setting')):
+            with self.subTest(message):
+                result = self.run_tako('fetch', self.write('bad.tako', content))
+                self.assertCode(2, result)
+                self.assertIn('tako: ' + self.path('bad.tako') + message, result.err)
+        self.assertEqual([], os.listdir(self.destination))
+
+    def test_a_file_that_cannot_be_read(self):
+        for path in (self.path('missing'), self.directory):
+            self.assertIn('tako: ' + path + ': ', self.run_tako('fetch', path).err)
+            self.assertCode(2, self.run_tako('fetch', path))
+
+    def test_windows_line_ends_and_byte_order_mark(self):
+        os.mkdir(self.path('served'))
+        publisher = origin.Publisher(self.path('served'))
+        publisher.publish('1.0', b'image')
+        with open(self.config('file://' + self.path('served')), 'rb') as stream:
+            content = stream.read()
+        self.write('app.tako', b'\xef\xbb\xbf' + content.replace(b'\n', b'\r\n'))
+        self.assertCode(0, self.run_tako('fetch', self.path('app.tako')))
+        self.assertInPlace(b'image')
+
+    def test_a_destination_beyond_ascii_in_any_locale(self):
+        os.mkdir(self.path('served'))
+        publisher = origin.Publisher(self.path('served'))
+        publisher.publish('1.0', b'image')
+        name = self.path('b\u00fccher').encode()
+        os.mkdir(name)
+        config = self.write('app.tako', b'Origin=file://' + self.path('served').encode() + b'\nVersion=*\nPublicKey='
+                            + origin.PUBLIC_KEY.encode() + b'\nDestination=' + name + b'\n')
+        result = self.run_tako('fetch', config, environ={'LC_ALL': 'C', 'PYTHONCOERCECLOCALE': '0', 'PYTHONUTF8': '0'})
+        self.assertEqual((0, ''), (result.code, result.err))
+        self.assertEqual(b'image', open_and_read(os.path.join(name, b'latest')))
+
+
+def open_and_read(path):
+    with open(path, 'rb') as stream:
+        return stream.read()
+
+
+class PrintTest(unittest.TestCase):
+    def said(self, where, what, encoding='ascii'):
+        raw = io.BytesIO()
+        stream = io.TextIOWrapper(raw, encoding)
+        tako.Report(None, stream).trouble(where, what, 'hint')
+        stream.detach()
+        return raw.getvalue().decode(encoding)
+
+    def test_what_a_terminal_would_obey_is_spelled_out(self):
+        self.assertEqual('tako: a\\x1b[2Jb: c\\nd\\u202e\\x85\n  hint\n', self.said('a\x1b[2Jb', 'c\nd\u202e\x85', 'utf-8'))
+
+    def test_what_the_locale_cannot_show_is_spelled_out(self):
+        self.assertEqual('tako: \\xe4\\udcff: b\n  hint\n', self.said('\xe4\udcff', 'b'))
+
+    def test_a_closed_stdout_is_no_trouble(self):
+        tako.Report(None, None).result('line')
+
+
+class StreamTest(scene.Scene):
+    def test_a_reader_that_went_away(self):
+        process = self.start('--help')
+        process.stdout.close()
+        error = process.stderr.read()
+        process.stderr.close()
+        process.wait()
+        self.assertEqual(b'', error)
+
+    def test_a_full_stdout_is_an_error(self):
+        with open('/dev/full', 'wb') as full:
+            done = subprocess.run([sys.executable, '-I', scene.TAKO, 'gen-key'], stdout=full, stderr=subprocess.PIPE)
+        self.assertEqual(1, done.returncode)
+        self.assertIn(b'No space left', done.stderr)
+        self.assertNotIn(b'Traceback', done.stderr)
+
+    def test_stdout_closed_from_the_start(self):
+        code = subprocess.call(['/bin/sh', '-c', 'exec "$0" -I "$1" gen-key >&-', sys.executable, scene.TAKO])
+        self.assertEqual(0, code)
+
+
+class MainTest(unittest.TestCase):
+    def test_it_returns_the_exit_code(self):
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+            self.assertEqual(0, tako.main(['--version']))
+            self.assertEqual(0, tako.main(['gen-key']))
+            self.assertEqual(2, tako.main([]))
+            self.assertEqual(2, tako.main(['fetch', '/nowhere']))
+        self.assertIn('SECRET+', out.getvalue())
+        self.assertIn('tako: ', err.getvalue())
+
+    def test_a_defect_is_told_in_a_line(self):
+        with contextlib.redirect_stderr(io.StringIO()) as err:
+            with unittest.mock.patch.object(tako, 'ed25519_public_key', side_effect=ZeroDivisionError('oops')):
+                self.assertEqual(1, tako.main(['gen-key']))
+        self.assertIn("a defect of this program: ZeroDivisionError('oops'", err.getvalue())
+
+
+class PythonTest(scene.Scene):
+    def without(self, module, *arguments):
+        """Run tako.py on a Python that lacks a module."""
+        code = 'import sys; sys.modules[{!r}] = None; sys.path.insert(0, {!r}); import tako; sys.exit(tako.main(sys.argv[1:]))'
+        return subprocess.run([sys.executable, '-c', code.format(module, scene.PROJECT)] + list(arguments),
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+
+    def test_without_the_http_package(self):
+        os.mkdir(self.path('served'))
+        origin.Publisher(self.path('served')).publish('1.0', b'image')
+        result = self.without('http', 'fetch', self.config('http://127.0.0.1:1'))
+        self.assertEqual(1, result.returncode, result.stderr)
+        self.assertIn('this Python lacks', result.stderr)
+        self.assertEqual([], os.listdir(self.destination))
+        self.assertEqual(0, self.without('http', 'fetch', self.config('file://' + self.path('served'))).returncode)
+
+    def test_without_ssl(self):
+        result = self.without('ssl', 'fetch', self.config('https://127.0.0.1:1'))
+        self.assertEqual(1, result.returncode, result.stderr)
+        self.assertIn('this Python lacks its ssl package', result.stderr)
+
+
+class SignalTest(scene.Scene):
+    """Ctrl-C and friends in the middle of a download: exit code, no temporary, old state."""
+
+    def interrupted(self, *numbers, **settings):
+        os.mkdir(self.path('served'))
+        with origin.Origin(self.path('served')) as server:
+            entry = server.publish('1.0', b'x' * 1000000)
+            server.faults['/store/' + entry.digest] = stalls
+            process = self.start('fetch', self.config(server.url), **settings)
+            wait_until(lambda: len(server.requests) == 2 and os.path.exists(self.path('destination', tako.NEW_IMAGE)))
+            for number in numbers:
+                process.send_signal(number)
+            out, err = process.communicate(timeout=30)
+        return process.returncode, out, err
+
+    def test_each_signal(self):
+        for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
+            with self.subTest(number):
+                self.assertEqual((code, b'', b''), self.interrupted(number))
+                self.assertEqual(['manifest'], os.listdir(self.destination))
+                scene.remove_tree(self.directory)
+                os.makedirs(self.destination)
+
+    def test_impatience_does_not_stop_the_clearing_up(self):
+        code, out, err = self.interrupted(signal.SIGTERM, signal.SIGINT, signal.SIGINT)
+        self.assertIn(code, (130, 143))
+        self.assertEqual((b'', b'', ['manifest']), (out, err, os.listdir(self.destination)))
+
+    def test_what_was_ignored_stays_ignored(self):
+        code, _, _ = self.interrupted(signal.SIGHUP, signal.SIGTERM,
+                                      preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        self.assertEqual(143, code)
+
+    def test_store_leaves_no_temporary(self):
+        os.mkdir(self.path('served'))
+        os.mkfifo(self.path('pipe'))
+        key = self.write('app.key', tako.format_secret_key(origin.SEED), 0o600)
+        process = self.start('store', '-f', key, '-o', self.path('served'), self.path('pipe'), '1.0')
+        with open(self.path('pipe'), 'wb') as pipe:
+            pipe.write(b'x' * 100000)
+            pipe.flush()
+            wait_until(lambda: os.path.exists(self.path('served', tako.NEW_IMAGE)))
+            process.terminate()
+            self.assertEqual((b'', b''), process.communicate(timeout=30))
+        self.assertEqual((143, []), (process.returncode, os.listdir(self.path('served'))))
+
+
+def stalls(handler):
+    """Sends half of the body and keeps the client waiting."""
+    handler.answer(200, handler.body[:len(handler.body) // 2], length=len(handler.body))
+    handler.wfile.flush()
+    time.sleep(5)
+    handler.hang_up()
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError('waited in vain')
+        time.sleep(0.01)

@@ -1,0 +1,598 @@
+"""Section 12: fetch, store and gen-key as processes, against everything that can be wrong."""
+import os
+import subprocess
+import sys
+import unittest.mock
+
+import origin
+import scene
+import tako
+
+ONE, TWO, NEXT = b'image one' * 1000, b'image two' * 2000, b'image three' * 3000
+
+
+class FetchCase(scene.Scene):
+    """A client that has version 1.0 and an origin that offers 1.1, with the next major version, too."""
+
+    def setUp(self):
+        super().setUp()
+        os.mkdir(self.path('served'))
+        self.origin = origin.Origin(self.path('served'))
+        self.origin.__enter__()
+        self.addCleanup(self.origin.__exit__)
+        self.one = self.origin.publish('1.0', ONE)
+        self.app = self.config(self.origin.url, version='1.*')
+
+    def have_one(self):
+        """Version 1.0 is in place, version 1.1 is offered; what the destination holds."""
+        self.assertCode(0, self.run_tako('fetch', self.app))
+        self.two = self.origin.publish('1.1', TWO)
+        self.origin.publish('2.0', NEXT)
+        self.origin.requests.clear()
+        return scene.snapshot(self.destination)
+
+    def image_url(self, entry):
+        return '/store/' + entry.digest
+
+
+class FetchTest(FetchCase):
+    def test_the_newest_compatible_version_comes_and_is_announced(self):
+        result = self.run_tako('fetch', self.app)
+        self.assertEqual((0, 'app.tako: 1.0 is in place\n'.replace('app.tako', self.app), ''),
+                         (result.code, result.out, result.err))
+        self.assertInPlace(ONE)
+
+    def test_an_update_brings_one_image_and_keeps_the_old_one(self):
+        self.have_one()
+        result = self.run_tako('fetch', self.app)
+        self.assertEqual((0, self.app + ': 1.1 is in place\n', ''), (result.code, result.out, result.err))
+        self.assertInPlace(TWO)
+        self.assertEqual({self.one.digest, self.two.digest}, set(os.listdir(self.path('destination', 'store'))))
+        self.assertEqual(['/manifest', self.image_url(self.two)], self.origin.paths())
+        self.assertEqual(self.origin.read('manifest'), open_and_read(self.path('destination', 'manifest')))
+
+    def test_nothing_to_do_is_silent_and_asks_for_the_manifest_alone(self):
+        self.run_tako('fetch', self.app)
+        self.origin.requests.clear()
+        before = scene.snapshot(self.destination)
+        self.assertQuiet(self.run_tako('fetch', self.app))
+        self.assertEqual((before, ['/manifest']), (scene.snapshot(self.destination), self.origin.paths()))
+
+    def test_an_image_that_is_there_is_not_fetched_again_when_bounds_change(self):
+        self.have_one()
+        self.run_tako('fetch', self.app)
+        self.config(self.origin.url, version='1.0')
+        self.origin.requests.clear()
+        self.assertCode(0, self.run_tako('fetch', self.app))
+        self.assertInPlace(ONE)
+        self.assertEqual(['/manifest'], self.origin.paths())
+
+    def test_the_same_image_under_two_versions(self):
+        self.have_one()
+        self.origin.publish('1.2', ONE)
+        self.assertQuiet(self.run_tako('fetch', self.app))
+        self.assertInPlace(ONE)
+
+    def test_an_empty_image(self):
+        self.origin.publish('1.3', b'')
+        self.assertCode(0, self.run_tako('fetch', self.app))
+        self.assertInPlace(b'')
+
+    def test_any_of_the_public_keys_will_do(self):
+        self.config(self.origin.url, public_keys=(origin.OTHER_PUBLIC_KEY, origin.PUBLIC_KEY))
+        self.assertCode(0, self.run_tako('fetch', self.app))
+
+    def test_several_configs_share_a_connection_and_the_gravest_exit_code_is_the_runs(self):
+        second = self.path('second')
+        os.mkdir(second)
+        good = self.config(self.origin.url, 'good.tako', destination=second)
+        broken = self.write('broken.tako', 'Nonsense\n')
+        unreachable = self.config(self.origin.url + '/nothing', 'unreachable.tako')
+        for configs, code in (((unreachable, good), 75), ((broken, unreachable, good), 2), ((good, good), 0)):
+            result = self.run_tako('fetch', *configs)
+            self.assertEqual(code, result.code, result)
+            self.assertInPlace(ONE, second)
+        self.origin.connections = 0
+        self.run_tako('fetch', good, self.app)
+        self.assertEqual(1, self.origin.connections)
+
+    def test_verbose_says_what_is_going_on(self):
+        result = self.run_tako('fetch', '-v', self.app)
+        self.assertIn('asking for ' + self.origin.url, result.err)
+        self.assertIn('fetching 1.0', result.err)
+
+    def test_what_a_killed_run_left_is_cleared(self):
+        for name in (tako.NEW_IMAGE, tako.NEW_MANIFEST, tako.NEW_LINK):
+            self.write('destination/' + name, 'half')
+        self.assertCode(0, self.run_tako('fetch', self.app))
+        self.assertInPlace(ONE)
+
+    def test_a_password_in_the_origin_is_sent_and_never_printed(self):
+        self.config(self.origin.url.replace('//', '//user:hush@'))
+        result = self.run_tako('fetch', '-v', self.app)
+        self.assertCode(0, result)
+        self.assertTrue(all('Authorization' in headers for _, headers in self.origin.requests))
+        self.origin.faults['*'] = origin.status(401)
+        self.assertNotIn('hush', repr(result) + repr(self.run_tako('fetch', '-v', self.app)))
+
+
+def open_and_read(path):
+    with open(path, 'rb') as stream:
+        return stream.read()
+
+
+class RefusalTest(FetchCase):
+    """A liar's table: after each, the exit code, and a destination as it was before."""
+
+    def assertNothingChanged(self, code, before, *arguments):
+        result = self.run_tako('fetch', self.app, *arguments)
+        self.assertCode(code, result)
+        self.assertEqual('', result.out)
+        self.assertEqual(before, scene.snapshot(self.destination))
+        return result
+
+    def manifest_attacks(self):
+        body = tako.MANIFEST_HEADER + self.one.line().encode() + self.two.line().encode() + b'\n'
+        line = lambda text: lambda: self.origin.sign_body(                              # noqa: E731
+            tako.MANIFEST_HEADER + self.one.line().encode() + text + b'\n')
+        return (
+            ('signed by another key', 3, lambda: self.resign(origin.OTHER_SEED)),
+            ('an entry added after signing', 3, lambda: self.origin.write('manifest', self.origin.read('manifest').replace(
+                self.two.line().encode(), self.two.line().encode() + self.two.line().replace('1.1', '1.2').encode()))),
+            ('bytes after the signature', 3, lambda: self.origin.write('manifest', self.origin.read('manifest') + b'\n')),
+            ('cut short', 3, lambda: self.origin.write('manifest', self.origin.read('manifest')[:-1])),
+            ('html', 3, lambda: self.origin.write('manifest', b'<!DOCTYPE html><title>Welcome</title>')),
+            ('empty', 3, lambda: self.origin.write('manifest', b'')),
+            ('entries out of order', 3, lambda: self.origin.sign_body(
+                tako.MANIFEST_HEADER + self.two.line().encode() + self.one.line().encode() + b'\n')),
+            ('two spellings of one version', 3, line(self.two.line().replace('1.1', '1.0.0').encode())),
+            ('a size with a leading zero', 3, line(b'1.1 01 ' + b'0' * 64 + b'\n')),
+            ('a size of 2^63', 3, line(b'1.1 9223372036854775808 ' + b'0' * 64 + b'\n')),
+            ('no blank line', 3, lambda: self.origin.sign_body(body[:-1])),
+            ('an older manifest replayed', 3, lambda: self.resign(entries=[])),
+            ('an entry with another digest', 3, lambda: self.resign(entries=[self.one._replace(digest='0' * 64), self.two])),
+            ('a respelled version', 3, lambda: self.resign(
+                entries=[self.one._replace(version=tako.parse_version('1.0.0')), self.two])),
+        )
+
+    def resign(self, seed=origin.SEED, entries=None):
+        self.origin.seed = seed
+        self.origin.entries = self.origin.entries if entries is None else entries
+        self.origin.sign()
+
+    def test_a_manifest_that_is_not_to_be_trusted(self):
+        before = self.have_one()
+        honest = self.origin.read('manifest'), list(self.origin.entries)
+        for name, code, spoil in self.manifest_attacks():
+            with self.subTest(name):
+                spoil()
+                self.assertNothingChanged(code, before)
+                self.origin.seed, self.origin.entries = origin.SEED, list(honest[1])
+                self.origin.write('manifest', honest[0])
+
+    def test_an_answer_that_is_no_manifest(self):
+        before = self.have_one()
+        for name, fault, code in (('404', origin.status(404), 75), ('500', origin.status(500), 75),
+                                  ('410', origin.status(410), 75), ('nothing', origin.hangs_up, 75),
+                                  ('not http', origin.talks_nonsense, 75), ('cut short', origin.cuts(50), 75),
+                                  ('html', origin.serves(b'<html>'), 3), ('without end', origin.endless, 3),
+                                  ('17 MiB', origin.serves(b'\n' * (17 << 20)), 3)):
+            with self.subTest(name):
+                self.origin.faults['/manifest'] = fault
+                self.assertNothingChanged(code, before)
+        self.assertLess(self.origin.endless_bytes, 64 << 20)
+
+    def test_a_file_origin_that_is_not_there(self):
+        before = self.have_one()
+        self.config('file://' + self.path('nowhere'))
+        self.assertNothingChanged(75, before)
+
+    def test_an_image_that_is_not_what_was_signed(self):
+        """The manifest, which is right, is kept; nothing else changes."""
+        before = self.have_one()
+        before['manifest'] = (before['manifest'][0], origin.digest_of(self.origin.read('manifest')))
+        for name, fault, code in (
+                ('other bytes of the same size', origin.serves(TWO[::-1]), 3),
+                ('longer', origin.serves(TWO + b'x'), 3), ('shorter', origin.serves(TWO[:-1]), 3),
+                ('longer, in chunks', origin.chunked(lambda body: body + b'x'), 3),
+                ('shorter, in chunks', origin.chunked(lambda body: body[:-1]), 75),
+                ('without end', origin.endless, 3), ('cut off', origin.cuts(5000), 75),
+                ('404', origin.status(404), 75), ('503', origin.status(503), 75), ('html', origin.serves(b'<html>'), 3),
+                ('compressed', origin.serves(TWO, [('Content-Encoding', 'gzip')]), 75),
+                ('nothing', origin.hangs_up, 75)):
+            with self.subTest(name):
+                self.origin.faults[self.image_url(self.two)] = fault
+                self.assertNothingChanged(code, before)
+        self.assertLess(self.origin.endless_bytes, 16 << 20)
+        self.origin.faults.clear()
+        self.assertCode(0, self.run_tako('fetch', self.app))
+        self.assertInPlace(TWO)
+
+    def test_a_longer_image_is_refused_before_its_body_comes(self):
+        self.have_one()
+        self.origin.faults[self.image_url(self.two)] = lambda handler: handler.answer(200, b'', length=1 << 40)
+        self.assertCode(3, self.run_tako('fetch', self.app))
+
+    def test_a_local_manifest_that_does_not_verify_is_no_fresh_start(self):
+        self.have_one()
+        path = self.path('destination', 'manifest')
+        honest = open_and_read(path)
+        for name, content in (('altered', honest.replace(b'1.0', b'1.1')), ('empty', b''), ('cut', honest[:50])):
+            with self.subTest(name):
+                os.unlink(path)
+                self.write('destination/manifest', content)
+                result = self.assertNothingChanged(3, scene.snapshot(self.destination))
+                self.assertIn(path, result.err)
+                self.assertNothingChanged(3, scene.snapshot(self.destination), '--init')
+        self.assertEqual([], self.origin.requests)
+
+
+class BoundsTest(FetchCase):
+    def test_no_compatible_version_names_the_pattern_and_its_neighbours(self):
+        self.have_one()
+        self.config(self.origin.url, version='1.5.*')
+        result = self.run_tako('fetch', self.app)
+        self.assertCode(1, result)
+        self.assertIn('no version in 1.5.*; the nearest are: 1.1, 2.0', result.err)
+
+    def test_an_empty_manifest(self):
+        os.mkdir(self.path('empty'))
+        with origin.Origin(self.path('empty')) as empty:
+            empty.sign()
+            self.config(empty.url)
+            self.assertIn('the nearest are: none', self.run_tako('fetch', self.app).err)
+
+
+class WithdrawnTest(FetchCase):
+    def setUp(self):
+        super().setUp()
+        self.have_one()
+        self.three = self.origin.publish('1.2', NEXT)
+
+    def withdraw(self, *entries):
+        self.origin.faults = {self.image_url(entry): origin.status(410) for entry in entries}
+
+    def test_the_next_older_version_is_taken(self):
+        self.withdraw(self.three)
+        self.assertCode(0, self.run_tako('fetch', self.app))
+        self.assertInPlace(TWO)
+
+    def test_never_below_the_version_in_place(self):
+        self.withdraw(self.three, self.two)
+        self.assertQuiet(self.run_tako('fetch', self.app))
+        self.assertInPlace(ONE)
+
+    def test_a_withdrawn_image_that_is_here_stays(self):
+        self.withdraw(self.three, self.two, self.one)
+        self.assertQuiet(self.run_tako('fetch', self.app))
+        self.assertInPlace(ONE)
+
+    def test_all_withdrawn_and_nothing_in_place(self):
+        os.mkdir(self.path('fresh'))
+        self.config(self.origin.url, version='1.*', destination=self.path('fresh'))
+        self.withdraw(self.three, self.two, self.one)
+        result = self.run_tako('fetch', self.app)
+        self.assertCode(75, result)
+        self.assertIn('all versions in 1.* were withdrawn: 1.2, 1.1, 1.0', result.err)
+        self.assertEqual(['manifest'], os.listdir(self.path('fresh')))
+
+    def test_404_is_not_a_withdrawal(self):
+        self.origin.faults[self.image_url(self.three)] = origin.status(404)
+        self.assertCode(75, self.run_tako('fetch', self.app))
+        self.assertInPlace(ONE)
+
+
+class DamageTest(FetchCase):
+    def setUp(self):
+        super().setUp()
+        self.run_tako('fetch', self.app)
+        self.image = self.path('destination', 'store', self.one.digest)
+
+    def damage(self, content):
+        os.chmod(self.image, 0o644)
+        with open(self.image, 'wb') as stream:
+            stream.write(content)
+        os.chmod(self.image, 0o444)
+
+    def test_it_is_reported_and_replaced_in_the_same_run(self):
+        for content in (b'', ONE[:-1], ONE[::-1], ONE + b'x'):
+            with self.subTest(len(content)):
+                self.damage(content)
+                inode = os.stat(self.image).st_ino
+                result = self.run_tako('fetch', self.app)
+                self.assertEqual(0, result.code, result)
+                self.assertIn('is damaged', result.err)
+                self.assertInPlace(ONE)
+                self.assertNotEqual(inode, os.stat(self.image).st_ino)
+
+    def test_it_stays_when_it_cannot_be_replaced(self):
+        self.damage(ONE[:-1])
+        before = scene.snapshot(self.destination)
+        for name, fault in (('404', origin.status(404)), ('410', origin.status(410)), ('lying', origin.serves(ONE[::-1]))):
+            with self.subTest(name):
+                self.origin.faults[self.image_url(self.one)] = fault
+                self.assertCode(3, self.run_tako('fetch', self.app))
+                self.assertEqual(before, scene.snapshot(self.destination))
+
+    def test_an_image_that_was_removed_comes_again(self):
+        os.unlink(self.image)
+        self.assertQuiet(self.run_tako('fetch', self.app))
+        self.assertInPlace(ONE)
+
+
+class InitTest(FetchCase):
+    def test_an_intact_image_needs_neither_network_nor_lock(self):
+        before = self.have_one()
+        with tako.DirectoryLock(self.destination, 0, print):
+            self.assertQuiet(self.run_tako('fetch', '--init', self.app))
+        self.assertEqual((before, []), (scene.snapshot(self.destination), self.origin.requests))
+
+    def test_without_an_image_it_fetches_and_restarts_nothing(self):
+        self.config(self.origin.url, more='Restart=app.service\n')
+        self.assertCode(0, self.run_tako('fetch', '--init', self.app, environ={'PATH': '/nowhere'}))
+        self.assertInPlace(ONE)
+
+    def test_a_damaged_image_or_one_out_of_bounds_will_not_do(self):
+        self.have_one()
+        self.config(self.origin.url, version='1.1')
+        self.assertCode(0, self.run_tako('fetch', '--init', self.app))
+        self.assertInPlace(TWO)
+        image = self.path('destination', 'store', self.two.digest)
+        os.unlink(image)
+        self.write('destination/store/' + self.two.digest, TWO[::-1])
+        self.assertCode(0, self.run_tako('fetch', '--init', self.app))
+        self.assertInPlace(TWO)
+
+
+class RestartTest(FetchCase):
+    def setUp(self):
+        super().setUp()
+        os.mkdir(self.path('bin'))
+        self.config(self.origin.url, version='1.*', more='Restart=app.service web.service\nRestart=\nRestart=db.service\n')
+        self.systemctl('exit 0')
+
+    def systemctl(self, script):
+        self.write('bin/systemctl', '#!/bin/sh\necho "$@" "$(readlink {}/latest)" >> {}\n{}\n'.format(
+            self.destination, self.path('called'), script), 0o755)
+
+    def fetch(self, *options):
+        return self.run_tako('fetch', self.app, *options, environ={'PATH': self.path('bin') + ':/usr/bin:/bin'})
+
+    def called(self):
+        with open(self.path('called')) as stream:
+            return stream.read().splitlines()
+
+    def test_units_restart_once_latest_names_the_new_image(self):
+        result = self.fetch()
+        self.assertEqual(self.app + ': 1.0 is in place, restarted app.service web.service db.service\n', result.out)
+        self.assertEqual(['restart -- app.service web.service db.service store/' + self.one.digest], self.called())
+
+    def test_no_change_no_restart(self):
+        self.fetch()
+        self.assertQuiet(self.fetch())
+        self.assertEqual(1, len(self.called()))
+
+    def test_a_unit_that_does_not_start_is_exit_1(self):
+        self.systemctl('echo "Job failed"; exit 1')
+        result = self.fetch()
+        self.assertCode(1, result)
+        self.assertIn('Job failed', result.err)
+        self.assertInPlace(ONE)
+
+
+class DestinationTest(FetchCase):
+    def test_missing_or_a_file(self):
+        for name in ('missing', 'app.tako'):
+            with self.subTest(name):
+                self.config(self.origin.url, destination=self.path(name))
+                result = self.run_tako('fetch', self.app)
+                self.assertCode(2, result)
+                self.assertIn(self.app + ':2: Destination= ', result.err)
+        self.assertEqual([], self.origin.requests)
+        self.assertFalse(os.path.exists(self.path('missing')))
+
+    def test_not_writable(self):
+        os.chmod(self.destination, 0o755)
+        if os.getuid() != 0:
+            os.chmod(self.destination, 0o555)
+        result = self.run_tako('fetch', self.app, as_nobody=True)
+        self.assertCode(1, result)
+        self.assertIn('Permission denied', result.err)
+        self.assertEqual([], os.listdir(self.destination))
+
+    def test_latest_that_is_a_directory_is_left_alone(self):
+        os.mkdir(self.path('destination', 'latest'))
+        result = self.run_tako('fetch', self.app)
+        self.assertCode(1, result)
+        self.assertTrue(os.path.isdir(self.path('destination', 'latest')))
+        self.assertNoTemporaries()
+
+    def test_another_run_that_holds_the_lock_is_waited_for(self):
+        with tako.DirectoryLock(self.destination, 0, print):
+            process = self.start('fetch', '-v', self.app)
+            self.assertIn(b'waiting for another run', process.stderr.readline())
+        process.communicate()
+        self.assertEqual(0, process.returncode)
+        self.assertInPlace(ONE)
+
+    def test_a_lock_that_is_not_given_back_is_exit_75(self):
+        with tako.DirectoryLock(self.destination, 0, print), open(os.devnull, 'w') as quiet:
+            with unittest.mock.patch.object(tako, 'LOCK_WAIT_SECONDS', 0.1), unittest.mock.patch('sys.stderr', quiet):
+                self.assertEqual(75, tako.main(['fetch', self.app]))
+
+
+class StoreCase(scene.Scene):
+    def setUp(self):
+        super().setUp()
+        self.served = self.path('served')
+        os.mkdir(self.served)
+        self.secret = tako.format_secret_key(origin.SEED)
+        self.key_file = self.write('app.key', self.secret + '\n', 0o600)
+
+    def store(self, content, version, *options, **settings):
+        image = self.write('image', content)
+        return self.run_tako('store', *(options or ('-f', self.key_file)), '-o', self.served, image, version, **settings)
+
+    def manifest(self):
+        return tako.open_manifest(open_and_read(self.path('served', 'manifest')),
+                                  [tako.ed25519_public_key(origin.SEED)], 'manifest')
+
+
+class StoreTest(StoreCase):
+    def test_the_first_and_the_next(self):
+        result = self.store(TWO, '1.10')
+        self.assertEqual(0, result.code, result)
+        self.assertIn('stored 1.10', result.out)
+        self.assertCode(0, self.store(ONE, '1.9'))
+        self.assertEqual((origin.entry_of('1.9', ONE), origin.entry_of('1.10', TWO)), self.manifest().entries)
+        for content in (ONE, TWO):
+            path = self.path('served', 'store', origin.digest_of(content))
+            self.assertEqual((content, 0o100444), (open_and_read(path), os.stat(path).st_mode))
+        self.assertEqual(['manifest', 'store'], sorted(os.listdir(self.served)))
+
+    def test_the_originals_bytes(self):
+        content = b'test image, 17 b\n'
+        self.store(content, '1.0.0')
+        entry = origin.entry_of('1.0.0', content)
+        self.assertEqual(tako.seal_manifest(tako.Manifest((entry,)), origin.SEED),
+                         open_and_read(self.path('served', 'manifest')))
+
+    def test_keys_from_each_place(self):
+        self.assertCode(0, self.store(ONE, '1', '-k', self.secret))
+        self.assertCode(0, self.store(ONE, '2', '-k' + self.secret))
+        self.assertCode(0, self.store(ONE, '3', '-f', '-', input=self.secret.encode() + b'\n'))
+        image = self.write('image', ONE)
+        self.assertCode(0, self.run_tako('store', '-o', self.served, '--', image, '4', environ={'TAKO_SECRET_KEY': self.secret}))
+        self.assertEqual(['1', '2', '3', '4'], [entry.version.text for entry in self.manifest().entries])
+
+    def test_the_same_again_changes_nothing_and_succeeds(self):
+        self.store(ONE, '1.0')
+        before = scene.snapshot(self.served), os.stat(self.path('served', 'store', origin.digest_of(ONE))).st_ino
+        self.assertQuiet(self.store(ONE, '1.0'))
+        self.assertEqual(before, (scene.snapshot(self.served), os.stat(
+            self.path('served', 'store', origin.digest_of(ONE))).st_ino))
+
+    def test_a_withdrawn_or_damaged_image_is_put_back(self):
+        self.store(ONE, '1.0')
+        path = self.path('served', 'store', origin.digest_of(ONE))
+        for spoil in (lambda: None, lambda: self.write('served/store/' + origin.digest_of(ONE), b'damage')):
+            os.unlink(path)
+            spoil()
+            self.assertCode(0, self.store(ONE, '1.0'))
+            self.assertEqual(ONE, open_and_read(path))
+
+    def test_listed_images_that_are_missing_are_warned_about(self):
+        self.store(ONE, '1.0')
+        os.unlink(self.path('served', 'store', origin.digest_of(ONE)))
+        result = self.store(TWO, '1.1')
+        self.assertEqual(0, result.code)
+        self.assertIn('listed, but not in store/: 1.0', result.err)
+
+    def test_one_image_under_two_versions(self):
+        self.store(ONE, '1.0')
+        self.assertCode(0, self.store(ONE, '1.1'))
+        self.assertEqual(2, len(self.manifest().entries))
+
+    def test_a_pipe_is_read_once(self):
+        pipe = self.path('pipe')
+        os.mkfifo(pipe)
+        writer = subprocess.Popen([sys.executable, '-c', 'import sys; open(sys.argv[1], "wb").write(b"x" * 999999)', pipe])
+        self.assertCode(0, self.run_tako('store', '-f', self.key_file, '-o', self.served, pipe, '1.0'))
+        writer.wait()
+        self.assertEqual(999999, self.manifest().entries[0].size)
+
+    def test_a_key_file_that_others_can_read_is_warned_about(self):
+        os.chmod(self.key_file, 0o640)
+        result = self.store(ONE, '1.0')
+        self.assertEqual(0, result.code)
+        self.assertIn('others can read', result.err)
+
+    def test_what_a_killed_run_left_does_not_matter(self):
+        self.write('served/' + tako.NEW_IMAGE, 'half')
+        self.write('served/' + tako.NEW_MANIFEST, 'half')
+        self.assertCode(0, self.store(ONE, '1.0'))
+        self.assertEqual(['manifest', 'store'], sorted(os.listdir(self.served)))
+
+
+class StoreRefusalTest(StoreCase):
+    def setUp(self):
+        super().setUp()
+        self.store(ONE, '1.0')
+        self.before = scene.snapshot(self.served)
+
+    def assertRefused(self, code, result, message=''):
+        self.assertCode(code, result)
+        self.assertIn(message, result.err)
+        self.assertEqual(self.before, scene.snapshot(self.served))
+
+    def test_another_image_under_a_version_that_exists(self):
+        self.assertRefused(3, self.store(TWO, '1.0'), 'another image already')
+
+    def test_a_second_spelling(self):
+        for content in (ONE, TWO):
+            self.assertRefused(3, self.store(content, '1.0.0'), 'published as 1.0')
+
+    def test_versions_that_are_none(self):
+        for version in ('', '1.*', '*', '1 0', '1\t0', '1\n', '1\u00e4', '.-_', 'x' * 256, '1\x1b'):
+            with self.subTest(version):
+                self.assertRefused(2, self.store(TWO, version), 'not a version')
+
+    def test_keys_that_are_none(self):
+        other = tako.format_secret_key(origin.OTHER_SEED)
+        swapped = tako.SECRET_KEY_PREFIX + tako.encode_base64(
+            origin.SEED + 2 * tako.ed25519_public_key(origin.OTHER_SEED))
+        for key in ('', 'SECRET+', self.secret[:-1], self.secret[len('SECRET+'):], origin.PUBLIC_KEY, swapped,
+                    self.secret + 'A', self.secret.lower(), ' ' + self.secret):
+            with self.subTest(key):
+                for result in (self.store(TWO, '1.1', '-k', key), self.store(TWO, '1.1', '-f', self.write('bad', key, 0o600))):
+                    self.assertRefused(2, result)
+                    self.assertNotIn(self.secret[10:30], result.err)
+        self.assertRefused(3, self.store(TWO, '1.1', '-k', other), 'none of the public keys')
+
+    def test_no_key_two_keys_or_a_key_file_that_is_not_there(self):
+        image = self.write('image', TWO)
+        self.assertRefused(2, self.run_tako('store', '-o', self.served, image, '1.1'), 'no secret key')
+        self.assertRefused(2, self.store(TWO, '1.1', '-k', self.secret, '-f', self.key_file), 'not allowed with')
+        for path in (self.path('missing'), self.directory):
+            self.assertRefused(2, self.store(TWO, '1.1', '-f', path), path)
+        self.assertRefused(2, self.store(TWO, '1.1', '-f', self.write('long', b'\xff' * 100000, 0o600)))
+
+    def test_arguments_in_the_wrong_order(self):
+        image = self.write('image', TWO)
+        self.assertRefused(2, self.run_tako('store', '-f', self.key_file, '-o', self.served, '1.1', image),
+                           'the image comes first')
+
+    def test_an_image_that_cannot_be_read(self):
+        for path in (self.path('missing'), self.directory):
+            self.assertRefused(1, self.run_tako('store', '-f', self.key_file, '-o', self.served, path, '1.1'), path)
+
+    def test_a_directory_that_is_none(self):
+        image = self.write('image', TWO)
+        for path in (self.path('missing'), image):
+            self.assertRefused(2, self.run_tako('store', '-f', self.key_file, '-o', path, image, '1.1'), path)
+
+    def test_a_directory_that_is_not_writable(self):
+        if os.getuid() != 0:
+            os.chmod(self.served, 0o555)
+        os.chmod(self.key_file, 0o644)
+        self.before = scene.snapshot(self.served)
+        self.assertRefused(1, self.store(TWO, '1.1', as_nobody=True), 'Permission denied')
+
+    def test_a_manifest_that_does_not_verify_is_not_overwritten(self):
+        for content in (b'', b'<html>', open_and_read(self.path('served', 'manifest'))[:-1]):
+            with self.subTest(content[:9]):
+                os.unlink(self.path('served', 'manifest'))
+                self.write('served/manifest', content)
+                self.before = scene.snapshot(self.served)
+                self.assertRefused(3, self.store(TWO, '1.1'))
+
+
+class GenKeyTest(scene.Scene):
+    def test_both_keys_each_alone_on_its_line_and_no_file(self):
+        before = scene.snapshot(self.directory)
+        first, second = self.run_tako('gen-key').out, self.run_tako('gen-key').out
+        lines = first.splitlines()
+        self.assertEqual(4, len(lines))
+        self.assertEqual(tako.parse_public_key(lines[1]), tako.ed25519_public_key(tako.parse_secret_key(lines[3])))
+        self.assertNotEqual(first, second)
+        self.assertEqual(before, scene.snapshot(self.directory))

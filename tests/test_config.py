@@ -1,0 +1,322 @@
+"""Section 7: text -> Config."""
+import base64
+import os
+import unittest
+
+import tako
+
+KEY = 'l0D28J2fiIXvWPbeZP7wkaq+dB55Gl2ysigl9mQH29k='
+OTHER_KEY = tako.encode_base64(tako.ed25519_public_key(bytes(32)))
+SETTINGS = {'Origin': 'https://images.example.com/app', 'PublicKey': KEY, 'Destination': '/var/lib/images/app',
+            'Version': '1.*'}
+CONFIG = ''.join('{}={}\n'.format(*setting) for setting in SETTINGS.items())
+PASSWORD = 'hunter2'
+
+
+def config(*more, **changes):
+    """The text of a config that is right but for changes (None leaves a key out), and for lines more."""
+    settings = dict(SETTINGS, **changes)
+    return ''.join('{}={}\n'.format(key, value) for key, value in settings.items() if value is not None) + '\n'.join(more)
+
+
+def basic(userinfo):
+    """The header that a user and password travel in."""
+    return 'Basic ' + base64.b64encode(userinfo).decode('ascii')
+
+
+def values(parsed):
+    """A Config in a form that can be compared."""
+    return parsed._replace(bounds=parsed.bounds.text)
+
+
+class ConfigTest(unittest.TestCase):
+
+    def refusal(self, text):
+        with self.assertRaises(tako.ConfigError) as caught:
+            tako.parse_config(text)
+        self.assertEqual(caught.exception.exit_code, 2)
+        self.assertTrue(caught.exception.hint)
+        return caught.exception
+
+    def assertRefused(self, text, line, what, hint=''):
+        error = self.refusal(text)
+        self.assertEqual(error.line, line)
+        self.assertIn(what, error.what)
+        self.assertIn(hint, error.hint)
+
+    def assertValueRefused(self, key, value, what, hint=''):
+        """That the value is refused under its key, at its line, before or after the others."""
+        alone = '{}={}\n'.format(key, value)
+        self.assertRefused('# an image\n\n' + alone + config(**{key: None}), 3, key + '= ' + what, hint)
+        self.assertRefused(config(**{key: None}) + '\n;\n' + alone, len(SETTINGS) + (0 if key == 'Restart' else -1) + 3,
+                           key + '= ' + what, hint)
+
+
+class SyntaxTest(ConfigTest):
+
+    def test_a_whole_config(self):
+        parsed = tako.parse_config(CONFIG)
+        self.assertEqual(parsed.origin, tako.Origin('https://images.example.com/app', ''))
+        self.assertEqual(parsed.public_keys, (tako.parse_public_key(KEY),))
+        self.assertEqual((parsed.destination, parsed.destination_line), ('/var/lib/images/app', 3))
+        self.assertEqual(parsed.bounds.text, '1.*')
+        self.assertEqual(parsed.units, ())
+
+    def test_the_manuals_config(self):
+        manual = [line[4:] for line in (tako.__doc__ or '').split('\n') if '=' in line and line.startswith('    ')]
+        parsed = tako.parse_config('\n'.join(manual))
+        self.assertEqual(parsed.units, ('app.service',))
+        self.assertEqual(values(parsed)._replace(units=()), values(tako.parse_config(CONFIG)))
+
+    def test_what_means_the_same(self):
+        lines = CONFIG.splitlines()
+        texts = {
+            'CRLF': CONFIG.replace('\n', '\r\n'), 'no newline at the end': CONFIG[:-1], 'space at the end': CONFIG + ' \n\t\n',
+            'spaces around =': CONFIG.replace('=', ' = ', 1).replace('Version=', 'Version\t=\t'),
+            'spaces around lines': '\n'.join('  {} \t'.format(line) for line in lines),
+            'CRLF and spaces': '\r\n'.join(' {} '.format(line) for line in lines) + '\r\n',
+            'comments at the end': CONFIG + '# Origin=x\n;Version=2\n  # indented\n\t;too\n#\n;\n##\n#=\n',
+            'mixed line ends': CONFIG.replace('\n', '\r\n', 2),
+        }
+        for name, text in texts.items():
+            with self.subTest(name):
+                self.assertEqual(values(tako.parse_config(text)), values(tako.parse_config(CONFIG)))
+
+    def test_any_order_comments_and_blank_lines(self):
+        text = '# an image\n\n' + '\n; and\n\n'.join(reversed(CONFIG.splitlines()))
+        parsed = values(tako.parse_config(text))
+        self.assertEqual(parsed.destination_line, 6)
+        self.assertEqual(parsed._replace(destination_line=3), values(tako.parse_config(CONFIG)))
+
+    def test_a_comment_sign_within_a_value_is_part_of_it(self):
+        for path in ('/srv/a#b', '/srv/a;b', '/srv/a ; b', '/srv/a # b'):
+            self.assertEqual(tako.parse_config(config(Destination=path)).destination, path)
+
+    def test_an_equals_sign_within_a_value_is_part_of_it(self):
+        self.assertEqual(tako.parse_config(config(Destination='/srv/a=b = c')).destination, '/srv/a=b = c')
+
+    def test_a_percent_sign_interpolates_nothing(self):
+        self.assertEqual(tako.parse_config(config(Destination='/srv/%(Origin)s/%%/$HOME/%i')).destination,
+                         '/srv/%(Origin)s/%%/$HOME/%i')
+
+    def test_a_line_without_equals_is_refused(self):
+        for line in ('Version', '[Image]', 'Version: 1.*', '1.*', '\\', 'store/'):
+            with self.subTest(line):
+                self.assertRefused(CONFIG + line + '\n', 5, 'not a setting', 'Key=Value')
+        self.assertRefused('[Image]\n' + CONFIG, 1, 'not a setting')
+
+    def test_no_line_is_continued(self):
+        self.assertRefused(config('Restart=a.service', '  b.service'), 6, 'not a setting')
+        self.assertRefused(config('Restart=a.service \\', '  b.service'), 6, 'not a setting')
+        parsed = tako.parse_config(config('  Restart=a.service', '  Restart=b.service', Destination='/srv/app\\'))
+        self.assertEqual(parsed.units, ('a.service', 'b.service'))
+        self.assertEqual(parsed.destination, '/srv/app\\')
+
+
+class KeyTest(ConfigTest):
+
+    def test_a_misspelt_key_is_told_which_it_resembles(self):
+        for misspelt, known in (('Orgin', 'Origin'), ('Orign', 'Origin'), ('Origins', 'Origin'), ('Public-Key', 'PublicKey'),
+                                ('PublicKeys', 'PublicKey'), ('Public_Key', 'PublicKey'), ('Destinaton', 'Destination'),
+                                ('Destination Path', 'Destination'), ('Versions', 'Version'), ('Verison', 'Version'),
+                                ('Restarts', 'Restart'), ('Resart', 'Restart')):
+            with self.subTest(misspelt):
+                self.assertRefused(CONFIG + '\n' + misspelt + '=x\n', 6, "unknown key '{}'".format(misspelt),
+                                   'did you mean {}='.format(known))
+
+    def test_the_case_of_keys_counts(self):
+        for key in SETTINGS:
+            for misspelt in (key.lower(), key.upper(), key.swapcase()):
+                with self.subTest(misspelt):
+                    self.assertRefused(CONFIG.replace(key + '=', misspelt + '='), list(SETTINGS).index(key) + 1,
+                                       "unknown key '{}'".format(misspelt), 'did you mean {}='.format(key))
+
+    def test_a_key_that_resembles_none_is_told_all(self):
+        for key in ('User', 'x', '', 'Mode'):
+            with self.subTest(key):
+                self.assertRefused(key + ' = x\n' + CONFIG, 1, "unknown key '{}'".format(key),
+                                   'Origin, PublicKey, Destination, Version, Restart')
+
+    def test_a_key_that_a_terminal_would_obey_is_spelled_out(self):
+        error = self.refusal('\x1b[2JOrig\u00ecn=x\n' + CONFIG)
+        self.assertIn('\\x1b[2J', error.what)
+        self.assertTrue((error.what + error.hint).isprintable())
+        self.assertLess(len(self.refusal('k' * 100000 + '=x\n' + CONFIG).what), 200)
+
+    def test_a_byte_order_mark_within_is_no_part_of_a_key(self):
+        self.assertRefused('#\n\ufeff' + CONFIG, 2, 'unknown key', 'did you mean Origin=')
+
+    def test_a_key_that_comes_twice_is_refused(self):
+        for number, (key, value) in enumerate(SETTINGS.items(), 1):
+            if key != 'PublicKey':
+                with self.subTest(key):
+                    self.assertRefused(CONFIG + '\n#\n{}={}\n'.format(key, value), 7,
+                                       '{}= a second time, after line {}'.format(key, number), 'has to go')
+
+    def test_a_missing_key_is_named_with_an_example(self):
+        for key in SETTINGS:
+            with self.subTest(key):
+                self.assertRefused(config(**{key: None}), None, key + '= is missing', key + '=')
+        for text in ('', '\n', '# nothing\n;\n'):
+            self.assertRefused(text, None, 'Origin= is missing')
+
+    def test_the_example_for_a_missing_key_is_legal(self):
+        for key in SETTINGS:
+            with self.subTest(key):
+                example = self.refusal(config(**{key: None})).hint.split(' like ')[1]
+                self.assertIsNotNone(tako.parse_config(config(example, **{key: None})))
+
+    def test_an_empty_value_is_refused(self):
+        for key in SETTINGS:
+            with self.subTest(key):
+                self.assertValueRefused(key, '', '')
+
+
+class ValueTest(ConfigTest):
+
+    def test_public_keys_may_be_several(self):
+        parsed = tako.parse_config(config('PublicKey=' + OTHER_KEY))
+        self.assertEqual(parsed.public_keys, (tako.parse_public_key(KEY), bytes(tako.parse_public_key(OTHER_KEY))))
+
+    def test_bad_public_keys(self):
+        for value in (KEY[:-1], KEY[:-2] + 'l=', KEY + ' ' + OTHER_KEY, '"{}"'.format(KEY), 'AAAA'):
+            with self.subTest(value):
+                self.assertValueRefused('PublicKey', value, 'not a public key', '44 characters')
+        self.assertValueRefused('PublicKey', tako.encode_base64(bytes(32)), 'no secret key belongs')
+        self.assertRefused(config('PublicKey=' + KEY[1:]), 5, 'PublicKey= not a public key')
+
+    def test_a_secret_key_in_a_config_is_refused_and_not_repeated(self):
+        secret = tako.format_secret_key(bytes(range(32)))
+        for text in (config(PublicKey=secret), config('PublicKey = ' + secret)):
+            error = self.refusal(text)
+            self.assertIn('PublicKey= a secret key', error.what)
+            self.assertNotIn(secret[7:15], error.what + error.hint + str(error.args))
+
+    def test_destinations(self):
+        for path in ('/', '/srv/with space/app', 'relative/app', '/srv/\u00fc', '/srv/\U0001f419', '/srv/app/'):
+            with self.subTest(ascii(path)):
+                # whatever the locale is, the file system gets the bytes that stand in the config
+                parsed = tako.parse_config(config(Destination=path))
+                self.assertEqual(os.fsencode(parsed.destination), path.encode('utf-8'))
+
+    def test_bad_destinations(self):
+        self.assertValueRefused('Destination', '', 'is not a path', 'existing directory')
+        self.assertValueRefused('Destination', '/srv/\0app', 'is not a path', 'existing directory')
+
+    def test_patterns(self):
+        for pattern in ('*', '1.*', '1.13.7', '1.2 <= v < 2.0'):
+            self.assertEqual(tako.parse_config(config(Version=pattern)).bounds.text, pattern)
+        self.assertIn(tako.parse_version('1.9'), tako.parse_config(config(Version='1.2 <= v < 2.0')).bounds)
+        self.assertIn(tako.parse_version('1.9'), tako.parse_config(config().replace('1.*', ' 1.* ')).bounds)
+
+    def test_bad_patterns(self):
+        for pattern in ('', '1.*.*', '1.2 - 2.0', '>=1', '1 2', '"1.*"x*', '1.2 <= v < 2.0 # not yet 2'):
+            with self.subTest(pattern):
+                self.assertValueRefused('Version', pattern, 'not a version pattern', '1.2 <= v < 2.0 (a range)')
+        self.assertValueRefused('Version', '2 <= v < 1', 'no version is within 2 <= v < 1', 'legal are')
+
+    def test_units(self):
+        long_name = 'u' * 247 + '.service'
+        for lines, units in (
+                (['Restart=app.service'], ['app.service']), (['Restart='], []), (['Restart=', 'Restart=a.timer'], ['a.timer']),
+                (['Restart=a.service b.socket', 'Restart=\tc@1.service '], ['a.service', 'b.socket', 'c@1.service']),
+                (['Restart=dev-sda\\x2d1.mount  app'], ['dev-sda\\x2d1.mount', 'app']), (['Restart=' + long_name], [long_name]),
+                (['Restart=a.service', 'Restart=a.service'], ['a.service', 'a.service'])):
+            with self.subTest(lines):
+                self.assertEqual(tako.parse_config(config(*lines)).units, tuple(units))
+
+    def test_bad_units(self):
+        for value, unit in (('app.service,b.service', 'app.service,b.service'), ('a.service --force', '--force'),
+                            ('-H', '-H'), ('/etc/a.service', '/etc/a.service'), ('a.service;reboot', 'a.service;reboot'),
+                            ('a.service &', '&'), ('"a.service"', '"a.service"'), ('*.service', '*.service'),
+                            ('$(reboot)', '$(reboot)'), ('\u00fc.service', '\\xfc.service'), ('a\x1b.service', 'a\\x1b.service'),
+                            ('u' * 256, 'uuu')):
+            with self.subTest(ascii(value[:30])):
+                self.assertValueRefused('Restart', value, "'" + unit, 'systemd units')
+
+
+class OriginTest(ConfigTest):
+
+    def test_urls(self):
+        for value, url in (
+                ('http://images.example.com', 'http://images.example.com'), ('http://images.example.com/', 'http://images.example.com'),
+                ('https://images.example.com/a/b/', 'https://images.example.com/a/b'), ('https://h/a//', 'https://h/a'),
+                ('http://h:8080/app', 'http://h:8080/app'), ('http://h:1', 'http://h:1'), ('https://h:65535/', 'https://h:65535'),
+                ('http://192.0.2.7:80/app', 'http://192.0.2.7:80/app'), ('http://[2001:db8::7]/app', 'http://[2001:db8::7]/app'),
+                ('https://[::1]:8443/', 'https://[::1]:8443'), ('HTTPS://Host.Example/App', 'https://Host.Example/App'),
+                ('https://h/a%20b/%C3%BC', 'https://h/a%20b/%C3%BC'), ('https://h/a;b=c,d&e@f:g', 'https://h/a;b=c,d&e@f:g'),
+                ('file:///srv/images/app', 'file:///srv/images/app'), ('file:///srv/images/app/', 'file:///srv/images/app'),
+                ('file:///', 'file://'), ('file:/srv/app', 'file:///srv/app'), ('file://localhost/srv', 'file://localhost/srv')):
+            with self.subTest(value):
+                self.assertEqual(tako.parse_config(config(Origin=value)).origin, tako.Origin(url, ''))
+
+    def test_a_user_and_password_become_a_header_and_leave_the_url(self):
+        for value, url, userinfo in (
+                ('https://me:hunter2@h/app/', 'https://h/app', b'me:hunter2'),
+                ('http://me:hunter2@h:8080', 'http://h:8080', b'me:hunter2'),
+                ('https://me:hunter2@[::1]:8443/app', 'https://[::1]:8443/app', b'me:hunter2'),
+                ('https://me%40home:a%3Ab%2Fc%25d@h/', 'https://h', b'me@home:a:b/c%d'),
+                ('https://me:%C3%BC%00@h/', 'https://h', b'me:\xc3\xbc\0'), ('https://me:a:b@h/', 'https://h', b'me:a:b'),
+                ('https://me@home:hunter2@h/', 'https://h', b'me@home:hunter2'), ('https://me@h/', 'https://h', b'me:'),
+                ('https://me:@h/', 'https://h', b'me:'), ('https://:hunter2@h/', 'https://h', b':hunter2'),
+                ('https://me:' + 'x' * 200 + '@h/', 'https://h', b'me:' + b'x' * 200)):
+            with self.subTest(value):
+                self.assertEqual(tako.parse_config(config(Origin=value)).origin, tako.Origin(url, basic(userinfo)))
+        self.assertEqual(tako.parse_config(config(Origin='https://@h/')).origin, tako.Origin('https://h', ''))
+        self.assertEqual(tako.parse_config(config(Origin='https://h/me:x@y/')).origin, tako.Origin('https://h/me:x@y', ''))
+
+    def test_what_is_no_origin(self):
+        scheme, host = 'does not begin with http://, https:// or file://', 'names no host'
+        character = 'holds a space, a control or a non-ASCII character'
+        query, directory = 'has a query or a fragment', 'is not the URL of a local directory'
+        for value, what in (
+                ('images.example.com/app', scheme), ('/srv/images', scheme), ('//h/app', scheme),
+                ('ftp://h/app', scheme), ('data:,x', scheme), ('ssh://h/app', scheme), ('h:80/app', scheme), ('httpss://h', scheme),
+                ('://h/', scheme), ('*', scheme), ('"https://h/app"', scheme),
+                ('http://', host), ('http:///app', host), ('https:/h/app', host), ('https:h/app', host), ('https://:80/', host),
+                ('https://me@/app', host), ('https://h:0/app', host),
+                ('https://h:65536/', 'is not a URL'), ('https://h:http/', 'is not a URL'), ('https://[::1/', 'is not a URL'),
+                ('https://h/?', query), ('https://h/#', query), ('https://h/app?version=1', query), ('https://h?x', query),
+                ('https://h/app#top', query), ('https://h#', query), ('file:///srv?x', query), ('file:///srv/#1', query),
+                ('file://h/srv', directory), ('file://me:hunter2@localhost/srv', directory), ('file:srv', directory),
+                ('file:', directory), ('file://localhost', directory),
+                ('https://h/a b', character), ('https://h/\u00fc', character), ('https://b\u00fccher.example/', character),
+                ('https://h/\x1b[2J', character), ('https://h/a\tb', character), ('https://h/\x7f', character),
+                ('https://h/a\rHost: x', character), ('https://h\u2044x/', character), ('https://h\u2100/', character)):
+            with self.subTest(ascii(value)):
+                self.assertValueRefused('Origin', value, what)
+
+    def test_an_empty_origin_is_told_what_is_expected(self):
+        self.assertValueRefused('Origin', '', '', 'expected the http, https or file URL')
+
+    def test_no_message_repeats_a_password(self):
+        for value in (
+                'https://me:hunter2@', 'https://me:hunter2@/app', 'https://me:hunter2@:80/', 'https://me:hunter2@h:0/',
+                'https://me:hunter2@h:65536/', 'https://me:hunter2@h:x/', 'https://me:hunter2@[::1/', 'https://h:hunter2/',
+                'https://me:hunter2@h/?x', 'https://me:hunter2@h/#x', 'https://me:hunter2@h/a b', 'https://me:hunter2 @h/',
+                'https://me:hunter2\u00fc@h/', 'https://me:\thunter2@h/', 'https://me:hunter2#x@h/', 'https://me:hunter2?x@h/',
+                'ftp://me:hunter2@h/', 'me:hunter2@h/app', '//me:hunter2@h/', 'file://me:hunter2@h/', 'file:me:hunter2@h/',
+                'https:me:hunter2@h/', 'https:/me:hunter2@h/', 'https://me:hunter2[@h/', 'https://me:hunter2]@h/'):
+            with self.subTest(ascii(value)):
+                error = self.refusal(config(Origin=value))
+                self.assertEqual((error.line, error.what.split()[0]), (1, 'Origin='))
+                self.assertNotIn(PASSWORD, error.what + error.hint + repr(error.args) + repr(error))
+
+    def test_no_message_repeats_a_password_from_a_line_that_is_no_origin(self):
+        origin = 'https://me:hunter2@h/app'
+        for text in (config('Origin=' + origin), config(Origin=None) + 'Orgin=' + origin, config(Origin=None) + 'Origin ' + origin,
+                     config(Origin=None) + origin, config(Origin=None) + 'origin: ' + origin,
+                     config(Origin=None) + 'Origin: https://me:hunter2==@h/app', config(Origin=None) + 'Origin:' + origin + '?x=1',
+                     config(PublicKey=origin)):
+            with self.subTest(text):
+                error = self.refusal(text)
+                self.assertNotIn(PASSWORD, error.what + error.hint + repr(error.args))
+
+    def test_a_legal_origin_shows_no_password(self):
+        origin = tako.parse_config(config(Origin='https://me:hunter2@h/app')).origin
+        self.assertNotIn(PASSWORD, repr(origin))
+        self.assertNotIn('me', origin.url)
+
+
+if __name__ == '__main__':
+    unittest.main()

@@ -1,0 +1,149 @@
+"""Section 3: signatures, against libsodium's verdicts and RFC 8032's figures."""
+import os
+import unittest
+from unittest import mock
+
+import tako
+
+VECTORS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'vectors')
+SEED = b'test-key-very-security-such-safe'
+NEUTRAL = (1).to_bytes(32, 'little')
+
+
+def vectors(name):
+    """The tab-separated fields of each line, comments left out; '-' stands for the empty string."""
+    with open(os.path.join(VECTORS, name), encoding='ascii') as lines:
+        return [['' if field == '-' else field for field in line.rstrip('\n').split('\t')]
+                for line in lines if not line.startswith('#')]
+
+
+def flipped(data, bit):
+    """data with one bit turned over."""
+    return (int.from_bytes(data, 'little') ^ 1 << bit).to_bytes(len(data), 'little')
+
+
+class LibsodiumTest(unittest.TestCase):
+
+    def test_every_verdict_is_libsodiums(self):
+        verdicts, disagreements = [], []
+        for verdict, group, key, message, signature in vectors('ed25519.txt'):
+            accepted = tako.ed25519_verify(bytes.fromhex(key), bytes.fromhex(message), bytes.fromhex(signature))
+            verdicts.append(verdict)
+            if accepted is not (verdict == 'accept'):
+                disagreements.append((verdict, group, key, message, signature))
+        self.assertEqual(disagreements, [])
+        self.assertEqual((verdicts.count('accept'), verdicts.count('reject')), (240, 911))
+
+
+class Rfc8032Test(unittest.TestCase):
+
+    def test_public_keys_and_signatures_are_the_rfcs(self):
+        rows = vectors('rfc8032.txt')
+        self.assertEqual([len(row[3]) // 2 for row in rows], [0, 1, 2, 1023, 64])
+        for name, *figures in rows:
+            seed, public_key, message, signature = map(bytes.fromhex, figures)
+            with self.subTest(name):
+                self.assertEqual(tako.ed25519_public_key(seed), public_key)
+                self.assertEqual(tako.ed25519_sign(seed, message), signature)
+                self.assertIs(tako.ed25519_verify(public_key, message, signature), True)
+
+    def test_the_constants_are_the_rfcs(self):
+        self.assertEqual((tako.D * 121666 + 121665) % tako.P, 0)
+        self.assertEqual((tako.SQRT_MINUS_1 ** 2 + 1) % tako.P, 0)
+        self.assertEqual((tako.BASE[1] * 5 - 4) % tako.P, 0)
+        x, y = tako.BASE
+        self.assertEqual((y * y - x * x - 1 - tako.D * x * x * y * y) % tako.P, 0)
+        self.assertEqual((x % 2, tako.L.bit_length()), (0, 253))
+
+
+class SignTest(unittest.TestCase):
+
+    def test_the_contracts_key(self):
+        self.assertEqual(tako.encode_base64(tako.ed25519_public_key(SEED)),
+                         'l0D28J2fiIXvWPbeZP7wkaq+dB55Gl2ysigl9mQH29k=')
+
+    def test_what_is_signed_verifies_and_has_64_bytes(self):
+        for size in (0, 1, 63, 64, 111, 112, 128, 5000):
+            with self.subTest(size=size):
+                signature = tako.ed25519_sign(SEED, b'm' * size)
+                self.assertEqual(len(signature), 64)
+                self.assertIs(tako.ed25519_verify(tako.ed25519_public_key(SEED), b'm' * size, signature), True)
+
+    def test_signing_is_deterministic(self):
+        self.assertEqual(tako.ed25519_sign(SEED, b'message'), tako.ed25519_sign(SEED, b'message'))
+
+    def test_messages_and_seeds_all_sign_differently(self):
+        signatures = {tako.ed25519_sign(seed, message) for seed in (SEED, bytes(32)) for message in (b'a', b'b')}
+        self.assertEqual(len(signatures), 4)
+
+    def test_a_seed_of_another_length_is_a_value_error(self):
+        for size in (0, 31, 33, 64):
+            with self.subTest(size=size):
+                self.assertRaises(ValueError, tako.ed25519_public_key, bytes(size))
+                self.assertRaises(ValueError, tako.ed25519_sign, bytes(size), b'')
+
+    def test_a_faulty_calculation_lets_no_signature_out(self):
+        with mock.patch.object(tako, 'ed25519_verify', return_value=False):
+            self.assertRaises(ArithmeticError, tako.ed25519_sign, SEED, b'message')
+
+
+class VerifyTest(unittest.TestCase):
+
+    def setUp(self):
+        self.key = tako.ed25519_public_key(SEED)
+        self.message = b'message'
+        self.signature = tako.ed25519_sign(SEED, self.message)
+
+    def assertRefused(self, key, message, signature):
+        self.assertIs(tako.ed25519_verify(key, message, signature), False)
+
+    def test_other_lengths_are_refused(self):
+        for size in (0, 1, 31, 33, 64):
+            with self.subTest(key=size):
+                self.assertRefused((self.key * 2)[:size], self.message, self.signature)
+        for size in (0, 32, 63, 65, 128):
+            with self.subTest(signature=size):
+                self.assertRefused(self.key, self.message, (self.signature * 2)[:size])
+
+    def test_another_message_is_refused(self):
+        for message in (b'', b'messagf', b'message\0', b'message\n'):
+            with self.subTest(message):
+                self.assertRefused(self.key, message, self.signature)
+
+    def test_a_flipped_bit_is_refused(self):
+        for bit in range(0, 512, 13):
+            with self.subTest(signature=bit):
+                self.assertRefused(self.key, self.message, flipped(self.signature, bit))
+        for bit in range(0, 256, 13):
+            with self.subTest(key=bit):
+                self.assertRefused(flipped(self.key, bit), self.message, self.signature)
+
+    def test_s_plus_group_order_is_refused(self):
+        s = int.from_bytes(self.signature[32:], 'little')
+        for factor in range(1, 15):
+            malleable = self.signature[:32] + (s + factor * tako.L).to_bytes(32, 'little')
+            with self.subTest(factor=factor):
+                self.assertRefused(self.key, self.message, malleable)
+
+    def test_keys_of_small_order_sign_nothing(self):
+        order_4, order_2 = bytes(32), (tako.P - 1).to_bytes(32, 'little')
+        for key in (NEUTRAL, order_2, order_4, flipped(order_4, 255)):
+            for r in (NEUTRAL, order_2, order_4):
+                with self.subTest(key=key.hex(), r=r.hex()):
+                    self.assertRefused(key, self.message, r + bytes(32))
+
+    def test_a_second_spelling_of_y_is_refused(self):
+        # p + 2 .. p + 18 fit in 255 bits beside the y they equal; some of these are points
+        for y in range(2, 19):
+            with self.subTest(y=y):
+                self.assertIsNone(tako._decode_point((tako.P + y).to_bytes(32, 'little')))
+        spelled = [tako._decode_point(y.to_bytes(32, 'little')) for y in range(2, 19)]
+        self.assertIn(3, [point[1] for point in spelled if point])
+
+    def test_the_zero_signature_is_refused(self):
+        self.assertRefused(self.key, self.message, bytes(64))
+        self.assertRefused(self.key, self.message, NEUTRAL + bytes(32))
+
+
+if __name__ == '__main__':
+    unittest.main()

@@ -1,0 +1,350 @@
+"""The plan of tako.py, as its first comment has it, read from its syntax tree."""
+import ast
+import os
+import re
+import subprocess
+import sys
+import tokenize
+import unittest
+
+import tako
+
+PATH = os.path.abspath(tako.__file__)
+WATERLINE = 8                           # the first section below it
+FUNCTION_MAX_LINES = 45
+FIRST_PRINTING_SECTION = 12
+# what a function of bytes and values may need
+PURE_MODULES = {'binascii', 'difflib', 'errno', 'functools', 'hashlib', 're', 'urllib.parse', 'collections.namedtuple'}
+PURE_NAMES = {'os.fsdecode', 'sys.version_info'}
+IMPURE_BUILTINS = {'open', 'print', 'input', 'exec', 'eval', 'compile', '__import__', 'globals', 'vars', 'breakpoint'}
+STDLIB = getattr(sys, 'stdlib_module_names', None) or frozenset(        # 3.10 is the first to tell
+    'argparse base64 binascii bz2 collections concurrent contextlib datetime difflib email errno fcntl functools gzip hashlib '
+    'hmac http io itertools json lzma math mmap os platform queue random re resource select shutil signal socket ssl stat '
+    'string struct subprocess sys tarfile tempfile textwrap threading time types typing urllib uuid zlib'.split())
+
+
+class Source:
+    """A Python program in numbered sections."""
+
+    def __init__(self, text):
+        self.lines = text.splitlines()
+        self.tree = ast.parse(text)
+        self.banners = []               # (first line, number, name)
+        for line, content in enumerate(self.lines, 1):
+            match = re.match(r'# ={50,} ?(\d+) +(.+)$', content)
+            if match:
+                self.banners.append((line, int(match.group(1)), match.group(2)))
+
+    def section(self, line):
+        """The number of the section that a line is in; 0 is what stands before the first."""
+        return ([0] + [number for first, number, _ in self.banners if first <= line])[-1]
+
+    def sections(self):
+        """The section of each name that is defined at the module's level."""
+        found = {}
+        for statement in self.tree.body:
+            targets = getattr(statement, 'targets', [getattr(statement, 'target', None)])
+            names = [name.id for target in targets if target for name in ast.walk(target) if isinstance(name, ast.Name)]
+            if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+                names = [statement.name]
+            for name in names:
+                found.setdefault(name, self.section(statement.lineno))
+        return found
+
+    def uses_from_below(self):
+        """(line, name, its section) wherever a section names what a later one defines."""
+        sections = self.sections()
+        used = GlobalNames(self.tree).found + type_comment_names(self.lines)
+        return sorted({(line, name, sections[name]) for line, name in used
+                       if sections.get(name, 0) > self.section(line)})
+
+    def functions(self):
+        """All functions, those in classes and in functions too."""
+        return [node for node in ast.walk(self.tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+
+    def imports(self):
+        """(line, module or module.name) of every import, wherever it stands."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    yield node.lineno, alias.name
+            elif isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    yield node.lineno, '.' * node.level + (node.module or '') + '.' + alias.name
+
+
+class GlobalNames(ast.NodeVisitor):
+    """Finds (line, name) of each name that no function around it binds; strings that annotate are read too."""
+
+    def __init__(self, tree):
+        self.found = []
+        self.local = [set()]
+        self.visit(tree)
+
+    def visit_Name(self, node):
+        if isinstance(node.ctx, ast.Load) and not any(node.id in names for names in self.local):
+            self.found.append((node.lineno, node.id))
+
+    def visit_FunctionDef(self, node):
+        for argument in ast.walk(node.args):
+            if isinstance(argument, ast.arg):
+                self.visit_annotation(argument.annotation)
+        for each in node.decorator_list + node.args.defaults + [each for each in node.args.kw_defaults if each]:
+            self.visit(each)
+        self.visit_annotation(node.returns)
+        self.local.append(set(bound_names(node)))
+        for statement in node.body:
+            self.visit(statement)
+        self.local.pop()
+
+    def visit_Lambda(self, node):
+        self.local.append(set(bound_names(node)))
+        self.generic_visit(node)
+        self.local.pop()
+
+    def visit_AnnAssign(self, node):
+        self.visit_annotation(node.annotation)
+        self.visit(node.target)
+        if node.value:
+            self.visit(node.value)
+
+    def visit_annotation(self, node):
+        for each in ast.walk(node) if node else ():
+            if isinstance(each, ast.Name):
+                self.visit(each)
+            text = string_value(each)
+            if text is not None:
+                line = each.lineno
+                self.found += [(line, name.id) for name in ast.walk(ast.parse(text)) if isinstance(name, ast.Name)]
+
+
+def bound_names(function):
+    """The names that a function or a lambda binds: its arguments and what it assigns."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            yield node.name
+        elif isinstance(node, ast.alias):
+            yield (node.asname or node.name).split('.')[0]
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node is not function:
+            yield node.name
+
+
+def string_value(node):
+    """The text of a string in a syntax tree: a Str until 3.7, a Constant after; None for all else."""
+    value = getattr(node, 's' if type(node).__name__ == 'Str' else 'value', None)
+    return value if type(node).__name__ in ('Str', 'Constant') and isinstance(value, str) else None
+
+
+def type_comment_names(lines):
+    """(line, name) of each name in a type comment."""
+    rest = iter(line + '\n' for line in lines)
+    comments = [token for token in tokenize.generate_tokens(lambda: next(rest, ''))
+                if token.type == tokenize.COMMENT and token.string.startswith('# type:')]
+    return [(token.start[0], name) for token in comments for name in re.findall(r'[A-Za-z_]\w*', token.string[7:])]
+
+
+def dotted(node):
+    """os.path.join as 'os.path.join'; None for what is no chain of names."""
+    if isinstance(node, ast.Name):
+        return node.id
+    left = dotted(node.value) if isinstance(node, ast.Attribute) else None
+    return left and left + '.' + node.attr
+
+
+def length(function):
+    """How many lines a function has."""
+    return max(getattr(node, 'end_lineno', None) or getattr(node, 'lineno', 0) for node in ast.walk(function)) \
+        - function.lineno + 1
+
+
+def impurities(source):
+    """(line, name) above the waterline of what reaches beyond bytes and values."""
+    imported = {name.split('.')[0] for _, name in source.imports() if not name.startswith('collections.')}
+    found = []
+    parts = set()                       # the os of os.path within a chain that was looked at whole
+    for node in ast.walk(source.tree):  # from the outside in
+        name = None if node in parts else dotted(node)
+        if name is None or source.section(node.lineno) >= WATERLINE or source.section(node.lineno) == 0:
+            continue
+        parts.update(ast.walk(node))
+        is_pure = name in PURE_NAMES or any((name + '.').startswith(module + '.') for module in PURE_MODULES)
+        if name in IMPURE_BUILTINS or name.split('.')[0] in imported and not is_pure:
+            found.append((node.lineno, name))
+    found += [(line, name) for line, name in source.imports()
+              if 0 < source.section(line) < WATERLINE and name not in PURE_MODULES]
+    return found
+
+
+def read_source():
+    with open(PATH, encoding='utf-8') as stream:
+        return Source(stream.read())
+
+
+def run_python(*arguments):
+    """Standard output, what went to standard error, and the exit code, of a Python that only this file influences."""
+    process = subprocess.Popen([sys.executable, '-I', '-B', '-W', 'error'] + list(arguments), stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = process.communicate()
+    return out.decode('ascii'), err.decode('ascii'), process.returncode
+
+
+class PlanTest(unittest.TestCase):
+
+    @classmethod
+    def setUpClass(cls):
+        cls.source = read_source()
+
+    def test_each_section_uses_only_itself_and_those_above(self):
+        self.assertEqual(['line {}: {} is defined in section {}'.format(*use) for use in self.source.uses_from_below()], [])
+
+    def test_nothing_above_the_waterline_touches_the_world(self):
+        self.assertEqual(impurities(self.source), [])
+
+    def test_the_map_names_the_sections(self):
+        in_map = [re.match(r'# {2,3}(\d+) {2}(\S.*?) {2,}\S', line) for line in self.source.lines]
+        mapped = [(int(match.group(1)), match.group(2)) for match in in_map if match]
+        self.assertEqual(mapped, [(number, name) for _, number, name in self.source.banners])
+        self.assertEqual([number for number, _ in mapped], list(range(1, len(mapped) + 1)))
+
+    def test_the_waterline_stands_where_the_map_has_it(self):
+        waterlines = [line for line, text in enumerate(self.source.lines, 1) if re.match('# *~{10,}', text)]
+        self.assertEqual(len(waterlines), 2)
+        in_map, in_file = waterlines
+        self.assertRegex(self.source.lines[in_map - 2], r'^# +{} '.format(WATERLINE - 1))
+        self.assertRegex(self.source.lines[in_map], r'^# +{} '.format(WATERLINE))
+        self.assertEqual((self.source.section(in_file), self.source.section(in_file + 6)), (WATERLINE - 1, WATERLINE))
+
+    def test_all_imports_are_in_the_standard_library(self):
+        imports = [(line, name.split('.')[0]) for line, name in self.source.imports()]
+        self.assertIn('argparse', dict(map(reversed, imports)))
+        self.assertEqual([(line, name) for line, name in imports if name not in STDLIB or name == 'ctypes'], [])
+
+    def test_nothing_prints_but_the_last_sections(self):
+        self.assertEqual([node.lineno for node in ast.walk(self.source.tree) if dotted(node) == 'print'], [])
+        early = [node.lineno for node in ast.walk(self.source.tree)
+                 if dotted(node) in ('sys.stdout', 'sys.stderr', 'sys.__stdout__', 'sys.__stderr__')
+                 and self.source.section(node.lineno) < FIRST_PRINTING_SECTION]
+        self.assertEqual(early, [])
+
+
+class HabitTest(unittest.TestCase):
+
+    @classmethod
+    def setUpClass(cls):
+        cls.source = read_source()
+
+    def test_every_function_is_annotated(self):
+        bare = []
+        for function in self.source.functions():
+            arguments = [each for each in ast.walk(function.args) if isinstance(each, ast.arg)]
+            bare += [(function.lineno, each.arg) for each in arguments
+                     if each.annotation is None and each.arg not in ('self', 'cls')]
+            if function.returns is None:
+                bare.append((function.lineno, function.name))
+        self.assertEqual(bare, [])
+
+    def test_no_function_is_long(self):
+        lengths = [(length(function), function.name) for function in self.source.functions()]
+        self.assertGreater(max(lengths)[0], 10)
+        self.assertEqual([each for each in lengths if each[0] > FUNCTION_MAX_LINES], [])
+
+    def test_what_is_public_has_a_docstring(self):
+        definitions = [node for node in self.source.tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+        for node in list(definitions):
+            # a method that overrides another module's is documented there
+            if isinstance(node, ast.ClassDef) and not any(isinstance(base, ast.Attribute) for base in node.bases):
+                definitions += [each for each in node.body if isinstance(each, ast.FunctionDef)]
+        public = [node for node in definitions if not node.name.startswith('_')]
+        self.assertGreater(len(public), 50)
+        self.assertEqual([(node.lineno, node.name) for node in public if not ast.get_docstring(node)], [])
+
+    def test_there_is_no_module_state(self):
+        self.assertEqual([node.lineno for node in ast.walk(self.source.tree) if isinstance(node, ast.Global)], [])
+
+
+class ProcessTest(unittest.TestCase):
+
+    def test_importing_is_silent_and_light_and_leaves_signals_alone(self):
+        script = '\n'.join((
+            'import signal, sys',
+            'sys.path.insert(0, sys.argv[1])',
+            'numbers = [getattr(signal, name) for name in dir(signal) if name[:3] == "SIG" and name[3] != "_"]',
+            'handlers = [signal.getsignal(number) for number in numbers]',
+            'import tako',
+            'assert handlers == [signal.getsignal(number) for number in numbers], "signals"',
+            'heavy = {"http", "ssl", "socket", "urllib", "subprocess", "json", "typing", "difflib", "tempfile"}',
+            'assert not heavy & set(sys.modules), sorted(heavy & set(sys.modules))'))
+        # without -S, site's .pth files may have imported anything
+        self.assertEqual(run_python('-S', '-c', script, os.path.dirname(PATH)), ('', '', 0))
+
+    def test_help_needs_no_docstrings(self):
+        for options in ((), ('-O',), ('-OO',)):
+            with self.subTest(options):
+                out, err, code = run_python(*(options + (PATH, '--help')))
+                self.assertEqual((code, err), (0, ''))
+                for command in ('fetch', 'store', 'gen-key'):
+                    self.assertIn(command, out)
+
+
+class CheckerTest(unittest.TestCase):
+    """The checks above, on programs that they have to find fault with."""
+
+    BANNER = '# ' + '=' * 60 + ' {}\n'
+
+    def sections(self, *bodies):
+        return Source(''.join(self.BANNER.format('{}  name'.format(number)) + body + '\n'
+                              for number, body in enumerate(bodies, 1)))
+
+    def test_a_use_from_below_is_found_wherever_it_stands(self):
+        below = 'class Below:\n    pass\n\n\ndef below():\n    pass\n\n\nBELOW = 1'
+        uses = {
+            'in a function': 'def f():\n    return BELOW', 'called in a method': 'class C:\n    def f(self):\n        below()',
+            'at the module level': 'X = [\n    below]', 'as a base': '\nclass C(Below): pass', 'as a default': '\ndef f(x=BELOW): pass',
+            'as a keyword default': '\ndef f(*, x=BELOW): pass', 'as a decorator': '\n@below\ndef f(): pass',
+            'in an annotation': '\ndef f(x: Below): pass', 'in a string annotation': "\ndef f(x: 'List[Below]'): pass",
+            'in a string within an annotation': "\ndef f(x: List['Below']): pass", 'as what is returned': "\ndef f() -> 'Below': pass",
+            'in a class annotation': "class C:\n    x: 'Below'", 'in a type comment': '\nX = []  # type: List[Below]',
+            'in a lambda': '\nX = lambda: BELOW', 'in a comprehension': '\nX = [BELOW for x in ()]', 'in an except': 'try: X = 1\nexcept Below: pass',
+            'in an inner function': 'def f():\n    def g(): return BELOW', 'in an f-string': "\nX = f'{BELOW}'",
+            'of an attribute': '\nX = BELOW.real', 'as a keyword': '\nX = dict(x=BELOW)', 'under an if': 'if X:\n    below()',
+        }
+        for where, text in uses.items():
+            with self.subTest(where):
+                found = self.sections(text, below).uses_from_below()
+                self.assertEqual([section for _, _, section in found], [2])
+                self.assertEqual(found[0][1].lower(), 'below')
+                if 'f-string' not in where:     # whose lines are counted otherwise until 3.8
+                    self.assertIn(found[0][1], text.splitlines()[found[0][0] - 2])
+
+    def test_what_is_legal_is_not_found(self):
+        below = 'def below(name=0):\n    pass\nBELOW = 1'
+        for text in ('def f():\n    return g()\ndef g(): pass', 'def f(below):\n    return below', 'def f():\n    below = 1\n    return below',
+                     'def f(x):\n    x.below()\n    g(BELOW=1)', '# BELOW\nX = "BELOW"', 'f = lambda below: below', '"""BELOW"""',
+                     'def f():\n    return [below for below in ()]', 'def f():\n    import below\n    below.x()'):
+            with self.subTest(text):
+                self.assertEqual(self.sections(text, below).uses_from_below(), [])
+        self.assertEqual(self.sections('X = 1', 'Y = X', 'def f():\n    return X + Y + f()').uses_from_below(), [])
+
+    def test_the_world_above_the_waterline_is_found(self):
+        for text in ('os.getcwd()', 'X = os.environ', 'os.path.join', 'open(1)', 'def f():\n    import socket', 'sys.stdout', 'sys.argv',
+                     'def f():\n    import urllib.request', 'def f():\n    from os import getcwd', 'print(1)', 'def f():\n    time.time()',
+                     'def f(x=os): pass', 'def f():\n    import http.client as re'):
+            with self.subTest(text):
+                imports = 'import os, sys, time, re, hashlib\n'
+                source = Source(imports + self.BANNER.format('3  name') + text + '\n')
+                self.assertEqual([line - 2 for line, _ in impurities(source)], [len(text.splitlines())])
+                below = Source(imports + self.BANNER.format('8  name') + text + '\n')
+                self.assertEqual(impurities(below), [])
+        pure = 'X = hashlib.sha256(b"").digest()\nos.fsdecode(b"")\nre.match("", "")\ndef f(x):\n    x.open(x.time)\n'
+        self.assertEqual(impurities(Source('import os, re, hashlib\n' + self.BANNER.format('7  name') + pure)), [])
+
+    def test_lengths_are_counted(self):
+        self.assertEqual([length(each) for each in Source('def f():\n    pass\n\ndef g():\n    x = (1,\n         2)\n').functions()], [2, 3])
+
+
+if __name__ == '__main__':
+    unittest.main()

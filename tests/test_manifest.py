@@ -1,0 +1,358 @@
+"""Section 6: signed bytes -> Manifest -> signed bytes, and what a publisher may change."""
+import unittest
+from unittest import mock
+
+import tako
+
+SEED = b'test-key-very-security-such-safe'
+PUBLIC_KEY = tako.ed25519_public_key(SEED)
+OTHER_SEED = b'another-key-of-another-publisher'
+OTHER_KEY = tako.ed25519_public_key(OTHER_SEED)
+DIGEST = '9641a49d02e90cbb6213f202fb632da70cdc59073d42283cfcdc1d786454f17f'
+HEADER = b'Tako Manifest 1\n\n'
+GOLDEN = (b'Tako Manifest 1\n'
+          b'\n'
+          b'1.0.0 17 9641a49d02e90cbb6213f202fb632da70cdc59073d42283cfcdc1d786454f17f\n'
+          b'\n'
+          b'WezSd49tB4ng/nbRZWWfLak+Sn1pUcOoA6X5pSg2MMOGRR4Lz0XYznFKKVj/E8vCCdmt3pQO4xTFyKlMUq1SCQ==\n')
+
+
+def entry(version, size=17, digest=DIGEST):
+    return tako.Entry(tako.parse_version(version), size, digest)
+
+
+def manifest(*entries):
+    """A manifest of entries, or of versions that all have the same image."""
+    return tako.Manifest(tuple(entry(each) if isinstance(each, str) else each for each in entries))
+
+
+def signed(body, seed=SEED):
+    """body, whatever it is, under a signature that is right."""
+    return body + tako.encode_base64(tako.ed25519_sign(seed, body)).encode('ascii') + b'\n'
+
+
+def listing(*lines):
+    """The signed part of a manifest with these lines for entries."""
+    return HEADER + b''.join(line + b'\n' for line in lines) + b'\n'
+
+
+def line(version=b'1.0.0', size=b'17', digest=DIGEST.encode('ascii')):
+    return b' '.join((version, size, digest))
+
+
+def open_here(data, *keys):
+    return tako.open_manifest(data, keys or (PUBLIC_KEY,), 'here')
+
+
+def texts(versions):
+    return [version.text for version in versions]
+
+
+class ManifestTest(unittest.TestCase):
+
+    def assertRefused(self, kind, data, what='', keys=(PUBLIC_KEY,)):
+        """That data is refused by an error of exactly this class, with exit code 3, that names the place."""
+        with self.assertRaises(tako.RefusedError) as caught:
+            tako.open_manifest(data, keys, 'here')
+        error = caught.exception
+        self.assertIs(type(error), kind)
+        self.assertEqual(error.exit_code, 3)
+        self.assertTrue(error.what.startswith('here: '), error.what)
+        self.assertIn(what, error.what)
+        self.assertTrue(error.hint)
+
+
+class FormatTest(ManifestTest):
+
+    def test_the_contracts_bytes(self):
+        self.assertEqual(tako.seal_manifest(manifest('1.0.0'), SEED), GOLDEN)
+        self.assertEqual(open_here(GOLDEN), manifest('1.0.0'))
+
+    def test_a_manifest_without_entries(self):
+        empty = tako.seal_manifest(manifest(), SEED)
+        self.assertTrue(empty.startswith(b'Tako Manifest 1\n\n\n'))
+        self.assertEqual(len(empty), len(b'Tako Manifest 1\n\n\n') + 89)
+        self.assertEqual(open_here(empty), manifest())
+
+    def test_what_is_sealed_opens_to_the_same(self):
+        for entries in (
+                [entry('1')], [entry('0', 0, 'f' * 64), entry('!~', 1)][::-1], [entry('9' * 255, 2 ** 63 - 1, '0' * 64)],
+                [entry(v, n, '%064x' % n) for n, v in enumerate(('1.0-a', '1.0-b', '1_0', '1.0.1', '9', '10', '10.00001'))]):
+            with self.subTest(entries=len(entries)):
+                opened = open_here(tako.seal_manifest(manifest(*entries), SEED))
+                self.assertEqual(opened, manifest(*entries))
+                self.assertEqual(texts(each.version for each in opened.entries), texts(each.version for each in entries))
+                self.assertEqual(tako.seal_manifest(opened, SEED), tako.seal_manifest(manifest(*entries), SEED))
+
+    def test_sizes_from_zero_to_the_last_below_2_to_the_63(self):
+        for size in (0, 1, 10, 2 ** 31, 2 ** 32 + 1, 2 ** 63 - 1):
+            with self.subTest(size=size):
+                opened = open_here(signed(listing(line(size=str(size).encode('ascii')))))
+                self.assertEqual(opened.entries[0].size, size)
+
+    def test_the_bounds_are_the_contracts(self):
+        self.assertEqual(tako.MANIFEST_MAX_BYTES, 16 * 1024 * 1024)
+        self.assertEqual(tako.IMAGE_MAX_BYTES, 2 ** 63 - 1)
+
+
+class SignatureTest(ManifestTest):
+
+    def test_a_flipped_byte_is_refused(self):
+        for position in range(0, len(GOLDEN), 7):
+            spoilt = bytearray(GOLDEN)
+            spoilt[position] ^= 1
+            with self.subTest(position=position):
+                self.assertRaises(tako.RefusedError, open_here, bytes(spoilt))
+
+    def test_another_publishers_manifest_is_refused(self):
+        self.assertRefused(tako.SignatureError, tako.seal_manifest(manifest('1.0.0'), OTHER_SEED))
+
+    def test_any_of_several_keys_will_do(self):
+        for keys in ((PUBLIC_KEY, OTHER_KEY), (OTHER_KEY, PUBLIC_KEY), (OTHER_KEY, OTHER_KEY, PUBLIC_KEY)):
+            self.assertEqual(open_here(GOLDEN, *keys), manifest('1.0.0'))
+        third = tako.ed25519_public_key(bytes(32))
+        self.assertRefused(tako.SignatureError, GOLDEN, keys=(OTHER_KEY, third))
+
+    def test_without_a_key_nothing_is_trusted(self):
+        self.assertRefused(tako.SignatureError, GOLDEN, keys=())
+        self.assertRefused(tako.SignatureError, GOLDEN, keys=(b'',))
+
+    def test_nothing_is_parsed_before_the_signature_is_verified(self):
+        for body in (listing(b'not an entry'), listing(line(b'2'), line(b'1')), listing(line(size=b'-1')), HEADER):
+            with self.subTest(body):
+                self.assertRefused(tako.ManifestError, signed(body))
+                with mock.patch.object(tako, '_parse_entries') as parser:
+                    self.assertRefused(tako.SignatureError, signed(body, OTHER_SEED))
+                    parser.assert_not_called()
+                self.assertRefused(tako.SignatureError, signed(body, OTHER_SEED))
+
+    def test_s_plus_group_order_is_refused(self):
+        signature = tako.ed25519_sign(SEED, GOLDEN[:-89])
+        malleable = signature[:32] + (int.from_bytes(signature[32:], 'little') + tako.L).to_bytes(32, 'little')
+        self.assertRefused(tako.SignatureError, GOLDEN[:-89] + tako.encode_base64(malleable).encode('ascii') + b'\n')
+
+    def test_the_signature_of_another_manifest_is_refused(self):
+        other = tako.seal_manifest(manifest('1.0.0', '2.0'), SEED)
+        self.assertRefused(tako.SignatureError, GOLDEN[:-89] + other[-89:])
+
+    def test_the_blank_line_before_the_signature_is_signed_too(self):
+        body = GOLDEN[:-89]
+        self.assertRefused(tako.SignatureError, body[:-1] + signed(body)[-89:])
+        self.assertRefused(tako.SignatureError, body + b'\n' + signed(body)[-89:])
+        self.assertRefused(tako.SignatureError, body + b' ' + signed(body)[-89:])
+
+    def test_what_is_not_a_signed_manifest_is_refused(self):
+        body, signature = GOLDEN[:-89], GOLDEN[-89:]
+        spoilt = {
+            'nothing': b'', 'a newline': b'\n', 'the signature alone': signature, 'no signature': body,
+            'a web page': b'<!DOCTYPE html>\n<title>Log in</title>\n' * 20, 'garbage': bytes(range(256)) * 4,
+            'no final newline': GOLDEN[:-1], 'cut short': GOLDEN[:-30], 'another final newline': GOLDEN + b'\n',
+            'CR for the final newline': GOLDEN[:-1] + b'\r', 'CRLF at the end': GOLDEN[:-1] + b'\r\n',
+            'CRLF throughout': GOLDEN.replace(b'\n', b'\r\n'), 'data after the signature': GOLDEN + b'1.1 5 ' + b'0' * 64 + b'\n',
+            'a comment after the signature': GOLDEN + b'# signed\n', 'byte order mark': b'\xef\xbb\xbf' + GOLDEN,
+            'a space after the signature': GOLDEN[:-1] + b' \n',
+            'stray bits in the base64': GOLDEN[:-4] + b'R==\n', 'no padding': GOLDEN[:-3] + b'\n',
+            'one padding': GOLDEN[:-2] + b'\n', 'URL-safe base64': body + signature.replace(b'/', b'_').replace(b'+', b'-'),
+            'hexadecimal signature': body + tako.ed25519_sign(SEED, body).hex().encode('ascii') + b'\n',
+            'non-ASCII signature': body + b'\xc3' + signature[1:], 'newline in the signature': GOLDEN[:-50] + b'\n' + GOLDEN[-49:],
+        }
+        for name, data in spoilt.items():
+            with self.subTest(name):
+                self.assertRefused(tako.RefusedError, data, 'not a signed manifest')
+
+    def test_another_header_is_refused_though_signed(self):
+        rest = line() + b'\n\n'
+        for header in (b'Tako Manifest 2\n\n', b'Tako Manifest 1', b'Tako Manifest 1\n', b'Tako Manifest 1 \n\n',
+                       b'tako manifest 1\n\n', b'Tako Manifest 10\n\n', b'Tako Manifest 1\r\n\r\n', b'\nTako Manifest 1\n\n', b''):
+            with self.subTest(header):
+                self.assertRefused(tako.RefusedError, signed(header + rest), 'not a signed manifest')
+
+
+class PublishersErrorTest(ManifestTest):
+    """What is signed and is no manifest."""
+
+    def assertNotAnEntry(self, spoilt):
+        self.assertRefused(tako.ManifestError, signed(listing(line(b'0.1'), spoilt)), 'line 4 is not an entry')
+
+    def test_malformed_sizes(self):
+        for size in (b'', b'-1', b'+17', b'017', b'00', b'17.0', b'1e3', b'0x11', b'1_7', b'1,000', b'17B', b' 17',
+                     b'\xd9\xa1', b'9223372036854775808', b'9999999999999999999', b'10000000000000000000', b'9' * 300):
+            with self.subTest(size[:30]):
+                self.assertNotAnEntry(line(size=size))
+
+    def test_malformed_digests(self):
+        good = DIGEST.encode('ascii')
+        for digest in (b'', good[:63], good + b'0', good.upper(), good[:63] + b'F', good[:63] + b'g', b'0x' + good[2:],
+                       good[:40], good + b' ', good[:63] + b' ', good[:62] + b'\xc3\xa9'):
+            with self.subTest(digest[-10:]):
+                self.assertNotAnEntry(line(digest=digest))
+
+    def test_malformed_versions(self):
+        for version in (b'', b'.', b'-_-', b'1\xc3\xa9', b'1\xff', b'1\0', b'1\x7f', b'1\x1b[2J', b'v' * 256, b'1\t0', b'1 0'):
+            with self.subTest(version[:30]):
+                self.assertNotAnEntry(line(version))
+
+    def test_malformed_lines(self):
+        good = line()
+        for spoilt in (b'', b' ', b'entry', b' ' + good, good + b' ', good + b'\t', good + b'\r', good.replace(b' ', b'  '),
+                       good.replace(b' ', b'\t'), good.replace(b' ', b'\xc2\xa0'), good + b' 1', good + b' # comment',
+                       b'# ' + good, good[:-65], b' '.join(reversed(good.split())), good + b'\x0b', good + b'\x85'):
+            with self.subTest(spoilt[:30]):
+                self.assertNotAnEntry(spoilt)
+
+    def test_crlf_throughout_the_signed_part(self):
+        self.assertRefused(tako.RefusedError, signed(listing(line()).replace(b'\n', b'\r\n')), 'not a signed manifest')
+        self.assertRefused(tako.ManifestError, signed(HEADER + line() + b'\r\n\r\n'))
+        self.assertRefused(tako.ManifestError, signed(HEADER + line() + b'\r\n\n'), 'line 3 is not an entry')
+
+    def test_blank_lines_too_few_or_too_many(self):
+        for body in (HEADER, HEADER + line() + b'\n', HEADER + line(), HEADER + line() + b'\n\n\n', HEADER + b'\n\n',
+                     HEADER + b'\n' + line() + b'\n\n', listing(line(b'1'), b'', line(b'2'))):
+            with self.subTest(body):
+                self.assertRefused(tako.ManifestError, signed(body))
+
+    def test_signed_garbage(self):
+        for garbage in (b'garbage', b'\n' * 20, bytes(range(256)), b'\xff' * 100, GOLDEN, GOLDEN[len(HEADER):] + b'\n'):
+            with self.subTest(garbage[:30]):
+                self.assertRefused(tako.ManifestError, signed(HEADER + garbage))
+
+    def test_entries_out_of_order(self):
+        for versions in ((b'2', b'1'), (b'1', b'3', b'2'), (b'10', b'9'), (b'1.0', b'1.0-beta'), (b'1', b'1.a')):
+            with self.subTest(versions):
+                self.assertRefused(tako.ManifestError, signed(listing(*map(line, versions))), 'does not come after')
+
+    def test_two_entries_that_compare_equal(self):
+        for versions in ((b'1.0', b'1.0'), (b'1.0', b'1.0.0'), (b'1', b'1-0_0'), (b'0', b'1.0', b'01', b'2')):
+            with self.subTest(versions):
+                self.assertRefused(tako.ManifestError, signed(listing(*map(line, versions))), 'does not come after')
+
+    def test_the_line_is_named(self):
+        self.assertRefused(tako.ManifestError, signed(listing(b'')), 'line 3')
+        self.assertRefused(tako.ManifestError, signed(listing(line(b'1'), line(b'2'), line(b'2.0'))),
+                           'line 5: 2.0 does not come after 2')
+
+
+class SealTest(ManifestTest):
+
+    def assertNotSealed(self, *entries):
+        with mock.patch.object(tako, 'ed25519_sign') as sign:
+            self.assertRaises(tako.ManifestError, tako.seal_manifest, manifest(*entries), SEED)
+            sign.assert_not_called()
+
+    def test_what_a_reader_would_refuse_is_not_signed(self):
+        unsound = {
+            'out of order': [entry('2'), entry('1')], 'equal': [entry('1'), entry('1.0')],
+            'negative size': [entry('1', -1)], 'size too large': [entry('1', 2 ** 63)],
+            'digest too short': [entry('1', 1, DIGEST[:-1])], 'uppercase digest': [entry('1', 1, DIGEST.upper())],
+            'non-ASCII digest': [entry('1', 1, DIGEST[:-1] + '\u00e9')],
+        }
+        for text in ('1\n', '1 0', '\u00e9', '', '1\n\n'):
+            unsound[ascii(text)] = [tako.Entry(tako.Version(text, tako.parse_version('1').order), 1, DIGEST)]
+        for name, entries in unsound.items():
+            with self.subTest(name):
+                self.assertNotSealed(*entries)
+
+    def test_an_entry_that_holds_another_is_not_signed(self):
+        smuggler = '1 1 {}\n2'.format(DIGEST)
+        self.assertNotSealed(tako.Entry(tako.Version(smuggler, tako.parse_version('2').order), 1, DIGEST))
+
+    def test_a_manifest_that_no_reader_would_read_whole_is_not_signed(self):
+        sealed = tako.seal_manifest(manifest('1', '2', '3'), SEED)
+        with mock.patch.object(tako, 'MANIFEST_MAX_BYTES', len(sealed)):
+            self.assertEqual(tako.seal_manifest(manifest('1', '2', '3'), SEED), sealed)
+        with mock.patch.object(tako, 'MANIFEST_MAX_BYTES', len(sealed) - 1):
+            self.assertNotSealed('1', '2', '3')
+
+
+class SupersetTest(unittest.TestCase):
+
+    def test_adding_is_legal(self):
+        for old, new in (((), ()), ((), ('1',)), (('1',), ('1',)), (('1',), ('0.9', '1', '2')), (('1', '3'), ('1', '2', '3'))):
+            with self.subTest(old=old, new=new):
+                self.assertIsNone(tako.check_superset(manifest(*old), manifest(*new), 'here'))
+
+    def test_removing_and_changing_are_a_rollback(self):
+        old = manifest('1.0', '2.0')
+        changes = {
+            'emptied': manifest(), 'newest removed': manifest('1.0'), 'replaced by a newer': manifest('1.0', '3.0'),
+            'another digest': manifest('1.0', entry('2.0', 17, '0' * 64)), 'another size': manifest('1.0', entry('2.0', 18)),
+            'another spelling': manifest('1.0', '2.0.0'), 'all another': manifest('0.1', '1.0', '1.5', '2.1'),
+        }
+        for name, new in changes.items():
+            with self.subTest(name):
+                with self.assertRaises(tako.RollbackError) as caught:
+                    tako.check_superset(old, new, 'here')
+                self.assertEqual(caught.exception.exit_code, 3)
+                self.assertTrue(caught.exception.what.startswith('here: '))
+                self.assertIn('1.0' if name == 'emptied' else '2.0', caught.exception.what)
+
+    def test_an_older_manifest_is_a_rollback(self):
+        with self.assertRaises(tako.RollbackError) as caught:
+            tako.check_superset(manifest('0.9', '1.0'), manifest('1.0', '2.0'), 'here')
+        self.assertIn('0.9', caught.exception.what)
+
+
+class AddEntryTest(unittest.TestCase):
+
+    def test_an_entry_goes_to_its_place(self):
+        for version, order in (('0.1', '0.1 1.0 2.0'), ('1.5', '1.0 1.5 2.0'), ('2.0-rc', '1.0 2.0-rc 2.0'), ('10', '1.0 2.0 10')):
+            with self.subTest(version):
+                grown = tako.add_entry(manifest('1.0', '2.0'), entry(version))
+                self.assertEqual(texts(each.version for each in grown.entries), order.split())
+                self.assertEqual(open_here(tako.seal_manifest(grown, SEED)), grown)
+        self.assertEqual(tako.add_entry(manifest(), entry('1')), manifest('1'))
+
+    def test_the_same_image_under_two_versions_is_legal(self):
+        self.assertEqual(tako.add_entry(manifest('1.0'), entry('1.1')), manifest('1.0', '1.1'))
+
+    def test_the_same_entry_again_changes_nothing(self):
+        before = manifest('1.0', '2.0')
+        self.assertIs(tako.add_entry(before, entry('2.0')), before)
+
+    def test_another_image_under_a_version_that_exists_is_refused(self):
+        for other in (entry('2.0', 18), entry('2.0', 17, '0' * 64)):
+            with self.assertRaises(tako.RefusedError) as caught:
+                tako.add_entry(manifest('1.0', '2.0'), other)
+            self.assertEqual(caught.exception.exit_code, 3)
+            self.assertIn('2.0', caught.exception.what)
+
+    def test_a_second_spelling_is_refused(self):
+        for spelling in ('2', '2.0.0', '2-0', '02.0'):
+            for newcomer in (entry(spelling), entry(spelling, 18)):
+                with self.subTest(newcomer.line()):
+                    with self.assertRaises(tako.RefusedError) as caught:
+                        tako.add_entry(manifest('1.0', '2.0'), newcomer)
+                    self.assertIn('version {} is published as 2.0'.format(spelling), caught.exception.what)
+
+    def test_a_spelling_can_be_checked_before_there_is_an_image(self):
+        published = manifest('1.0', '2.0')
+        for version in ('1.0', '2.0', '2.0.1', '3'):
+            self.assertIsNone(tako.check_spelling(published, tako.parse_version(version)))
+        for version in ('1', '1.0.0', '2_0'):
+            with self.subTest(version):
+                self.assertRaises(tako.RefusedError, tako.check_spelling, published, tako.parse_version(version))
+
+
+class ChoiceTest(unittest.TestCase):
+
+    def test_compatible_entries_come_newest_first(self):
+        published = manifest('0.9', '1.0-rc', '1.0', '1.9', '1.10', '2.0-beta', '2.0')
+        for pattern, expected in (('*', '2.0 2.0-beta 1.10 1.9 1.0 1.0-rc 0.9'), ('1.*', '1.10 1.9 1.0 1.0-rc'),
+                                  ('1.0 <= v < 2.0', '1.10 1.9 1.0'), ('1', '1.0'), ('3.*', ''), ('2.*', '2.0 2.0-beta')):
+            with self.subTest(pattern):
+                found = tako.compatible_entries(published, tako.parse_pattern(pattern))
+                self.assertEqual(texts(each.version for each in found), expected.split())
+
+    def test_the_nearest_versions_are_named(self):
+        published = manifest('0.9', '1.0', '2.0-beta', '2.1', '4')
+        for pattern, expected in (('3.*', '2.1 4'), ('1.5', '1.0 2.0-beta'), ('1.5 <= v < 2.0', '1.0 2.0-beta'), ('5.*', '4'),
+                                  ('0.1', '0.9'), ('0.1 <= v < 0.5', '0.9')):
+            with self.subTest(pattern):
+                bounds = tako.parse_pattern(pattern)
+                self.assertEqual(list(tako.compatible_entries(published, bounds)), [])
+                self.assertEqual(texts(tako.nearest_versions(published, bounds)), expected.split())
+        self.assertEqual(tako.nearest_versions(manifest(), tako.parse_pattern('*')), [])
+
+
+if __name__ == '__main__':
+    unittest.main()
