@@ -69,7 +69,7 @@ __version__ = '0.1.0'
 # ======================================================================== 1  limits
 
 CONFIG_MAX_BYTES = 1 << 20              # of a config file
-KEY_FILE_MAX_BYTES = 4096               # of a secret key file; a key has 136 characters
+KEY_FILE_MAX_BYTES = 4096               # of a secret key file; a key has 135 characters
 MANIFEST_MAX_BYTES = 16 << 20           # of a manifest: about 170,000 entries
 IMAGE_MAX_BYTES = (1 << 63) - 1         # of an image, as its entry says
 VERSION_MAX_CHARS = 255
@@ -142,8 +142,8 @@ class ManifestError(RefusedError):
 class RollbackError(RefusedError):
     """A manifest lacks what an earlier one had."""
 
-    def __init__(self, where: str, lost: 'Entry') -> None:
-        super().__init__(f'{where}: lacks or changes {lost.version}, which the last manifest had',
+    def __init__(self, where: str, lost: str) -> None:
+        super().__init__(f'{where}: lacks or changes {lost}, which the last manifest had',
                          'the origin is stale, or one key signs for two directories')
 
 
@@ -400,6 +400,8 @@ def format_secret_key(seed: bytes) -> str:
 # A version is parts between separators. Part by part: a string is below every number, numbers go by
 # value, strings by their bytes, and the shorter version is padded with zeros.
 
+# without what other tools take for operators: as part of a version it would let nothing in, silently
+PATTERN_PART = r'(?!~)[^<>=,|^!()\[\]\0-\x20\x7f-\U0010ffff]{1,%d}' % VERSION_MAX_CHARS
 PATTERN_FORMS = 'legal are * (any), 1.* (all that begin with 1), 1.13.7 (that one), 1.2 <= v < 2.0 (a range)'
 
 
@@ -509,19 +511,15 @@ def parse_pattern(text: str) -> Bounds:
         if lowest not in bounds:
             raise VersionError(f'no version is within {text}', PATTERN_FORMS)
         return bounds
-    if re.fullmatch(r'([^*]*[._-])?\*', text) and re.fullmatch('[!-~]{1,%d}' % VERSION_MAX_CHARS, text):
+    if re.fullmatch(r'([^*]*[._-])?\*', text) and re.fullmatch(PATTERN_PART, text):
         return _PrefixBounds(text, _version_parts(text[:-1]))
     return Bounds(text, _pattern_version(text, text))
 
 
 def _pattern_version(text: str, pattern: str) -> Version:
-    # other tools' operators, taken as a version's first character, would silently match nothing
-    if '*' in text or text[:1] in tuple('<>=~^!'):
-        raise VersionError(f'not a version pattern: {pattern[:80]!a}', PATTERN_FORMS)
-    try:
+    if re.fullmatch(PATTERN_PART, text) and '*' not in text and _version_parts(text):
         return parse_version(text)
-    except VersionError:
-        raise VersionError(f'not a version pattern: {pattern[:80]!a}', PATTERN_FORMS) from None
+    raise VersionError(f'not a version pattern: {pattern[:80]!a}', PATTERN_FORMS)
 
 
 # ======================================================================== 6  manifest
@@ -620,7 +618,7 @@ def check_superset(old: Manifest, new: Manifest, where: str) -> None:
     lines = {entry.line() for entry in new.entries}
     for entry in old.entries:
         if entry.line() not in lines:
-            raise RollbackError(where, entry)
+            raise RollbackError(where, entry.version.text)
 
 
 def add_entry(manifest: Manifest, entry: Entry) -> Manifest:
@@ -663,6 +661,7 @@ def nearest_versions(manifest: Manifest, bounds: Bounds) -> 'List[Version]':
 # Thirty lines of our own: configparser wants a section header, folds indented lines into the one
 # before, and tells neither a setting's line number nor that a key came twice.
 
+HOST_PATTERN = r'(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?'     # RFC 3986, 3.2.2, without oddities
 UNIT_NAME_PATTERN = r'[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]{0,%d}' % (UNIT_NAME_MAX_CHARS - 1)
 
 
@@ -727,42 +726,44 @@ def _parse_settings(text: str) -> 'Iterator[Tuple[int, str, str]]':
 
 def _unknown_key(key: str, line: int) -> ConfigError:
     import difflib              # not needed by configs that are right
+    if not re.fullmatch('[A-Za-z0-9_-]{1,40}', key):        # whatever it is, it may hold a password
+        return ConfigError('not a key before the =', 'settings are lines of Key=Value', line)
     similar = difflib.get_close_matches(key.lower(), [known.lower() for known in CONFIG_KEYS], 1)
     for known in CONFIG_KEYS:
         if similar == [known.lower()]:
-            return ConfigError(f'unknown key {key[:80]!a}', f'did you mean {known}=', line)
-    return ConfigError(f'unknown key {key[:80]!a}', 'the keys are {}'.format(', '.join(CONFIG_KEYS)), line)
+            return ConfigError(f'unknown key {key!a}', f'did you mean {known}=', line)
+    return ConfigError(f'unknown key {key!a}', 'the keys are {}'.format(', '.join(CONFIG_KEYS)), line)
 
 
 def _parse_origin(value: str) -> Origin:
     """Messages never quote the value: it may hold a password."""
-    import urllib.parse
     hint = 'expected the http, https or file URL of the directory that holds the manifest'
+    value = re.sub('^file:/(?!/)', 'file:///', value)           # RFC 8089 lets two slashes be left out
+    scheme, _, rest = value.partition('://')
+    scheme = scheme.lower()
+    netloc, slash, path = rest.partition('/')
+    userinfo, _, host = netloc.rpartition('@')
+    if scheme not in ('http', 'https', 'file') or not rest:
+        raise UsageError('does not begin with http://, https:// or file://', hint)
     if not re.fullmatch('[!-~]+', value):
         raise UsageError('holds a space, a control or a non-ASCII character', 'write it percent-encoded, as %20')
-    try:
-        parts = urllib.parse.urlsplit(value)
-        has_valid_port = parts.port != 0
-    except ValueError:
-        raise UsageError('is not a URL', hint) from None
-    if parts.scheme not in ('http', 'https', 'file'):
-        raise UsageError('does not begin with http://, https:// or file://', hint)
-    if parts.query or parts.fragment or '?' in value or '#' in value:
+    if '?' in rest or '#' in rest:
         raise UsageError('has a query or a fragment', hint)
-    if parts.scheme == 'file':
-        if parts.netloc not in ('', 'localhost') or not parts.path.startswith('/'):
+    if scheme == 'file':
+        if netloc not in ('', 'localhost') or not slash:
             raise UsageError('is not the URL of a local directory', 'expected file:///absolute/path')
-    elif not parts.hostname or not has_valid_port:
-        raise UsageError('names no host', hint)
-    userinfo, _, host = parts.netloc.rpartition('@')
-    return Origin('{}://{}{}'.format(parts.scheme, host, parts.path.rstrip('/')), basic_authorization(userinfo))
+    else:
+        match = re.fullmatch(HOST_PATTERN, host)
+        if match is None or not 0 < int(match.group(2) or 80) < 65536:
+            raise UsageError('names no host, or no possible port', hint)
+    return Origin(f'{scheme}://{host}' + (slash + path).rstrip('/'), basic_authorization(userinfo))
 
 
 def basic_authorization(userinfo: str) -> str:
     """The header's value for the user:password of a URL (RFC 7617); empty if there is none."""
-    import urllib.parse
     if not userinfo:
         return ''
+    import urllib.parse
     user, password = (urllib.parse.unquote_to_bytes(part) for part in userinfo.partition(':')[::2])
     return 'Basic ' + encode_base64(user + b':' + password)
 
@@ -1328,7 +1329,7 @@ class ImageFetch:
             clear_leftovers(self.root)
             before = linked_digest(self.root)
             manifest = self._refresh_manifest()
-            entry = self._ensure_newest(manifest)
+            entry = self._ensure_newest(manifest, before)
             if entry.digest == before:
                 self.report.unchanged(
                     f'{self.path}: {entry.version} is in place, the newest in {self.config.bounds.text}')
@@ -1382,10 +1383,10 @@ class ImageFetch:
         place_manifest(self.root, signed)
         return offered
 
-    def _ensure_newest(self, manifest: Manifest) -> Entry:
+    def _ensure_newest(self, manifest: Manifest, before: 'Optional[str]') -> Entry:
         """The newest entry in bounds whose image is here intact, or could be brought here.
 
-        Going from newest to oldest, this never passes the version in place: its image is here.
+        Going from newest to oldest, this never passes the version that latest names, before.
         """
         withdrawn = []
         for entry in compatible_entries(manifest, self.config.bounds):
@@ -1395,8 +1396,10 @@ class ImageFetch:
             except GoneError:
                 self._step(f'{entry.version} was withdrawn')
                 withdrawn.append(entry.version.text)
+                if entry.digest == before:
+                    break
         if withdrawn:
-            raise UnreachableError('all versions in {} were withdrawn: {}'.format(
+            raise UnreachableError('no version in {} is to be had; withdrawn: {}'.format(
                 self.config.bounds.text, ', '.join(withdrawn[:5])), 'wait for a new one, or widen Version=')
         nearest = ', '.join(version.text for version in nearest_versions(manifest, self.config.bounds))
         raise TakoError('no version in {}; the nearest are: {}'.format(self.config.bounds.text, nearest or 'none'),

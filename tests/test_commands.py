@@ -273,8 +273,15 @@ class WithdrawnTest(FetchCase):
         self.withdraw(self.three, self.two, self.one)
         result = self.run_tako('fetch', self.app)
         self.assertCode(75, result)
-        self.assertIn('all versions in 1.* were withdrawn: 1.2, 1.1, 1.0', result.err)
+        self.assertIn('no version in 1.* is to be had; withdrawn: 1.2, 1.1, 1.0', result.err)
         self.assertEqual(['manifest'], os.listdir(self.path('fresh')))
+
+    def test_a_latest_whose_image_is_lost_is_no_way_down(self):
+        self.run_tako('fetch', self.app)
+        os.unlink(self.path('destination', 'store', self.three.digest))
+        self.withdraw(self.three)
+        self.assertCode(75, self.run_tako('fetch', self.app))
+        self.assertEqual('store/' + self.three.digest, os.readlink(self.path('destination', 'latest')))
 
     def test_404_is_not_a_withdrawal(self):
         self.origin.faults[self.image_url(self.three)] = origin.status(404)

@@ -16,7 +16,8 @@ PASSWORD = 'hunter2'
 def config(*more, **changes):
     """The text of a config that is right but for changes (None leaves a key out), and for lines more."""
     settings = dict(SETTINGS, **changes)
-    return ''.join('{}={}\n'.format(key, value) for key, value in settings.items() if value is not None) + '\n'.join(more)
+    lines = ['{}={}\n'.format(key, value) for key, value in settings.items() if value is not None]
+    return ''.join(lines) + '\n'.join(more)
 
 
 def basic(userinfo):
@@ -71,8 +72,9 @@ class SyntaxTest(ConfigTest):
     def test_what_means_the_same(self):
         lines = CONFIG.splitlines()
         texts = {
-            'CRLF': CONFIG.replace('\n', '\r\n'), 'no newline at the end': CONFIG[:-1], 'space at the end': CONFIG + ' \n\t\n',
-            'spaces around =': CONFIG.replace('=', ' = ', 1).replace('Version=', 'Version\t=\t'),
+            'CRLF': CONFIG.replace('\n', '\r\n'), 'no newline at the end': CONFIG[:-1],
+            'space at the end': CONFIG + ' \n\t\n',
+            'spaces around =': CONFIG.replace('Origin=', 'Origin = ').replace('Version=', 'Version\t=\t'),
             'spaces around lines': '\n'.join('  {} \t'.format(line) for line in lines),
             'CRLF and spaces': '\r\n'.join(' {} '.format(line) for line in lines) + '\r\n',
             'comments at the end': CONFIG + '# Origin=x\n;Version=2\n  # indented\n\t;too\n#\n;\n##\n#=\n',
@@ -116,13 +118,16 @@ class SyntaxTest(ConfigTest):
 class KeyTest(ConfigTest):
 
     def test_a_misspelt_key_is_told_which_it_resembles(self):
-        for misspelt, known in (('Orgin', 'Origin'), ('Orign', 'Origin'), ('Origins', 'Origin'), ('Public-Key', 'PublicKey'),
-                                ('PublicKeys', 'PublicKey'), ('Public_Key', 'PublicKey'), ('Destinaton', 'Destination'),
-                                ('Destination Path', 'Destination'), ('Versions', 'Version'), ('Verison', 'Version'),
-                                ('Restarts', 'Restart'), ('Resart', 'Restart')):
-            with self.subTest(misspelt):
-                self.assertRefused(CONFIG + '\n' + misspelt + '=x\n', 6, "unknown key '{}'".format(misspelt),
-                                   'did you mean {}='.format(known))
+        misspellings = {
+            'Origin': ('Orgin', 'Orign', 'Origins'), 'PublicKey': ('Public-Key', 'PublicKeys', 'Public_Key', 'Pubkey'),
+            'Destination': ('Destinaton', 'Destination_Path'), 'Version': ('Versions', 'Verison'),
+            'Restart': ('Restarts', 'Resart'),
+        }
+        for known, several in misspellings.items():
+            for misspelt in several:
+                with self.subTest(misspelt):
+                    self.assertRefused(CONFIG + '\n' + misspelt + '=x\n', 6, "unknown key '{}'".format(misspelt),
+                                       'did you mean {}='.format(known))
 
     def test_the_case_of_keys_counts(self):
         for key in SETTINGS:
@@ -132,19 +137,17 @@ class KeyTest(ConfigTest):
                                        "unknown key '{}'".format(misspelt), 'did you mean {}='.format(key))
 
     def test_a_key_that_resembles_none_is_told_all(self):
-        for key in ('User', 'x', '', 'Mode'):
+        for key in ('User', 'x', 'Mode', 'k' * 40):
             with self.subTest(key):
                 self.assertRefused(key + ' = x\n' + CONFIG, 1, "unknown key '{}'".format(key),
                                    'Origin, PublicKey, Destination, Version, Restart')
 
-    def test_a_key_that_a_terminal_would_obey_is_spelled_out(self):
-        error = self.refusal('\x1b[2JOrig\u00ecn=x\n' + CONFIG)
-        self.assertIn('\\x1b[2J', error.what)
-        self.assertTrue((error.what + error.hint).isprintable())
-        self.assertLess(len(self.refusal('k' * 100000 + '=x\n' + CONFIG).what), 200)
-
-    def test_a_byte_order_mark_within_is_no_part_of_a_key(self):
-        self.assertRefused('#\n\ufeff' + CONFIG, 2, 'unknown key', 'did you mean Origin=')
+    def test_what_cannot_be_a_key_is_not_repeated(self):
+        for key in ('', '\x1b[2JOrigin', 'Orig\u00ecn', '\ufeffOrigin', 'Origin:', 'Destination Path', '"Origin"',
+                    '[Image] x', 'k' * 100000):
+            with self.subTest(ascii(key[:30])):
+                self.assertRefused('\n{}=x\n'.format(key) + CONFIG, 2, 'not a key before the =', 'Key=Value')
+                self.assertLess(len(self.refusal(key + '=x').what), 40)
 
     def test_a_key_that_comes_twice_is_refused(self):
         for number, (key, value) in enumerate(SETTINGS.items(), 1):
@@ -218,37 +221,40 @@ class ValueTest(ConfigTest):
     def test_units(self):
         long_name = 'u' * 247 + '.service'
         for lines, units in (
-                (['Restart=app.service'], ['app.service']), (['Restart='], []), (['Restart=', 'Restart=a.timer'], ['a.timer']),
-                (['Restart=a.service b.socket', 'Restart=\tc@1.service '], ['a.service', 'b.socket', 'c@1.service']),
-                (['Restart=dev-sda\\x2d1.mount  app'], ['dev-sda\\x2d1.mount', 'app']), (['Restart=' + long_name], [long_name]),
-                (['Restart=a.service', 'Restart=a.service'], ['a.service', 'a.service'])):
+                (['app.service'], ['app.service']), ([''], []), (['', 'a.timer'], ['a.timer']),
+                (['a.service b.socket', '\tc@1.service '], ['a.service', 'b.socket', 'c@1.service']),
+                (['dev-sda\\x2d1.mount  app'], ['dev-sda\\x2d1.mount', 'app']), ([long_name], [long_name]),
+                (['a.service', 'a.service'], ['a.service', 'a.service'])):
             with self.subTest(lines):
-                self.assertEqual(tako.parse_config(config(*lines)).units, tuple(units))
+                parsed = tako.parse_config(config(*('Restart=' + each for each in lines)))
+                self.assertEqual(parsed.units, tuple(units))
 
     def test_bad_units(self):
-        for value, unit in (('app.service,b.service', 'app.service,b.service'), ('a.service --force', '--force'),
-                            ('-H', '-H'), ('/etc/a.service', '/etc/a.service'), ('a.service;reboot', 'a.service;reboot'),
-                            ('a.service &', '&'), ('"a.service"', '"a.service"'), ('*.service', '*.service'),
-                            ('$(reboot)', '$(reboot)'), ('\u00fc.service', '\\xfc.service'), ('a\x1b.service', 'a\\x1b.service'),
-                            ('u' * 256, 'uuu')):
-            with self.subTest(ascii(value[:30])):
-                self.assertValueRefused('Restart', value, "'" + unit, 'systemd units')
+        for unit in ('app.service,b.service', '--force', '-H', '/etc/a.service', 'a.service;reboot', '&', '"a.service"',
+                     '*.service', '$(reboot)', '\u00fc.service', 'a\x1b.service', 'u' * 256):
+            with self.subTest(ascii(unit[:30])):
+                self.assertValueRefused('Restart', unit, ascii(unit[:80]) + ' is no unit name', 'systemd units')
+                self.assertValueRefused('Restart', 'a.service ' + unit, ascii(unit[:80]) + ' is no unit name')
 
 
 class OriginTest(ConfigTest):
 
     def test_urls(self):
         for value, url in (
-                ('http://images.example.com', 'http://images.example.com'), ('http://images.example.com/', 'http://images.example.com'),
-                ('https://images.example.com/a/b/', 'https://images.example.com/a/b'), ('https://h/a//', 'https://h/a'),
-                ('http://h:8080/app', 'http://h:8080/app'), ('http://h:1', 'http://h:1'), ('https://h:65535/', 'https://h:65535'),
-                ('http://192.0.2.7:80/app', 'http://192.0.2.7:80/app'), ('http://[2001:db8::7]/app', 'http://[2001:db8::7]/app'),
-                ('https://[::1]:8443/', 'https://[::1]:8443'), ('HTTPS://Host.Example/App', 'https://Host.Example/App'),
-                ('https://h/a%20b/%C3%BC', 'https://h/a%20b/%C3%BC'), ('https://h/a;b=c,d&e@f:g', 'https://h/a;b=c,d&e@f:g'),
-                ('file:///srv/images/app', 'file:///srv/images/app'), ('file:///srv/images/app/', 'file:///srv/images/app'),
-                ('file:///', 'file://'), ('file:/srv/app', 'file:///srv/app'), ('file://localhost/srv', 'file://localhost/srv')):
+                ('http://h/', 'http://h'), ('https://images.example.com/a/b/', 'https://images.example.com/a/b'),
+                ('https://h/a//', 'https://h/a'), ('https://h:65535/', 'https://h:65535'),
+                ('https://[::1]:8443/', 'https://[::1]:8443'), ('HTTPS://Host_2.Example/App', 'https://Host_2.Example/App'),
+                ('file:///srv/images/app/', 'file:///srv/images/app'), ('file:///', 'file://'),
+                ('file:/srv/app', 'file:///srv/app')):
             with self.subTest(value):
                 self.assertEqual(tako.parse_config(config(Origin=value)).origin, tako.Origin(url, ''))
+
+    def test_urls_that_stay_as_they_are(self):
+        for url in ('http://images.example.com', 'http://h:8080/app', 'http://h:1', 'http://192.0.2.7:80/app',
+                    'http://[2001:db8::7]/app', 'https://h/a%20b/%C3%BC', 'https://h/a;b=c,d&e@f:g',
+                    'file:///srv/images/app', 'file://localhost/srv'):
+            with self.subTest(url):
+                self.assertEqual(tako.parse_config(config(Origin=url)).origin, tako.Origin(url, ''))
 
     def test_a_user_and_password_become_a_header_and_leave_the_url(self):
         for value, url, userinfo in (
@@ -256,35 +262,40 @@ class OriginTest(ConfigTest):
                 ('http://me:hunter2@h:8080', 'http://h:8080', b'me:hunter2'),
                 ('https://me:hunter2@[::1]:8443/app', 'https://[::1]:8443/app', b'me:hunter2'),
                 ('https://me%40home:a%3Ab%2Fc%25d@h/', 'https://h', b'me@home:a:b/c%d'),
-                ('https://me:%C3%BC%00@h/', 'https://h', b'me:\xc3\xbc\0'), ('https://me:a:b@h/', 'https://h', b'me:a:b'),
-                ('https://me@home:hunter2@h/', 'https://h', b'me@home:hunter2'), ('https://me@h/', 'https://h', b'me:'),
+                ('https://me:%C3%BC%00@h/', 'https://h', b'me:\xc3\xbc\0'),
+                ('https://me:a:b@h/', 'https://h', b'me:a:b'), ('https://me:[b]@h/', 'https://h', b'me:[b]'),
+                ('https://me@h/', 'https://h', b'me:'),
+                ('https://me@home:hunter2@h/', 'https://h', b'me@home:hunter2'),
                 ('https://me:@h/', 'https://h', b'me:'), ('https://:hunter2@h/', 'https://h', b':hunter2'),
                 ('https://me:' + 'x' * 200 + '@h/', 'https://h', b'me:' + b'x' * 200)):
             with self.subTest(value):
                 self.assertEqual(tako.parse_config(config(Origin=value)).origin, tako.Origin(url, basic(userinfo)))
-        self.assertEqual(tako.parse_config(config(Origin='https://@h/')).origin, tako.Origin('https://h', ''))
-        self.assertEqual(tako.parse_config(config(Origin='https://h/me:x@y/')).origin, tako.Origin('https://h/me:x@y', ''))
+        for value, url in (('https://@h/', 'https://h'), ('https://h/me:x@y/', 'https://h/me:x@y')):
+            self.assertEqual(tako.parse_config(config(Origin=value)).origin, tako.Origin(url, ''))
 
     def test_what_is_no_origin(self):
-        scheme, host = 'does not begin with http://, https:// or file://', 'names no host'
-        character = 'holds a space, a control or a non-ASCII character'
-        query, directory = 'has a query or a fragment', 'is not the URL of a local directory'
-        for value, what in (
-                ('images.example.com/app', scheme), ('/srv/images', scheme), ('//h/app', scheme),
-                ('ftp://h/app', scheme), ('data:,x', scheme), ('ssh://h/app', scheme), ('h:80/app', scheme), ('httpss://h', scheme),
-                ('://h/', scheme), ('*', scheme), ('"https://h/app"', scheme),
-                ('http://', host), ('http:///app', host), ('https:/h/app', host), ('https:h/app', host), ('https://:80/', host),
-                ('https://me@/app', host), ('https://h:0/app', host),
-                ('https://h:65536/', 'is not a URL'), ('https://h:http/', 'is not a URL'), ('https://[::1/', 'is not a URL'),
-                ('https://h/?', query), ('https://h/#', query), ('https://h/app?version=1', query), ('https://h?x', query),
-                ('https://h/app#top', query), ('https://h#', query), ('file:///srv?x', query), ('file:///srv/#1', query),
-                ('file://h/srv', directory), ('file://me:hunter2@localhost/srv', directory), ('file:srv', directory),
-                ('file:', directory), ('file://localhost', directory),
-                ('https://h/a b', character), ('https://h/\u00fc', character), ('https://b\u00fccher.example/', character),
-                ('https://h/\x1b[2J', character), ('https://h/a\tb', character), ('https://h/\x7f', character),
-                ('https://h/a\rHost: x', character), ('https://h\u2044x/', character), ('https://h\u2100/', character)):
-            with self.subTest(ascii(value)):
-                self.assertValueRefused('Origin', value, what)
+        refused = {
+            'does not begin with http://, https:// or file://': (
+                'images.example.com/app', '/srv/images', '//h/app', 'ftp://h/app', 'data:,x', 'ssh://h/app', 'h:80/app',
+                'httpss://h', '://h/', '*', '"https://h/app"', 'http://', 'https:/h/app', 'https:h/app',
+                'file:', 'file:srv'),
+            'names no host, or no possible port': (
+                'http:///app', 'https://:80/', 'https://me@/app', 'https://h:0/app', 'https://h:/', 'https://h:65536/',
+                'https://h:http/', 'https://h:-1/', 'https://h:+80/', 'https://h:8_0/', 'https://[::1/', 'https://::1]/',
+                'https://::1/', 'https://[h]/', 'https://h\\x/', 'https://h%2fx/', 'https://h,x/'),
+            'has a query or a fragment': (
+                'https://h/?', 'https://h/#', 'https://h/app?version=1', 'https://h?x', 'https://h/app#top',
+                'https://h#', 'file:///srv?x', 'file:///srv/#1'),
+            'is not the URL of a local directory': (
+                'file://h/srv', 'file://me:hunter2@localhost/srv', 'file://srv', 'file://localhost'),
+            'holds a space, a control or a non-ASCII character': (
+                'https://h/a b', 'https://h/\u00fc', 'https://b\u00fccher.example/', 'https://h/\x1b[2J',
+                'https://h/a\tb', 'https://h/\x7f', 'https://h/a\rHost: x', 'https://h\u2044x/', 'https://h\u2100/'),
+        }
+        for what, origins in refused.items():
+            for value in origins:
+                with self.subTest(ascii(value)):
+                    self.assertValueRefused('Origin', value, what)
 
     def test_an_empty_origin_is_told_what_is_expected(self):
         self.assertValueRefused('Origin', '', '', 'expected the http, https or file URL')
@@ -292,11 +303,12 @@ class OriginTest(ConfigTest):
     def test_no_message_repeats_a_password(self):
         for value in (
                 'https://me:hunter2@', 'https://me:hunter2@/app', 'https://me:hunter2@:80/', 'https://me:hunter2@h:0/',
-                'https://me:hunter2@h:65536/', 'https://me:hunter2@h:x/', 'https://me:hunter2@[::1/', 'https://h:hunter2/',
-                'https://me:hunter2@h/?x', 'https://me:hunter2@h/#x', 'https://me:hunter2@h/a b', 'https://me:hunter2 @h/',
-                'https://me:hunter2\u00fc@h/', 'https://me:\thunter2@h/', 'https://me:hunter2#x@h/', 'https://me:hunter2?x@h/',
-                'ftp://me:hunter2@h/', 'me:hunter2@h/app', '//me:hunter2@h/', 'file://me:hunter2@h/', 'file:me:hunter2@h/',
-                'https:me:hunter2@h/', 'https:/me:hunter2@h/', 'https://me:hunter2[@h/', 'https://me:hunter2]@h/'):
+                'https://me:hunter2@h:65536/', 'https://me:hunter2@h:x/', 'https://me:hunter2@[::1/',
+                'https://me:hunter2@h/?x', 'https://me:hunter2@h/#x', 'https://me:hunter2#x@h/',
+                'https://me:hunter2?x@h/', 'https://me:hunter2@h/a b', 'https://me:hunter2 @h/', 'https://h:hunter2/',
+                'https://me:hunter2\u00fc@h/', 'https://me:\thunter2@h/', 'https://me:hunter2@[h',
+                'https://me:hunter2/x@h/', 'https:me:hunter2@h/', 'https:/me:hunter2@h/', 'ftp://me:hunter2@h/',
+                'me:hunter2@h/app', '//me:hunter2@h/', 'file://me:hunter2@h/', 'file:me:hunter2@h/'):
             with self.subTest(ascii(value)):
                 error = self.refusal(config(Origin=value))
                 self.assertEqual((error.line, error.what.split()[0]), (1, 'Origin='))
@@ -304,18 +316,17 @@ class OriginTest(ConfigTest):
 
     def test_no_message_repeats_a_password_from_a_line_that_is_no_origin(self):
         origin = 'https://me:hunter2@h/app'
-        for text in (config('Origin=' + origin), config(Origin=None) + 'Orgin=' + origin, config(Origin=None) + 'Origin ' + origin,
-                     config(Origin=None) + origin, config(Origin=None) + 'origin: ' + origin,
-                     config(Origin=None) + 'Origin: https://me:hunter2==@h/app', config(Origin=None) + 'Origin:' + origin + '?x=1',
-                     config(PublicKey=origin)):
-            with self.subTest(text):
-                error = self.refusal(text)
+        for line in ('Orgin=' + origin, 'Origin=' + origin, 'PublicKey=' + origin, 'Origin ' + origin, origin,
+                     'Origin: ' + origin, 'Origin: https://me:hunter2==@h/app', 'Origin:' + origin + '?x=1'):
+            with self.subTest(line):
+                error = self.refusal(CONFIG + line)
+                self.assertEqual(error.line, 5)
                 self.assertNotIn(PASSWORD, error.what + error.hint + repr(error.args))
 
     def test_a_legal_origin_shows_no_password(self):
         origin = tako.parse_config(config(Origin='https://me:hunter2@h/app')).origin
         self.assertNotIn(PASSWORD, repr(origin))
-        self.assertNotIn('me', origin.url)
+        self.assertEqual((origin.url, origin.authorization), ('https://h/app', basic(b'me:hunter2')))
 
 
 if __name__ == '__main__':

@@ -1,4 +1,5 @@
 """Section 3: signatures, against libsodium's verdicts and RFC 8032's figures."""
+import hashlib
 import os
 import unittest
 from unittest import mock
@@ -8,6 +9,10 @@ import tako
 VECTORS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'vectors')
 SEED = b'test-key-very-security-such-safe'
 NEUTRAL = (1).to_bytes(32, 'little')
+# a point of order 8: its multiples are all points of small order
+ORDER_8 = (0x1fd5b9a006394a28e933993238de4abb5c193c7013e5e238dea14646c545d14a,
+           0x05fc536d880238b13933c6d305acdfd5f098eff289f4c345b027b2c28f95e826)
+SMALL = [tako._sum_of_multiples((number, ORDER_8)) for number in range(8)]
 
 
 def vectors(name):
@@ -69,6 +74,13 @@ class SignTest(unittest.TestCase):
                 self.assertEqual(len(signature), 64)
                 self.assertIs(tako.ed25519_verify(tako.ed25519_public_key(SEED), b'm' * size, signature), True)
 
+    def test_a_hundred_keys_and_signatures_are_those_of_openssl(self):
+        digest = hashlib.sha256()
+        for number in range(100):
+            seed = hashlib.sha256(bytes([number])).digest()
+            digest.update(tako.ed25519_public_key(seed) + tako.ed25519_sign(seed, seed[:number % 33]))
+        self.assertEqual(digest.hexdigest(), 'c0ca7bf029eebfdbc49eaab5bd524a302f45d8c86dd11b698a452e28335e6274')
+
     def test_signing_is_deterministic(self):
         self.assertEqual(tako.ed25519_sign(SEED, b'message'), tako.ed25519_sign(SEED, b'message'))
 
@@ -104,6 +116,12 @@ class VerifyTest(unittest.TestCase):
         for size in (0, 32, 63, 65, 128):
             with self.subTest(signature=size):
                 self.assertRefused(self.key, self.message, (self.signature * 2)[:size])
+        self.assertRefused(self.key, self.message, self.signature + b'\0')
+
+    def test_a_byte_cannot_move_from_the_message_to_the_key(self):
+        # what is hashed is R, key and message, one after the other
+        signature = tako.ed25519_sign(SEED, b'\0message')
+        self.assertRefused(self.key + b'\0', self.message, signature)
 
     def test_another_message_is_refused(self):
         for message in (b'', b'messagf', b'message\0', b'message\n'):
@@ -126,11 +144,35 @@ class VerifyTest(unittest.TestCase):
                 self.assertRefused(self.key, self.message, malleable)
 
     def test_keys_of_small_order_sign_nothing(self):
-        order_4, order_2 = bytes(32), (tako.P - 1).to_bytes(32, 'little')
-        for key in (NEUTRAL, order_2, order_4, flipped(order_4, 255)):
-            for r in (NEUTRAL, order_2, order_4):
-                with self.subTest(key=key.hex(), r=r.hex()):
-                    self.assertRefused(key, self.message, r + bytes(32))
+        """All that the equation asks of S = 0 is that R = -k A: some R and message do it, without a secret."""
+        self.assertEqual(len(set(SMALL)), 8)
+        for number, point in enumerate(SMALL):
+            key = tako._encode_point(point)
+            with self.subTest(key=key.hex()):
+                self.assertIsNone(tako._decode_point(key))
+                r, message = self.forgery(key, number)
+                self.assertRefused(key, message, r + bytes(32))
+
+    def test_an_r_of_small_order_is_refused(self):
+        """Who has the secret can sign such that S B - k A is any point of small order."""
+        scalar, _ = tako._expand(SEED)
+        for number, point in enumerate(SMALL):
+            key = tako._encode_point(tako._sum_of_multiples((scalar, tako.BASE), (1, point)))
+            r, message = self.forgery(key, number)
+            s = tako._sha512_number(r, key, message) * scalar % tako.L
+            with self.subTest(key=key.hex()):
+                self.assertIsNotNone(tako._decode_point(key))
+                self.assertRefused(key, message, r + s.to_bytes(32, 'little'))
+
+    def forgery(self, key, number):
+        """R of small order and a message such that R = -k number * ORDER_8; R has order 8 where number is odd."""
+        multiples = (1, 3, 5, 7) if number % 2 else (0, 2, 4, 6)
+        for message, multiple in ((b'%d' % count, multiple) for count in range(1000) for multiple in multiples):
+            r = tako._encode_point(SMALL[multiple])
+            # k is taken modulo the order of the base point, which is no multiple of 8
+            if (multiple + tako._sha512_number(r, key, message) % tako.L * number) % 8 == 0:
+                return r, message
+        return self.fail('no forgery')
 
     def test_a_second_spelling_of_y_is_refused(self):
         # p + 2 .. p + 18 fit in 255 bits beside the y they equal; some of these are points

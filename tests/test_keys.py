@@ -86,7 +86,8 @@ class PublicKeyTest(KeyTest):
         self.assertKeyRefused(tako.parse_public_key, without_prefix, 'not a public key')
 
     def test_a_point_of_small_order_is_refused(self):
-        for y in (0, 1, tako.P - 1):
+        order_8 = 0x05fc536d880238b13933c6d305acdfd5f098eff289f4c345b027b2c28f95e826
+        for y in (0, 1, tako.P - 1, order_8, tako.P - order_8):
             for sign in (0, 1 << 255):
                 text = tako.encode_base64((y | sign).to_bytes(32, 'little'))
                 with self.subTest(text):
@@ -140,8 +141,9 @@ class SecretKeyTest(KeyTest):
             'order': (public_key, public_key, SEED), 'one bit': (SEED, public_key, public_key[:-1] + b'\xd8'),
         }
         for name, parts in misfits.items():
+            text = secret_text(*parts)
             with self.subTest(name):
-                self.assertKeyRefused(tako.parse_secret_key, secret_text(*parts), 'do not belong together', [SECRET_KEY])
+                self.assertKeyRefused(tako.parse_secret_key, text, 'do not belong together', [SECRET_KEY])
 
 
 if __name__ == '__main__':

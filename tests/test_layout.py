@@ -17,10 +17,12 @@ FIRST_PRINTING_SECTION = 12
 PURE_MODULES = {'binascii', 'difflib', 'errno', 'functools', 'hashlib', 're', 'urllib.parse', 'collections.namedtuple'}
 PURE_NAMES = {'os.fsdecode', 'sys.version_info'}
 IMPURE_BUILTINS = {'open', 'print', 'input', 'exec', 'eval', 'compile', '__import__', 'globals', 'vars', 'breakpoint'}
-STDLIB = getattr(sys, 'stdlib_module_names', None) or frozenset(        # 3.10 is the first to tell
-    'argparse base64 binascii bz2 collections concurrent contextlib datetime difflib email errno fcntl functools gzip hashlib '
-    'hmac http io itertools json lzma math mmap os platform queue random re resource select shutil signal socket ssl stat '
-    'string struct subprocess sys tarfile tempfile textwrap threading time types typing urllib uuid zlib'.split())
+# Python itself tells from 3.10 on
+STDLIB = getattr(sys, 'stdlib_module_names', None) or {
+    'argparse', 'base64', 'binascii', 'bz2', 'collections', 'concurrent', 'contextlib', 'datetime', 'difflib', 'email',
+    'errno', 'fcntl', 'functools', 'gzip', 'hashlib', 'hmac', 'http', 'io', 'itertools', 'json', 'lzma', 'math', 'mmap',
+    'os', 'platform', 'queue', 'random', 're', 'resource', 'select', 'shutil', 'signal', 'socket', 'ssl', 'stat',
+    'string', 'struct', 'subprocess', 'sys', 'tempfile', 'threading', 'time', 'types', 'typing', 'urllib', 'zlib'}
 
 
 class Source:
@@ -172,7 +174,7 @@ def impurities(source):
             continue
         parts.update(ast.walk(node))
         is_pure = name in PURE_NAMES or any((name + '.').startswith(module + '.') for module in PURE_MODULES)
-        if name in IMPURE_BUILTINS or name.split('.')[0] in imported and not is_pure:
+        if name in IMPURE_BUILTINS or (name.split('.')[0] in imported and not is_pure):
             found.append((node.lineno, name))
     found += [(line, name) for line, name in source.imports()
               if 0 < source.section(line) < WATERLINE and name not in PURE_MODULES]
@@ -186,10 +188,9 @@ def read_source():
 
 def run_python(*arguments):
     """Standard output, what went to standard error, and the exit code, of a Python that only this file influences."""
-    process = subprocess.Popen([sys.executable, '-I', '-B', '-W', 'error'] + list(arguments), stdin=subprocess.DEVNULL,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    out, err = process.communicate()
-    return out.decode('ascii'), err.decode('ascii'), process.returncode
+    process = subprocess.run([sys.executable, '-I', '-B', '-W', 'error'] + list(arguments), stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return process.stdout.decode('ascii'), process.stderr.decode('ascii'), process.returncode
 
 
 class PlanTest(unittest.TestCase):
@@ -199,7 +200,8 @@ class PlanTest(unittest.TestCase):
         cls.source = read_source()
 
     def test_each_section_uses_only_itself_and_those_above(self):
-        self.assertEqual(['line {}: {} is defined in section {}'.format(*use) for use in self.source.uses_from_below()], [])
+        uses = ['line {}: {} is defined in section {}'.format(*use) for use in self.source.uses_from_below()]
+        self.assertEqual(uses, [])
 
     def test_nothing_above_the_waterline_touches_the_world(self):
         self.assertEqual(impurities(self.source), [])
@@ -302,15 +304,19 @@ class CheckerTest(unittest.TestCase):
     def test_a_use_from_below_is_found_wherever_it_stands(self):
         below = 'class Below:\n    pass\n\n\ndef below():\n    pass\n\n\nBELOW = 1'
         uses = {
-            'in a function': 'def f():\n    return BELOW', 'called in a method': 'class C:\n    def f(self):\n        below()',
-            'at the module level': 'X = [\n    below]', 'as a base': '\nclass C(Below): pass', 'as a default': '\ndef f(x=BELOW): pass',
-            'as a keyword default': '\ndef f(*, x=BELOW): pass', 'as a decorator': '\n@below\ndef f(): pass',
-            'in an annotation': '\ndef f(x: Below): pass', 'in a string annotation': "\ndef f(x: 'List[Below]'): pass",
-            'in a string within an annotation': "\ndef f(x: List['Below']): pass", 'as what is returned': "\ndef f() -> 'Below': pass",
-            'in a class annotation': "class C:\n    x: 'Below'", 'in a type comment': '\nX = []  # type: List[Below]',
-            'in a lambda': '\nX = lambda: BELOW', 'in a comprehension': '\nX = [BELOW for x in ()]', 'in an except': 'try: X = 1\nexcept Below: pass',
-            'in an inner function': 'def f():\n    def g(): return BELOW', 'in an f-string': "\nX = f'{BELOW}'",
-            'of an attribute': '\nX = BELOW.real', 'as a keyword': '\nX = dict(x=BELOW)', 'under an if': 'if X:\n    below()',
+            'at the module level': 'X = [\n    below]', 'under an if': 'if X:\n    below()',
+            'in a function': 'def f():\n    return BELOW',
+            'in an inner function': 'def f():\n    def g(): return BELOW',
+            'in a method': 'class C:\n    def f(self):\n        below()', 'in a lambda': '\nX = lambda: BELOW',
+            'in an except': 'try: X = 1\nexcept Below: pass', 'in an f-string': "\nX = f'{BELOW}'",
+            'in a comprehension': '\nX = [BELOW for x in ()]', 'of an attribute': '\nX = BELOW.real',
+            'as an argument': '\nX = dict(x=BELOW)', 'as a base': '\nclass C(Below): pass',
+            'as a default': '\ndef f(x=BELOW): pass', 'as a keyword default': '\ndef f(*, x=BELOW): pass',
+            'as a decorator': '\n@below\ndef f(): pass', 'in an annotation': '\ndef f(x: Below): pass',
+            'in a string annotation': "\ndef f(x: 'List[Below]'): pass",
+            'in a string within an annotation': "\ndef f(x: List['Below']): pass",
+            'as what is returned': "\ndef f() -> 'Below': pass", 'in a class annotation': "class C:\n    x: 'Below'",
+            'in a type comment': '\nX = []  # type: List[Below]',
         }
         for where, text in uses.items():
             with self.subTest(where):
@@ -322,17 +328,19 @@ class CheckerTest(unittest.TestCase):
 
     def test_what_is_legal_is_not_found(self):
         below = 'def below(name=0):\n    pass\nBELOW = 1'
-        for text in ('def f():\n    return g()\ndef g(): pass', 'def f(below):\n    return below', 'def f():\n    below = 1\n    return below',
-                     'def f(x):\n    x.below()\n    g(BELOW=1)', '# BELOW\nX = "BELOW"', 'f = lambda below: below', '"""BELOW"""',
+        for text in ('def f():\n    return g()\ndef g(): pass', 'def f(below):\n    return below',
+                     'def f():\n    below = 1\n    return below', 'def f(x):\n    x.below()\n    g(BELOW=1)',
+                     '# BELOW\nX = "BELOW"', '"""BELOW"""', 'f = lambda below: below',
                      'def f():\n    return [below for below in ()]', 'def f():\n    import below\n    below.x()'):
             with self.subTest(text):
                 self.assertEqual(self.sections(text, below).uses_from_below(), [])
         self.assertEqual(self.sections('X = 1', 'Y = X', 'def f():\n    return X + Y + f()').uses_from_below(), [])
 
     def test_the_world_above_the_waterline_is_found(self):
-        for text in ('os.getcwd()', 'X = os.environ', 'os.path.join', 'open(1)', 'def f():\n    import socket', 'sys.stdout', 'sys.argv',
-                     'def f():\n    import urllib.request', 'def f():\n    from os import getcwd', 'print(1)', 'def f():\n    time.time()',
-                     'def f(x=os): pass', 'def f():\n    import http.client as re'):
+        for text in ('os.getcwd()', 'X = os.environ', 'os.path.join', 'def f(x=os): pass', 'sys.stdout', 'sys.argv',
+                     'open(1)', 'print(1)', 'def f():\n    time.time()', 'def f():\n    import socket',
+                     'def f():\n    import urllib.request', 'def f():\n    import http.client as re',
+                     'def f():\n    from os import getcwd'):
             with self.subTest(text):
                 imports = 'import os, sys, time, re, hashlib\n'
                 source = Source(imports + self.BANNER.format('3  name') + text + '\n')
@@ -343,7 +351,8 @@ class CheckerTest(unittest.TestCase):
         self.assertEqual(impurities(Source('import os, re, hashlib\n' + self.BANNER.format('7  name') + pure)), [])
 
     def test_lengths_are_counted(self):
-        self.assertEqual([length(each) for each in Source('def f():\n    pass\n\ndef g():\n    x = (1,\n         2)\n').functions()], [2, 3])
+        source = Source('def f():\n    pass\n\ndef g():\n    x = (1,\n         2)\n')
+        self.assertEqual([length(each) for each in source.functions()], [2, 3])
 
 
 if __name__ == '__main__':

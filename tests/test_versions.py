@@ -123,8 +123,9 @@ class SyntaxTest(unittest.TestCase):
                 self.assertEqual(parse(text).text, text)
 
     def test_anything_else_is_refused(self):
-        for text in ('', ' ', '1 0', ' 1', '1 ', '1\n', '1\t0', '1\0', '\x1b[2J', '1\x7f', '1\u00e9', '\u0661', '1\u00b2',
-                     '1\u2013', '1\ud800', 'v' * 256, '9' * 256, '.', '-', '_', '-._.-', '.' * 255):
+        for text in (
+                '', ' ', '1 0', ' 1', '1 ', '1\n', '1\t0', '1\0', '\x1b[2J', '1\x7f', '1\u00e9', '\u0661', '1\u00b2',
+                '1\u2013', '1\ud800', 'v' * 256, '9' * 256, '.', '-', '_', '-._.-', '.' * 255):
             with self.subTest(ascii(text[:20])):
                 with self.assertRaises(tako.VersionError) as caught:
                     parse(text)
@@ -150,7 +151,8 @@ class PatternTest(unittest.TestCase):
         self.assertLetsIn('*', '0 1 1.0 2.0-beta a 99999999999999999999 nightly', '')
 
     def test_a_prefix_lets_in_all_that_begin_with_it(self):
-        self.assertLetsIn('1.*', '1 1.0 01 1-0_0 1.13.7 1.0-beta 1-beta 1.a 1_99 .1.5', '0 0.9 10 11.0 2 a.1 beta-1 1a 0.1')
+        self.assertLetsIn('1.*', '1 1.0 01 1-0_0 1.13.7 1.0-beta 1-beta 1.a 1_99 .1.5',
+                          '0 0.9 10 11.0 2 a.1 beta-1 1a 0.1')
         self.assertLetsIn('1.0.*', '1 1.0 1.0.5 1.0-beta 1.0.0.rc1', '1.1 1-beta 1.a.0 2.0')
         self.assertLetsIn('0.*', '0 0.0 0.5 0-rc 0.0.1', '1 0a a')
         self.assertLetsIn('1.rc.*', '1.rc 1-rc_5 1.rc.a', '1 1.0.rc 1.rc1 1.RC')
@@ -180,8 +182,8 @@ class PatternTest(unittest.TestCase):
 
     def test_an_illegal_pattern_says_what_is_legal(self):
         for pattern in (
-                '', ' ', '.', '-_', '1.*.2', '*.1', '**', '1*', '1.1*', '*.*', '1.**', '1.*-rc', '1.* ', '1 .*', '*1', '* *',
-                '1.2, 1.3', '1.2 1.3', '>= 1.2', '<2.0', '>=1.2', '=1.2', '==1.2', '~1.2', '^1.2', '!=1.2', '~> 1.2',
+                '', ' ', '.', '-_', '1.*.2', '*.1', '**', '1*', '1.1*', '*.*', '1.**', '1.*-rc', '1.* ', '1 .*', '*1',
+                '* *', '1.2, 1.3', '1.2 1.3', '>= 1.2', '~> 1.2', '>=1.2', '<2.0', '=1.2', '~1.2', '^1.2', '!=1.2',
                 '1.2 < v < 2.0', '1.2 <= v <= 2.0', '2.0 > v >= 1.2', '1.2 <= x < 2.0', 'v < 2.0', '1.2 <= v',
                 '1.2 <= v < 2.0 < 3.0', '1.2 <= v <', '<= v < 2.0', '1.2 - 2.0', '1.* <= v < 2.0', '1.2 <= v < 2.*',
                 '1.2 <= v < *', '. <= v < 2.0', '1.2 <= v < -', '1.2 <= v < >2.0', '=1.2 <= v < 2.0',
@@ -213,7 +215,7 @@ class PatternTest(unittest.TestCase):
         chance = random.Random(2)
         outcomes = {'in': 0, 'out': 0, 'empty': 0}
         for _ in range(600):
-            lowest, below, *versions = [text for text in (random_version(chance) for _ in range(25)) if naive_parts(text)]
+            lowest, below, *versions = filter(naive_parts, [random_version(chance) for _ in range(25)])
             pattern = '{} <= v < {}'.format(lowest, below)
             try:
                 bounds = tako.parse_pattern(pattern)
