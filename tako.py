@@ -37,10 +37,18 @@ not to be had just now, try again; 130 and 143 ended by SIGINT and SIGTERM.
 #   ~~~~~~~~~~~~~~~~~    above: functions of bytes and values; below: the world
 #   8  files             whole or absent; hashing; locking
 #   9  network           URL -> chunks of bytes
-#  10  destination       store/, manifest and latest
+#  10  destination       store/, manifest, latest, and notes of our own
 #  11  units             systemctl
-#  12  commands          fetch, store, gen-key
-#  13  command line      arguments, exit codes
+#  12  report            what is printed, where, and how loud
+#  13  fetch             where network, destination and units meet
+#  14  status            what is known offline
+#  15  publish           store, sign, verify, gen-key
+#  16  command line      arguments, exit codes
+
+if __name__ == '__main__':
+    import signal
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)        # until we can end in better words than a traceback
 
 import argparse
 import binascii
@@ -48,6 +56,7 @@ import errno
 import fcntl
 import functools
 import hashlib
+import io
 import os
 import re
 import signal
@@ -58,10 +67,12 @@ from collections import namedtuple
 TYPE_CHECKING = False           # typing's own constant would cost its import at every start
 if TYPE_CHECKING:
     import http.client
+    import socket
     import ssl
     from types import FrameType, TracebackType
     from typing import (Any, BinaryIO, Callable, Dict, Iterable, Iterator, List, Mapping, NoReturn,
-                        Optional, Sequence, TextIO, Tuple, Type, Union)
+                        Optional, Sequence, Set, TextIO, Tuple, Type, TypeVar, Union)
+    T = TypeVar('T')
 
 __version__ = '0.1.0'
 
@@ -79,8 +90,23 @@ BLOCK_BYTES = 1 << 18                   # moved, hashed and written at a time
 DISCARD_MAX_BYTES = 1 << 16             # read of an error page so as to keep the connection
 REDIRECTS_MAX = 10
 NETWORK_TIMEOUT_SECONDS = 10.0          # to connect, and between two packets
+RATE_WINDOW_SECONDS = 30.0              # over which a line has to bring
+RATE_MIN_BYTES = 30 << 10               # this much of a body, or it is dropped and taken up again: 1 KiB a second
+FRAMING_MAX_BYTES = 2 << 20             # of headers, chunk sizes and trailers that an answer may hold
+FRAMING_MAX_FACTOR = 8                  # and of the body's own size: a chunk of one byte takes six
+PAUSE_FIRST_SECONDS = 0.5               # before an origin is asked again; doubled from one time to the next
+PAUSE_MAX_SECONDS = 8.0
+PAUSE_BUDGET_SECONDS = 20.0             # for all pauses that one host costs one run
+PROGRESS_MIN_BYTES = 1 << 16            # brought by a connection that failed later: it starts afresh with pauses
+ETAG_MAX_CHARS = 200
 LOCK_WAIT_SECONDS = 120.0               # for another run on the same directory
 LOCK_POLL_SECONDS = 0.05
+MESSAGE_MAX_CHARS = 2000                # of a line of trouble: servers have their say in some
+NAMES_MAX = 5                           # of versions, where a message lists them
+PROGRESS_EVERY_SECONDS = 0.2            # the progress line is drawn anew
+STATE_MAX_BYTES = 1 << 20               # of our own notes in a destination
+SYSTEMCTL_TIMEOUT_SECONDS = 900.0       # for units to restart; systemd's own limits are below it, as a rule
+CONFIRM_MAX_SECONDS = 3600              # of Confirm=
 
 
 # ======================================================================== 2  errors
@@ -147,10 +173,27 @@ class RollbackError(RefusedError):
                          'the origin is stale, or one key signs for two directories')
 
 
+class ForkError(RefusedError):
+    """Two manifests, both signed, of which neither continues the other."""
+
+    def __init__(self, one: str, other: str, line: str) -> None:
+        super().__init__(f'{one} and {other} contradict each other, first in: {line}',
+                         'one key signed two histories: show .fork.1 and .fork.2 in the destination to the publisher')
+
+
 class UnreachableError(TakoError):
     """The origin is not to be had now; nothing is wrong on this side."""
 
     exit_code = 75
+
+
+class TransientError(UnreachableError):
+    """The same request may well succeed soon; retry_after is how many seconds the server asks to wait, if it does."""
+
+    def __init__(self, what: str, hint: str = 'try again later', retry_after: float = 0.0) -> None:
+        super().__init__(what, hint)
+        self.retry_after = retry_after
+        self.has_progressed = False
 
 
 class GoneError(UnreachableError):
@@ -163,21 +206,36 @@ class LockedError(TakoError):
     exit_code = 75
 
 
+class UnitError(TakoError):
+    """A unit is not there, or does not run."""
+
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def as_tako_error(error: Exception) -> TakoError:
-    """The error itself, or what the operating system says, in words."""
+    """The error itself, or what the operating system says, in words, or what we did not foresee."""
     if isinstance(error, TakoError):
         return error
-    code = getattr(error, 'errno', None)
-    where = getattr(error, 'filename', None)
-    what = getattr(error, 'strerror', None) or str(error)
+    if not isinstance(error, OSError):
+        lines, trace = [], error.__traceback__
+        while trace is not None:
+            lines.append(str(trace.tb_lineno))
+            trace = trace.tb_next
+        return TakoError('a defect of this program: {!r}, lines {}'.format(error, ' > '.join(lines)),
+                         'please report it, with the command line and tako --version')
+    where = ''.join(os.fsdecode(name) + ': ' for name in (error.filename, error.filename2)
+                    if isinstance(name, (str, bytes)))
     hint = 'see what stands at that path'
-    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in NO_SPACE:
         hint = 'make room there and run it again; what was there is still whole'
-    elif code in (errno.EACCES, errno.EPERM, errno.EROFS):
+    elif error.errno in (errno.EACCES, errno.EPERM):
         hint = 'run it as a user who may do this, or change the permissions'
-    elif code == errno.EIO:
+    elif error.errno == errno.EROFS:
+        hint = 'mount it so that it can be written'
+    elif error.errno == errno.EIO:
         hint = 'the disk may be failing: see dmesg'
-    return TakoError('{}{}'.format('' if where is None else os.fsdecode(where) + ': ', what), hint)
+    return TakoError(where + (error.strerror or str(error)), hint)
 
 
 # ======================================================================== 3  Ed25519
@@ -613,12 +671,10 @@ def _parse_entries(body: bytes, where: str) -> 'Iterator[Entry]':
         yield Entry(version, int(match.group(2)), match.group(3))
 
 
-def check_superset(old: Manifest, new: Manifest, where: str) -> None:
-    """RollbackError unless every entry of old stands in new unchanged: a publisher only adds."""
+def first_lost(old: Manifest, new: Manifest) -> 'Optional[Entry]':
+    """The first entry of old that does not stand in new unchanged; None if new continues old."""
     lines = {entry.line() for entry in new.entries}
-    for entry in old.entries:
-        if entry.line() not in lines:
-            raise RollbackError(where, entry.version.text)
+    return next((entry for entry in old.entries if entry.line() not in lines), None)
 
 
 def add_entry(manifest: Manifest, entry: Entry) -> Manifest:
@@ -661,8 +717,9 @@ def nearest_versions(manifest: Manifest, bounds: Bounds) -> 'List[Version]':
 # Thirty lines of our own: configparser wants a section header, folds indented lines into the one
 # before, and tells neither a setting's line number nor that a key came twice.
 
-HOST_PATTERN = r'(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?'     # RFC 3986, 3.2.2, without oddities
-UNIT_NAME_PATTERN = r'[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]{0,%d}' % (UNIT_NAME_MAX_CHARS - 1)
+# RFC 3986, 3.2.2, and RFC 1123, 2.1: a name is labels of at most 63 characters
+HOST_PATTERN = r'(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]{1,63}(?:[.][A-Za-z0-9_-]{1,63})*[.]?)(?::([0-9]{1,5}))?'
+UNIT_NAME_PATTERN = r'(?!-)(?=.{1,%d}$)(?:[A-Za-z0-9:_.@-]|\\x[0-9a-f]{2})+' % UNIT_NAME_MAX_CHARS    # systemd.unit(5)
 
 
 class Origin(namedtuple('Origin', ('url', 'authorization'))):
@@ -676,16 +733,23 @@ class Origin(namedtuple('Origin', ('url', 'authorization'))):
     authorization: str
 
 
-class Config(namedtuple('Config', ('origin', 'public_keys', 'destination', 'destination_line', 'bounds', 'units'))):
-    """One image: where it comes from, who signs it, where it goes, which versions, who runs from it."""
+class Config(namedtuple('Config', ('origins', 'public_keys', 'destination', 'destination_line', 'bounds', 'units',
+                                   'confirm_seconds', 'keep'))):
+    """One image: where it comes from, who signs it, where it goes, which versions, who runs from it.
+
+    origins: mirrors of each other. confirm_seconds: how long after its restart a unit has to be active;
+    0 trusts the restart's own result. keep: how many images stay; 0 for all.
+    """
 
     __slots__ = ()
-    origin: Origin
+    origins: 'Tuple[Origin, ...]'
     public_keys: 'Tuple[bytes, ...]'
     destination: str
     destination_line: int
     bounds: Bounds
     units: 'Tuple[str, ...]'
+    confirm_seconds: int
+    keep: int
 
 
 def parse_config(text: str) -> Config:
@@ -703,14 +767,16 @@ def parse_config(text: str) -> Config:
         except UsageError as error:
             raise ConfigError(f'{key}= {error.what}', error.hint, line) from None
     for key, (_, _, example) in CONFIG_KEYS.items():
-        if not found[key] and key != 'Restart':
+        if not found[key] and key in REQUIRED_KEYS:
             raise ConfigError(f'{key}= is missing', f'add a line like {key}={example}')
-    return Config(origin=found['Origin'][0][1],
+    return Config(origins=tuple(origin for _, origin in found['Origin']),
                   public_keys=tuple(key for _, key in found['PublicKey']),
                   destination=found['Destination'][0][1],
                   destination_line=found['Destination'][0][0],
                   bounds=found['Version'][0][1],
-                  units=tuple(unit for _, units in found['Restart'] for unit in units))
+                  units=tuple(unit for _, units in found['Restart'] for unit in units),
+                  confirm_seconds=found['Confirm'][0][1] if found['Confirm'] else 0,
+                  keep=found['Keep'][0][1] if found['Keep'] else 0)
 
 
 def _parse_settings(text: str) -> 'Iterator[Tuple[int, str, str]]':
@@ -725,10 +791,13 @@ def _parse_settings(text: str) -> 'Iterator[Tuple[int, str, str]]':
 
 
 def _unknown_key(key: str, line: int) -> ConfigError:
-    import difflib              # not needed by configs that are right
     if not re.fullmatch('[A-Za-z0-9_-]{1,40}', key):        # whatever it is, it may hold a password
         return ConfigError('not a key before the =', 'settings are lines of Key=Value', line)
-    similar = difflib.get_close_matches(key.lower(), [known.lower() for known in CONFIG_KEYS], 1)
+    try:
+        import difflib          # which Debian's python3-minimal lacks
+        similar = difflib.get_close_matches(key.lower(), [known.lower() for known in CONFIG_KEYS], 1)
+    except ImportError:
+        similar = []
     for known in CONFIG_KEYS:
         if similar == [known.lower()]:
             return ConfigError(f'unknown key {key!a}', f'did you mean {known}=', line)
@@ -781,12 +850,27 @@ def _parse_units(value: str) -> 'List[str]':
     return value.split()
 
 
+def _parse_confirm(value: str) -> int:
+    if not re.fullmatch('[0-9]{1,9}', value) or int(value) > CONFIRM_MAX_SECONDS:
+        raise UsageError('is not a number of seconds', f'expected 0 to {CONFIRM_MAX_SECONDS}')
+    return int(value)
+
+
+def _parse_keep(value: str) -> int:
+    if not re.fullmatch('[1-9][0-9]{0,8}', value):
+        raise UsageError('is not a number of images', 'expected 1 or more; without Keep=, all stay')
+    return int(value)
+
+
+REQUIRED_KEYS = ('Origin', 'PublicKey', 'Destination', 'Version')
 CONFIG_KEYS = {     # how a value is read, whether the key may come again, an example
-    'Origin': (_parse_origin, False, 'https://images.example.com/app'),
+    'Origin': (_parse_origin, True, 'https://images.example.com/app'),
     'PublicKey': (parse_public_key, True, 'l0D28J2fiIXvWPbeZP7wkaq+dB55Gl2ysigl9mQH29k='),
     'Destination': (_parse_destination, False, '/var/lib/images/app'),
     'Version': (parse_pattern, False, '1.*'),
     'Restart': (_parse_units, True, 'app.service'),
+    'Confirm': (_parse_confirm, False, '30'),
+    'Keep': (_parse_keep, False, '3'),
 }   # type: Dict[str, Tuple[Callable[[str], Any], bool, str]]
 
 
@@ -798,14 +882,19 @@ CONFIG_KEYS = {     # how a value is read, whether the key may come again, an ex
 class NewFile:
     """A file on its way: written under a temporary name, then published whole, or removed."""
 
+    _stream: 'BinaryIO'
+
     def __init__(self, temporary: str) -> None:
         self.temporary = temporary
 
     def __enter__(self) -> 'NewFile':
         descriptor = os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._stream = open(descriptor, 'wb')
-        self.write = self._stream.write
         return self
+
+    def write(self, chunk: bytes) -> None:
+        """Add to it."""
+        self._stream.write(chunk)
 
     def publish(self, path: str) -> None:
         """Give it its name, read-only, once its bytes are on the disk; then make the name durable too."""
@@ -818,11 +907,53 @@ class NewFile:
     def __exit__(self, kind: 'Optional[Type[BaseException]]', error: 'Optional[BaseException]',
                  trace: 'Optional[TracebackType]') -> None:
         try:
+            self._close(error)
+        finally:
+            remove_if_there(self.temporary)
+
+    def _close(self, error: 'Optional[BaseException]') -> None:
+        """Close the stream; error, if any, is what ended the writing, and learns where that was."""
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = self.temporary
+        try:
             self._stream.close()
         except OSError:                         # a full disk, met again: what was raised first says it
-            if kind is None:
+            if error is None:
                 raise
-        finally:
+
+
+class PartialFile(NewFile):
+    """A file that grows over several runs: what came is kept, until it is published or given up.
+
+    size and sha256 are of what is there.
+    """
+
+    def __enter__(self) -> 'PartialFile':
+        descriptor = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        self._stream = open(descriptor, 'r+b')
+        self.size, self.sha256 = 0, hashlib.sha256()
+        for block in iter(lambda: self._stream.read(BLOCK_BYTES), b''):
+            self.size += len(block)
+            self.sha256.update(block)
+        return self
+
+    def write(self, chunk: bytes) -> None:
+        """Add to what is there."""
+        self._stream.write(chunk)
+        self.size += len(chunk)
+        self.sha256.update(chunk)
+
+    def cut_back(self, size: int, sha256: 'hashlib._Hash') -> None:
+        """Give up what came since size and sha256, a copy, were those of what is there."""
+        self._stream.seek(size)
+        self._stream.truncate()
+        self.size, self.sha256 = size, sha256
+
+    def __exit__(self, kind: 'Optional[Type[BaseException]]', error: 'Optional[BaseException]',
+                 trace: 'Optional[TracebackType]') -> None:
+        self._close(error)
+        is_full = isinstance(error, OSError) and error.errno in NO_SPACE
+        if is_full or self.size == 0:           # on a full disk, what came is in everybody's way
             remove_if_there(self.temporary)
 
 
@@ -831,6 +962,14 @@ def remove_if_there(path: str) -> None:
     try:
         os.unlink(path)
     except FileNotFoundError:
+        pass
+
+
+def touch(path: str) -> None:
+    """Set a file's time to now, if we may; not durably."""
+    try:
+        os.utime(path)
+    except PermissionError:
         pass
 
 
@@ -852,7 +991,11 @@ def read_at_most(limit: int, path: str) -> bytes:
 def read_blocks(stream: 'BinaryIO') -> 'Iterator[bytes]':
     """The bytes of an open file, BLOCK_BYTES at a time; closed at the end."""
     with stream:
-        yield from iter(lambda: stream.read(BLOCK_BYTES), b'')
+        try:
+            yield from iter(lambda: stream.read(BLOCK_BYTES), b'')
+        except OSError as error:
+            error.filename = error.filename or stream.name
+            raise
 
 
 def at_most(limit: int, chunks: 'Iterable[bytes]', where: str) -> 'Iterator[bytes]':
@@ -878,48 +1021,49 @@ class DirectoryLock:
     """The right to change a directory, for as long as the `with` lasts; the kernel takes it back if we die.
 
     wait: for how many seconds to try, then LockedError. on_wait is called once, if another run holds it.
+    What is locked is a file that nobody else can open, and so cannot keep us out with; it is there only
+    meanwhile.
     """
 
     def __init__(self, directory: str, wait: float, on_wait: 'Callable[[], None]') -> None:
         self._directory = directory
+        self._path = os.path.join(directory, '.lock')
         self._wait = wait
         self._on_wait = on_wait
 
     def __enter__(self) -> 'DirectoryLock':
-        self._descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if not self._try():
-                self._on_wait()
-                self._try_until(time.monotonic() + self._wait)
-        except BaseException:
-            os.close(self._descriptor)
-            raise
-        return self
-
-    def _try_until(self, deadline: float) -> None:
+        deadline, is_waiting = time.monotonic() + self._wait, False
         while not self._try():
-            if time.monotonic() > deadline:
+            if not is_waiting:
+                self._on_wait()
+                is_waiting = True
+            if time.monotonic() >= deadline:
                 raise LockedError(f'{self._directory}: another run holds the lock',
                                   'it is still at work: try again later')
             time.sleep(LOCK_POLL_SECONDS)
+        return self
 
     def _try(self) -> bool:
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # who held it before us may have removed the file that we waited for: then it guards nothing
+            if os.path.samestat(os.fstat(descriptor), os.stat(self._path)):
+                self._descriptor, descriptor = descriptor, -1
+                return True
+        except (BlockingIOError, FileNotFoundError):
+            pass
         except OSError as error:
-            path = os.path.join(self._directory, '.lock')
-            if error.errno != errno.EBADF or os.path.exists(path):
-                raise
-            # NFS locks only what is open for writing, and no directory can be: a file stands in for it
-            os.close(self._descriptor)
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            return self._try()
-        return True
+            error.filename = error.filename or self._path
+            raise
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+        return False
 
     def __exit__(self, kind: 'Optional[Type[BaseException]]', error: 'Optional[BaseException]',
                  trace: 'Optional[TracebackType]') -> None:
+        remove_if_there(self._path)
         os.close(self._descriptor)
 
 
@@ -929,94 +1073,166 @@ REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 URL_PUNCTUATION = "!#$%&'()*+,/:;=?@[]~"        # what a Location may hold and need not be quoted
 
 
-class Answer(namedtuple('Answer', ('url', 'length', 'chunks'))):
-    """What came for a URL: length in bytes if it was announced, and chunks, as they arrive.
+class Answer(namedtuple('Answer', ('url', 'status', 'headers', 'length', 'chunks'))):
+    """What came for a URL: the length of its body if it was announced, and chunks, as they arrive.
 
     url, for messages, is where redirects led, without password. Taking chunks may raise UnreachableError.
     """
 
     __slots__ = ()
     url: str
+    status: int
+    headers: 'Mapping[str, str]'
     length: 'Optional[int]'
     chunks: 'Iterator[bytes]'
 
+    def etag(self) -> str:
+        """The validator of what was served (RFC 9110, 8.8.3), or empty."""
+        etag = self.headers.get('ETag', '')
+        return etag if re.fullmatch('(W/)?"[!#-~]{1,%d}"' % ETAG_MAX_CHARS, etag) else ''
+
+    def strong_etag(self) -> str:
+        """The same, if it stands for exactly these bytes."""
+        return self.etag() if self.etag().startswith('"') else ''
+
 
 class Network:
-    """The way to all origins during one run: one connection a host, kept from one request to the next."""
+    """The way to all origins during one run: one connection a host, kept from one request to the next.
+
+    deadline: the monotonic time after which nothing is waited for any more.
+    """
 
     def __init__(self, environ: 'Mapping[str, str]') -> None:
+        self.deadline = float('inf')
         self._has_proxies = any(name.lower().endswith('_proxy') for name in environ)
         # what was asked last on each connection; a connection whose answer was not read to its end is of no more use
         self._open = {}     # type: Dict[Tuple[str, str], Tuple[http.client.HTTPConnection, http.client.HTTPResponse]]
         self._tls = None    # type: Optional[ssl.SSLContext]
+        self._pauses = {}   # type: Dict[Tuple[str, str], Tuple[float, float]]      # the next one, and what is left
 
     def __enter__(self) -> 'Network':
         return self
 
     def __exit__(self, kind: 'Optional[Type[BaseException]]', error: 'Optional[BaseException]',
                  trace: 'Optional[TracebackType]') -> None:
-        for connection, _ in self._open.values():
-            connection.close()
+        for endpoint in list(self._open):
+            self._drop(endpoint)
 
-    def open(self, url: str, authorization: str = '') -> Answer:
-        """Ask for url; authorization goes to its host alone, wherever it redirects.
+    def open(self, url: str, authorization: str = '', headers: 'Optional[Dict[str, str]]' = None) -> Answer:
+        """Ask for url, with these headers besides our own; authorization goes to its host alone.
 
-        Raises GoneError if it was withdrawn, UnreachableError if it cannot be had.
+        The answer has status 200, or 206 or 416 if headers have a Range, or 304 if they have an If-None-Match.
+        Raises GoneError if it was withdrawn, TransientError if it is worth another try, UnreachableError
+        otherwise.
         """
         if url.startswith('file:'):
             return _open_file(url)
         _require_http(url)
         first = _endpoint(url)
+        asked = dict(headers or {})
+        welcome = [200] + [206, 416] * ('Range' in asked) + [304] * ('If-None-Match' in asked)
         for _ in range(REDIRECTS_MAX + 1):
-            answer, status, location = self._ask(url, authorization if _endpoint(url) == first else '')
-            if status == 200:
+            answer = self._ask(url, dict(asked, Authorization=authorization) if _endpoint(url) == first else asked)
+            if answer.status in welcome:
                 return answer
-            if answer.length is not None and answer.length <= DISCARD_MAX_BYTES:
-                for _ in answer.chunks:         # a short error page costs less than a new connection
-                    pass
-            if status not in REDIRECT_STATUSES:
-                raise _refusal(url, status)
-            url = _redirect(url, location)
-        raise UnreachableError(f'{url}: redirected more than {REDIRECTS_MAX} times',
-                               'tell who runs the server')
+            self._discard(answer)
+            if answer.status not in REDIRECT_STATUSES:
+                raise _refusal(answer)
+            url = _redirect(url, answer.headers.get('Location', ''))
+        raise UnreachableError(f'{url}: redirected more than {REDIRECTS_MAX} times', 'tell who runs the server')
 
-    def _ask(self, url: str, authorization: str) -> 'Tuple[Answer, int, str]':
-        """One request: the answer, its status, and its Location."""
+    def _discard(self, answer: Answer) -> None:
+        """Read a short page that nobody wants, which costs less than a new connection."""
+        if answer.status in REDIRECT_STATUSES + (404, 410) and answer.length in range(DISCARD_MAX_BYTES):
+            try:
+                for _ in answer.chunks:
+                    pass
+            except UnreachableError:            # its status says what there is to say
+                pass
+        else:
+            self._drop(_endpoint(answer.url))
+
+    def pause(self, url: str, retry_after: float, has_progressed: bool) -> bool:
+        """Wait before url's host is asked again; False, at once, when its pauses are used up.
+
+        They grow, and are jittered so that a fleet does not come back all at once. A connection that
+        brought something (has_progressed) costs the shortest one, and nothing of what is left.
+        """
+        import random
+        following, left = self._pauses.get(_endpoint(url), (PAUSE_FIRST_SECONDS, PAUSE_BUDGET_SECONDS))
+        if has_progressed:
+            following, seconds = PAUSE_FIRST_SECONDS, PAUSE_FIRST_SECONDS
+        else:
+            seconds = min(max(following * random.uniform(0.5, 1.0), retry_after), left)
+            left -= seconds
+        if seconds <= 0 or time.monotonic() + seconds > self.deadline:
+            return False
+        self._pauses[_endpoint(url)] = min(2 * following, PAUSE_MAX_SECONDS), left
+        time.sleep(seconds)
+        return True
+
+    def timeout(self) -> float:
+        """For how many seconds to wait for the next packet; UnreachableError if the time that was given is over."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise UnreachableError('the time given with --timeout is over', 'what came is kept: run it again')
+        return min(NETWORK_TIMEOUT_SECONDS, left)
+
+    def _ask(self, url: str, headers: 'Dict[str, str]') -> Answer:
         import http.client
         try:
-            response = self._exchange(url, authorization)
+            response = self._exchange(url, headers)
             encoding = response.getheader('Content-Encoding', 'identity')
             if response.status == 200 and encoding.lower() != 'identity':
                 raise UnreachableError(f'{url}: sent with Content-Encoding {encoding}, unasked',
                                        'turn compression off for this directory on the server')
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise _network_error(url, error) from error
-        return (Answer(url, response.length, _read_body(url, response)), response.status,
-                response.getheader('Location', ''))
+            raise _network_error(url.partition('?')[0], self._proxy(*_endpoint(url))[0], error) from error
+        shown = url.partition('?')[0]           # the query of a redirect may be somebody's password
+        return Answer(shown, response.status, response.headers, response.length, _read_body(shown, response))
 
-    def _exchange(self, url: str, authorization: str) -> 'http.client.HTTPResponse':
+    def _exchange(self, url: str, asked: 'Dict[str, str]') -> 'http.client.HTTPResponse':
+        import http.client
         scheme, host = endpoint = _endpoint(url)
         proxy, proxy_headers = self._proxy(scheme, host)
         headers = {'User-Agent': 'tako/' + __version__, 'Accept-Encoding': 'identity'}
-        if authorization:
-            headers['Authorization'] = authorization
+        headers.update((name, value) for name, value in asked.items() if value)
         if proxy and scheme == 'http':
             target = url
             headers.update(proxy_headers)
         else:
             target = '/' + url.partition('://')[2].partition('/')[2]
-        connection, last = self._open.pop(endpoint, (None, None))
-        if connection is not None and last is not None:
+        kept = self._kept(endpoint)
+        if kept is not None:
             try:
-                if last.isclosed():
-                    response = _request(connection, target, headers)
-                    self._open[endpoint] = connection, response
-                    return response
-            except ConnectionError:             # the server let go of it meanwhile: ask on a new one
-                pass
+                return self._request(endpoint, kept, target, headers)
+            except (OSError, http.client.BadStatusLine):
+                pass                            # the server let go of it meanwhile: ask on a new one
+        return self._request(endpoint, self._connection(scheme, host, proxy, proxy_headers), target, headers)
+
+    def _kept(self, endpoint: 'Tuple[str, str]') -> 'Optional[http.client.HTTPConnection]':
+        """An open connection that is ready for a request: its last answer was read, and nothing came after it."""
+        import select
+        if endpoint in self._open:
+            connection, last = self._open[endpoint]
+            if last.isclosed() and connection.sock is not None and not select.select([connection.sock], [], [], 0)[0]:
+                return connection
+            self._drop(endpoint)
+        return None
+
+    def _drop(self, endpoint: 'Tuple[str, str]') -> None:
+        for each in self._open.pop(endpoint):   # a connection that will be closed forgets its response
+            each.close()
+
+    def _request(self, endpoint: 'Tuple[str, str]', connection: 'http.client.HTTPConnection', target: str,
+                 headers: 'Mapping[str, str]') -> 'http.client.HTTPResponse':
+        try:
+            connection.timeout = self.timeout()
+            connection.request('GET', target, headers=headers)
+            response = connection.getresponse()
+        except BaseException:
             connection.close()
-        connection = self._connection(scheme, host, proxy, proxy_headers)
-        response = _request(connection, target, headers)
+            raise
         self._open[endpoint] = connection, response
         return response
 
@@ -1024,30 +1240,80 @@ class Network:
                     proxy_headers: 'Dict[str, str]') -> 'http.client.HTTPConnection':
         import http.client
         if scheme == 'http':
-            return http.client.HTTPConnection(proxy or host, timeout=NETWORK_TIMEOUT_SECONDS)
-        if self._tls is None:
-            self._tls = _tls_context()
-        connection = http.client.HTTPSConnection(proxy or host, timeout=NETWORK_TIMEOUT_SECONDS, context=self._tls)
-        if proxy:
-            connection.set_tunnel(host, headers=proxy_headers)
+            connection = http.client.HTTPConnection(proxy or host, timeout=self.timeout())
+        else:
+            if self._tls is None:
+                self._tls = _tls_context()
+            connection = http.client.HTTPSConnection(proxy or host, timeout=self.timeout(), context=self._tls)
+            if proxy:
+                connection.set_tunnel(host, headers=proxy_headers)
+        connection.response_class = functools.partial(_paced_response, self)    # type: ignore[assignment]
         return connection
 
     def _proxy(self, scheme: str, host: str) -> 'Tuple[str, Dict[str, str]]':
         """The proxy's host:port and headers, as urllib reads them from the environment; both empty without."""
         if not self._has_proxies:
             return '', {}
-        import urllib.parse
         import urllib.request
         proxy = urllib.request.getproxies().get(scheme, '')
         if not proxy or urllib.request.proxy_bypass(host):
             return '', {}
-        parts = urllib.parse.urlsplit(proxy if '://' in proxy else 'http://' + proxy)
-        userinfo, _, address = parts.netloc.rpartition('@')
-        if parts.scheme != 'http' or not address:
-            raise UsageError(f'{scheme}_proxy: not an http proxy', 'expected http://host:port')
+        kind, _, rest = proxy.rpartition('://')
+        userinfo, _, address = rest.partition('/')[0].rpartition('@')
+        match = re.fullmatch(HOST_PATTERN, address)
+        if kind not in ('', 'http') or match is None or not 0 < int(match.group(2) or 80) < 65536:
+            raise UsageError(f'{scheme}_proxy: not the URL of an http proxy', 'expected http://host:port')
         authorization = basic_authorization(userinfo)
-        return (address if parts.port else address + ':80',
+        return ('{}:{}'.format(match.group(1), match.group(2) or 80),
                 {'Proxy-Authorization': authorization} if authorization else {})
+
+
+class _PacedReader(io.RawIOBase):
+    """The bytes of a socket, as long as they get to the point: what drips, or is all framing, is an OSError.
+
+    http.client bounds a line, and reads lines without end. delivered is how much of the body came, which
+    whoever reads the body counts.
+    """
+
+    def __init__(self, network: Network, connection: 'socket.socket') -> None:
+        self.delivered = 0
+        self._received = 0
+        self._network = network
+        self._socket = connection
+        self._stream = connection.makefile('rb', buffering=0)
+        self._window = time.monotonic(), 0      # when it began, and what was delivered until then
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: 'Any') -> 'Optional[int]':
+        self._socket.settimeout(self._network.timeout())
+        size = self._stream.readinto(buffer) or 0
+        self._received += size
+        if self._received > FRAMING_MAX_BYTES + FRAMING_MAX_FACTOR * self.delivered + len(buffer):
+            raise OSError('headers without end')
+        began, before = self._window
+        now = time.monotonic()
+        if now - began >= RATE_WINDOW_SECONDS:
+            if self.delivered - before < RATE_MIN_BYTES:
+                raise OSError(f'brought less than {RATE_MIN_BYTES} bytes in {RATE_WINDOW_SECONDS:.0f} seconds')
+            self._window = now, self.delivered
+        return size
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def _paced_response(network: Network, connection: 'socket.socket', *arguments: 'Any',
+                    **settings: 'Any') -> 'http.client.HTTPResponse':
+    """An HTTPResponse on a _PacedReader, which is its `pace`."""
+    import http.client
+    response = http.client.HTTPResponse(connection, *arguments, **settings)
+    response.fp.close()
+    response.pace = _PacedReader(network, connection)               # type: ignore[attr-defined]
+    response.fp = io.BufferedReader(response.pace)                  # type: ignore[attr-defined]
+    return response
 
 
 def _read_body(url: str, response: 'http.client.HTTPResponse') -> 'Iterator[bytes]':
@@ -1058,12 +1324,13 @@ def _read_body(url: str, response: 'http.client.HTTPResponse') -> 'Iterator[byte
             chunk = response.read1(BLOCK_BYTES if left is None else min(left, BLOCK_BYTES))
             if not chunk:
                 break
+            response.pace.delivered += len(chunk)                   # type: ignore[attr-defined]
             left = None if left is None else left - len(chunk)
             yield chunk
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise _network_error(url, error) from error
+        raise _network_error(url, '', error) from error
     if left:
-        raise UnreachableError(f'{url}: the connection ended {left} bytes early', 'try again later')
+        raise TransientError(f'{url}: the connection ended {left} bytes early')
     response.close()                            # and the connection is free for the next request
 
 
@@ -1081,16 +1348,6 @@ def _require_http(url: str) -> None:
     except ImportError as error:
         raise TakoError(f'this Python lacks its {error.name} package',
                         'install all of Python (Debian: apt install python3); file:// origins work without') from None
-
-
-def _request(connection: 'http.client.HTTPConnection', target: str,
-             headers: 'Mapping[str, str]') -> 'http.client.HTTPResponse':
-    try:
-        connection.request('GET', target, headers=headers)
-        return connection.getresponse()
-    except BaseException:
-        connection.close()
-        raise
 
 
 def _tls_context() -> 'ssl.SSLContext':
@@ -1122,39 +1379,55 @@ def _redirect(url: str, location: str) -> str:
     return urllib.parse.urlunsplit((parts.scheme, host, parts.path or '/', parts.query, ''))
 
 
-def _refusal(url: str, status: int) -> UnreachableError:
-    if status == 410:
-        return GoneError(f'{url}: withdrawn (410)', 'its publisher took it back')
+def _refusal(answer: Answer) -> UnreachableError:
+    what = f'{answer.url}: answered with status {answer.status}'
+    if answer.status == 410:
+        return GoneError(f'{answer.url}: withdrawn (410)', 'its publisher took it back')
+    if answer.status in (408, 429) or answer.status >= 500:
+        seconds = answer.headers.get('Retry-After', '')
+        return TransientError(what, 'try again later, or tell who runs the server',
+                              float(seconds) if re.fullmatch('[0-9]{1,9}', seconds) else 0.0)
     hint = {401: 'a user and password go into Origin=, as in https://user:password@host/',
             403: 'the server lets nobody, or not this user, read it',
             404: 'is Origin= right, and was something stored there',
             407: 'a user and password for the proxy go into its variable, as in http://user:password@host:port'}
-    return UnreachableError(f'{url}: answered with status {status}',
-                            hint.get(status, 'try again later, or tell who runs the server'))
+    return UnreachableError(what, hint.get(answer.status, 'tell who runs the server'))
 
 
-def _network_error(url: str, error: Exception) -> UnreachableError:
+def _network_error(url: str, proxy: str, error: Exception) -> UnreachableError:
     """The same in our words, for what http.client, ssl and socket raise."""
+    where = url + (f', through the proxy {proxy}' if proxy else '')
     verify_message = getattr(error, 'verify_message', '')
     if verify_message or 'Cert' in type(error).__name__ or 'CERTIFICATE_VERIFY_FAILED' in str(error):
-        return UnreachableError(f'{url}: certificate not trusted: {verify_message or error}',
+        return UnreachableError(f'{where}: certificate not trusted: {verify_message or error}',
                                 'SSL_CERT_FILE can name the authority that signed it; also look at the clock')
     reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
     if not isinstance(error, OSError):
         reason = f'not a valid HTTP answer ({type(error).__name__})'
-    return UnreachableError(f'{url}: {reason}', 'try again later; is Origin= right, is the network up')
+    return TransientError(f'{where}: {reason}', 'try again later; look at the network, and at Origin=')
 
 
 def _open_file(url: str) -> Answer:
     import urllib.parse
     path = urllib.parse.unquote_to_bytes(urllib.parse.urlsplit(url).path)
     try:
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise UnreachableError(f'{url}: not a file', 'is Origin= right')
-        stream = open(path, 'rb', buffering=0)
+        size = os.stat(path).st_size
+        if not os.path.isfile(path):
+            raise OSError(0, 'not a file')
     except (OSError, ValueError) as error:
-        raise _network_error(url, error) from error
-    return Answer(url, os.fstat(stream.fileno()).st_size, read_blocks(stream))
+        raise _file_error(url, error) from error
+    return Answer(url, 200, {}, size, _read_file(url, path))
+
+
+def _read_file(url: str, path: bytes) -> 'Iterator[bytes]':
+    try:
+        yield from read_blocks(open(path, 'rb', buffering=0))
+    except OSError as error:
+        raise _file_error(url, error) from error
+
+
+def _file_error(url: str, error: Exception) -> UnreachableError:
+    return UnreachableError('{}: {}'.format(url, getattr(error, 'strerror', error)), 'look at Origin=')
 
 
 # ======================================================================== 10 destination
@@ -1162,10 +1435,11 @@ def _open_file(url: str) -> Answer:
 #     store/<sha256>   images, read-only, each exactly what its name says
 #     manifest         the newest manifest that was accepted, as it was signed
 #     latest           link to store/<sha256>
+#     .state           our own notes, which may be lost; its time is that of the last success
 #
 # A publisher's directory is the same without the link. Temporaries stand beside these, as dotfiles.
 
-NEW_IMAGE, NEW_MANIFEST, NEW_LINK = '.image.new', '.manifest.new', '.latest.new'
+NEW_IMAGE, NEW_MANIFEST, NEW_LINK, NEW_STATE = '.image.new', '.manifest.new', '.latest.new', '.state.new'
 MISSING = 'is missing'
 
 
@@ -1174,26 +1448,37 @@ def image_path(root: str, digest: str) -> str:
     return os.path.join(root, 'store', digest)
 
 
-def image_fault(root: str, entry: Entry) -> 'Optional[str]':
-    """What is wrong with the image of entry: None, MISSING, or how it is damaged. Reads all of it."""
+def image_fault(root: str, entry: Entry, is_size_enough: bool = False) -> 'Optional[str]':
+    """What is wrong with the image of entry: None, MISSING, or how it is damaged.
+
+    Reads all of it, unless is_size_enough.
+    """
     path = image_path(root, entry.digest)
     try:
-        size = os.stat(path).st_size
-        if size != entry.size:
-            return f'is damaged: it has {size} bytes and not {entry.size}'
+        status = os.stat(path)
+        if not os.path.isfile(path):
+            return 'is damaged: it is not a file'
+        if status.st_size != entry.size:
+            return f'is damaged: it has {status.st_size} bytes and not {entry.size}'
+        if is_size_enough:
+            return None
         _, digest = copy_and_hash(read_blocks(open(path, 'rb', buffering=0)), len)
     except FileNotFoundError:
         return MISSING
+    except PermissionError:
+        raise
+    except OSError as error:                    # as a failing disk has it
+        return f'is damaged: {error.strerror}'
     return None if digest == entry.digest else f'is damaged: its SHA-256 is {digest}'
 
 
 def publish_image(root: str, new: NewFile, digest: str) -> None:
     """Put a verified image into the store, durably."""
-    try:
-        os.mkdir(os.path.join(root, 'store'))
+    store_path = os.path.join(root, 'store')
+    if not os.path.isdir(store_path):
+        os.mkdir(store_path)
+        os.chmod(store_path, 0o755)             # images are for all to read; who may come here, root's mode says
         sync_directory(root)
-    except FileExistsError:
-        pass
     new.publish(image_path(root, digest))
 
 
@@ -1223,6 +1508,10 @@ def linked_digest(root: str) -> 'Optional[str]':
         target = os.readlink(os.path.join(root, 'latest'))
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise TakoError(f'{root}/latest: not a link', 'it is not ours: move it away') from None
     match = re.fullmatch('store/([0-9a-f]{64})', target)
     return match.group(1) if match else None
 
@@ -1230,123 +1519,479 @@ def linked_digest(root: str) -> 'Optional[str]':
 def point_latest(root: str, digest: str) -> None:
     """Let latest name the image with this SHA-256, durably and at once."""
     new = os.path.join(root, NEW_LINK)
+    sync_directory(os.path.join(root, 'store'))     # whoever brought the image may have died before doing so
     os.symlink('store/' + digest, new)
-    try:
-        os.rename(new, os.path.join(root, 'latest'))
-    finally:
-        remove_if_there(new)
+    os.rename(new, os.path.join(root, 'latest'))
     sync_directory(root)
+
+
+def has_whole_image(root: str, digest: str) -> bool:
+    """Whether the store has an image that is what its name says. Reads all of it."""
+    try:
+        return copy_and_hash(read_blocks(open(image_path(root, digest), 'rb', buffering=0)), len)[1] == digest
+    except OSError:
+        return False
+
+
+class State(namedtuple('State', ('previous', 'restart_due', 'rejected', 'withdrawn', 'validators'))):
+    """What a destination remembers from one run to the next; nothing that security rests on.
+
+    previous: the SHA-256 of the image before the one that latest names, or empty.
+    restart_due: of the image for which units have still to restart, once latest names it, or empty.
+    rejected: of images on which a unit did not run, and which are not tried again.
+    withdrawn: of images that were withdrawn, as the user was told already.
+    validators: "SHA-256 URL ETag" of the manifest in place, as that URL served it.
+    """
+
+    __slots__ = ()
+    previous: str
+    restart_due: str
+    rejected: 'Tuple[str, ...]'
+    withdrawn: 'Tuple[str, ...]'
+    validators: 'Tuple[str, ...]'
+
+
+def parse_state(text: str) -> State:
+    """The State that format_state() made text of; ValueError if it is damaged. Unknown keys are a later Tako's."""
+    found = {field: [] for field in State._fields}      # type: Dict[str, List[str]]
+    for line in text.splitlines():
+        key, equals, value = line.partition('=')
+        pattern = '[0-9a-f]{64} [!-~]+ [!-~]+' if key == 'validators' else '[0-9a-f]{64}'
+        if not equals or (key in found and not re.fullmatch(pattern, value)):
+            raise ValueError(line)
+        found.setdefault(key, []).append(value)
+    return State(''.join(found['previous'][-1:]), ''.join(found['restart_due'][-1:]), tuple(found['rejected']),
+                 tuple(found['withdrawn']), tuple(found['validators']))
+
+
+def format_state(state: State) -> str:
+    """Lines of key=value."""
+    values = state._replace(previous=[state.previous] * bool(state.previous),
+                            restart_due=[state.restart_due] * bool(state.restart_due))
+    return ''.join(f'{key}={value}\n' for key in State._fields for value in getattr(values, key))
+
+
+def read_state(root: str) -> 'Optional[State]':
+    """What is remembered in root; None if it is damaged."""
+    try:
+        return parse_state(read_at_most(STATE_MAX_BYTES, state_path(root)).decode('ascii'))
+    except FileNotFoundError:
+        return parse_state('')
+    except ValueError:
+        return None
+
+
+def place_state(root: str, state: State) -> None:
+    """Remember state, durably."""
+    with NewFile(os.path.join(root, NEW_STATE)) as new:
+        new.write(format_state(state).encode('ascii'))
+        new.publish(state_path(root))
+
+
+def state_path(root: str) -> str:
+    """Where the state is."""
+    return os.path.join(root, '.state')
+
+
+def partial_path(root: str, digest: str) -> str:
+    """Where as much as came of an image is kept."""
+    return os.path.join(root, '.partial-' + digest)
+
+
+def clear_partials(root: str, but: str = '') -> None:
+    """Remove what came of images, but of the one with this SHA-256."""
+    for name in os.listdir(root):
+        if name.startswith('.partial-') and name != '.partial-' + but:
+            remove_if_there(os.path.join(root, name))
+
+
+def check_space(root: str, size: int) -> None:
+    """TakoError unless size bytes more have room where root is."""
+    status = os.statvfs(root)
+    free = status.f_bavail * status.f_frsize
+    if free < size:
+        raise TakoError(f'{root}: {size} bytes are needed and {free} are free',
+                        'make room there, or let Keep= remove old images; what is there stays as it is')
+
+
+def keep_evidence(root: str, manifests: 'Sequence[bytes]') -> None:
+    """Keep manifests that contradict each other, for people to look at."""
+    for number, signed in enumerate(manifests, 1):
+        with NewFile(os.path.join(root, NEW_MANIFEST)) as new:
+            new.write(signed)
+            new.publish(os.path.join(root, f'.fork.{number}'))
+
+
+def stored_images(root: str) -> 'Dict[str, int]':
+    """The SHA-256 of the images in the store by their names, with their sizes in bytes."""
+    try:
+        with os.scandir(os.path.join(root, 'store')) as found:
+            return {each.name: each.stat().st_size for each in found if re.fullmatch('[0-9a-f]{64}', each.name)}
+    except FileNotFoundError:
+        return {}
+
+
+def images_behind_loop_devices() -> 'Set[str]':
+    """The names of all files that loop devices are backed by."""
+    names = set()
+    for device in os.listdir('/sys/block') if os.path.isdir('/sys/block') else []:
+        try:
+            with open(f'/sys/block/{device}/loop/backing_file') as stream:
+                names.add(os.path.basename(stream.read().strip()).split(' ')[0])
+        except OSError:                         # not a loop device, or not in use
+            pass
+    return names
+
+
+def prune_images(root: str, keep: int, preferred: 'Sequence[str]', needed: 'Set[str]') -> 'List[str]':
+    """Remove images until keep of them are left, those in preferred from its end on last; whose they were.
+
+    Never removed are needed ones and what backs a loop device.
+    """
+    needed = needed | images_behind_loop_devices()
+    stored = stored_images(root)
+    order = [digest for digest in stored if digest not in preferred] + [each for each in preferred if each in stored]
+    spare = [digest for digest in order if digest not in needed]
+    removed = spare[:max(0, len(stored) - keep)]
+    for digest in removed:
+        remove_if_there(image_path(root, digest))
+    return removed
 
 
 def clear_leftovers(root: str) -> None:
     """Remove what runs that were killed have left in root, whose lock is ours."""
-    for name in (NEW_IMAGE, NEW_MANIFEST, NEW_LINK):
+    for name in (NEW_IMAGE, NEW_MANIFEST, NEW_LINK, NEW_STATE):
         remove_if_there(os.path.join(root, name))
 
 
 # ======================================================================== 11 units
 
-def restart_units(units: 'Sequence[str]') -> None:
-    """Restart systemd units and wait for it; TakoError if one does not come up or there is no systemd."""
+def require_systemctl(environ: 'Mapping[str, str]') -> None:
+    """UnitError unless there is a systemctl on the PATH."""
+    folders = environ.get('PATH', os.defpath).split(os.pathsep)
+    if not any(os.access(os.path.join(folder, 'systemctl'), os.X_OK) for folder in folders):
+        raise UnitError('there is no systemctl on the PATH', 'without systemd, leave Restart= out')
+
+
+def restart_units(units: 'Sequence[str]', confirm_seconds: float) -> None:
+    """Restart systemd units, and see that they are active confirm_seconds later, if that is not 0.
+
+    Raises UnitError, which names the units that do not run, their state, and where to look.
+    """
+    code, said = _systemctl('restart', '--', *units)
+    if code == 0:
+        if not confirm_seconds:
+            return
+        time.sleep(confirm_seconds)
+    states = [(unit,) + _systemctl('is-active', '--', unit) for unit in units]
+    down = [(unit, state or 'not active') for unit, inactive, state in states if inactive]
+    if code == 0 and not down:
+        return
+    names = [unit for unit, _ in down] or units
+    what = ', '.join(f'{unit} is {state}' for unit, state in down) or 'cannot restart ' + ' '.join(units)
+    if code != 0:
+        what += f' (systemctl restart: exit code {code}: {said})'
+    else:
+        what += f' {confirm_seconds} seconds after its restart'
+    raise UnitError(what, 'see: journalctl -u ' + ' -u '.join(names))
+
+
+def _systemctl(*arguments: str) -> 'Tuple[int, str]':
+    """Exit code and output, on one line; one that hangs is killed, and has failed."""
     import subprocess
-    names = ' '.join(units)
     try:
-        done = subprocess.run(['systemctl', 'restart', '--'] + list(units), stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    except FileNotFoundError:
-        raise TakoError(f'cannot restart {names}: there is no systemctl here',
-                        'without systemd, leave Restart= out') from None
-    if done.returncode != 0:
-        said = done.stdout.decode('utf-8', 'replace').strip().replace('\n', '; ')
-        raise TakoError(f'systemctl restart {names}: exit code {done.returncode}: {said}',
-                        'the new image is in place; see: journalctl -u {}'.format(' -u '.join(units)))
+        done = subprocess.run(('systemctl',) + arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=SYSTEMCTL_TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return 124, f'no answer within {SYSTEMCTL_TIMEOUT_SECONDS:.0f} seconds'
+    except OSError as error:
+        return 127, str(error)
+    return done.returncode, '; '.join(done.stdout.decode('utf-8', 'replace').split('\n')).strip('; ')
 
 
-# ======================================================================== 12 commands
+# ======================================================================== 12 report
 
 class Report:
-    """What the user reads. On stdout what changed, on stderr trouble; nothing else unless somebody looks on."""
+    """What the user reads: on stdout what changed, on stderr trouble; nothing else, unless somebody looks on.
 
-    def __init__(self, out: 'TextIO', err: 'TextIO', is_verbose: bool = False) -> None:
+    level: -1 for errors alone, 0 for what is worth a mail, 1 for each step.
+    """
+
+    def __init__(self, out: 'Optional[TextIO]', err: 'Optional[TextIO]', journal: str = '') -> None:
         self._out = out
         self._err = err
-        self.is_verbose = is_verbose
+        self._journal = journal
+        # whose, since when, from how many bytes on, and when shown last
+        self._progress = None   # type: Optional[Tuple[str, float, int, float]]
+        self.level = 0
+        self.has_failed = False     # to print what changed
 
     def result(self, *lines: str) -> None:
         """What was asked for, or what changed."""
-        _print(self._out, *lines)
+        if self.level >= 0:
+            self._print(self._out, 6, *lines)
 
     def unchanged(self, line: str) -> None:
         """That there was nothing to do: cron mails whatever is printed, so only for a terminal."""
-        if self.is_verbose or (self._out is not None and self._out.isatty()):
-            _print(self._out, line)
+        if self.level > 0 or (self.level == 0 and _is_terminal(self._out)):
+            self._print(self._out, 6, line)
 
     def step(self, line: str) -> None:
         """What is going on, for who asked to know or sits before it."""
-        if self.is_verbose or (self._err is not None and self._err.isatty()):
-            _print(self._err, 'tako: ' + line)
+        if self.level > 0 or (self.level == 0 and _is_terminal(self._err)):
+            self._print(self._err, 7, 'tako: ' + line)
 
     def trouble(self, where: str, what: str, hint: str) -> None:
-        """What is wrong, and on a second line what to do about it."""
-        said = where + ': ' + what if where else what
-        said = re.sub(re.escape(SECRET_KEY_PREFIX) + '[^ ]+', SECRET_KEY_PREFIX + '...', said)     # mistyped into view
-        _print(self._err, 'tako: ' + said, *(['  ' + hint] if hint else []))
+        """What is wrong, though it goes on, and on a second line what to do about it."""
+        if self.level >= 0:
+            self._complain(4, where, what, hint)
 
     def error(self, where: str, error: Exception) -> int:
-        """Print an error that ends something; its exit code."""
+        """What ends something, in the same form; its exit code."""
         told = as_tako_error(error)
         line = '' if told.line is None else f':{told.line}'
-        self.trouble(where + line, told.what, told.hint)
+        self._complain(3, where + line, told.what, told.hint)
         return told.exit_code
 
+    def progress(self, whose: str, size: int, of: int) -> None:
+        """How far a download is, in bytes; on a terminal alone."""
+        err = self._err
+        if self.level < 0 or err is None or not err.isatty():
+            return
+        now = time.monotonic()
+        if self._progress is None or self._progress[0] != whose:
+            self._progress = whose, now, size, now
+        _, began, begin, shown = self._progress
+        if now - shown >= PROGRESS_EVERY_SECONDS:
+            self._progress = whose, began, begin, now
+            rate = max(1.0, (size - begin) / (now - began))
+            err.write('\r{}: {:.1f} of {:.1f} MB, {:.1f} MB/s, {:.0f} s left \x1b[K'.format(
+                whose, size / 1e6, of / 1e6, rate / 1e6, (of - size) / rate))
+            err.flush()
 
-def _print(stream: 'Optional[TextIO]', *lines: str) -> None:
-    """Print lines in any locale, without what a terminal would obey."""
-    if stream is None:                          # as under >&-
-        return
-    for line in lines:
-        line = ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    def _complain(self, priority: int, where: str, what: str, hint: str) -> None:
+        said = where + ': ' + what if where else what
+        said = re.sub(re.escape(SECRET_KEY_PREFIX) + '[^ ]+', SECRET_KEY_PREFIX + '...', said)     # mistyped into view
+        said = said if len(said) <= MESSAGE_MAX_CHARS else said[:MESSAGE_MAX_CHARS] + '...'
+        self._print(self._err, priority, 'tako: ' + said, *(['  ' + hint] if hint else []))
+
+    def _print(self, stream: 'Optional[TextIO]', priority: int, *lines: str) -> None:
+        """Print lines in any locale, without what a terminal would obey; for the journal with their priority.
+
+        Nothing ends because it cannot be told: has_failed says so afterwards.
+        """
+        if stream is None:                          # as under >&-
+            return
         encoding = stream.encoding or 'ascii'
-        stream.write(line.encode(encoding, 'backslashreplace').decode(encoding) + '\n')
-    stream.flush()
+        begin = f'<{priority}>' if self._journal and self._journal == _journal_name(stream) else ''    # sd-daemon(3)
+        text = ''.join(begin + ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line) + '\n' for line in lines)
+        try:
+            if self._progress is not None and self._err is not None:
+                self._progress = None
+                self._err.write('\r\x1b[K')
+            stream.write(text.encode(encoding, 'backslashreplace').decode(encoding))
+            stream.flush()
+        except OSError as error:
+            if stream is self._out and not self.has_failed:
+                self.has_failed = True
+                if not isinstance(error, BrokenPipeError):
+                    self._complain(3, 'standard output', error.strerror or str(error), 'what was done is done')
+
+
+def _is_terminal(stream: 'Optional[TextIO]') -> bool:
+    return stream is not None and stream.isatty()
+
+
+def _journal_name(stream: 'TextIO') -> str:
+    """What JOURNAL_STREAM would call this stream (systemd.exec(5))."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return ''
+    return f'{status.st_dev}:{status.st_ino}'
+
+
+# ======================================================================== 13 fetch
+
+class Mirrors:
+    """The origins of one config during one run. What one of them does wrong is told, and costs it this run."""
+
+    def __init__(self, origins: 'Sequence[Origin]', network: Network, tell: 'Callable[[Exception], object]') -> None:
+        self.usable = list(origins)
+        self._network = network
+        self._tell = tell
+
+    def ask(self, attempt: 'Callable[[Origin], T]', is_one_enough: bool) -> 'List[T]':
+        """What attempt returns for each mirror, in order, or for the first that it succeeds with.
+
+        Those that fail for the moment are tried again after a pause, as long as no other had success.
+        Raises the gravest of the errors if all fail; GoneError if one of them is that.
+        """
+        results = []    # type: List[T]
+        errors = {}     # type: Dict[Origin, TakoError]
+        waiting = list(self.usable)
+        while waiting and not results:
+            failed = []
+            for origin in waiting:
+                try:
+                    results.append(attempt(origin))
+                    errors.pop(origin, None)
+                    if is_one_enough:
+                        break
+                except TakoError as error:
+                    errors[origin] = error
+                    if isinstance(error, TransientError):
+                        failed.append((origin, error))
+            waiting = [] if results else [origin for origin, error in failed if self._network.pause(
+                origin.url, error.retry_after, error.has_progressed)]
+        return self._settle(results, errors)
+
+    def _settle(self, results: 'List[T]', errors: 'Dict[Origin, TakoError]') -> 'List[T]':
+        gravest = max(errors.values(), key=lambda error: (isinstance(error, GoneError), GRAVITY.index(error.exit_code)),
+                      default=None)
+        for origin, error in errors.items():
+            if results:
+                self.usable.remove(origin)
+            if results or error is not gravest:
+                self._tell(error)
+        if gravest is not None and not results:
+            raise gravest
+        return results
 
 
 class ImageFetch:
     """The fetch of one config, from its text to its units."""
 
-    def __init__(self, path: str, network: Network, report: Report) -> None:
+    def __init__(self, path: str, options: 'argparse.Namespace', network: Network, report: Report) -> None:
         self.path = path
         self.config = load_config(path)
+        self.options = options
         self.root = self.config.destination
         self.network = network
         self.report = report
+        self.changes = []   # type: List[str]           # what the user is told
+        self.etags = {}     # type: Dict[str, str]      # of images, by URL
+        self.mirrors = Mirrors(self.config.origins, network, lambda error: report.error(path, error))
 
-    def run(self, is_init: bool) -> None:
-        """Bring the destination up to date; TakoError or OSError if that cannot be."""
-        if is_init and self._has_compatible_image():
-            return
-        with DirectoryLock(self.root, LOCK_WAIT_SECONDS, lambda: self._step('waiting for another run')):
-            clear_leftovers(self.root)
-            before = linked_digest(self.root)
-            manifest = self._refresh_manifest()
-            entry = self._ensure_newest(manifest, before)
-            if entry.digest == before:
-                self.report.unchanged(
-                    f'{self.path}: {entry.version} is in place, the newest in {self.config.bounds.text}')
-                return
-            point_latest(self.root, entry.digest)
-            self._announce(entry, '' if is_init else ' '.join(self.config.units))
+    def run(self) -> int:
+        """Bring the destination up to date; the exit code. TakoError or OSError if that cannot be."""
+        if self.options.init and self._has_compatible_image():
+            return 0
+        wait = min(LOCK_WAIT_SECONDS, self.network.deadline - time.monotonic())
+        with DirectoryLock(self.root, wait, lambda: self._step('waiting for another run')):
+            try:
+                clear_leftovers(self.root)
+                self._recall()
+                code = 0 if self.options.init else self._finish_switch()
+                self._update()
+                self._remember(self.state, is_success=code == 0)
+                return code
+            finally:
+                clear_leftovers(self.root)          # a signal may have come where nothing else does it
+                if self.changes:
+                    self.report.result('{}: {}'.format(self.path, ', '.join(self.changes)))
 
-    def _announce(self, entry: Entry, units: str) -> None:
-        """Tell the units, if any are to be told, and the user."""
-        changed = f'{self.path}: {entry.version} is in place'
+    def preview(self) -> int:
+        """Say what run() would do; change nothing."""
+        self._recall()
+        manifest = self._refresh_manifest(is_dry=True)
+        for entry in self._candidates(manifest):
+            fault = self._image_fault(entry)
+            if fault is not None:
+                what = f'{entry.size} bytes would be fetched from {self.mirrors.usable[0].url}'
+            elif entry.digest == linked_digest(self.root):
+                what = 'is in place already'
+            else:
+                what = 'is in the store, latest would be pointed at it'
+            if self.config.units and entry.digest != linked_digest(self.root):
+                what += ', would restart ' + ' '.join(self.config.units)
+            self.report.result(f'{self.path}: {entry.version}: {what}')
+            return 0
+        raise self._no_version(manifest, [])
+
+    def _update(self) -> None:
+        manifest = self._refresh_manifest()
+        before = linked_digest(self.root) or ''
+        entry = self._ensure_newest(manifest, before)
+        if entry.digest == before:
+            self.report.unchanged(f'{self.path}: {entry.version} is in place, the newest in {self.config.bounds.text}')
+        else:
+            self._switch(before, entry)
+        clear_partials(self.root)
+        if self.config.keep:
+            self._prune(manifest)
+
+    def _switch(self, before: str, entry: Entry) -> None:
+        # a restart that was due stays due, for the new image; --init does not add one
+        is_due = bool(self.config.units and (self.state.restart_due or not self.options.init))
+        self._remember(self.state._replace(previous='' if before in self.state.rejected else before,
+                                           restart_due=entry.digest if is_due else ''))
+        point_latest(self.root, entry.digest)
+        self.changes.append(f'{entry.version} is in place')
+        if is_due and not self.options.init:
+            self._restart()
+
+    def _prune(self, manifest: Manifest) -> None:
+        needed = {linked_digest(self.root) or '', self.state.previous}
+        removed = prune_images(self.root, self.config.keep, [entry.digest for entry in manifest.entries], needed)
+        self.changes.extend('removed ' + _name_of(digest, manifest) for digest in removed)
+
+    def _finish_switch(self) -> int:
+        """Do what a run that died left to do since latest moved, or was to move back; the exit code. Asks no origin."""
+        try:
+            linked = linked_digest(self.root)
+            if linked in self.state.rejected and has_whole_image(self.root, self.state.previous):
+                point_latest(self.root, self.state.previous)
+                linked = self.state.previous
+            if linked and self.state.restart_due == linked:
+                self._restart()
+        except (TakoError, OSError) as error:
+            return self.report.error(self.path, error)
+        return 0
+
+    def _restart(self) -> None:
+        """Restart the units, or roll back; each step is noted before it is taken, so that it can be taken again."""
+        units, confirm_seconds = self.config.units, self.config.confirm_seconds
         try:
             if units:
-                self._step('restarting ' + units)
-                restart_units(units.split())
-                changed += ', restarted ' + units
-        finally:
-            self.report.result(changed)
+                self._step('restarting ' + ' '.join(units))
+                restart_units(units, confirm_seconds)
+                self.changes.append('restarted ' + ' '.join(units))
+        except UnitError as error:
+            linked, previous = self.state.restart_due, self.state.previous
+            if previous in ('', linked) or not has_whole_image(self.root, previous):
+                raise UnitError(f'{error.what}; there is no earlier image to go back to', error.hint) from None
+            self._remember(self.state._replace(rejected=self.state.rejected + (linked,), restart_due=previous))
+            point_latest(self.root, previous)
+            manifest = self._local_manifest(read_manifest(self.root))
+            told = '{}; {} is rejected, latest is {} again'.format(
+                error.what, _name_of(linked, manifest), _name_of(previous, manifest))
+            try:
+                restart_units(units, confirm_seconds)
+            except UnitError as second:
+                raise UnitError(f'{told}, and there, too, {second.what}', error.hint) from None
+            self._remember(self.state._replace(restart_due='', previous=''))
+            raise UnitError(told, error.hint) from None
+        self._remember(self.state._replace(restart_due=''))
+
+    def _recall(self) -> None:
+        """Read the state; start it anew if it is damaged."""
+        state = read_state(self.root)
+        if state is None:
+            self.report.trouble(self.path, f'{state_path(self.root)} is damaged', 'it is made anew; nothing is lost')
+        self.state = parse_state('') if state is None else state
+        self.recalled = state
+        if self.options.retry_rejected:
+            self.state = self.state._replace(rejected=())
+
+    def _remember(self, state: State, is_success: bool = False) -> None:
+        """Write the state if it changed; on success it says when."""
+        self.state = state
+        if state != self.recalled or (is_success and not os.path.exists(state_path(self.root))):
+            place_state(self.root, state)
+            self.recalled = state
+        elif is_success:
+            touch(state_path(self.root))
 
     def _step(self, line: str) -> None:
         self.report.step(f'{self.path}: {line}')
@@ -1355,8 +2000,11 @@ class ImageFetch:
         """Whether latest is an intact image within bounds; takes neither lock nor network."""
         digest = linked_digest(self.root)
         manifest = self._local_manifest(read_manifest(self.root))
-        return any(entry.digest == digest and image_fault(self.root, entry) is None
+        return any(entry.digest == digest and self._image_fault(entry) is None
                    for entry in compatible_entries(manifest, self.config.bounds))
+
+    def _image_fault(self, entry: Entry) -> 'Optional[str]':
+        return image_fault(self.root, entry, is_size_enough=self.options.no_verify)
 
     def _local_manifest(self, signed: 'Optional[bytes]') -> Manifest:
         """The manifest that was accepted last, verified again; an empty one on the first run."""
@@ -1368,46 +2016,94 @@ class ImageFetch:
             raise RefusedError(error.what, 'if PublicKey= changed, list the old key too; else see who changed '
                                'the file. Without it, the next run would accept an older manifest') from None
 
-    def _refresh_manifest(self) -> Manifest:
-        """The origin's manifest, once it is verified, holds all that the last one held, and is durable."""
-        url = self.config.origin.url + '/manifest'
+    def _refresh_manifest(self, is_dry: bool = False) -> Manifest:
+        """The newest manifest of all mirrors, once it is verified, continues the last one, and is durable."""
         local = read_manifest(self.root)
         known = self._local_manifest(local)
-        self._step('asking for ' + url)
-        answer = self.network.open(url, self.config.origin.authorization)
-        signed = b''.join(at_most(MANIFEST_MAX_BYTES, answer.chunks, answer.url))
-        if signed == local:
-            return known
-        offered = open_manifest(signed, self.config.public_keys, answer.url)
-        check_superset(known, offered, answer.url)
-        place_manifest(self.root, signed)
-        return offered
+        offers = self.mirrors.ask(lambda origin: self._ask_for_manifest(origin, local, known), is_one_enough=False)
+        newest, signed, where = known, local, manifest_path(self.root)
+        for origin, answered, offered, _ in offers:
+            lost = first_lost(newest, offered)
+            if lost is None:
+                newest, signed, where = offered, answered, origin.url + '/manifest'
+            elif first_lost(offered, newest) is not None:
+                if not is_dry:
+                    keep_evidence(self.root, [signed or b'', answered])
+                raise ForkError(where, origin.url + '/manifest', lost.line().strip())
+        if signed is not None and not is_dry:
+            if signed != local:
+                place_manifest(self.root, signed)
+            touch(manifest_path(self.root))         # when that was checked last
+        digest = hashlib.sha256(signed or b'').hexdigest()
+        self.state = self.state._replace(validators=tuple(
+            f'{digest} {origin.url} {etag}' for origin, answered, _, etag in offers if answered == signed and etag))
+        return newest
 
-    def _ensure_newest(self, manifest: Manifest, before: 'Optional[str]') -> Entry:
+    def _ask_for_manifest(self, origin: Origin, local: 'Optional[bytes]',
+                          known: Manifest) -> 'Tuple[Origin, bytes, Manifest, str]':
+        """What a mirror offers: bytes, manifest, ETag. RollbackError if it is older than the last one."""
+        url = origin.url + '/manifest'
+        begin = '{} {} '.format(hashlib.sha256(local or b'').hexdigest(), origin.url)
+        etag = next((each[len(begin):] for each in self.state.validators if each.startswith(begin)), '')
+        self._step('asking for ' + url)
+        answer = self.network.open(url, origin.authorization, {'If-None-Match': etag} if etag and local else None)
+        content = bytearray()                   # and no list: chunks may have a byte each
+        for chunk in at_most(MANIFEST_MAX_BYTES, answer.chunks, answer.url):
+            content += chunk
+        signed = local if answer.status == 304 and local is not None else bytes(content)
+        if signed == local:
+            return origin, signed, known, answer.etag() or etag
+        offered = open_manifest(signed, self.config.public_keys, answer.url)
+        lost = first_lost(known, offered)
+        if lost is not None and first_lost(offered, known) is None:
+            raise RollbackError(answer.url, lost.version.text)
+        return origin, signed, offered, answer.etag()
+
+    def _candidates(self, manifest: Manifest) -> 'Iterator[Entry]':
+        """The entries to consider, newest first."""
+        for entry in compatible_entries(manifest, self.config.bounds):
+            if entry.digest in self.state.rejected:
+                self._step(f'{entry.version} was rejected: a unit did not run on it')
+            else:
+                yield entry
+
+    def _ensure_newest(self, manifest: Manifest, before: str) -> Entry:
         """The newest entry in bounds whose image is here intact, or could be brought here.
 
-        Going from newest to oldest, this never passes the version that latest names, before.
+        Going from newest to oldest, this never passes the version that latest names.
         """
         withdrawn = []
-        for entry in compatible_entries(manifest, self.config.bounds):
+        for entry in self._candidates(manifest):
             try:
-                self._ensure_image(entry)
+                self._ensure_image(entry, entry.digest == before)
                 return entry
-            except GoneError:
-                self._step(f'{entry.version} was withdrawn')
-                withdrawn.append(entry.version.text)
+            except GoneError as error:
+                withdrawn.append(entry)
+                if entry.digest not in self.state.withdrawn:
+                    self.report.trouble(self.path, f'{entry.version}: {error.what}', 'an older version will do')
+                    self.state = self.state._replace(withdrawn=self.state.withdrawn + (entry.digest,))
                 if entry.digest == before:
                     break
-        if withdrawn:
-            raise UnreachableError('no version in {} is to be had; withdrawn: {}'.format(
-                self.config.bounds.text, ', '.join(withdrawn[:5])), 'wait for a new one, or widen Version=')
-        nearest = ', '.join(version.text for version in nearest_versions(manifest, self.config.bounds))
-        raise TakoError('no version in {}; the nearest are: {}'.format(self.config.bounds.text, nearest or 'none'),
-                        'wait for one, or change Version=')
+        raise self._no_version(manifest, withdrawn)
 
-    def _ensure_image(self, entry: Entry) -> None:
+    def _no_version(self, manifest: Manifest, withdrawn: 'List[Entry]') -> TakoError:
+        pattern = self.config.bounds.text
+        if withdrawn:
+            return UnreachableError('no version in {} is to be had; withdrawn: {}'.format(
+                pattern, _some([entry.version.text for entry in withdrawn])),
+                'wait for a new one, or widen Version=')
+        nearest = ', '.join(version.text for version in nearest_versions(manifest, self.config.bounds))
+        rejected = [entry for entry in compatible_entries(manifest, self.config.bounds)]
+        if rejected:
+            return TakoError(f'all versions in {pattern} were rejected', 'wait for a new one, or use --retry-rejected')
+        return TakoError('no version in {}; the nearest are: {}'.format(pattern, nearest or 'none'),
+                         'wait for one, or change Version=')
+
+    def _ensure_image(self, entry: Entry, is_in_place: bool) -> None:
         """Have the intact image of entry in the store, bringing it if it is missing or damaged."""
-        fault = image_fault(self.root, entry)
+        fault = self._image_fault(entry)
+        if self.config.units and not is_in_place and not self.options.init:
+            require_systemctl(os.environ)           # before a byte is fetched in vain
         if fault is None:
             return
         if fault == MISSING:
@@ -1421,22 +2117,73 @@ class ImageFetch:
             told = as_tako_error(error)
             raise RefusedError(f'the damaged image of {entry.version} cannot be replaced: {told.what}',
                                told.hint) from error
-        self.report.result(f'{self.path}: {entry.version} is repaired')
+        self.changes.append(f'{entry.version} is repaired')
 
     def _download(self, entry: Entry) -> None:
-        """Bring the image of entry into the store, verified, taking no byte more than its size."""
-        url = f'{self.config.origin.url}/store/{entry.digest}'
-        self._step(f'fetching {entry.version}, {entry.size} bytes, from {url}')
-        answer = self.network.open(url, self.config.origin.authorization)
-        if answer.length not in (None, entry.size):
+        """Bring the image of entry into the store, verified, from the first mirror that serves it."""
+        clear_partials(self.root, but=entry.digest)
+        with PartialFile(partial_path(self.root, entry.digest)) as partial:
+            check_space(self.root, entry.size - partial.size)
+            self.mirrors.ask(lambda origin: self._download_from(origin, entry, partial), is_one_enough=True)
+            publish_image(self.root, partial, entry.digest)
+
+    def _download_from(self, origin: Origin, entry: Entry, partial: PartialFile) -> None:
+        """Let partial become the image, or raise; what does not lead there is given up, and tried from zero once."""
+        url = f'{origin.url}/store/{entry.digest}'
+        for _ in range(2):
+            before = partial.size
+            self._step(f'fetching {entry.version}, {entry.size - before} bytes, from {url}')
+            try:
+                if before < entry.size or not entry.size:
+                    self._receive(url, origin, entry, partial)
+            except TransientError as error:
+                error.has_progressed = partial.size - before >= PROGRESS_MIN_BYTES
+                raise
+            digest = partial.sha256.hexdigest()
+            if digest == entry.digest:
+                return
+            partial.cut_back(0, hashlib.sha256())
+            if not before:
+                break
+        raise _wrong_image(url, f'has the SHA-256 {digest}', 'not the signed one')
+
+    def _receive(self, url: str, origin: Origin, entry: Entry, partial: PartialFile) -> None:
+        """Add to partial what it lacks, taking no byte more than the size that was signed."""
+        begin, hashed, asked = partial.size, partial.sha256.copy(), {}
+        if begin:
+            asked['Range'] = f'bytes={begin}-'
+            if url in self.etags:
+                asked['If-Range'] = self.etags[url]
+        answer = self.network.open(url, origin.authorization, asked)
+        wanted = f'bytes {begin}-{entry.size - 1}/{entry.size}'
+        if answer.status != 200 and answer.headers.get('Content-Range') != wanted:
+            self._step(f'{answer.url}: answers ranges wrongly, asking for the whole')
+            answer = self.network.open(url, origin.authorization)
+        self.etags[url] = answer.strong_etag()
+        skipped = begin if answer.status == 200 else 0     # what is here already comes again
+        if answer.length not in (None, entry.size - begin + skipped):
             raise _wrong_image(answer.url, f'has {answer.length} bytes', f'not {entry.size}')
-        with NewFile(os.path.join(self.root, NEW_IMAGE)) as new:
-            size, digest = copy_and_hash(at_most(entry.size, answer.chunks, answer.url), new.write)
-            if size != entry.size:
-                raise UnreachableError(f'{answer.url}: ended {entry.size - size} bytes early', 'try again later')
-            if digest != entry.digest:
-                raise _wrong_image(answer.url, f'has the SHA-256 {digest}', 'not the signed one')
-            publish_image(self.root, new, digest)
+        try:
+            for chunk in at_most(entry.size - begin + skipped, answer.chunks, answer.url):
+                partial.write(chunk[skipped:])
+                skipped = max(0, skipped - len(chunk))
+                self.report.progress(self.path, partial.size, entry.size)
+        except RefusedError:                        # what a liar sent is nothing to go on from
+            partial.cut_back(begin, hashed)
+            raise
+        if partial.size != entry.size:
+            raise TransientError(f'{answer.url}: ended {entry.size - partial.size} bytes early')
+
+
+def _some(names: 'Sequence[str]') -> str:
+    """Names in a row, cut short where that gets long."""
+    more = len(names) - NAMES_MAX
+    return ', '.join(names[:NAMES_MAX]) + (f' and {more} more' if more > 0 else '')
+
+
+def _name_of(digest: str, manifest: Manifest) -> str:
+    """The version of an image, for messages."""
+    return next((entry.version.text for entry in reversed(manifest.entries) if entry.digest == digest), digest)
 
 
 def _wrong_image(url: str, what: str, signed: str) -> RefusedError:
@@ -1449,10 +2196,10 @@ def load_config(path: str) -> Config:
     try:
         content = read_at_most(CONFIG_MAX_BYTES + 1, path)
         text = content.decode('utf-8').lstrip('\ufeff')
-    except UnicodeDecodeError:
-        raise ConfigError('not UTF-8 text', 'is this a config') from None
+    except ValueError:
+        raise ConfigError('not UTF-8 text, or no path', 'is this a config') from None
     except OSError as error:
-        raise ConfigError(error.strerror or str(error), 'is the path of the config right') from error
+        raise ConfigError(error.strerror or str(error), 'look at the path of the config') from error
     if len(content) > CONFIG_MAX_BYTES:
         raise ConfigError(f'longer than {CONFIG_MAX_BYTES} bytes', 'is this a config')
     config = parse_config(text)
@@ -1465,41 +2212,209 @@ def load_config(path: str) -> Config:
 def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
     """The fetch command: each config stands alone, all are tried, the gravest exit code is the run's."""
     codes = [0]
-    report.is_verbose = arguments.verbose
+    if arguments.splay:
+        import random
+        time.sleep(random.uniform(0, arguments.splay))
     with Network(os.environ) as network:
         for path in arguments.configs:
+            if arguments.timeout is not None:
+                network.deadline = time.monotonic() + arguments.timeout
             try:
-                ImageFetch(path, network, report).run(arguments.init)
-            except (TakoError, OSError) as error:
+                image = ImageFetch(path, arguments, network, report)
+                codes.append(image.preview() if arguments.dry_run else image.run())
+            except Exception as error:              # each config stands alone
                 codes.append(report.error(path, error))
     return max(codes, key=GRAVITY.index)
 
 
+# ======================================================================== 14 status
+
+def status(arguments: 'argparse.Namespace', report: Report) -> int:
+    """The status command: what is known without asking anybody."""
+    codes, told = [0], []
+    for path in arguments.configs:
+        try:
+            known = _status_of(path, load_config(path))
+            told.append(known)
+            if not arguments.json:
+                report.result(*_status_lines(known))
+            age = time.time() - known['last_success'] if known['last_success'] else float('inf')
+            if arguments.max_age is not None and age > arguments.max_age:
+                raise TakoError('the last success is too old' if known['last_success'] else 'there was no success yet',
+                                'see why: tako fetch -v ' + path)
+        except (TakoError, OSError) as error:
+            codes.append(report.error(path, error))
+    if arguments.json:
+        import json
+        report.result(*json.dumps(told, indent=2).split('\n'))
+    return max(codes, key=GRAVITY.index)
+
+
+def _status_of(path: str, config: Config) -> 'Dict[str, Any]':
+    """All that is known of one config, as --json prints it; times in seconds since 1970, or None."""
+    root = config.destination
+    signed, linked = read_manifest(root), linked_digest(root)
+    manifest = Manifest(()) if signed is None else open_manifest(signed, config.public_keys, manifest_path(root))
+    state = read_state(root) or parse_state('')
+    compatible = list(compatible_entries(manifest, config.bounds))
+    stored = stored_images(root)
+    rejected = [entry.version.text for entry in compatible if entry.digest in state.rejected]
+    withdrawn = [entry.version.text for entry in compatible if entry.digest in state.withdrawn]
+    return {
+        'config': path, 'destination': root, 'pattern': config.bounds.text,
+        'version': next((entry.version.text for entry in compatible + list(manifest.entries[::-1])
+                         if entry.digest == linked), None),
+        'digest': linked, 'is_there': linked in stored,
+        'since': _time_of(os.path.join(root, 'latest')) if linked else None,
+        'newest_compatible': compatible[0].version.text if compatible else None,
+        'out_of_bounds': [entry.version.text for entry in manifest.entries if entry.version not in config.bounds],
+        'rejected': rejected, 'withdrawn': withdrawn,
+        'images': len(stored), 'image_bytes': sum(stored.values()),
+        'restart_due': bool(state.restart_due) and state.restart_due == linked,
+        'last_check': _time_of(manifest_path(root)), 'last_success': _time_of(state_path(root)),
+        'reason': _reason(config, compatible, linked, rejected, withdrawn),
+    }
+
+
+def _reason(config: Config, compatible: 'List[Entry]', linked: 'Optional[str]', rejected: 'List[str]',
+            withdrawn: 'List[str]') -> str:
+    """Why the version in place is the one in place."""
+    if linked is None:
+        return 'nothing was fetched yet'
+    if linked not in [entry.digest for entry in compatible]:
+        return f'it was in place before Version= became {config.bounds.text}; the next fetch looks for another'
+    newer = [entry.version.text for entry in compatible[:[entry.digest for entry in compatible].index(linked)]]
+    if not newer:
+        return f'it is the newest version in {config.bounds.text}'
+    fates = ((rejected, 'was rejected'), (withdrawn, 'was withdrawn'), (newer, 'is not fetched yet'))
+    return f'it is in {config.bounds.text}; of the newer ones ' + ', '.join(
+        f'{version} {next(fate for versions, fate in fates if version in versions)}' for version in newer)
+
+
+def _time_of(path: str) -> 'Optional[int]':
+    try:
+        return int(os.lstat(path).st_mtime)
+    except FileNotFoundError:
+        return None
+
+
+def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
+    """The same for people."""
+    def when(seconds: 'Optional[int]') -> str:
+        return 'never' if seconds is None else time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime(seconds))
+    version = 'nothing'
+    if known['digest']:
+        version = '{}, {}{}'.format(known['version'] or 'no listed version', known['digest'],
+                                    '' if known['is_there'] else ', which is MISSING')
+    lines = [('in place', version),
+             ('since', when(known['since'])), ('because', known['reason']),
+             ('newest known', '{} in {}'.format(known['newest_compatible'] or 'none', known['pattern'])),
+             ('out of bounds', ', '.join(known['out_of_bounds']) or 'none'),
+             ('rejected', ', '.join(known['rejected']) or 'none'),
+             ('store', '{} images, {} bytes'.format(known['images'], known['image_bytes'])),
+             ('restart due', 'yes' if known['restart_due'] else 'no'),
+             ('last check', when(known['last_check'])), ('last success', when(known['last_success']))]
+    return [known['config']] + [f'  {name + ":":15}{value}' for name, value in lines]
+
+
+# ======================================================================== 15 publish
+
 def store(arguments: 'argparse.Namespace', report: Report) -> int:
     """The store command: the image first, the manifest that lists it last."""
-    image, root = arguments.image, arguments.output
-    version = _new_version(arguments.version, image)
+    root = arguments.output
+    version = _new_version(arguments.version, arguments.image)
     seed = _read_secret_key(arguments, report)
-    if not os.path.isdir(root):
-        raise UsageError(f'{root}: not an existing directory', 'create it, or correct -o')
-    with DirectoryLock(root, LOCK_WAIT_SECONDS, lambda: report.step(root + ': waiting for another run')):
+    public_key = ed25519_public_key(seed)
+    with _publishing(root, report):
         clear_leftovers(root)
         signed = read_manifest(root)
-        manifest = Manifest(()) if signed is None else open_manifest(
-            signed, [ed25519_public_key(seed)], manifest_path(root))
+        manifest = Manifest(()) if signed is None else open_manifest(signed, [public_key], manifest_path(root))
         check_spelling(manifest, version)
-        with NewFile(os.path.join(root, NEW_IMAGE)) as new:
-            entry = Entry(version, *copy_and_hash(read_blocks(open(image, 'rb', buffering=0)), new.write))
-            grown = add_entry(manifest, entry)
-            if grown is manifest and image_fault(root, entry) is None:
-                report.unchanged(f'{root}: {version} is this image already')
-            else:
-                sealed = seal_manifest(grown, seed)
-                publish_image(root, new, entry.digest)
-                place_manifest(root, sealed)
-                report.result(f'{root}: stored {version}, {entry.size} bytes, SHA-256 {entry.digest}')
-        _warn_of_missing_images(root, grown, report)
+        if arguments.dry_run:
+            entry = Entry(version, *copy_and_hash(_read_image(arguments.image), len))
+            grown, is_stored = add_entry(manifest, entry), True
+        else:
+            entry, grown, is_stored = _store_image(root, arguments.image, version, manifest, seed)
+        if is_stored:
+            report.result('{}: {}stored {}, {} bytes, SHA-256 {}; clients need PublicKey={}'.format(
+                root, 'would have ' * arguments.dry_run, version, entry.size, entry.digest, encode_base64(public_key)))
+        else:
+            report.unchanged(f'{root}: {version} is this image already')
+        _warn_of_order_and_gaps(root, grown, entry, report)
     return 0
+
+
+def _store_image(root: str, image: str, version: Version, manifest: Manifest,
+                 seed: bytes) -> 'Tuple[Entry, Manifest, bool]':
+    """Copy an image into root and list it; its entry, the manifest then, and whether anything changed."""
+    with NewFile(os.path.join(root, NEW_IMAGE)) as new:
+        entry = Entry(version, *copy_and_hash(_read_image(image), new.write))
+        grown = add_entry(manifest, entry)
+        if grown is manifest and image_fault(root, entry) is None:
+            return entry, manifest, False
+        sealed = seal_manifest(grown, seed)
+        publish_image(root, new, entry.digest)
+    if grown is not manifest:
+        place_manifest(root, sealed)
+    return entry, grown, True
+
+
+def _read_image(path: str) -> 'Iterator[bytes]':
+    return read_blocks(_standard_input() if path == '-' else open(path, 'rb', buffering=0))
+
+
+def _standard_input() -> 'BinaryIO':
+    if sys.stdin is None:
+        raise UsageError('standard input is closed', 'give a file, or a pipe')
+    return sys.stdin.buffer
+
+
+def sign(arguments: 'argparse.Namespace', report: Report) -> int:
+    """The sign command: the same manifest under a new key."""
+    root = arguments.directory
+    seed = _read_secret_key(arguments, report)
+    old, new = parse_public_key(arguments.public_key), ed25519_public_key(seed)
+    with _publishing(root, report):
+        clear_leftovers(root)
+        signed = _published_manifest(root)
+        manifest = open_manifest(signed, [old, new], manifest_path(root))
+        sealed = seal_manifest(manifest, seed)
+        if sealed == signed:
+            report.unchanged(f'{root}: signed with this key already')
+        else:
+            place_manifest(root, sealed)
+            report.result(f'{root}: signed anew; clients need PublicKey={encode_base64(new)}')
+    return 0
+
+
+def verify(arguments: 'argparse.Namespace', report: Report) -> int:
+    """The verify command: whether a directory that is served, or mirrored, is whole."""
+    root = arguments.directory
+    manifest = open_manifest(_published_manifest(root), [parse_public_key(arguments.public_key)], manifest_path(root))
+    codes = [0]
+    for entry in manifest.entries:
+        fault = image_fault(root, entry)
+        if fault is not None:
+            codes.append(1 if fault == MISSING else 3)
+            hint = 'put it back, unless it was withdrawn' if fault == MISSING else 'put there what was published'
+            report.trouble(root, f'{entry.version}: {image_path(root, entry.digest)} {fault}', hint)
+    report.result('{}: the manifest is right, {} of {} images are whole'.format(
+        root, len(manifest.entries) - len(codes) + 1, len(manifest.entries)))
+    return max(codes, key=GRAVITY.index)
+
+
+def _publishing(root: str, report: Report) -> DirectoryLock:
+    """The lock on a directory that is served."""
+    if not os.path.isdir(root):
+        raise UsageError(f'{root}: not an existing directory', 'create it, or correct the command line')
+    return DirectoryLock(root, LOCK_WAIT_SECONDS, lambda: report.step(root + ': waiting for another run'))
+
+
+def _published_manifest(root: str) -> bytes:
+    signed = read_manifest(root)
+    if signed is None:
+        raise UsageError(f'{manifest_path(root)}: no such file', 'is it a directory that store publishes in')
+    return signed
 
 
 def _new_version(text: str, image: str) -> Version:
@@ -1529,22 +2444,25 @@ def _read_secret_key(arguments: 'argparse.Namespace', report: Report) -> bytes:
 def _read_key_file(path: str, report: Report) -> str:
     try:
         if path == '-':
-            content = sys.stdin.buffer.read(KEY_FILE_MAX_BYTES)
+            content = _standard_input().read(KEY_FILE_MAX_BYTES)
         else:
             content = read_at_most(KEY_FILE_MAX_BYTES, path)
             if os.stat(path).st_mode & 0o077:
                 report.trouble(path, 'others can read this secret key', 'chmod 600 it')
     except OSError as error:
-        raise UsageError(f'{path}: {error.strerror or error}', 'is the path of the key right') from error
-    text = content.decode('ascii', 'replace')
-    return text[:-1] if text.endswith('\n') else text
+        raise UsageError(f'{path}: {error.strerror or error}', 'look at the path of the key') from error
+    return re.sub('\r?\n$', '', content.decode('ascii', 'replace'))
 
 
-def _warn_of_missing_images(root: str, manifest: Manifest, report: Report) -> None:
-    there = set(os.listdir(os.path.join(root, 'store')) if manifest.entries else ())
-    missing = [entry.version.text for entry in manifest.entries if entry.digest not in there]
+def _warn_of_order_and_gaps(root: str, manifest: Manifest, entry: Entry, report: Report) -> None:
+    newest = manifest.entries[-1].version
+    if newest != entry.version:
+        report.trouble(root, f'{entry.version} is not the newest version, {newest} is',
+                       'a client whose bounds let both in stays with the newest')
+    there = stored_images(root)
+    missing = [each.version.text for each in manifest.entries if each.digest not in there and each != entry]
     if missing:
-        report.trouble(root, 'listed, but not in store/: {}'.format(', '.join(missing)),
+        report.trouble(root, 'listed, but not in store/: {}'.format(_some(missing)),
                        'if you withdrew them, let the server answer 410 for them; else put them back')
 
 
@@ -1558,7 +2476,7 @@ def gen_key(_: 'argparse.Namespace', report: Report, entropy: 'Callable[[int], b
     return 0
 
 
-# ======================================================================== 13 command line
+# ======================================================================== 16 command line
 
 class Stopped(KeyboardInterrupt):
     """A signal asked the program to end."""
@@ -1580,40 +2498,99 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UsageError(message, f'see: {self.prog} --help')
 
 
+def _seconds(text: str) -> float:
+    if not re.fullmatch('[0-9]{1,9}([.][0-9]{1,9})?', text):
+        raise argparse.ArgumentTypeError(f'{text!a} is no number of seconds')
+    return float(text)
+
+
+def _age(text: str) -> float:
+    """Seconds of 90s, 15m, 36h, 7d or 2w."""
+    match = re.fullmatch('([0-9]{1,9})([smhdw])', text)
+    if not match:
+        raise argparse.ArgumentTypeError(f'{text!a} is no age, as 36h or 7d')
+    return float(match.group(1)) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 604800}[match.group(2)]
+
+
 def argument_parser() -> ArgumentParser:
     """What the command line may be."""
     parser = ArgumentParser(prog='tako', description=__doc__, epilog='tako COMMAND --help tells more.')
     parser.add_argument('--version', action='version', version='tako ' + __version__)
     commands = parser.add_subparsers(metavar='COMMAND', dest='command')
     commands.required = True
+    for add in (_add_fetch, _add_status, _add_store, _add_sign, _add_verify, _add_gen_key):
+        add(commands.add_parser)
+    return parser
 
-    command = commands.add_parser(
-        'fetch', help='bring the newest compatible version here', epilog=FETCH_EXAMPLES,
-        description='Bring the newest version that each CONFIG lets in to its destination, verified, let the link\n'
-                    'latest name it, and restart its units. Prints nothing when there is nothing to do.')
-    command.add_argument('--init', action='store_true',
-                         help='do nothing if latest is an intact compatible image; restart no unit (for ExecStartPre=)')
-    command.add_argument('-v', '--verbose', action='store_true', help='say what is going on')
-    command.add_argument('configs', nargs='+', metavar='CONFIG', help='the config file of an image')
+
+def _add_fetch(add: 'Callable[..., ArgumentParser]') -> None:
+    command = add('fetch', help='bring the newest compatible version here', epilog=FETCH_EXAMPLES,
+                  description='Bring the newest version that each CONFIG lets in to its destination, verified, let\n'
+                              'latest name it, and restart its units. Prints nothing if there is nothing to do.')
+    option = command.add_argument
+    option('--init', action='store_true',
+           help='do nothing if latest is an intact compatible image; restart no unit (for ExecStartPre=)')
+    option('--dry-run', action='store_true', help='say what would be done, and change nothing')
+    option('--no-verify', action='store_true', help='of an image that is here already, check the size, not the SHA-256')
+    option('--retry-rejected', action='store_true', help='try versions again on which a unit did not run')
+    option('--splay', type=_seconds, default=0.0, metavar='SECONDS', help='first wait a random part of this, for cron')
+    option('--timeout', type=_seconds, metavar='SECONDS', help='how long a config may wait for lock and network')
+    option('-v', '--verbose', dest='level', action='store_const', const=1, default=0, help='say what is going on')
+    option('-q', '--quiet', dest='level', action='store_const', const=-1, help='print errors alone')
+    option('configs', nargs='+', metavar='CONFIG', help='the config file of an image')
     command.set_defaults(run=fetch)
 
-    command = commands.add_parser(
-        'store', help='publish an image', epilog=STORE_EXAMPLES,
-        description='Copy IMAGE into DIR/store and add it to DIR/manifest as VERSION. Any web server can serve DIR.')
-    keys = command.add_mutually_exclusive_group()
-    keys.add_argument('-k', dest='key', metavar='KEY', help='the secret key itself, for all who look at ps to see')
-    keys.add_argument('-f', dest='key_file', metavar='FILE',
-                      help='the file that holds the secret key, - for standard input')
+
+def _add_status(add: 'Callable[..., ArgumentParser]') -> None:
+    command = add('status', help='what is in place, and why',
+                  description='Say what is in place, why, and when that was last made sure. Asks nobody.')
+    command.add_argument('--json', action='store_true', help='for programs')
+    command.add_argument('--max-age', type=_age, metavar='AGE', help='exit 1 if the last success is older: 36h, 7d')
+    command.add_argument('configs', nargs='+', metavar='CONFIG', help='the config file of an image')
+    command.set_defaults(run=status)
+
+
+def _add_store(add: 'Callable[..., ArgumentParser]') -> None:
+    command = add('store', help='publish an image', epilog=STORE_EXAMPLES,
+                  description='Copy IMAGE into DIR/store and list it in DIR/manifest as VERSION. Any web server can\n'
+                              'serve DIR.')
+    _add_keys(command)
     command.add_argument('-o', dest='output', metavar='DIR', required=True, help='the directory that the server serves')
-    command.add_argument('image', metavar='IMAGE', help='the file to publish')
+    command.add_argument('--dry-run', action='store_true', help='say what would be stored, and change nothing')
+    command.add_argument('image', metavar='IMAGE', help='the file to publish; - for standard input')
     command.add_argument('version', metavar='VERSION', help='its version, as 1.2.0')
     command.set_defaults(run=store)
 
-    command = commands.add_parser(
-        'gen-key', help='make a key pair',
-        description='Print a new public key and its secret key, each on a line of its own. Writes no file.')
+
+def _add_keys(command: ArgumentParser) -> None:
+    keys = command.add_mutually_exclusive_group()
+    keys.add_argument('-k', dest='key', metavar='KEY', help='the secret key itself, for all who look at ps to see')
+    keys.add_argument('-f', dest='key_file', metavar='FILE', help='the file that holds it; - for standard input')
+
+
+def _add_sign(add: 'Callable[..., ArgumentParser]') -> None:
+    command = add('sign', help='sign a manifest with a new key',
+                  description='Sign the manifest in DIR, which OLDPUBLIC has signed, with another secret key.')
+    _add_keys(command)
+    command.add_argument('-p', dest='public_key', metavar='OLDPUBLIC', required=True,
+                         help='the public key it is signed with')
+    command.add_argument('directory', metavar='DIR', help='the directory that the server serves')
+    command.set_defaults(run=sign)
+
+
+def _add_verify(add: 'Callable[..., ArgumentParser]') -> None:
+    command = add('verify', help='check a directory that is served, or a mirror',
+                  description='Check the signature of DIR/manifest, and size and SHA-256 of each image it lists.')
+    command.add_argument('-p', dest='public_key', metavar='PUBLIC', required=True,
+                         help='the public key it is signed with')
+    command.add_argument('directory', metavar='DIR', help='the directory that the server serves')
+    command.set_defaults(run=verify)
+
+
+def _add_gen_key(add: 'Callable[..., ArgumentParser]') -> None:
+    command = add('gen-key', help='make a key pair',
+                  description='Print a new public key and its secret key, each on a line of its own. Writes no file.')
     command.set_defaults(run=gen_key)
-    return parser
 
 
 FETCH_EXAMPLES = '''examples:
@@ -1628,53 +2605,49 @@ examples:
 
 
 def main(argv: 'Sequence[str]') -> int:
-    """Run a command line (without the program's name); the exit code. Raises nothing, prints no traceback."""
-    report = Report(sys.stdout, sys.stderr)
+    """Run a command line (without the program's name); the exit code. Prints no traceback, and raises nothing."""
+    report = Report(sys.stdout, sys.stderr, os.environ.get('JOURNAL_STREAM', ''))
     try:
         arguments = argument_parser().parse_args(list(argv))
-        return int(arguments.run(arguments, report))
+        report.level = getattr(arguments, 'level', 0)
+        code = int(arguments.run(arguments, report))
     except SystemExit as end:                       # --help and --version
-        return int(end.code or 0)
+        code = int(end.code or 0)
     except KeyboardInterrupt as interrupt:
-        return int(getattr(interrupt, 'exit_code', 128 + signal.SIGINT))
-    except BrokenPipeError:                         # whoever read our output has gone; nobody is left to tell
-        return 1
-    except (TakoError, OSError) as error:
-        return report.error('', error)
-    except Exception as defect:
-        lines, trace = [], defect.__traceback__
-        while trace is not None:
-            lines.append(str(trace.tb_lineno))
-            trace = trace.tb_next
-        report.trouble('', f'a defect of this program: {defect!r}, lines {" > ".join(lines)}',
-                       'please report it, with the command line and tako --version')
-        return 1
+        code = int(getattr(interrupt, 'exit_code', 128 + signal.SIGINT))
+    except Exception as error:
+        code = report.error('', error)
+    return code or int(report.has_failed)
 
 
 def stop_on_signals() -> None:
     """Let SIGINT, SIGTERM and SIGHUP, unless ignored, end the program with its temporaries gone."""
+    came = []   # type: List[int]
+
     def stop(number: int, _: 'Optional[FrameType]') -> None:
-        for each in signals:                        # a second one must not end the clearing up
-            signal.signal(each, signal.SIG_IGN)
-        raise Stopped(number)
-    signals = [each for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-               if signal.getsignal(each) != signal.SIG_IGN]
-    for each in signals:
-        signal.signal(each, stop)
+        came.append(number)
+        if len(came) != 2:                          # impatience must not end the clearing up; insistence may
+            raise Stopped(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
 
 
-def flush_output() -> bool:
-    """Bring out what was printed; if that fails, keep the interpreter from trying once more, in its own words."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True
+def end(code: int) -> 'NoReturn':
+    """Leave with this exit code, and without a word of the interpreter's own."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            code = code or 1
+    sys.exit(code)
 
 
 if __name__ == '__main__':
     stop_on_signals()
-    exit_code = main(sys.argv[1:])
-    sys.exit(exit_code if flush_output() else exit_code or 1)
+    end(main(sys.argv[1:]))

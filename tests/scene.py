@@ -14,6 +14,19 @@ TAKO = os.path.join(PROJECT, 'tako.py')
 NOBODY = 65534
 
 
+# starts tako.py with some of its limits changed: sys.argv[2] is their dict
+WITH_LIMITS = """
+import ast, os, sys
+sys.path.insert(0, os.path.dirname(sys.argv[1]))
+import tako
+for name, value in ast.literal_eval(sys.argv[2]).items():
+    assert hasattr(tako, name)
+    setattr(tako, name, value)
+tako.stop_on_signals()
+sys.exit(tako.main(sys.argv[3:]))
+"""
+
+
 class Result:
     """What a process left behind: its exit code and what it printed."""
 
@@ -28,6 +41,8 @@ class Result:
 
 class Scene(unittest.TestCase):
     """A test with a scratch directory, self.directory, and a client in it."""
+
+    limits = {}         # of tako's, to be other than they are
 
     def setUp(self):
         self.directory = tempfile.mkdtemp(prefix='tako-test-')
@@ -58,7 +73,12 @@ class Scene(unittest.TestCase):
         environ = {name: value for name, value in os.environ.items() if not name.lower().endswith('_proxy')}
         environ.pop('TAKO_SECRET_KEY', None)
         environ.update(settings.pop('environ', {}))
-        program = ['-c', AS_NOBODY, TAKO] if settings.pop('as_nobody', False) else [TAKO]
+        limits = settings.pop('limits', self.limits)
+        program = [TAKO]
+        if settings.pop('as_nobody', False):
+            program = ['-c', AS_NOBODY, TAKO]
+        elif limits:
+            program = ['-c', WITH_LIMITS, TAKO, repr(limits)]
         return subprocess.Popen([sys.executable, '-I', '-W', 'error'] + program + list(arguments), env=environ,
                                 stdin=settings.pop('stdin', subprocess.DEVNULL), stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, cwd=self.directory, **settings)
@@ -101,6 +121,11 @@ class Scene(unittest.TestCase):
         self.assertEqual([], [name for name in os.listdir(root or self.destination) if name.endswith('.new')])
 
 
+def read(path):
+    with open(path, 'rb') as stream:
+        return stream.read()
+
+
 def snapshot(root):
     """Everything below root: names, modes, link targets and bytes."""
     found = {}
@@ -111,8 +136,7 @@ def snapshot(root):
             if stat.S_ISLNK(status.st_mode):
                 what = os.readlink(path)
             elif stat.S_ISREG(status.st_mode):
-                with open(path, 'rb') as stream:
-                    what = origin.digest_of(stream.read())
+                what = origin.digest_of(read(path))
             else:
                 what = ''
             found[os.path.relpath(path, root)] = (status.st_mode, what)

@@ -57,7 +57,7 @@ class SyntaxTest(ConfigTest):
 
     def test_a_whole_config(self):
         parsed = tako.parse_config(CONFIG)
-        self.assertEqual(parsed.origin, tako.Origin('https://images.example.com/app', ''))
+        self.assertEqual(parsed.origins, (tako.Origin('https://images.example.com/app', ''),))
         self.assertEqual(parsed.public_keys, (tako.parse_public_key(KEY),))
         self.assertEqual((parsed.destination, parsed.destination_line), ('/var/lib/images/app', 3))
         self.assertEqual(parsed.bounds.text, '1.*')
@@ -109,7 +109,7 @@ class SyntaxTest(ConfigTest):
 
     def test_no_line_is_continued(self):
         self.assertRefused(config('Restart=a.service', '  b.service'), 6, 'not a setting')
-        self.assertRefused(config('Restart=a.service \\', '  b.service'), 6, 'not a setting')
+        self.assertRefused(config('Restart=a.service \\', '  b.service'), 5, 'no unit name')
         parsed = tako.parse_config(config('  Restart=a.service', '  Restart=b.service', Destination='/srv/app\\'))
         self.assertEqual(parsed.units, ('a.service', 'b.service'))
         self.assertEqual(parsed.destination, '/srv/app\\')
@@ -151,7 +151,7 @@ class KeyTest(ConfigTest):
 
     def test_a_key_that_comes_twice_is_refused(self):
         for number, (key, value) in enumerate(SETTINGS.items(), 1):
-            if key != 'PublicKey':
+            if key not in ('PublicKey', 'Origin'):
                 with self.subTest(key):
                     self.assertRefused(CONFIG + '\n#\n{}={}\n'.format(key, value), 7,
                                        '{}= a second time, after line {}'.format(key, number), 'has to go')
@@ -247,14 +247,14 @@ class OriginTest(ConfigTest):
                 ('file:///srv/images/app/', 'file:///srv/images/app'), ('file:///', 'file://'),
                 ('file:/srv/app', 'file:///srv/app')):
             with self.subTest(value):
-                self.assertEqual(tako.parse_config(config(Origin=value)).origin, tako.Origin(url, ''))
+                self.assertEqual(tako.parse_config(config(Origin=value)).origins, (tako.Origin(url, ''),))
 
     def test_urls_that_stay_as_they_are(self):
         for url in ('http://images.example.com', 'http://h:8080/app', 'http://h:1', 'http://192.0.2.7:80/app',
                     'http://[2001:db8::7]/app', 'https://h/a%20b/%C3%BC', 'https://h/a;b=c,d&e@f:g',
                     'file:///srv/images/app', 'file://localhost/srv'):
             with self.subTest(url):
-                self.assertEqual(tako.parse_config(config(Origin=url)).origin, tako.Origin(url, ''))
+                self.assertEqual(tako.parse_config(config(Origin=url)).origins, (tako.Origin(url, ''),))
 
     def test_a_user_and_password_become_a_header_and_leave_the_url(self):
         for value, url, userinfo in (
@@ -269,9 +269,9 @@ class OriginTest(ConfigTest):
                 ('https://me:@h/', 'https://h', b'me:'), ('https://:hunter2@h/', 'https://h', b':hunter2'),
                 ('https://me:' + 'x' * 200 + '@h/', 'https://h', b'me:' + b'x' * 200)):
             with self.subTest(value):
-                self.assertEqual(tako.parse_config(config(Origin=value)).origin, tako.Origin(url, basic(userinfo)))
+                self.assertEqual(tako.parse_config(config(Origin=value)).origins, (tako.Origin(url, basic(userinfo)),))
         for value, url in (('https://@h/', 'https://h'), ('https://h/me:x@y/', 'https://h/me:x@y')):
-            self.assertEqual(tako.parse_config(config(Origin=value)).origin, tako.Origin(url, ''))
+            self.assertEqual(tako.parse_config(config(Origin=value)).origins, (tako.Origin(url, ''),))
 
     def test_what_is_no_origin(self):
         refused = {
@@ -316,7 +316,7 @@ class OriginTest(ConfigTest):
 
     def test_no_message_repeats_a_password_from_a_line_that_is_no_origin(self):
         origin = 'https://me:hunter2@h/app'
-        for line in ('Orgin=' + origin, 'Origin=' + origin, 'PublicKey=' + origin, 'Origin ' + origin, origin,
+        for line in ('Orgin=' + origin, 'PublicKey=' + origin, 'Origin ' + origin, origin,
                      'Origin: ' + origin, 'Origin: https://me:hunter2==@h/app', 'Origin:' + origin + '?x=1'):
             with self.subTest(line):
                 error = self.refusal(CONFIG + line)
@@ -324,7 +324,7 @@ class OriginTest(ConfigTest):
                 self.assertNotIn(PASSWORD, error.what + error.hint + repr(error.args))
 
     def test_a_legal_origin_shows_no_password(self):
-        origin = tako.parse_config(config(Origin='https://me:hunter2@h/app')).origin
+        origin = tako.parse_config(config(Origin='https://me:hunter2@h/app')).origins[0]
         self.assertNotIn(PASSWORD, repr(origin))
         self.assertEqual((origin.url, origin.authorization), ('https://h/app', basic(b'me:hunter2')))
 

@@ -31,11 +31,12 @@ class ImageFaultTest(scene.Scene):
 class LatestTest(scene.Scene):
     def test_it_names_what_it_is_pointed_at(self):
         self.assertIsNone(tako.linked_digest(self.directory))
+        os.mkdir(self.path('store'))
         for digest in ('a' * 64, 'b' * 64):
             tako.point_latest(self.directory, digest)
             self.assertEqual(digest, tako.linked_digest(self.directory))
             self.assertEqual('store/' + digest, os.readlink(self.path('latest')))
-        self.assertEqual(['destination', 'latest'], sorted(os.listdir(self.directory)))
+        self.assertEqual(['destination', 'latest', 'store'], sorted(os.listdir(self.directory)))
 
     def test_a_link_of_somebody_elses_names_no_image(self):
         for target in ('/etc/passwd', 'store/short', '../store/' + 'a' * 64, 'store/' + 'A' * 64):

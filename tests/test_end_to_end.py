@@ -110,7 +110,8 @@ class CrowdTest(scene.Scene):
         processes = [self.start('store', '-f', key, '-o', self.path('served'),
                                 self.write('image{}'.format(number), str(number)), str(number)) for number in range(10)]
         for process in processes:
-            self.assertEqual(b'', process.communicate()[1])
+            process.communicate()
+            self.assertEqual(0, process.returncode)
         with open(self.path('served', 'manifest'), 'rb') as stream:
             manifest = tako.open_manifest(stream.read(), [tako.ed25519_public_key(origin.SEED)], 'manifest')
         self.assertEqual([str(number) for number in range(10)], [entry.version.text for entry in manifest.entries])

@@ -100,7 +100,7 @@ class DirectoryLockTest(scene.Scene):
     def test_it_leaves_nothing_behind(self):
         before = scene.snapshot(self.directory)
         with self.lock():
-            self.assertEqual(before, scene.snapshot(self.directory))
+            self.assertEqual(0o100600, os.stat(self.path('.lock')).st_mode)
         self.assertEqual(before, scene.snapshot(self.directory))
 
     def test_the_kernel_takes_it_back_from_the_dead(self):
