@@ -6,13 +6,14 @@ PYTHONS ?= $(sort $(wildcard /usr/bin/python3 /usr/bin/python3.[0-9] /usr/bin/py
              /usr/local/bin/python3.[0-9] /usr/local/bin/python3.[0-9][0-9] $(HOME)/.pyenv/versions/3.*/bin/python3))
 TOOLS = .venv-tools
 
-.PHONY: help demo check check-pythons check-large lint coverage clean $(PYTHONS:%=check@%)
+.PHONY: help demo check check-pythons check-large soak lint coverage clean $(PYTHONS:%=check@%)
 
 help:
 	@echo 'make demo            publish two versions of an image and fetch them, on this machine'
 	@echo 'make check           run the tests; needs nothing but python3'
 	@echo 'make check-pythons   run the tests on every Python found here'
 	@echo 'make check-large     store and fetch an image of 5 GiB in flat memory (needs 11 GiB of disk)'
+	@echo 'make soak            kill updates at random moments for SOAK_SECONDS (300), and see them converge'
 	@echo 'make lint            ruff, mypy, vermin, and other implementations as oracles (needs PyPI)'
 	@echo 'make coverage        how much of tako.py the tests reach (needs PyPI)'
 	@echo 'make clean           remove what these made'
@@ -31,6 +32,10 @@ $(PYTHONS:%=check@%): check@%:
 
 check-large:
 	PYTHONPATH=. $(PYTHON) -W error tests/large.py
+
+soak: export SOAK_SECONDS ?= 300
+soak:
+	PYTHONPATH=. $(PYTHON) -W error tests/soak.py
 
 lint: $(TOOLS)/installed
 	$(TOOLS)/bin/ruff check .

@@ -2323,6 +2323,8 @@ def store(arguments: 'argparse.Namespace', report: Report) -> int:
     """The store command: the image first, the manifest that lists it last."""
     root = arguments.output
     version = _new_version(arguments.version, arguments.image)
+    if arguments.image == arguments.key_file == '-':
+        raise UsageError('standard input cannot be the key and the image', 'give one of them as a file')
     seed = _read_secret_key(arguments, report)
     public_key = ed25519_public_key(seed)
     with _publishing(root, report):
@@ -2418,7 +2420,7 @@ def _published_manifest(root: str) -> bytes:
 
 
 def _new_version(text: str, image: str) -> Version:
-    if os.path.exists(text) and not os.path.exists(image):
+    if os.path.exists(text) and image != '-' and not os.path.exists(image):
         raise UsageError(f'{image} is no file, and {text} is one', 'the image comes first, then its version')
     if '*' in text:
         raise UsageError(f'not a version: {text!a}', 'a * belongs in patterns alone')

@@ -110,24 +110,6 @@ class ConfigFileTest(scene.Scene):
         self.assertEqual(b'image', scene.read(os.path.join(name, b'latest')))
 
 
-class PrintTest(unittest.TestCase):
-    def said(self, where, what, encoding='ascii'):
-        raw = io.BytesIO()
-        stream = io.TextIOWrapper(raw, encoding)
-        tako.Report(None, stream).trouble(where, what, 'hint')
-        stream.detach()
-        return raw.getvalue().decode(encoding)
-
-    def test_what_a_terminal_would_obey_is_spelled_out(self):
-        self.assertEqual('tako: a\\x1b[2Jb: c\\nd\\u202e\\x85\n  hint\n', self.said('a\x1b[2Jb', 'c\nd\u202e\x85', 'utf-8'))
-
-    def test_what_the_locale_cannot_show_is_spelled_out(self):
-        self.assertEqual('tako: \\xe4\\udcff: b\n  hint\n', self.said('\xe4\udcff', 'b'))
-
-    def test_a_closed_stdout_is_no_trouble(self):
-        tako.Report(None, None).result('line')
-
-
 class StreamTest(scene.Scene):
     def test_a_reader_that_went_away(self):
         process = self.start('--help')

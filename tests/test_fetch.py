@@ -362,6 +362,62 @@ class InitTest(FetchCase):
         self.assertInPlace(TWO)
 
 
+class OptionsTest(FetchCase):
+    def test_a_dry_run_says_what_would_happen_and_changes_nothing(self):
+        before = self.have_one()
+        self.config(self.origin.url, version='1.*', more='Restart=app.service\n')
+        result = self.run_tako('fetch', '--dry-run', self.app)
+        self.assertEqual((0, '{}: 1.1: {} bytes would be fetched from {}, would restart app.service\n'.format(
+            self.app, len(TWO), self.origin.url), ''), (result.code, result.out, result.err))
+        self.assertEqual((before, ['/manifest']), (scene.snapshot(self.destination), self.origin.paths()))
+        self.config(self.origin.url, version='1.0')
+        self.assertIn('1.0: is in place already', self.run_tako('fetch', '--dry-run', self.app).out)
+        self.config(self.origin.url, version='3.*')
+        self.assertCode(1, self.run_tako('fetch', '--dry-run', self.app))
+        self.assertEqual(before, scene.snapshot(self.destination))
+
+    def test_a_dry_run_before_the_first_fetch_leaves_an_empty_destination(self):
+        self.assertIn('1.0: {} bytes would be fetched'.format(len(ONE)), self.run_tako('fetch', '--dry-run', self.app).out)
+        self.assertEqual([], os.listdir(self.destination))
+
+    def test_no_verify_looks_at_the_size_alone(self):
+        self.have_one()
+        self.run_tako('fetch', self.app)
+        image = os.path.realpath(self.path('destination', 'latest'))
+        os.chmod(image, 0o644)
+        self.write(image, TWO[::-1], 0o444)
+        self.assertQuiet(self.run_tako('fetch', '--no-verify', self.app))
+        self.assertQuiet(self.run_tako('fetch', '--init', '--no-verify', self.app))
+        self.assertEqual(TWO[::-1], scene.read(image))
+        os.chmod(image, 0o644)
+        self.write(image, TWO[1:], 0o444)
+        self.assertEqual(0, self.run_tako('fetch', '--no-verify', self.app).code)
+        self.assertInPlace(TWO)
+
+    def test_no_verify_does_not_spare_what_is_fetched(self):
+        self.have_one()
+        self.origin.faults[self.image_url(self.two)] = origin.serves(TWO[::-1])
+        self.assertCode(3, self.run_tako('fetch', '--no-verify', self.app))
+
+    def test_quiet_says_errors_alone(self):
+        self.assertQuiet(self.run_tako('fetch', '-q', self.app))
+        self.assertInPlace(ONE)
+        self.origin.faults['/manifest'] = origin.status(404)
+        self.assertIn('status 404', self.run_tako('fetch', '-q', self.app).err)
+
+    def test_splay_waits_a_part_of_it(self):
+        with unittest.mock.patch('time.sleep') as sleep:
+            with unittest.mock.patch('random.uniform', lambda low, high: (low, high)):
+                self.assertEqual(0, tako.main(['fetch', '-q', '--splay', '90.5', self.app]))
+        sleep.assert_called_once_with((0, 90.5))
+
+    def test_seconds_that_are_none(self):
+        for option in ('--splay', '--timeout'):
+            for value in ('-1', 'x', '', '1e3', 'nan', 'inf', '1 '):
+                with self.subTest(value):
+                    self.assertCode(2, self.run_tako('fetch', '{}={}'.format(option, value), self.app))
+
+
 class RestartTest(FetchCase):
     def setUp(self):
         super().setUp()

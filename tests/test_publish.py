@@ -176,6 +176,129 @@ class StoreRefusalTest(StoreCase):
                 self.assertRefused(3, self.store(TWO, '1.1'))
 
 
+class StoreOptionsTest(StoreCase):
+    def test_standard_input(self):
+        result = self.run_tako('store', '-f', self.key_file, '-o', self.served, '-', '1.0', input=ONE)
+        self.assertCode(0, result)
+        self.assertEqual((origin.entry_of('1.0', ONE),), self.manifest().entries)
+
+    def test_standard_input_for_key_and_image_both(self):
+        """The image would be empty, and signed."""
+        result = self.run_tako('store', '-f', '-', '-o', self.served, '-', '1.0', input=self.secret.encode())
+        self.assertCode(2, result)
+        self.assertEqual([], os.listdir(self.served))
+
+    def test_a_closed_standard_input(self):
+        for arguments in (['-f', '-', '-o', self.served, self.key_file, '1.0'], ['-f', self.key_file, '-o', self.served, '-', '1']):
+            done = subprocess.run(['/bin/sh', '-c', 'exec "$@" <&-', 'sh', sys.executable, '-I', scene.TAKO, 'store'] + arguments,
+                                  stderr=subprocess.PIPE)
+            self.assertEqual(2, done.returncode)
+            self.assertIn(b'standard input is closed', done.stderr)
+
+    def test_a_dry_run_says_what_would_be_and_changes_nothing(self):
+        self.store(ONE, '1.0')
+        before = scene.snapshot(self.served)
+        result = self.store(TWO, '1.1', '--dry-run', '-f', self.key_file)
+        self.assertEqual(0, result.code)
+        self.assertIn('would have stored 1.1, {} bytes, SHA-256 {}'.format(len(TWO), origin.digest_of(TWO)), result.out)
+        self.assertCode(3, self.store(TWO, '1.0', '--dry-run', '-f', self.key_file))
+        self.assertEqual(before, scene.snapshot(self.served))
+
+    def test_it_prints_the_public_key_that_clients_need(self):
+        self.assertIn('PublicKey=' + origin.PUBLIC_KEY, self.store(ONE, '1.0').out)
+
+    def test_a_version_that_is_not_the_newest_is_warned_about(self):
+        self.assertEqual('', self.store(ONE, '1.10').err)
+        result = self.store(TWO, '1.9')
+        self.assertEqual(0, result.code)
+        self.assertIn('1.9 is not the newest version, 1.10 is', result.err)
+
+
+class SignTest(StoreCase):
+    def setUp(self):
+        super().setUp()
+        self.store(ONE, '1.0')
+        self.store(TWO, '1.1')
+        self.entries = self.manifest().entries
+        self.new_key = self.write('new.key', tako.format_secret_key(origin.OTHER_SEED), 0o600)
+
+    def sign(self, *options):
+        return self.run_tako('sign', *(options or ('-f', self.new_key, '-p', origin.PUBLIC_KEY)), self.served)
+
+    def test_the_same_entries_under_the_new_key(self):
+        images = scene.snapshot(self.path('served', 'store'))
+        result = self.sign()
+        self.assertCode(0, result)
+        self.assertIn('PublicKey=' + origin.OTHER_PUBLIC_KEY, result.out)
+        signed = scene.read(self.path('served', 'manifest'))
+        self.assertEqual(self.entries, tako.open_manifest(
+            signed, [tako.ed25519_public_key(origin.OTHER_SEED)], 'manifest').entries)
+        self.assertEqual(images, scene.snapshot(self.path('served', 'store')))
+        self.assertCode(0, self.store(b'three', '1.2', '-f', self.new_key))
+
+    def test_again_changes_nothing(self):
+        self.sign()
+        before = scene.snapshot(self.served), os.stat(self.path('served', 'manifest')).st_ino
+        self.assertQuiet(self.sign())
+        self.assertEqual(before, (scene.snapshot(self.served), os.stat(self.path('served', 'manifest')).st_ino))
+
+    def test_what_the_old_key_did_not_sign_is_refused(self):
+        before = scene.snapshot(self.served)
+        third = tako.encode_base64(tako.ed25519_public_key(b'a third key that signed not once'))
+        self.assertCode(3, self.sign('-f', self.new_key, '-p', third))
+        self.assertCode(2, self.sign('-f', self.new_key, '-p', 'nonsense'))
+        self.assertCode(2, self.sign('-f', self.new_key))
+        self.assertCode(2, self.run_tako('sign', '-f', self.new_key, '-p', origin.PUBLIC_KEY, self.destination))
+        self.assertCode(2, self.run_tako('sign', '-f', self.new_key, '-p', origin.PUBLIC_KEY, self.path('missing')))
+        self.assertEqual(before, scene.snapshot(self.served))
+
+    def test_clients_that_list_both_keys_go_on(self):
+        config = self.config('file://' + self.served, public_keys=[origin.PUBLIC_KEY, origin.OTHER_PUBLIC_KEY])
+        self.assertCode(0, self.run_tako('fetch', config))
+        self.sign()
+        self.assertQuiet(self.run_tako('fetch', config))
+        self.config('file://' + self.served, public_keys=[origin.OTHER_PUBLIC_KEY])
+        self.assertQuiet(self.run_tako('fetch', config))
+
+
+class VerifyTest(StoreCase):
+    def setUp(self):
+        super().setUp()
+        self.store(ONE, '1.0')
+        self.store(TWO, '1.1')
+        self.image = self.path('served', 'store', origin.digest_of(TWO))
+
+    def verify(self, public_key=origin.PUBLIC_KEY):
+        before = scene.snapshot(self.served)
+        result = self.run_tako('verify', '-p', public_key, self.served)
+        self.assertEqual(before, scene.snapshot(self.served))
+        return result
+
+    def test_a_whole_directory(self):
+        result = self.verify()
+        self.assertEqual((0, self.served + ': the manifest is right, 2 of 2 images are whole\n', ''),
+                         (result.code, result.out, result.err))
+
+    def test_a_missing_image(self):
+        os.unlink(self.image)
+        result = self.verify()
+        self.assertEqual(1, result.code)
+        self.assertIn('1.1: {} is missing'.format(self.image), result.err)
+        self.assertIn('1 of 2', result.out)
+
+    def test_a_damaged_image_is_graver(self):
+        os.unlink(self.image)
+        self.write(self.image, TWO[::-1])
+        os.unlink(self.path('served', 'store', origin.digest_of(ONE)))
+        result = self.verify()
+        self.assertEqual(3, result.code)
+        self.assertIn('1.1: {} is damaged'.format(self.image), result.err)
+
+    def test_another_key_or_no_manifest(self):
+        self.assertCode(3, self.verify(origin.OTHER_PUBLIC_KEY))
+        self.assertCode(2, self.run_tako('verify', '-p', origin.PUBLIC_KEY, self.destination))
+
+
 class GenKeyTest(scene.Scene):
     def test_both_keys_each_alone_on_its_line_and_no_file(self):
         before = scene.snapshot(self.directory)

@@ -1,0 +1,143 @@
+"""Section 12: what is printed, where, and how loud."""
+import io
+import os
+import pty
+import subprocess
+import sys
+import unittest
+
+import origin
+import scene
+import tako
+
+
+class Terminal(io.StringIO):
+    """A stream that somebody sits before."""
+
+    def isatty(self):
+        return True
+
+
+class LevelTest(unittest.TestCase):
+    def said(self, level, stream=io.StringIO):
+        out, err = stream(), stream()
+        report = tako.Report(out, err)
+        report.level = level
+        report.result('result')
+        report.unchanged('unchanged')
+        report.step('step')
+        report.trouble('where', 'trouble', 'hint')
+        self.assertEqual(3, report.error('where', tako.RefusedError('error', 'hint')))
+        return out.getvalue().split(), [line.split()[-1] for line in err.getvalue().splitlines()]
+
+    def test_cron_gets_what_changed_and_trouble(self):
+        self.assertEqual((['result'], ['trouble', 'hint', 'error', 'hint']), self.said(0))
+
+    def test_quiet_gets_errors_alone(self):
+        for stream in (io.StringIO, Terminal):
+            self.assertEqual(([], ['error', 'hint']), self.said(-1, stream))
+
+    def test_verbose_and_terminals_get_each_step(self):
+        everything = ['result', 'unchanged'], ['step', 'trouble', 'hint', 'error', 'hint']
+        self.assertEqual(everything, self.said(1))
+        self.assertEqual(everything, self.said(0, Terminal))
+
+
+class PrintTest(unittest.TestCase):
+    def said(self, where, what, encoding='ascii'):
+        raw = io.BytesIO()
+        stream = io.TextIOWrapper(raw, encoding)
+        tako.Report(None, stream).trouble(where, what, 'hint')
+        stream.detach()
+        return raw.getvalue().decode(encoding)
+
+    def test_what_a_terminal_would_obey_is_spelled_out(self):
+        self.assertEqual('tako: a\\x1b[2Jb: c\\nd\\u202e\\x85\n  hint\n', self.said('a\x1b[2Jb', 'c\nd\u202e\x85', 'utf-8'))
+
+    def test_what_the_locale_cannot_show_is_spelled_out(self):
+        self.assertEqual('tako: \\xe4\\udcff: b\n  hint\n', self.said('\xe4\udcff', 'b'))
+
+    def test_what_a_server_says_at_length_is_cut(self):
+        self.assertLess(len(self.said('where', 'x' * 100000)), 2 * tako.MESSAGE_MAX_CHARS)
+
+    def test_a_closed_stdout_is_no_trouble(self):
+        report = tako.Report(None, None)
+        report.result('line')
+        report.progress('it', 1, 2)
+        self.assertFalse(report.has_failed)
+
+
+class FullStreamTest(scene.Scene):
+    """What cannot be told must not end what is being done."""
+
+    def setUp(self):
+        super().setUp()
+        os.mkdir(self.path('served'))
+        publisher = origin.Publisher(self.path('served'))
+        publisher.publish('1.0', b'image')
+        self.app = self.config('file://' + self.path('served'))
+        self.bad = self.write('bad.tako', 'Nonsense\n')
+
+    def run_into(self, out, err, *arguments):
+        with open(out, 'wb') as out_stream, open(err, 'wb') as err_stream:
+            return subprocess.call([sys.executable, '-I', '-W', 'error', scene.TAKO] + list(arguments),
+                                   stdout=out_stream, stderr=err_stream)
+
+    def test_a_full_stderr_changes_neither_exit_code_nor_work(self):
+        self.assertEqual(2, self.run_into(os.devnull, '/dev/full', 'fetch', self.bad, self.app))
+        self.assertInPlace(b'image')
+        self.assertEqual(2, self.run_into(os.devnull, '/dev/full', 'fetch'))
+
+    def test_a_full_stdout_is_exit_1_once_all_is_done(self):
+        self.assertEqual(1, self.run_into('/dev/full', self.path('err'), 'fetch', self.app))
+        self.assertInPlace(b'image')
+        self.assertIn(b'standard output: No space left', scene.read(self.path('err')))
+
+    def test_a_damaged_image_is_repaired_though_nobody_hears_of_it(self):
+        self.assertCode(0, self.run_tako('fetch', self.app))
+        image = os.path.realpath(self.path('destination', 'latest'))
+        os.unlink(image)
+        self.write(image, b'damage')
+        self.assertEqual(1, self.run_into('/dev/full', '/dev/full', 'fetch', self.app))
+        self.assertInPlace(b'image')
+
+
+class JournalTest(scene.Scene):
+    def test_lines_carry_their_priority_under_systemd(self):
+        with open(self.path('log'), 'wb') as log:
+            status = os.fstat(log.fileno())
+            environ = dict(os.environ, JOURNAL_STREAM='{}:{}'.format(status.st_dev, status.st_ino))
+            subprocess.call([sys.executable, '-I', scene.TAKO, 'fetch', '/nowhere'], stdout=log, stderr=log, env=environ)
+        for line in scene.read(self.path('log')).splitlines():
+            self.assertTrue(line.startswith(b'<3>'), line)
+
+    def test_a_stream_that_is_not_the_journals_does_not(self):
+        result = self.run_tako('fetch', '/nowhere', environ={'JOURNAL_STREAM': '1:1'})
+        self.assertTrue(result.err.startswith('tako: '), result)
+
+
+class ProgressTest(scene.Scene):
+    def test_a_terminal_sees_bytes_rate_and_time_left_and_a_clean_line_at_the_end(self):
+        os.mkdir(self.path('served'))
+        with origin.Origin(self.path('served')) as server:
+            entry = server.publish('1.0', b'x' * 3000000)
+            server.faults['/store/' + entry.digest] = origin.chunked()
+            config = self.config(server.url)
+            ours, theirs = pty.openpty()
+            code = ('import sys; sys.path.insert(0, sys.argv[1]); import tako; tako.PROGRESS_EVERY_SECONDS = 1e-9\n'
+                    'tako.BLOCK_BYTES = 1 << 16; sys.exit(tako.main(sys.argv[2:]))')
+            process = subprocess.Popen([sys.executable, '-I', '-c', code, scene.PROJECT, 'fetch', config],
+                                       stdout=subprocess.PIPE, stderr=theirs)
+            os.close(theirs)
+            seen = b''
+            try:
+                for block in iter(lambda: os.read(ours, 65536), b''):
+                    seen += block
+            except OSError:                     # how Linux says that the other end is closed
+                pass
+            os.close(ours)
+            out = process.communicate()[0]
+        self.assertEqual(0, process.returncode, (seen, out))
+        self.assertRegex(seen, rb'\r[^\r]*app.tako: [0-9.]+ of 3.0 MB, [0-9.]+ MB/s, [0-9]+ s left \x1b\[K')
+        self.assertTrue(seen.rstrip().endswith(b'\r\x1b[K'), seen[-200:])
+        self.assertEqual(config.encode() + b': 1.0 is in place\n', out)

@@ -1,0 +1,130 @@
+"""Section 14: what is known without asking anybody."""
+import json
+import os
+import time
+
+import origin
+import scene
+import tako
+
+ONE, TWO, THREE = b'one' * 1000, b'two' * 1000, b'three' * 1000
+
+
+class StatusCase(scene.Scene):
+    def setUp(self):
+        super().setUp()
+        os.mkdir(self.path('served'))
+        self.publisher = origin.Publisher(self.path('served'))
+        self.publisher.publish('0.9', ONE)
+        self.one = self.publisher.publish('1.0', ONE)
+        self.app = self.config('file://' + self.path('served'), version='1.*')
+
+    def known(self, *options):
+        result = self.run_tako('status', '--json', self.app, *options)
+        return json.loads(result.out)[0]
+
+
+class StatusTest(StatusCase):
+    def test_before_the_first_fetch(self):
+        known = self.known()
+        self.assertEqual((None, None, None, 0, 'nothing was fetched yet'),
+                         tuple(known[key] for key in ('version', 'digest', 'last_success', 'images', 'reason')))
+        self.assertIn('in place:      nothing', self.run_tako('status', self.app).out)
+        self.assertEqual([], os.listdir(self.destination))
+
+    def test_after_it(self):
+        before = int(time.time())
+        self.run_tako('fetch', self.app)
+        self.publisher.publish('1.1', TWO)
+        self.publisher.publish('2.0', THREE)
+        self.run_tako('fetch', self.app)
+        snapshot = scene.snapshot(self.destination)
+        known = self.known()
+        self.assertEqual(
+            {'config': self.app, 'destination': self.destination, 'pattern': '1.*', 'version': '1.1',
+             'digest': origin.digest_of(TWO), 'is_there': True, 'newest_compatible': '1.1', 'out_of_bounds': ['0.9', '2.0'],
+             'rejected': [], 'withdrawn': [], 'images': 2, 'image_bytes': len(ONE + TWO), 'restart_due': False,
+             'reason': 'it is the newest version in 1.*'},
+            {key: value for key, value in known.items() if key not in ('since', 'last_check', 'last_success')})
+        for key in ('since', 'last_check', 'last_success'):
+            self.assertGreaterEqual(known[key], before - 1)
+        text = self.run_tako('status', self.app).out
+        for words in (self.app, '1.1, ' + origin.digest_of(TWO), 'out of bounds: 0.9, 2.0', '2 images, 6000 bytes', ' UTC'):
+            self.assertIn(words, text)
+        self.assertEqual(snapshot, scene.snapshot(self.destination))
+
+    def test_why_a_newer_one_is_not_in_place(self):
+        self.run_tako('fetch', self.app)
+        for version, content in (('1.1', TWO), ('1.2', THREE), ('1.3', b'')):
+            self.publisher.publish(version, content)
+        tako.place_manifest(self.destination, self.publisher.read('manifest'))
+        tako.place_state(self.destination, tako.State('', '', (origin.digest_of(TWO),), (origin.digest_of(THREE),), ()))
+        self.assertEqual('it is in 1.*; of the newer ones 1.3 is not fetched yet, 1.2 was withdrawn, 1.1 was rejected',
+                         self.known()['reason'])
+        self.assertIn('rejected:      1.1', self.run_tako('status', self.app).out)
+
+    def test_bounds_that_became_others(self):
+        self.run_tako('fetch', self.app)
+        self.config('file://' + self.path('served'), version='0.*')
+        self.assertEqual('0.9', self.known()['version'])        # which is the same image
+        self.config('file://' + self.path('served'), version='3.*')
+        self.assertIn('before Version= became 3.*', self.known()['reason'])
+
+    def test_a_restart_that_is_due_and_an_image_that_is_lost(self):
+        self.run_tako('fetch', self.app)
+        tako.place_state(self.destination, tako.State('', self.one.digest, (), (), ()))
+        os.unlink(self.path('destination', 'store', self.one.digest))
+        known = self.known()
+        self.assertEqual((True, False), (known['restart_due'], known['is_there']))
+        self.assertIn('which is MISSING', self.run_tako('status', self.app).out)
+
+    def test_times(self):
+        """The last check is when the manifest was last made sure of, the last success when all was."""
+        self.run_tako('fetch', self.app)
+        os.utime(self.path('destination', '.state'), (1000, 1000))
+        os.utime(self.path('destination', 'manifest'), (2000, 2000))
+        known = self.known()
+        self.assertEqual((1000, 2000), (known['last_success'], known['last_check']))
+        self.assertIn('1970-01-01 00:16:40 UTC', self.run_tako('status', self.app).out)
+        two = self.publisher.publish('1.1', TWO)
+        os.unlink(self.path('served', 'store', two.digest))
+        self.assertCode(75, self.run_tako('fetch', self.app))
+        known = self.known()
+        self.assertEqual(1000, known['last_success'])
+        self.assertGreater(known['last_check'], 2000)
+        os.utime(self.path('destination', 'manifest'), (2000, 2000))
+        self.config('file://' + self.path('served'), version='1.0')
+        self.assertEqual(0, self.run_tako('fetch', self.app).code)
+        self.assertGreater(self.known()['last_success'], 1000)
+
+
+class MaxAgeTest(StatusCase):
+    def test_a_fresh_success_an_old_one_and_none(self):
+        self.assertCode(1, self.run_tako('status', '--max-age', '7d', self.app))
+        self.run_tako('fetch', self.app)
+        for age in ('60s', '15m', '36h', '7d', '2w'):
+            self.assertEqual(0, self.run_tako('status', '--max-age', age, self.app).code)
+        week = time.time() - 7 * 86400
+        os.utime(self.path('destination', '.state'), (week - 60, week - 60))
+        result = self.run_tako('status', '--max-age', '7d', self.app)
+        self.assertCode(1, result)
+        self.assertIn('the last success is too old', result.err)
+        self.assertEqual(0, self.run_tako('status', '--max-age', '8d', self.app).code)
+
+    def test_what_is_no_age(self):
+        for age in ('7', 'd', '-1d', '7 d', '1y', '1.5h'):
+            with self.subTest(age):
+                self.assertCode(2, self.run_tako('status', '--max-age=' + age, self.app))
+
+
+class ConfigsTest(StatusCase):
+    def test_each_stands_alone_and_the_gravest_code_is_the_runs(self):
+        result = self.run_tako('status', self.write('bad.tako', 'x\n'), self.app)
+        self.assertEqual(2, result.code)
+        self.assertIn('in place:', result.out)
+
+    def test_a_manifest_that_does_not_verify(self):
+        self.run_tako('fetch', self.app)
+        self.config('file://' + self.path('served'), public_keys=[origin.OTHER_PUBLIC_KEY])
+        self.assertCode(3, self.run_tako('status', self.app))
+        self.assertEqual([], json.loads(self.run_tako('status', '--json', self.app).out))
