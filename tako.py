@@ -9,6 +9,9 @@ config, and runs fetch from cron, from a systemd timer, or before its unit start
     tako gen-key                                      make a key pair
     tako store -f KEYFILE -o DIR IMAGE VERSION        publish IMAGE as VERSION in DIR
     tako fetch CONFIG...                              bring the newest compatible version here
+    tako status CONFIG...                             what is here, and why
+    tako verify -p PUBLICKEY DIR                      whether what is published is whole
+    tako sign -f NEWKEYFILE -p OLDPUBLICKEY DIR       sign what is published with another key
 
 A config names one image, one setting a line:
 
@@ -23,7 +26,7 @@ and digest were all checked. What fails leaves the link as it was.
 
 Exit codes: 0 done; 1 failed; 2 the command line or the config is wrong; 3 refused, because a
 signature, a digest, a size or a manifest is not what it has to be; 75 the origin or the lock is
-not to be had just now, try again; 130 and 143 ended by SIGINT and SIGTERM.
+not to be had just now, try again; 129, 130 and 143 ended by SIGHUP, SIGINT and SIGTERM.
 """
 # How this file is laid out: each section uses the sections above it alone (a test holds it to that).
 #
@@ -1129,10 +1132,11 @@ class Network:
             return _open_file(url)
         _require_http(url)
         first = _endpoint(url)
-        asked = dict(headers or {})
+        asked = {name: value for name, value in (headers or {}).items() if value}
         welcome = [200] + [206, 416] * ('Range' in asked) + [304] * ('If-None-Match' in asked)
         for _ in range(REDIRECTS_MAX + 1):
-            answer = self._ask(url, dict(asked, Authorization=authorization) if _endpoint(url) == first else asked)
+            is_home = authorization and _endpoint(url) == first
+            answer = self._ask(url, dict(asked, Authorization=authorization) if is_home else asked)
             if answer.status in welcome:
                 return answer
             self._discard(answer)
@@ -1196,7 +1200,7 @@ class Network:
         scheme, host = endpoint = _endpoint(url)
         proxy, proxy_headers = self._proxy(scheme, host)
         headers = {'User-Agent': 'tako/' + __version__, 'Accept-Encoding': 'identity'}
-        headers.update((name, value) for name, value in asked.items() if value)
+        headers.update(asked)
         if proxy and scheme == 'http':
             target = url
             headers.update(proxy_headers)
@@ -1215,7 +1219,8 @@ class Network:
         import select
         if endpoint in self._open:
             connection, last = self._open[endpoint]
-            if last.isclosed() and connection.sock is not None and not select.select([connection.sock], [], [], 0)[0]:
+            if last.isclosed() and connection.sock is not None and not (
+                    select.select([connection.sock], [], [], 0)[0] or getattr(connection.sock, 'pending', int)()):
                 return connection
             self._drop(endpoint)
         return None
@@ -1816,7 +1821,7 @@ def _journal_name(stream: 'TextIO') -> str:
 class Mirrors:
     """The origins of one config during one run. What one of them does wrong is told, and costs it this run."""
 
-    def __init__(self, origins: 'Sequence[Origin]', network: Network, tell: 'Callable[[Exception], object]') -> None:
+    def __init__(self, origins: 'Sequence[Origin]', network: Network, tell: 'Callable[[TakoError], object]') -> None:
         self.usable = list(origins)
         self._network = network
         self._tell = tell
@@ -1871,7 +1876,7 @@ class ImageFetch:
         self.report = report
         self.changes = []   # type: List[str]           # what the user is told
         self.etags = {}     # type: Dict[str, str]      # of images, by URL
-        self.mirrors = Mirrors(self.config.origins, network, lambda error: report.error(path, error))
+        self.mirrors = Mirrors(self.config.origins, network, lambda error: report.trouble(path, error.what, error.hint))
 
     def run(self) -> int:
         """Bring the destination up to date; the exit code. TakoError or OSError if that cannot be."""
@@ -2046,7 +2051,7 @@ class ImageFetch:
         begin = '{} {} '.format(hashlib.sha256(local or b'').hexdigest(), origin.url)
         etag = next((each[len(begin):] for each in self.state.validators if each.startswith(begin)), '')
         self._step('asking for ' + url)
-        answer = self.network.open(url, origin.authorization, {'If-None-Match': etag} if etag and local else None)
+        answer = self.network.open(url, origin.authorization, {'If-None-Match': etag if local else ''})
         content = bytearray()                   # and no list: chunks may have a byte each
         for chunk in at_most(MANIFEST_MAX_BYTES, answer.chunks, answer.url):
             content += chunk
@@ -2093,8 +2098,7 @@ class ImageFetch:
                 pattern, _some([entry.version.text for entry in withdrawn])),
                 'wait for a new one, or widen Version=')
         nearest = ', '.join(version.text for version in nearest_versions(manifest, self.config.bounds))
-        rejected = [entry for entry in compatible_entries(manifest, self.config.bounds)]
-        if rejected:
+        if any(compatible_entries(manifest, self.config.bounds)):
             return TakoError(f'all versions in {pattern} were rejected', 'wait for a new one, or use --retry-rejected')
         return TakoError('no version in {}; the nearest are: {}'.format(pattern, nearest or 'none'),
                          'wait for one, or change Version=')
@@ -2152,8 +2156,7 @@ class ImageFetch:
         begin, hashed, asked = partial.size, partial.sha256.copy(), {}
         if begin:
             asked['Range'] = f'bytes={begin}-'
-            if url in self.etags:
-                asked['If-Range'] = self.etags[url]
+            asked['If-Range'] = self.etags.get(url, '')
         answer = self.network.open(url, origin.authorization, asked)
         wanted = f'bytes {begin}-{entry.size - 1}/{entry.size}'
         if answer.status != 200 and answer.headers.get('Content-Range') != wanted:

@@ -190,8 +190,8 @@ class StoreOptionsTest(StoreCase):
 
     def test_a_closed_standard_input(self):
         for arguments in (['-f', '-', '-o', self.served, self.key_file, '1.0'], ['-f', self.key_file, '-o', self.served, '-', '1']):
-            done = subprocess.run(['/bin/sh', '-c', 'exec "$@" <&-', 'sh', sys.executable, '-I', scene.TAKO, 'store'] + arguments,
-                                  stderr=subprocess.PIPE)
+            command = ['/bin/sh', '-c', 'exec "$@" <&-', 'sh', sys.executable, '-I', scene.TAKO, 'store']
+            done = subprocess.run(command + arguments, stderr=subprocess.PIPE)
             self.assertEqual(2, done.returncode)
             self.assertIn(b'standard input is closed', done.stderr)
 
