@@ -1,13 +1,19 @@
 """What the tests play on: a scratch directory, a client with its config, a run of tako.py as a process."""
+import contextlib
+import io
 import os
 import shutil
 import stat
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
+import unittest.mock
 
 import origin
+import tako
+import tako
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TAKO = os.path.join(PROJECT, 'tako.py')
@@ -95,6 +101,25 @@ class Scene(unittest.TestCase):
         self.assertNotIn('a defect of this program', result.err)
         return result
 
+    def run_here(self, *arguments, **settings):
+        """Run tako.main() in this process, where what it uses can be patched; its Result."""
+        environ = {name: value for name, value in os.environ.items() if not name.lower().endswith('_proxy')}
+        environ.pop('TAKO_SECRET_KEY', None)
+        environ.update(settings.pop('environ', {}))
+        limits = settings.pop('limits', self.limits)
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(unittest.mock.patch.dict(os.environ, environ, clear=True))
+            for name, value in limits.items():
+                stack.enter_context(unittest.mock.patch.object(tako, name, value))
+            stack.enter_context(contextlib.redirect_stdout(out))
+            stack.enter_context(contextlib.redirect_stderr(err))
+            code = tako.main(arguments)
+        result = Result(code, out.getvalue(), err.getvalue())
+        self.assertNotIn('Traceback', result.err)
+        self.assertNotIn('a defect of this program', result.err)
+        return result
+
     def assertCode(self, code, result):
         """The exit code is code; in trouble, stderr has a message and what to do about it."""
         self.assertEqual(code, result.code, result)
@@ -121,6 +146,34 @@ class Scene(unittest.TestCase):
         self.assertEqual([], [name for name in os.listdir(root or self.destination) if name.endswith('.new')])
 
 
+class Clock:
+    """Stands in for tako's time module: its pauses are noted and pass at once; all else is real.
+
+    on_sleep: called with the number of each pause, from 1 on, once it is over.
+    """
+
+    def __init__(self, on_sleep=None):
+        self.pauses = []
+        self.ahead = 0.0
+        self._on_sleep = on_sleep
+
+    def __getattr__(self, name):
+        return getattr(time, name)
+
+    def monotonic(self):
+        return time.monotonic() + self.ahead
+
+    def sleep(self, seconds):
+        self.pauses.append(seconds)
+        self.ahead += seconds
+        if self._on_sleep is not None:
+            self._on_sleep(len(self.pauses))
+
+    def patch(self):
+        """In force while the `with` lasts."""
+        return unittest.mock.patch.object(tako, 'time', self)
+
+
 def read(path):
     with open(path, 'rb') as stream:
         return stream.read()
@@ -143,6 +196,19 @@ def snapshot(root):
     return found
 
 
+def fault_of_latest(root, public_key=origin.PUBLIC_KEY):
+    """How latest breaks its promise, to be absent or a whole image that the signed manifest lists; None if it does not."""
+    try:
+        digest = tako.linked_digest(root)
+        if digest is None:
+            return None
+        manifest = tako.open_manifest(tako.read_manifest(root), [tako.parse_public_key(public_key)], 'manifest')
+        faults = [tako.image_fault(root, entry) for entry in manifest.entries if entry.digest == digest]
+        return faults[0] if faults else 'no manifest lists ' + digest
+    except (tako.TakoError, OSError, TypeError) as error:
+        return str(error)
+
+
 def remove_tree(path):
     for folder, folders, _ in os.walk(path):
         for name in folders:
@@ -161,5 +227,5 @@ if os.getuid() == 0:
     os.setgroups([])
     os.setgid({0})
     os.setuid({0})
-sys.exit(tako.main(sys.argv[2:]))
+os._exit(tako.main(sys.argv[2:]))      # nothing is to be written as nobody, by coverage either
 """.format(NOBODY)
