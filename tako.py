@@ -899,6 +899,11 @@ class NewFile:
         """Add to it."""
         self._stream.write(chunk)
 
+    def date(self, seconds: float) -> None:
+        """Give it this time, in seconds since 1970, once all is written."""
+        self._stream.flush()
+        os.utime(self._stream.fileno(), (seconds, seconds))
+
     def publish(self, path: str) -> None:
         """Give it its name, read-only, once its bytes are on the disk; then make the name durable too."""
         self._stream.flush()
@@ -932,7 +937,12 @@ class PartialFile(NewFile):
     """
 
     def __enter__(self) -> 'PartialFile':
-        descriptor = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self.temporary, flags, 0o600)
+        except PermissionError:                 # it was about to be published when its run died
+            os.chmod(self.temporary, 0o600)
+            descriptor = os.open(self.temporary, flags)
         self._stream = open(descriptor, 'r+b')
         self.size, self.sha256 = 0, hashlib.sha256()
         for block in iter(lambda: self._stream.read(BLOCK_BYTES), b''):
@@ -1156,24 +1166,27 @@ class Network:
         else:
             self._drop(_endpoint(answer.url))
 
-    def pause(self, url: str, retry_after: float, has_progressed: bool) -> bool:
-        """Wait before url's host is asked again; False, at once, when its pauses are used up.
+    def pause(self, failed: 'Mapping[str, TransientError]') -> 'List[str]':
+        """Wait before what failed is asked again; which of these URLs are to be, none when all pauses are used up.
 
         They grow, and are jittered so that a fleet does not come back all at once. A connection that
-        brought something (has_progressed) costs the shortest one, and nothing of what is left.
+        has_progressed costs its host the shortest one, and nothing of what is left.
         """
         import random
-        following, left = self._pauses.get(_endpoint(url), (PAUSE_FIRST_SECONDS, PAUSE_BUDGET_SECONDS))
-        if has_progressed:
-            following, seconds = PAUSE_FIRST_SECONDS, PAUSE_FIRST_SECONDS
-        else:
-            seconds = min(max(following * random.uniform(0.5, 1.0), retry_after), left)
-            left -= seconds
-        if seconds <= 0 or time.monotonic() + seconds > self.deadline:
-            return False
-        self._pauses[_endpoint(url)] = min(2 * following, PAUSE_MAX_SECONDS), left
-        time.sleep(seconds)
-        return True
+        waits = {}
+        for url, error in failed.items():
+            following, left = self._pauses.get(_endpoint(url), (PAUSE_FIRST_SECONDS, PAUSE_BUDGET_SECONDS))
+            if error.has_progressed:
+                following, seconds = PAUSE_FIRST_SECONDS, PAUSE_FIRST_SECONDS * random.uniform(0.5, 1.0)
+            else:
+                seconds = min(max(following * random.uniform(0.5, 1.0), error.retry_after), left)
+                left -= seconds
+            if seconds > 0 and time.monotonic() + seconds <= self.deadline:
+                self._pauses[_endpoint(url)] = min(2 * following, PAUSE_MAX_SECONDS), left
+                waits[url] = seconds
+        if waits:
+            time.sleep(max(waits.values()))
+        return list(waits)
 
     def timeout(self) -> float:
         """For how many seconds to wait for the next packet; UnreachableError if the time that was given is over."""
@@ -1481,10 +1494,17 @@ def publish_image(root: str, new: NewFile, digest: str) -> None:
     """Put a verified image into the store, durably."""
     store_path = os.path.join(root, 'store')
     if not os.path.isdir(store_path):
+        umask = os.umask(0o022)                 # images are for all to read; who may come here, root's mode says
         os.mkdir(store_path)
-        os.chmod(store_path, 0o755)             # images are for all to read; who may come here, root's mode says
+        os.umask(umask)
         sync_directory(root)
     new.publish(image_path(root, digest))
+
+
+def sync_names(root: str) -> None:
+    """Make durable what is here, before anything is to name it: whoever brought it may have died before doing so."""
+    sync_directory(os.path.join(root, 'store'))
+    sync_directory(root)
 
 
 def manifest_path(root: str) -> str:
@@ -1524,7 +1544,7 @@ def linked_digest(root: str) -> 'Optional[str]':
 def point_latest(root: str, digest: str) -> None:
     """Let latest name the image with this SHA-256, durably and at once."""
     new = os.path.join(root, NEW_LINK)
-    sync_directory(os.path.join(root, 'store'))     # whoever brought the image may have died before doing so
+    sync_names(root)
     os.symlink('store/' + digest, new)
     os.rename(new, os.path.join(root, 'latest'))
     sync_directory(root)
@@ -1564,7 +1584,7 @@ def parse_state(text: str) -> State:
         pattern = '[0-9a-f]{64} [!-~]+ [!-~]+' if key == 'validators' else '[0-9a-f]{64}'
         if not equals or (key in found and not re.fullmatch(pattern, value)):
             raise ValueError(line)
-        found.setdefault(key, []).append(value)
+        found.get(key, []).append(value)
     return State(''.join(found['previous'][-1:]), ''.join(found['restart_due'][-1:]), tuple(found['rejected']),
                  tuple(found['withdrawn']), tuple(found['validators']))
 
@@ -1582,15 +1602,24 @@ def read_state(root: str) -> 'Optional[State]':
         return parse_state(read_at_most(STATE_MAX_BYTES, state_path(root)).decode('ascii'))
     except FileNotFoundError:
         return parse_state('')
-    except ValueError:
+    except (ValueError, IsADirectoryError):
         return None
 
 
-def place_state(root: str, state: State) -> None:
-    """Remember state, durably."""
+def place_state(root: str, state: State, last_success: float = 0.0) -> None:
+    """Remember state, durably; last_success, in seconds since 1970, becomes its time."""
     with NewFile(os.path.join(root, NEW_STATE)) as new:
         new.write(format_state(state).encode('ascii'))
+        new.date(last_success)
         new.publish(state_path(root))
+
+
+def time_of(path: str) -> int:
+    """When a file, or a link itself, was changed last, in seconds since 1970; 0 if it is not there."""
+    try:
+        return int(os.lstat(path).st_mtime)
+    except FileNotFoundError:
+        return 0
 
 
 def state_path(root: str) -> str:
@@ -1631,7 +1660,8 @@ def stored_images(root: str) -> 'Dict[str, int]':
     """The SHA-256 of the images in the store by their names, with their sizes in bytes."""
     try:
         with os.scandir(os.path.join(root, 'store')) as found:
-            return {each.name: each.stat().st_size for each in found if re.fullmatch('[0-9a-f]{64}', each.name)}
+            return {each.name: each.stat().st_size for each in found
+                    if re.fullmatch('[0-9a-f]{64}', each.name) and each.is_file()}
     except FileNotFoundError:
         return {}
 
@@ -1648,19 +1678,15 @@ def images_behind_loop_devices() -> 'Set[str]':
     return names
 
 
-def prune_images(root: str, keep: int, preferred: 'Sequence[str]', needed: 'Set[str]') -> 'List[str]':
-    """Remove images until keep of them are left, those in preferred from its end on last; whose they were.
+def spare_images(stored: 'Set[str]', keep: int, preferred: 'Sequence[str]', needed: 'Set[str]') -> 'List[str]':
+    """Which of the stored images to remove so that keep stay, if not more are needed or back a loop device.
 
-    Never removed are needed ones and what backs a loop device.
+    preferred: the images to keep, the best first; what is not among them goes first.
     """
     needed = needed | images_behind_loop_devices()
-    stored = stored_images(root)
-    order = [digest for digest in stored if digest not in preferred] + [each for each in preferred if each in stored]
-    spare = [digest for digest in order if digest not in needed]
-    removed = spare[:max(0, len(stored) - keep)]
-    for digest in removed:
-        remove_if_there(image_path(root, digest))
-    return removed
+    best_first = list(dict.fromkeys(digest for digest in preferred if digest in stored))
+    order = sorted(stored.difference(preferred)) + best_first[::-1]
+    return [digest for digest in order if digest not in needed][:max(0, len(stored) - keep)]
 
 
 def clear_leftovers(root: str) -> None:
@@ -1688,8 +1714,11 @@ def restart_units(units: 'Sequence[str]', confirm_seconds: float) -> None:
         if not confirm_seconds:
             return
         time.sleep(confirm_seconds)
-    states = [(unit,) + _systemctl('is-active', '--', unit) for unit in units]
-    down = [(unit, state or 'not active') for unit, inactive, state in states if inactive]
+    down = []
+    for unit in units:
+        inactive, state = _systemctl('is-active', '--', unit)
+        if inactive:
+            down.append((unit, state if re.fullmatch('[a-z-]+', state) else 'not active'))
     if code == 0 and not down:
         return
     names = [unit for unit, _ in down] or units
@@ -1836,7 +1865,7 @@ class Mirrors:
         errors = {}     # type: Dict[Origin, TakoError]
         waiting = list(self.usable)
         while waiting and not results:
-            failed = []
+            failed = {}
             for origin in waiting:
                 try:
                     results.append(attempt(origin))
@@ -1846,9 +1875,9 @@ class Mirrors:
                 except TakoError as error:
                     errors[origin] = error
                     if isinstance(error, TransientError):
-                        failed.append((origin, error))
-            waiting = [] if results else [origin for origin, error in failed if self._network.pause(
-                origin.url, error.retry_after, error.has_progressed)]
+                        failed[origin.url] = error
+            again = [] if results else self._network.pause(failed)
+            waiting = [origin for origin in waiting if origin.url in again]
         return self._settle(results, errors)
 
     def _settle(self, results: 'List[T]', errors: 'Dict[Origin, TakoError]') -> 'List[T]':
@@ -1857,7 +1886,7 @@ class Mirrors:
         for origin, error in errors.items():
             if results:
                 self.usable.remove(origin)
-            if results or error is not gravest:
+            if results or not (error is gravest or isinstance(error, GoneError)):
                 self._tell(error)
         if gravest is not None and not results:
             raise gravest
@@ -1876,10 +1905,11 @@ class ImageFetch:
         self.report = report
         self.changes = []   # type: List[str]           # what the user is told
         self.etags = {}     # type: Dict[str, str]      # of images, by URL
+        self.misled = set()     # type: Set[str]        # URLs that led to other bytes once, if not from zero
         self.mirrors = Mirrors(self.config.origins, network, lambda error: report.trouble(path, error.what, error.hint))
 
     def run(self) -> int:
-        """Bring the destination up to date; the exit code. TakoError or OSError if that cannot be."""
+        """Bring the destination up to date; the exit code, or TakoError or OSError."""
         if self.options.init and self._has_compatible_image():
             return 0
         wait = min(LOCK_WAIT_SECONDS, self.network.deadline - time.monotonic())
@@ -1887,32 +1917,46 @@ class ImageFetch:
             try:
                 clear_leftovers(self.root)
                 self._recall()
-                code = 0 if self.options.init else self._finish_switch()
-                self._update()
-                self._remember(self.state, is_success=code == 0)
-                return code
+                codes = [] if self.options.init else [self._attempt(self._finish_switch)]
+                codes.append(self._attempt(self._update))
+                if not any(codes):
+                    self._remember(self.state, is_success=True)
             finally:
                 clear_leftovers(self.root)          # a signal may have come where nothing else does it
                 if self.changes:
                     self.report.result('{}: {}'.format(self.path, ', '.join(self.changes)))
+        return max(codes, key=GRAVITY.index)
+
+    def _attempt(self, step: 'Callable[[], None]') -> int:
+        try:
+            step()
+        except (TakoError, OSError) as error:
+            return self.report.error(self.path, error)
+        return 0
 
     def preview(self) -> int:
         """Say what run() would do; change nothing."""
         self._recall()
-        manifest = self._refresh_manifest(is_dry=True)
-        for entry in self._candidates(manifest):
-            fault = self._image_fault(entry)
-            if fault is not None:
-                what = f'{entry.size} bytes would be fetched from {self.mirrors.usable[0].url}'
-            elif entry.digest == linked_digest(self.root):
-                what = 'is in place already'
-            else:
-                what = 'is in the store, latest would be pointed at it'
-            if self.config.units and entry.digest != linked_digest(self.root):
-                what += ', would restart ' + ' '.join(self.config.units)
-            self.report.result(f'{self.path}: {entry.version}: {what}')
+        if self.options.init and self._has_compatible_image():
+            self.report.result(f'{self.path}: the image in place will do')
             return 0
-        raise self._no_version(manifest, [])
+        manifest = self._refresh_manifest(is_dry=True)
+        entry = next(self._candidates(manifest), None)
+        if entry is None:
+            raise self._no_version(manifest, [])
+        linked = linked_digest(self.root) or ''
+        would = []
+        if self._image_fault(entry) is not None:
+            would.append(f'would fetch {entry.size} bytes from {self.mirrors.usable[0].url}')
+        if entry.digest != linked:
+            would.append('would point latest at it')
+        if self.config.units and not self.options.init and (linked != entry.digest or linked == self.state.restart_due):
+            would.append('would restart ' + ' '.join(self.config.units))
+        previous = self.state.previous if entry.digest == linked else linked
+        would.extend('would remove ' + _name_of(digest, manifest)
+                     for digest in self._spare_images(manifest, entry.digest, previous))
+        self.report.result(f'{self.path}: {entry.version}: {", ".join(would) or "is in place"}')
+        return 0
 
     def _update(self) -> None:
         manifest = self._refresh_manifest()
@@ -1923,8 +1967,9 @@ class ImageFetch:
         else:
             self._switch(before, entry)
         clear_partials(self.root)
-        if self.config.keep:
-            self._prune(manifest)
+        for digest in self._spare_images(manifest, entry.digest, self.state.previous):
+            remove_if_there(image_path(self.root, digest))
+            self.changes.append('removed ' + _name_of(digest, manifest))
 
     def _switch(self, before: str, entry: Entry) -> None:
         # a restart that was due stays due, for the new image; --init does not add one
@@ -1936,27 +1981,26 @@ class ImageFetch:
         if is_due and not self.options.init:
             self._restart()
 
-    def _prune(self, manifest: Manifest) -> None:
-        needed = {linked_digest(self.root) or '', self.state.previous}
-        removed = prune_images(self.root, self.config.keep, [entry.digest for entry in manifest.entries], needed)
-        self.changes.extend('removed ' + _name_of(digest, manifest) for digest in removed)
+    def _spare_images(self, manifest: Manifest, latest: str, previous: str) -> 'List[str]':
+        if not self.config.keep:
+            return []
+        return spare_images(set(stored_images(self.root)) | {latest}, self.config.keep,
+                            [entry.digest for entry in reversed(manifest.entries)], {latest, previous})
 
-    def _finish_switch(self) -> int:
-        """Do what a run that died left to do since latest moved, or was to move back; the exit code. Asks no origin."""
-        try:
-            linked = linked_digest(self.root)
-            if linked in self.state.rejected and has_whole_image(self.root, self.state.previous):
-                point_latest(self.root, self.state.previous)
-                linked = self.state.previous
-            if linked and self.state.restart_due == linked:
-                self._restart()
-        except (TakoError, OSError) as error:
-            return self.report.error(self.path, error)
-        return 0
+    def _finish_switch(self) -> None:
+        """Do what a run that died left to do since latest moved, or was to move back. Asks no origin."""
+        linked = linked_digest(self.root)
+        if linked in self.state.rejected and has_whole_image(self.root, self.state.previous):
+            point_latest(self.root, self.state.previous)
+            linked = self.state.previous
+        if linked and self.state.restart_due == linked:
+            self._restart()
 
     def _restart(self) -> None:
         """Restart the units, or roll back; each step is noted before it is taken, so that it can be taken again."""
         units, confirm_seconds = self.config.units, self.config.confirm_seconds
+        if units:
+            require_systemctl(os.environ)
         try:
             if units:
                 self._step('restarting ' + ' '.join(units))
@@ -1969,8 +2013,9 @@ class ImageFetch:
             self._remember(self.state._replace(rejected=self.state.rejected + (linked,), restart_due=previous))
             point_latest(self.root, previous)
             manifest = self._local_manifest(read_manifest(self.root))
-            told = '{}; {} is rejected, latest is {} again'.format(
-                error.what, _name_of(linked, manifest), _name_of(previous, manifest))
+            name = _name_of(previous, manifest)
+            self.changes[:] = [f'{name} is in place again']
+            told = f'{error.what}; {_name_of(linked, manifest)} is rejected, latest is {name} again'
             try:
                 restart_units(units, confirm_seconds)
             except UnitError as second:
@@ -1983,20 +2028,27 @@ class ImageFetch:
         """Read the state; start it anew if it is damaged."""
         state = read_state(self.root)
         if state is None:
-            self.report.trouble(self.path, f'{state_path(self.root)} is damaged', 'it is made anew; nothing is lost')
+            self.report.trouble(self.path, f'{state_path(self.root)} is damaged',
+                                'it is made anew: what was rejected is forgotten, and a restart that was due')
+            if os.path.isdir(state_path(self.root)):
+                os.rmdir(state_path(self.root))
         self.state = parse_state('') if state is None else state
         self.recalled = state
         if self.options.retry_rejected:
+            linked = linked_digest(self.root)
+            if linked in self.state.rejected:       # of a rollback that was cut short
+                self.state = self.state._replace(restart_due=linked)
             self.state = self.state._replace(rejected=())
 
     def _remember(self, state: State, is_success: bool = False) -> None:
-        """Write the state if it changed; on success it says when."""
+        """Write the state if it changed; its time is that of the last success."""
         self.state = state
-        if state != self.recalled or (is_success and not os.path.exists(state_path(self.root))):
-            place_state(self.root, state)
+        path = state_path(self.root)
+        if state != self.recalled or (is_success and not os.path.exists(path)):
+            place_state(self.root, state, time.time() if is_success else time_of(path))
             self.recalled = state
         elif is_success:
-            touch(state_path(self.root))
+            touch(path)
 
     def _step(self, line: str) -> None:
         self.report.step(f'{self.path}: {line}')
@@ -2051,7 +2103,10 @@ class ImageFetch:
         begin = '{} {} '.format(hashlib.sha256(local or b'').hexdigest(), origin.url)
         etag = next((each[len(begin):] for each in self.state.validators if each.startswith(begin)), '')
         self._step('asking for ' + url)
-        answer = self.network.open(url, origin.authorization, {'If-None-Match': etag if local else ''})
+        try:
+            answer = self.network.open(url, origin.authorization, {'If-None-Match': etag if local else ''})
+        except GoneError as error:              # that is for images
+            raise UnreachableError(error.what, 'has the publisher moved? look at Origin=') from None
         content = bytearray()                   # and no list: chunks may have a byte each
         for chunk in at_most(MANIFEST_MAX_BYTES, answer.chunks, answer.url):
             content += chunk
@@ -2086,7 +2141,7 @@ class ImageFetch:
                 withdrawn.append(entry)
                 if entry.digest not in self.state.withdrawn:
                     self.report.trouble(self.path, f'{entry.version}: {error.what}', 'an older version will do')
-                    self.state = self.state._replace(withdrawn=self.state.withdrawn + (entry.digest,))
+                    self._remember(self.state._replace(withdrawn=self.state.withdrawn + (entry.digest,)))
                 if entry.digest == before:
                     break
         raise self._no_version(manifest, withdrawn)
@@ -2134,7 +2189,7 @@ class ImageFetch:
     def _download_from(self, origin: Origin, entry: Entry, partial: PartialFile) -> None:
         """Let partial become the image, or raise; what does not lead there is given up, and tried from zero once."""
         url = f'{origin.url}/store/{entry.digest}'
-        for _ in range(2):
+        while True:
             before = partial.size
             self._step(f'fetching {entry.version}, {entry.size - before} bytes, from {url}')
             try:
@@ -2147,9 +2202,9 @@ class ImageFetch:
             if digest == entry.digest:
                 return
             partial.cut_back(0, hashlib.sha256())
-            if not before:
-                break
-        raise _wrong_image(url, f'has the SHA-256 {digest}', 'not the signed one')
+            if not before or url in self.misled:
+                raise _wrong_image(url, f'has the SHA-256 {digest}', 'not the signed one')
+            self.misled.add(url)
 
     def _receive(self, url: str, origin: Origin, entry: Entry, partial: PartialFile) -> None:
         """Add to partial what it lacks, taking no byte more than the size that was signed."""
@@ -2268,13 +2323,13 @@ def _status_of(path: str, config: Config) -> 'Dict[str, Any]':
         'version': next((entry.version.text for entry in compatible + list(manifest.entries[::-1])
                          if entry.digest == linked), None),
         'digest': linked, 'is_there': linked in stored,
-        'since': _time_of(os.path.join(root, 'latest')) if linked else None,
+        'since': time_of(os.path.join(root, 'latest')) or None,
         'newest_compatible': compatible[0].version.text if compatible else None,
         'out_of_bounds': [entry.version.text for entry in manifest.entries if entry.version not in config.bounds],
         'rejected': rejected, 'withdrawn': withdrawn,
         'images': len(stored), 'image_bytes': sum(stored.values()),
         'restart_due': bool(state.restart_due) and state.restart_due == linked,
-        'last_check': _time_of(manifest_path(root)), 'last_success': _time_of(state_path(root)),
+        'last_check': time_of(manifest_path(root)) or None, 'last_success': time_of(state_path(root)) or None,
         'reason': _reason(config, compatible, linked, rejected, withdrawn),
     }
 
@@ -2292,13 +2347,6 @@ def _reason(config: Config, compatible: 'List[Entry]', linked: 'Optional[str]', 
     fates = ((rejected, 'was rejected'), (withdrawn, 'was withdrawn'), (newer, 'is not fetched yet'))
     return f'it is in {config.bounds.text}; of the newer ones ' + ', '.join(
         f'{version} {next(fate for versions, fate in fates if version in versions)}' for version in newer)
-
-
-def _time_of(path: str) -> 'Optional[int]':
-    try:
-        return int(os.lstat(path).st_mtime)
-    except FileNotFoundError:
-        return None
 
 
 def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
@@ -2324,29 +2372,37 @@ def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
 
 def store(arguments: 'argparse.Namespace', report: Report) -> int:
     """The store command: the image first, the manifest that lists it last."""
-    root = arguments.output
     version = _new_version(arguments.version, arguments.image)
     if arguments.image == arguments.key_file == '-':
         raise UsageError('standard input cannot be the key and the image', 'give one of them as a file')
     seed = _read_secret_key(arguments, report)
-    public_key = ed25519_public_key(seed)
-    with _publishing(root, report):
-        clear_leftovers(root)
-        signed = read_manifest(root)
-        manifest = Manifest(()) if signed is None else open_manifest(signed, [public_key], manifest_path(root))
-        check_spelling(manifest, version)
-        if arguments.dry_run:
-            entry = Entry(version, *copy_and_hash(_read_image(arguments.image), len))
-            grown, is_stored = add_entry(manifest, entry), True
-        else:
-            entry, grown, is_stored = _store_image(root, arguments.image, version, manifest, seed)
-        if is_stored:
-            report.result('{}: {}stored {}, {} bytes, SHA-256 {}; clients need PublicKey={}'.format(
-                root, 'would have ' * arguments.dry_run, version, entry.size, entry.digest, encode_base64(public_key)))
-        else:
-            report.unchanged(f'{root}: {version} is this image already')
-        _warn_of_order_and_gaps(root, grown, entry, report)
+    lock = _publishing(arguments.output, report)
+    if arguments.dry_run:
+        _publish(arguments, version, seed, report)
+    else:
+        with lock:
+            clear_leftovers(arguments.output)
+            _publish(arguments, version, seed, report)
     return 0
+
+
+def _publish(arguments: 'argparse.Namespace', version: Version, seed: bytes, report: Report) -> None:
+    root, public_key = arguments.output, ed25519_public_key(seed)
+    signed = read_manifest(root)
+    manifest = Manifest(()) if signed is None else open_manifest(signed, [public_key], manifest_path(root))
+    check_spelling(manifest, version)
+    if arguments.dry_run:
+        entry = Entry(version, *copy_and_hash(_read_image(arguments.image), len))
+        grown = add_entry(manifest, entry)
+        is_stored = grown is not manifest or image_fault(root, entry) is not None
+    else:
+        entry, grown, is_stored = _store_image(root, arguments.image, version, manifest, seed)
+    if is_stored:
+        report.result('{}: {}stored {}, {} bytes, SHA-256 {}; clients need PublicKey={}'.format(
+            root, 'would have ' * arguments.dry_run, version, entry.size, entry.digest, encode_base64(public_key)))
+    else:
+        report.unchanged(f'{root}: {version} is this image already')
+    _warn_of_order_and_gaps(root, grown, entry, report)
 
 
 def _store_image(root: str, image: str, version: Version, manifest: Manifest,
@@ -2360,6 +2416,7 @@ def _store_image(root: str, image: str, version: Version, manifest: Manifest,
         sealed = seal_manifest(grown, seed)
         publish_image(root, new, entry.digest)
     if grown is not manifest:
+        sync_names(root)
         place_manifest(root, sealed)
     return entry, grown, True
 

@@ -5,13 +5,17 @@
 
 A fault is a function that answers a request in the server's place; it gets the handler, whose
 `body` is what an honest server would send (None where it has nothing).
+
+An honest server knows neither ranges nor validators, unless `has_ranges` and `etag` say so.
 """
 import hashlib
 import http.server
 import os
+import re
 import socket
 import socketserver
 import threading
+import time
 
 import tako
 
@@ -66,12 +70,16 @@ class Publisher:
 class Origin(Publisher):
     """A publisher whose directory is served on loopback while the `with` lasts."""
 
-    def __init__(self, directory, seed=SEED, tls=None, host='127.0.0.1'):
+    def __init__(self, directory, seed=SEED, tls=None, host='127.0.0.1', port=0):
         super().__init__(directory, seed)
         self.faults = {}            # path -> what answers in the server's place
         self.requests = []          # (path, headers), in order
+        self.answers = []           # (path, status, bytes of the body that were sent), in order
+        self.has_ranges = False     # answer a Range with 206 or 416, and heed If-Range
+        self.etag = None            # body -> the ETag that it is served with, for which If-None-Match may ask
+        self.released = threading.Event()       # what holds() waits for
         self.connections = 0
-        self._server = (_Server6 if ':' in host else _Server)((host, 0), _Handler)
+        self._server = (_Server6 if ':' in host else _Server)((host, port), _Handler)
         self._server.origin = self
         self.scheme = 'http'
         if tls is not None:
@@ -85,12 +93,21 @@ class Origin(Publisher):
         return self
 
     def __exit__(self, *error):
+        self.released.set()
         self._server.shutdown()
         self._server.server_close()
 
     def paths(self):
         """What was asked for, in order."""
         return [path for path, _ in self.requests]
+
+    def asked(self, path, header):
+        """What this header was in each request for path, in order; None where there was none."""
+        return [headers.get(header) for each, headers in self.requests if each == path]
+
+    def served(self, path):
+        """(status, bytes of the body that were sent) of each answer for path, in order."""
+        return [(code, size) for each, code, size in self.answers if each == path]
 
 
 class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
@@ -121,10 +138,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         fault = origin.faults.get(self.path) or origin.faults.get('*')
         if fault is not None:
             fault(self)
-        elif self.body is None:
-            self.answer(404, b'not here\n')
         else:
-            self.answer(200, self.body)
+            self.serve()
 
     @property
     def body(self):
@@ -133,13 +148,51 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         except OSError:
             return None
 
-    def answer(self, code, body, headers=(), length=None):
+    def serve(self, drop_at=None, is_chunked=False):
+        """Answer honestly; or hang up after drop_at bytes of the body."""
+        origin, body, headers = self.server.origin, self.body, []
+        if body is None:
+            self.answer(404, b'not here\n')
+            return
+        if origin.etag is not None:
+            headers.append(('ETag', origin.etag(body)))
+            if self.headers.get('If-None-Match') == origin.etag(body):
+                self.answer(304, b'', headers)
+                return
+        code, first = 200, self.first_byte
+        if origin.has_ranges and first is not None and self.headers.get('If-Range') in (None, self.etag_of(body)):
+            if first >= len(body):
+                self.answer(416, b'', headers + [('Content-Range', 'bytes */{}'.format(len(body)))])
+                return
+            headers.append(('Content-Range', 'bytes {}-{}/{}'.format(first, len(body) - 1, len(body))))
+            code, body = 206, body[first:]
+        self.answer(code, body[:drop_at], headers, len(body), is_chunked)
+        if drop_at is not None and drop_at < len(body):
+            self.hang_up()
+
+    def etag_of(self, body):
+        return self.server.origin.etag and self.server.origin.etag(body)
+
+    @property
+    def first_byte(self):
+        """From which byte on the client asks for the body; None if it asks for the whole."""
+        match = re.match('bytes=([0-9]+)-$', self.headers.get('Range', ''))
+        return int(match.group(1)) if match else None
+
+    def answer(self, code, body, headers=(), length=None, is_chunked=False):
         """Send a whole answer; length: what to announce, if it is not the truth."""
+        is_whole, size = length in (None, len(body)), len(body)
         self.send_response(code)
-        self.send_header('Content-Length', str(len(body) if length is None else length))
+        if is_chunked:
+            self.send_header('Transfer-Encoding', 'chunked')
+            body = b''.join(_chunk(body[start:start + 1000]) for start in range(0, len(body), 1000))
+            body += b'0\r\n\r\n' if is_whole else b''
+        elif code != 304:
+            self.send_header('Content-Length', str(len(body) if length is None else length))
         for name, value in headers:
             self.send_header(name, value)
         self.end_headers()
+        self.server.origin.answers.append((self.path, code, size))
         self.wfile.write(body)
 
     def hang_up(self):
@@ -148,6 +201,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *arguments):
         pass
+
+
+def _chunk(piece):
+    return '{:x}\r\n'.format(len(piece)).encode() + piece + b'\r\n'
 
 
 # ---- faults
@@ -227,3 +284,78 @@ def endless(handler):
     except OSError:
         pass
     handler.hang_up()
+
+
+def slowly(rate):
+    """Sends the file, or the rest of it that a Range asks for, at so many bytes a second."""
+    def fault(handler):
+        body = handler.body
+        begin = int((handler.headers.get('Range') or 'bytes=0-')[len('bytes='):-1])
+        handler.send_response(206 if begin else 200)
+        if begin:
+            handler.send_header('Content-Range', 'bytes {}-{}/{}'.format(begin, len(body) - 1, len(body)))
+        handler.send_header('Content-Length', str(len(body) - begin))
+        handler.end_headers()
+        for start in range(begin, len(body), rate // 50):
+            handler.wfile.write(body[start:start + rate // 50])
+            time.sleep(0.02)
+    return fault
+
+
+def first(times, fault):
+    """The fault for so many requests, and then an honest server."""
+    left = [fault] * times
+
+    def fault_then_honest(handler):
+        if left:
+            left.pop()(handler)
+        else:
+            handler.serve()
+    return fault_then_honest
+
+
+def drops(at, is_chunked=False):
+    """Serves honestly, and hangs up after so many bytes of the body, whatever was asked for."""
+    return lambda handler: handler.serve(at, is_chunked)
+
+
+def holds(at):
+    """Announces the whole, sends so many bytes of it, and then nothing, for as long as the origin is not released."""
+    def fault(handler):
+        handler.answer(200, handler.body[:at], length=len(handler.body))
+        handler.wfile.flush()
+        handler.server.origin.released.wait(30)
+        handler.hang_up()
+    return fault
+
+
+def if_ranged(answer):
+    """Whoever asks for a range is answered so, with the first byte that was asked for; all others honestly."""
+    def fault(handler):
+        if handler.first_byte is None:
+            handler.serve()
+        else:
+            answer(handler, handler.first_byte)
+    return fault
+
+
+def floods(head, piece, seconds=0.0, most=1 << 28):
+    """Sends head, and then piece over and over, with pauses between, for as long as the client takes it.
+
+    Counts the bytes that went, in origin.endless_bytes; ends by itself after most of them, or 20 seconds.
+    """
+    def fault(handler):
+        handler.server.origin.endless_bytes = 0
+        began = time.monotonic()
+        try:
+            handler.wfile.write(head)
+            while handler.server.origin.endless_bytes < most and time.monotonic() < began + 20:
+                handler.wfile.write(piece)
+                handler.wfile.flush()
+                handler.server.origin.endless_bytes += len(piece)
+                if seconds and handler.server.origin.released.wait(seconds):
+                    break
+        except OSError:
+            pass
+        handler.hang_up()
+    return fault

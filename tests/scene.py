@@ -13,7 +13,6 @@ import unittest.mock
 
 import origin
 import tako
-import tako
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TAKO = os.path.join(PROJECT, 'tako.py')
@@ -164,10 +163,11 @@ class Clock:
         return time.monotonic() + self.ahead
 
     def sleep(self, seconds):
-        self.pauses.append(seconds)
-        self.ahead += seconds
-        if self._on_sleep is not None:
-            self._on_sleep(len(self.pauses))
+        if seconds:
+            self.pauses.append(seconds)
+            self.ahead += seconds
+            if self._on_sleep is not None:
+                self._on_sleep(len(self.pauses))
 
     def patch(self):
         """In force while the `with` lasts."""

@@ -31,7 +31,7 @@ class HelpTest(scene.Scene):
 
     def test_copied_alone_into_an_empty_directory(self):
         shutil.copy(scene.TAKO, self.directory)
-        out = subprocess.check_output([sys.executable, '-I', 'tako.py', '--help'], cwd=self.directory)
+        out = subprocess.check_output([sys.executable, '-I', 'tako.py', '--help'], cwd=self.directory, env={})
         self.assertIn(b'Tako: take container image.', out)
         self.assertEqual(['destination', 'tako.py'], sorted(os.listdir(self.directory)))
 

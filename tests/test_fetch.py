@@ -285,7 +285,8 @@ class WithdrawnTest(FetchCase):
         result = self.run_tako('fetch', self.app)
         self.assertCode(75, result)
         self.assertIn('no version in 1.* is to be had; withdrawn: 1.2, 1.1, 1.0', result.err)
-        self.assertEqual(['manifest'], os.listdir(self.path('fresh')))
+        self.assertEqual(['.state', 'manifest'], sorted(os.listdir(self.path('fresh'))))
+        self.assertEqual(1, len(self.run_tako('fetch', self.app).err.splitlines()) - 1)      # told each version once
 
     def test_a_latest_whose_image_is_lost_is_no_way_down(self):
         self.run_tako('fetch', self.app)
@@ -367,17 +368,17 @@ class OptionsTest(FetchCase):
         before = self.have_one()
         self.config(self.origin.url, version='1.*', more='Restart=app.service\n')
         result = self.run_tako('fetch', '--dry-run', self.app)
-        self.assertEqual((0, '{}: 1.1: {} bytes would be fetched from {}, would restart app.service\n'.format(
+        self.assertEqual((0, '{}: 1.1: would fetch {} bytes from {}, would point latest at it, would restart app.service\n'.format(
             self.app, len(TWO), self.origin.url), ''), (result.code, result.out, result.err))
         self.assertEqual((before, ['/manifest']), (scene.snapshot(self.destination), self.origin.paths()))
         self.config(self.origin.url, version='1.0')
-        self.assertIn('1.0: is in place already', self.run_tako('fetch', '--dry-run', self.app).out)
+        self.assertIn('1.0: is in place\n', self.run_tako('fetch', '--dry-run', self.app).out)
         self.config(self.origin.url, version='3.*')
         self.assertCode(1, self.run_tako('fetch', '--dry-run', self.app))
         self.assertEqual(before, scene.snapshot(self.destination))
 
     def test_a_dry_run_before_the_first_fetch_leaves_an_empty_destination(self):
-        self.assertIn('1.0: {} bytes would be fetched'.format(len(ONE)), self.run_tako('fetch', '--dry-run', self.app).out)
+        self.assertIn('1.0: would fetch {} bytes'.format(len(ONE)), self.run_tako('fetch', '--dry-run', self.app).out)
         self.assertEqual([], os.listdir(self.destination))
 
     def test_no_verify_looks_at_the_size_alone(self):

@@ -1,0 +1,301 @@
+"""make soak: kills at random moments, for as long as SOAK_SECONDS says, and crowds.
+
+    PYTHONPATH=. python3 tests/soak.py [SEED]
+
+What is random is drawn from the seed that is printed first; given again, it draws the same.
+"""
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import origin
+import scene
+import tako
+
+SECONDS = float(os.environ.get('SOAK_SECONDS', '300'))
+KILLS_WANTED = 200
+KILLS_A_ROUND = 10                      # then a run may finish
+IMAGE_BYTES = 400000
+RATE = 1 << 21                          # of the slow line, in bytes a second: the image takes it a fifth of one
+CROWDS = (2, 50)
+KEEP = 3
+KEY = tako.parse_public_key(origin.PUBLIC_KEY)
+
+
+class Checks:
+    """What held and what did not, by what it was."""
+
+    def __init__(self):
+        self.passed = {}
+        self.failed = []
+
+    def check(self, what, fault):
+        """Count what; fault is None if it held."""
+        if fault is None:
+            self.passed[what] = self.passed.get(what, 0) + 1
+        else:
+            self.failed.append(what)
+            print('FAIL: {}: {}'.format(what, fault), flush=True)
+
+
+class Ground:
+    """A scratch directory, with runs of tako.py that may be killed."""
+
+    def __init__(self, directory, chance, checks):
+        self.directory = directory
+        self.chance = chance
+        self.checks = checks
+        self.kills = 0
+        self.length = 0.5               # of a whole run, in seconds, as it was measured last
+        self.environ = dict(os.environ, PATH=self.path('bin') + ':/usr/bin:/bin',
+                            TAKO_SECRET_KEY=tako.format_secret_key(origin.SEED))
+
+    def path(self, *names):
+        return os.path.join(self.directory, *names)
+
+    def start(self, *arguments):
+        return subprocess.Popen([sys.executable, '-I', '-W', 'error', scene.TAKO] + list(arguments), env=self.environ,
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def finish(self, *arguments):
+        """A run that nobody kills; its exit code, and what it said on stderr."""
+        process = self.start(*arguments)
+        _, err = process.communicate(timeout=120)
+        return process.returncode, err.decode()
+
+    def kill(self, *arguments):
+        """A run that is killed at a random moment, if it did not end before; whether it was."""
+        process = self.start(*arguments)
+        time.sleep(self.chance.uniform(0, 1.1 * self.length))
+        process.kill()
+        process.communicate()
+        self.kills += process.returncode < 0
+        return process.returncode < 0
+
+    def image(self):
+        return bytes(bytearray(self.chance.getrandbits(8) for _ in range(1000))) * (IMAGE_BYTES // 1000)
+
+
+class Client(Ground):
+    """A destination with a unit, and a slow origin whose versions come one after another; on some, nothing runs."""
+
+    def __init__(self, directory, chance, checks, server):
+        super().__init__(directory, chance, checks)
+        self.server = server
+        self.root = self.path('destination')
+        os.mkdir(self.root)
+        os.mkdir(self.path('bin'))
+        self.served = []
+        self.bad = set()
+        self.number = 0
+        self.good = None
+        with open(self.path('app.tako'), 'w') as stream:
+            stream.write('Origin={}\nDestination={}\nPublicKey={}\nVersion=*\nRestart=app.service\nKeep={}\n'.format(
+                server.url, self.root, origin.PUBLIC_KEY, KEEP))
+        for name in ('bad', 'called'):
+            open(self.path(name), 'w').close()
+        with open(self.path('bin', 'systemctl'), 'w') as stream:
+            stream.write('#!/bin/sh\nimage=$(readlink {root}/latest)\nsleep 0.02\n'
+                         '[ "$1" = restart ] && echo "$image" >> {called}\n! grep -qx "$image" {bad}\n'.format(
+                             root=self.root, called=self.path('called'), bad=self.path('bad')))
+        os.chmod(self.path('bin', 'systemctl'), 0o755)
+        self.offer(is_bad=False)
+
+    def offer(self, is_bad):
+        """A newer version; old ones leave the origin, for room."""
+        self.number += 1
+        entry = self.server.publish('1.{}'.format(self.number), self.image())
+        self.server.faults['/store/' + entry.digest] = origin.slowly(RATE)
+        if is_bad:
+            self.bad.add(entry.digest)
+            with open(self.path('bad'), 'a') as stream:
+                stream.write('store/{}\n'.format(entry.digest))
+        else:
+            self.good = entry.digest
+        self.newest = entry.digest
+        self.served.append(entry.digest)
+        for digest in self.served[:-KEEP]:
+            os.unlink(os.path.join(self.server.directory, 'store', digest))
+        del self.served[:-KEEP]
+
+    def is_settled(self):
+        """Whether the newest version was dealt with to the end."""
+        state = tako.read_state(self.root)
+        return (state is not None and not state.restart_due and tako.linked_digest(self.root) == self.good
+                and (self.newest == self.good or self.newest in state.rejected))
+
+    def update_and_kill(self):
+        before = tako.linked_digest(self.root)
+        self.kill('fetch', self.path('app.tako'))
+        self.checks.check('latest after a kill ' + self.moment(),
+                          scene.fault_of_latest(self.root) or self.fault_of_names(before))
+        if self.is_settled():
+            self.offer(is_bad=self.chance.random() < 0.25)
+
+    def moment(self):
+        """How far the update had come."""
+        state = tako.read_state(self.root)
+        if any(name.startswith('.partial-') for name in os.listdir(self.root)):
+            return 'with part of an image'
+        if state is not None and state.restart_due:
+            return 'with a restart due'
+        return 'before or after all'
+
+    def fault_of_names(self, before):
+        now = tako.linked_digest(self.root)
+        partials = [name for name in os.listdir(self.root) if name.startswith('.partial-')]
+        if now not in (before, self.good, self.newest):
+            return 'latest was {} and is {}'.format(before, now)
+        return None if len(partials) <= 1 else 'more than one partial image'
+
+    def converge(self):
+        """A run makes up for those that were killed; the next brings one more version, and shows how long that takes."""
+        code, err = self.finish('fetch', self.path('app.tako'))
+        self.checks.check('convergence', self.fault_of_end(code, err))
+        self.offer(is_bad=False)
+        began = time.monotonic()
+        code, err = self.finish('fetch', self.path('app.tako'))
+        self.length = time.monotonic() - began
+        self.checks.check('update', self.fault_of_end(code, err))
+        self.offer(is_bad=self.chance.random() < 0.25)
+
+    def fault_of_end(self, code, err):
+        """What is wrong after a run that ended by itself."""
+        if code not in ((0, 1) if self.newest in self.bad else (0,)) or 'Traceback' in err or 'a defect' in err:
+            return 'exit code {}: {}'.format(code, err)
+        if code == 1:                   # the rollback was in this run: the next has nothing to do
+            code, err = self.finish('fetch', self.path('app.tako'))
+            if code or err:
+                return 'after a rollback: exit code {}: {}'.format(code, err)
+        with open(self.path('called')) as stream:
+            restarts = stream.read().split()
+        if tako.linked_digest(self.root) != self.good:
+            return 'latest is not the newest that runs'
+        if restarts[-1:] != ['store/' + self.good]:
+            return 'the unit was not restarted on it'
+        if sorted(os.listdir(self.root)) != ['.state', 'latest', 'manifest', 'store']:
+            return 'there is something left: {}'.format(sorted(os.listdir(self.root)))
+        if len(os.listdir(os.path.join(self.root, 'store'))) > KEEP:
+            return 'more images than Keep= says'
+        return scene.fault_of_latest(self.root)
+
+
+class Shop(Ground):
+    """A directory that is published in."""
+
+    def __init__(self, directory, chance, checks):
+        super().__init__(directory, chance, checks)
+        self.root = self.path('published')
+        os.mkdir(self.root)
+        self.number = 0
+        self.take_next()
+
+    def take_next(self):
+        self.number += 1
+        with open(self.path('image'), 'wb') as stream:
+            stream.write(self.image())
+        self.command = 'store', '-o', self.root, self.path('image'), '1.{}'.format(self.number)
+
+    def store_and_kill(self):
+        if not self.kill(*self.command):
+            self.take_next()
+        self.checks.check('manifest after a kill', self.fault())
+
+    def converge(self):
+        began = time.monotonic()
+        code, err = self.finish(*self.command)
+        self.length = time.monotonic() - began
+        fault = self.fault()
+        if code or err:
+            fault = 'exit code {}: {}'.format(code, err)
+        elif sorted(os.listdir(self.root)) != ['manifest', 'store']:
+            fault = 'there is something left: {}'.format(sorted(os.listdir(self.root)))
+        elif len(self.entries()) != self.number:
+            fault = '{} images are listed and not {}'.format(len(self.entries()), self.number)
+        self.checks.check('store after kills', fault)
+        self.take_next()
+
+    def entries(self):
+        signed = tako.read_manifest(self.root)
+        return tako.open_manifest(signed, [KEY], 'manifest').entries if signed is not None else ()
+
+    def fault(self):
+        """How the manifest or an image it lists is broken."""
+        try:
+            faults = [tako.image_fault(self.root, entry) for entry in self.entries()]
+        except tako.TakoError as error:
+            return error.what
+        return next((fault for fault in faults if fault is not None), None)
+
+
+def crowd(directory, size, checks):
+    """So many fetches at once make one download, and all succeed."""
+    served, destination, config = (os.path.join(directory, name) for name in ('served', 'destination', 'app.tako'))
+    os.makedirs(served)
+    os.mkdir(destination)
+    with origin.Origin(served) as server:
+        entry = server.publish('1.0', b'image' * 100000)
+        server.faults['/store/' + entry.digest] = origin.slowly(RATE)
+        with open(config, 'w') as stream:
+            stream.write('Origin={}\nDestination={}\nPublicKey={}\nVersion=*\n'.format(
+                server.url, destination, origin.PUBLIC_KEY))
+        ground = Ground(directory, None, checks)
+        processes = [ground.start('fetch', config) for _ in range(size)]
+        for process in processes:
+            _, err = process.communicate(timeout=600)
+            is_well = process.returncode == 0 and not err
+            checks.check('one of a crowd', None if is_well else 'exit code {}: {}'.format(process.returncode, err.decode()))
+        downloads = server.paths().count('/store/' + entry.digest)
+        checks.check('one download for a crowd', None if downloads == 1 else '{} downloads'.format(downloads))
+    checks.check('latest after a crowd', scene.fault_of_latest(destination))
+
+
+def soak(directory, chance, checks, deadline):
+    """Crowds, then kills; how many."""
+    for size in CROWDS:
+        crowd(os.path.join(directory, 'crowd-{}'.format(size)), size, checks)
+    for name in ('served', 'client', 'shop'):
+        os.mkdir(os.path.join(directory, name))
+    with origin.Origin(os.path.join(directory, 'served')) as server:
+        client = Client(os.path.join(directory, 'client'), chance, checks, server)
+        shop = Shop(os.path.join(directory, 'shop'), chance, checks)
+        while time.monotonic() < deadline:
+            client.converge()
+            shop.converge()
+            until = client.kills + KILLS_A_ROUND
+            while client.kills < until and time.monotonic() < deadline:
+                client.update_and_kill()
+                if chance.random() < 0.3:
+                    shop.store_and_kill()
+        client.converge()
+        shop.converge()
+    return client.kills, shop.kills
+
+
+def main(arguments):
+    deadline = time.monotonic() + SECONDS
+    seed = int(arguments[0]) if arguments else random.SystemRandom().randrange(10**6)
+    print('seed {}, {:.0f} seconds'.format(seed, SECONDS), flush=True)
+    checks = Checks()
+    directory = tempfile.mkdtemp(prefix='tako-soak-')
+    try:
+        fetches, stores = soak(directory, random.Random(seed), checks, deadline)
+    finally:
+        if checks.failed:
+            print('kept for a look: ' + directory)
+        else:
+            shutil.rmtree(directory)
+    for what, count in sorted(checks.passed.items()):
+        print('{:6} times: {}'.format(count, what))
+    print('{} fetches and {} stores were killed{}'.format(
+        fetches, stores, '' if fetches >= KILLS_WANTED else ', fewer than {}: the time was over'.format(KILLS_WANTED)))
+    print('{} passed, {} failed'.format(sum(checks.passed.values()), len(checks.failed)))
+    return 1 if checks.failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,673 @@
+"""What kills and power cuts leave behind: runs that end at each step that reaches the disk, and are then run again.
+
+The runs are forks of one process, which is this file run as a program: a thousand runs cost no start of Python.
+"""
+import functools
+import gc
+import itertools
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import traceback
+
+import origin
+import scene
+import tako
+
+ONE, TWO, THREE = b'image one' * 300, b'image two' * 400, b'image three' * 500
+KEY = tako.parse_public_key(origin.PUBLIC_KEY)
+RUN_IN_A_FORK = os.path.abspath(__file__)
+IS_ROOT = os.getuid() == 0
+
+
+# ---- the process whose forks are the runs
+
+def serve_runs():
+    """Make a run of each line that comes in, which says where the run is to die; print how it ended."""
+    import difflib, encodings.idna, http.client, random, ssl, urllib.request        # noqa: E401, F401  # once for all
+    tako.argument_parser()      # and with it, all patterns are compiled
+    tako.parse_config('Origin=http://localhost/\nPublicKey={}\nDestination=/\nVersion=1.*\nRestart=app.service\n'
+                      'Keep=1\n'.format(origin.PUBLIC_KEY))
+    tako.seal_manifest(tako.Manifest((origin.entry_of('1', ONE),)), origin.SEED)
+    gc.disable()                # which would touch, and so copy, all that a fork shares
+    for line in sys.stdin:
+        asked = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            os._exit(run(asked))
+        print(os.waitpid(child, 0)[1], flush=True)
+
+
+def run(asked):
+    """What the run is that was asked for; its exit code."""
+    try:
+        for descriptor, path in enumerate((os.devnull, asked['out'], asked['err'])):
+            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666), descriptor)
+        os.chdir(asked['root'])
+        os.environ.update(asked['environ'])
+        os.umask(0o077)                         # what is for all to read must not owe it to a mask
+        tako.PAUSE_BUDGET_SECONDS = 0.0
+        steps = Steps(asked)
+        if IS_ROOT:                             # whom no mode of a file would stop
+            os.setgroups([])
+            os.setgid(scene.NOBODY)
+            os.setuid(scene.NOBODY)
+        steps.watch()
+        code = tako.main(asked['arguments'])
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return code
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        return 99
+
+
+class Steps:
+    """The steps by which a run changes the disk or its units: counted, noted, and one of them the last."""
+
+    def __init__(self, asked):
+        self.root = asked['root']
+        self.last = asked['step']
+        self.is_before = asked['is_before']
+        self.trace = open(asked['trace'], 'w') if asked['trace'] else None
+        self.count = 0
+
+    def watch(self):
+        for module, name, describe in (
+                (os, 'open', self.opening), (os, 'mkdir', self.making), (os, 'chmod', self.naming('chmod')),
+                (os, 'fchmod', self.naming('chmod')), (os, 'fsync', self.syncing), (os, 'symlink', self.linking),
+                (os, 'rename', self.renaming), (os, 'unlink', self.naming('unlink')), (os, 'utime', self.naming('utime')),
+                (subprocess, 'run', self.commanding), (tako.NewFile, 'write', self.writing),
+                (tako.PartialFile, 'write', self.writing)):
+            setattr(module, name, self.watched(getattr(module, name), describe))
+
+    def watched(self, function, describe):
+        @functools.wraps(function)
+        def step(*arguments, **settings):
+            what = describe(*arguments)
+            if what is None:
+                return function(*arguments, **settings)
+            self.count += 1
+            is_last = self.count == self.last
+            if is_last and what[0] == 'write':          # half of it on the disk, or all
+                self.tear(*arguments)
+            if is_last and self.is_before:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.trace is not None:
+                self.trace.write(json.dumps(what) + '\n')
+                self.trace.flush()
+            # no kill undoes what is not synced, and what a power cut undoes is Disk's to know: so no waiting for disks
+            result = None if what[0] == 'sync' else function(*arguments, **settings)
+            if is_last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+        return step
+
+    def tear(self, file, chunk):
+        with open(file.temporary, 'ab') as stream:
+            stream.write(chunk[:len(chunk) // 2] if self.is_before else chunk)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def short(self, path):
+        path = os.readlink('/proc/self/fd/{}'.format(path)) if isinstance(path, int) else path
+        return os.path.relpath(path, self.root)
+
+    # what each of them does, in words; None if it changes nothing
+
+    def opening(self, path, flags, mode=0o777):
+        return ['create', self.short(path)] if flags & os.O_CREAT and not os.path.lexists(path) else None
+
+    def making(self, path, mode=0o777):
+        mask = os.umask(0)
+        os.umask(mask)
+        return ['mkdir', self.short(path), mode & ~mask]
+
+    def naming(self, word):
+        def describe(path, *_):
+            return [word, self.short(path)] if isinstance(path, int) or os.path.lexists(path) else None
+        return describe
+
+    def syncing(self, descriptor):
+        path = os.readlink('/proc/self/fd/{}'.format(descriptor))
+        status = os.fstat(descriptor)
+        content = '' if stat.S_ISDIR(status.st_mode) else scene.read(path).decode('latin-1')
+        return ['sync', self.short(descriptor), stat.S_IMODE(status.st_mode), content]
+
+    def renaming(self, path, to):
+        return ['rename', self.short(path), self.short(to)]
+
+    def linking(self, target, path):
+        return ['symlink', target, self.short(path)]
+
+    def commanding(self, command, *_):
+        return list(command)
+
+    def writing(self, file, chunk):
+        return ['write', self.short(file.temporary)] if chunk else None
+
+
+# ---- the tests, which ask for them
+
+class CrashCase(scene.Scene):
+    """A test whose runs may be told where to die. They are nobody's, if we are root."""
+
+    @classmethod
+    def setUpClass(cls):
+        environ = dict(os.environ, PYTHONPATH=scene.PROJECT)
+        cls.runs = subprocess.Popen([sys.executable, '-W', 'error', RUN_IN_A_FORK], universal_newlines=True,
+                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.runs.communicate()
+
+    def setUp(self):
+        super().setUp()
+        os.mkdir(self.path('served'))
+        os.mkdir(self.path('bin'))
+        self.write('called', '', 0o666)
+        self.versions = {}          # of images, by digest
+        self.checked = set()        # disks that converge, as was seen already
+
+    def run_fork(self, *arguments, **settings):
+        """Run tako.py; None if it was killed at the step that settings name, else its Result."""
+        asked = {'arguments': arguments, 'root': self.root, 'out': self.path('out'), 'err': self.path('err'),
+                 'step': 0, 'is_before': False, 'trace': None,
+                 'environ': {'PATH': self.path('bin') + ':/usr/bin:/bin'}}
+        asked.update(settings)
+        self.runs.stdin.write(json.dumps(asked) + '\n')
+        self.runs.stdin.flush()
+        status = int(self.runs.stdout.readline())
+        if status == signal.SIGKILL:
+            return None
+        result = scene.Result(status >> 8, scene.read(self.path('out')).decode(), scene.read(self.path('err')).decode())
+        self.assertNotIn('Traceback', result.err)
+        self.assertNotIn('a defect of this program', result.err)
+        return result
+
+    def trace(self, *arguments):
+        """The steps of a whole run."""
+        result = self.run_fork(*arguments, trace=self.path('trace'))
+        self.assertIn(result.code, (0, 1), result)
+        return self.read_trace()
+
+    def read_trace(self):
+        with open(self.path('trace')) as stream:
+            return [json.loads(line) for line in stream]
+
+    def story(self, trace):
+        """The same to read: versions in place of digests, notes with what they say, links with what they name."""
+        told, contents, targets = [], {}, {}
+        for word, *rest in trace:
+            if word == 'sync':
+                contents[rest[0]] = rest[2]
+                rest = rest[:1]
+            elif word == 'mkdir':
+                rest = rest[:1]
+            elif word == 'symlink':
+                targets[rest[1]] = rest[0]
+            line = ' '.join([word] + rest)
+            if word == 'rename' and rest[1] == '.state':
+                line = 'note ' + ' '.join(contents[rest[0]].split())
+            elif word == 'rename' and rest[1] == 'latest':
+                line = 'latest is ' + targets[rest[0]]
+            for digest, version in self.versions.items():
+                line = line.replace(digest, version)
+            told.append(line)
+        return told
+
+    def keep(self):
+        """What self.restore() brings back."""
+        self.disk = Disk(self.root)
+        self.called = scene.read(self.path('called'))
+
+    def restore(self):
+        self.disk.write(self.root, self.disk.names)
+        self.write('called', self.called, 0o666)
+
+    def is_new(self):
+        """Whether this disk was not checked yet; it will have been."""
+        key = repr(sorted(scene.snapshot(self.root).items())), scene.read(self.path('called'))
+        is_new = key not in self.checked
+        self.checked.add(key)
+        return is_new
+
+    def assertSurvivesKills(self, *arguments):
+        """A run that is killed before or after any step keeps its promise, and the next run makes up for it."""
+        self.restore()
+        words = [step[0] for step in self.trace(*arguments)]
+        for is_before in (True, False):
+            for step in itertools.count(1):
+                if not is_before and words[step - 1:step] in (['sync'], ['chmod'], ['utime']):
+                    continue                        # as before the next step
+                self.restore()
+                if self.run_fork(*arguments, step=step, is_before=is_before) is not None:
+                    break
+                if self.is_new():
+                    with self.subTest(step=step, is_before=is_before, disk=sorted(os.listdir(self.root))):
+                        self.assertPromiseKept()
+                        self.assertConverges()
+            self.assertGreater(step, 10)
+
+    def assertSurvivesPowerCuts(self, *arguments):
+        """The same for disks that lost what was not synced, or have a newer name for what was not."""
+        self.restore()
+        disk = Disk(self.root)
+        self.assertSurvivesEachCut(disk, self.called, self.trace(*arguments))
+
+    def assertSurvivesKillsAndThenPowerCuts(self, *arguments):
+        """The same for a run that relies on what one that was killed has renamed, and not yet synced."""
+        self.restore()
+        for step, (word, *_) in enumerate(self.trace(*arguments), 1):
+            if word in ('mkdir', 'rename'):
+                self.restore()
+                disk = Disk(self.root)
+                self.assertIsNone(self.run_fork(*arguments, step=step, trace=self.path('trace')))
+                for each in self.read_trace():
+                    disk.take(*each)
+                self.assertSurvivesEachCut(disk, scene.read(self.path('called')), self.trace(*arguments), after=step)
+
+    def assertSurvivesEachCut(self, disk, called, trace, **told):
+        """The run of trace, which began on this disk, may lose power before any step."""
+        for number, step in enumerate([['start']] + trace):
+            disk.take(*step)
+            if step[:2] == ['systemctl', 'restart']:
+                called += '{} {}\n'.format(' '.join(step[1:]), disk.now['.']['latest'].target).encode()
+            for names in disk.possible_names():
+                disk.write(self.root, names)
+                self.write('called', called, 0o666)
+                if self.is_new():
+                    with self.subTest(number=number, step=step[:2], disk=sorted(os.listdir(self.root)), **told):
+                        self.assertPromiseKept()
+                        self.assertConverges()
+
+    def assertPromiseKept(self):
+        raise NotImplementedError
+
+    def assertConverges(self):
+        raise NotImplementedError
+
+    def assertInOrder(self, wanted, told):
+        """The wanted lines stand among those told, in this order."""
+        rest = iter(told)
+        for line in wanted:
+            self.assertIn(line, rest, '{}: not there, or too early, in\n{}'.format(line, '\n'.join(told)))
+
+    def assertEachFileIsWholeBeforeItIsNamed(self, trace):
+        """Content is synced before a rename, and the directory right after it."""
+        for number, step in enumerate(trace):
+            if step[0] == 'rename':
+                before = [each[0] for each in trace[:number] if step[1] in each[1:3]]
+                self.assertEqual('symlink' if step[2] == 'latest' else 'sync', before[-1], trace)
+                self.assertEqual(['sync', os.path.dirname(step[2]) or '.'], trace[number + 1][:2], trace)
+
+
+class Inode:
+    """A file, with the content and the mode that reached the disk; a link, with its target; or a directory."""
+
+    def __init__(self, kind, content=b'', mode=0o600, target=''):
+        self.kind = kind
+        self.content = content
+        self.mode = mode
+        self.target = target
+
+
+class Disk:
+    """A destination on a file system that may lose, at a power cut, what was not synced: contents and names alike.
+
+    now: name -> Inode by directory, as the system saw them last; names: the same as they were synced last.
+    """
+
+    def __init__(self, root):
+        self.now = {'.': {}}
+        for folder, folders, files in os.walk(root):
+            for name in folders + files:
+                path = os.path.join(folder, name)
+                self.put(os.path.relpath(path, root), self.inode_of(path))
+        self.names = {folder: dict(found) for folder, found in self.now.items()}
+
+    @staticmethod
+    def inode_of(path):
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            return Inode('link', target=os.readlink(path))
+        if stat.S_ISDIR(status.st_mode):
+            return Inode('directory', mode=stat.S_IMODE(status.st_mode))
+        return Inode('file', scene.read(path), stat.S_IMODE(status.st_mode))
+
+    def put(self, path, inode):
+        self.now[os.path.dirname(path) or '.'][os.path.basename(path)] = inode
+        if inode.kind == 'directory':
+            self.now.setdefault(path, {})
+
+    def get(self, path):
+        return self.now[os.path.dirname(path) or '.'].get(os.path.basename(path))
+
+    def take(self, word, *rest):
+        """Do a step of a trace."""
+        if word == 'create':
+            self.put(rest[0], Inode('file'))
+        elif word == 'mkdir':
+            self.put(rest[0], Inode('directory', mode=rest[1]))
+            self.names[rest[0]] = {}
+        elif word == 'symlink':
+            self.put(rest[1], Inode('link', target=rest[0]))
+        elif word in ('rename', 'unlink'):
+            inode = self.now[os.path.dirname(rest[0]) or '.'].pop(os.path.basename(rest[0]))
+            if word == 'rename':
+                self.put(rest[1], inode)
+        elif word == 'sync' and rest[0] in self.now:
+            self.names[rest[0]] = dict(self.now[rest[0]])
+        elif word == 'sync':
+            inode = self.get(rest[0])
+            inode.mode, inode.content = rest[1], rest[2].encode('latin-1')
+        elif word == 'chmod' and self.get(rest[0]).kind == 'directory':
+            self.get(rest[0]).mode = 0o755
+
+    def possible_names(self):
+        """What names there may be after a power cut: those that were synced, with none, one, all or all but one newer."""
+        newer = [(folder, name) for folder in self.now for name in set(self.now[folder]) | set(self.names[folder])
+                 if self.now[folder].get(name) is not self.names[folder].get(name)]
+        sets = [[], newer] + [[each] for each in newer] + [[each for each in newer if each != but] for but in newer]
+        for chosen in sets:
+            names = {folder: dict(found) for folder, found in self.names.items()}
+            for folder, name in chosen:
+                names[folder].pop(name, None)
+                if name in self.now[folder]:
+                    names[folder][name] = self.now[folder][name]
+            yield names
+
+    @staticmethod
+    def write(root, names):
+        """Make root a directory with these names."""
+        scene.remove_tree(root)
+        os.mkdir(root)
+        own(root)
+        for folder in sorted(names):            # the root first
+            if not os.path.isdir(os.path.join(root, folder)):
+                continue                        # what was in it is lost with its name
+            for name, inode in names[folder].items():
+                path = os.path.join(root, folder, name)
+                if inode.kind == 'link':
+                    os.symlink(inode.target, path)
+                elif inode.kind == 'directory':
+                    os.mkdir(path)
+                    os.chmod(path, inode.mode)
+                else:
+                    with open(path, 'wb') as stream:
+                        stream.write(inode.content)
+                    os.chmod(path, inode.mode)
+                own(path)
+
+
+def own(path):
+    if IS_ROOT:
+        os.lchown(path, scene.NOBODY, scene.NOBODY)
+
+
+class FetchCase(CrashCase):
+    """A client with a unit, and an origin; self.newest is what has to be in place in the end."""
+
+    def setUp(self):
+        super().setUp()
+        self.root = self.destination
+        own(self.root)
+        self.origin = origin.Origin(self.path('served'))
+        self.origin.__enter__()
+        self.addCleanup(self.origin.__exit__)
+        self.app = self.config(self.origin.url, version='1.*', more='Restart=app.service\n')
+        self.bad = ''
+        self.is_pruned = False
+        self.one = self.publish('1.0', ONE)
+
+    def publish(self, version, content):
+        self.newest = self.origin.publish(version, content)
+        self.versions[self.newest.digest] = version
+        return self.newest
+
+    def systemctl(self):
+        """It notes each restart, and on what; nothing runs on the bad image."""
+        # in a shell's own words, for what it would start costs more time than all else
+        self.write('bin/systemctl', '''#!/bin/sh
+cd {root}
+for image in store/*; do [ "$image" -ef latest ] && break; done
+[ "$1" = restart ] && echo "$@" "$image" >> {called}
+[ "$image" != "store/{bad}" ]
+'''.format(root=self.root, called=self.path('called'), bad=self.bad), 0o755)
+
+    def fetch(self, code=0):
+        self.systemctl()
+        result = self.run_fork('fetch', self.app)
+        self.assertEqual(code, result.code, result)
+        return result
+
+    def offer_three(self):
+        """Versions 1.0 and 1.1 are here, 1.1 is in place, 1.2 is on offer."""
+        self.fetch()
+        self.two = self.publish('1.1', TWO)
+        self.fetch()
+        self.publish('1.2', THREE)
+        self.keep()
+
+    def update(self):
+        """The fetch of an update: 1.2 comes, 1.0 goes."""
+        self.offer_three()
+        self.is_pruned = True
+        return 'fetch', self.config(self.origin.url, version='1.*', more='Restart=app.service\nKeep=2\n')
+
+    def rollback(self):
+        """The fetch of an update on which the unit does not run."""
+        self.offer_three()
+        self.bad, self.newest = self.newest.digest, self.two
+        self.systemctl()
+        return 'fetch', self.app
+
+    def last_restart(self):
+        lines = scene.read(self.path('called')).decode().split('\n')
+        return lines[-2].split()[-1] if lines[1:] else ''
+
+    def assertPromiseKept(self):
+        """latest names a whole image; once there is one, it is the old one or the new one."""
+        self.assertIsNone(scene.fault_of_latest(self.root))
+        before = self.disk.names['.'].get('latest')
+        allowed = {'store/' + self.newest.digest, 'store/' + self.bad, before.target if before else None}
+        path = os.path.join(self.root, 'latest')
+        self.assertIn(os.readlink(path) if os.path.lexists(path) else None, allowed)
+
+    def assertConverges(self):
+        self.assertLessEqual(sum(name.startswith('.partial-') for name in os.listdir(self.root)), 1)
+        result = self.run_fork('fetch', self.app)
+        self.assertIn(result.code, (0, 1) if self.bad else (0,), result)
+        link = 'store/' + self.newest.digest
+        self.assertEqual(link, os.readlink(os.path.join(self.root, 'latest')))
+        self.assertIsNone(scene.fault_of_latest(self.root))
+        self.assertEqual(link, self.last_restart())
+        if self.is_pruned:
+            self.assertEqual(2, len(os.listdir(os.path.join(self.root, 'store'))))
+        called = scene.read(self.path('called'))
+        self.assertQuiet(self.run_fork('fetch', self.app))
+        self.assertEqual(called, scene.read(self.path('called')))
+        self.assertEqual(['.state', 'latest', 'manifest', 'store'], sorted(os.listdir(self.root)))
+
+
+class FetchKilledTest(FetchCase):
+    def test_a_first_fetch_survives_a_kill_at_every_step(self):
+        self.systemctl()
+        self.keep()
+        self.assertSurvivesKills('fetch', self.app)
+
+    def test_an_update_survives_a_kill_at_every_step(self):
+        self.assertSurvivesKills(*self.update())
+
+    def test_a_rollback_survives_a_kill_at_every_step(self):
+        self.assertSurvivesKills(*self.rollback())
+
+    def test_the_replacement_of_a_damaged_image_survives_a_kill_at_every_step(self):
+        self.fetch()
+        image = os.path.join(self.root, 'store', self.one.digest)
+        os.chmod(image, 0o644)
+        with open(image, 'wb') as stream:
+            stream.write(ONE[::-1])
+        os.chmod(image, 0o444)
+        self.keep()
+        self.assertPromiseKept = lambda: self.assertIn(scene.read(os.path.join(self.root, 'latest')), (ONE, ONE[::-1]))
+        self.assertSurvivesKills('fetch', self.app)
+
+
+class FetchPowerCutTest(FetchCase):
+    def test_a_first_fetch_survives_a_power_cut_at_every_step(self):
+        self.systemctl()
+        self.keep()
+        self.assertSurvivesPowerCuts('fetch', self.app)
+
+    def test_an_update_survives_a_power_cut_at_every_step(self):
+        self.assertSurvivesPowerCuts(*self.update())
+
+    def test_an_update_survives_a_power_cut_after_a_kill(self):
+        self.assertSurvivesKillsAndThenPowerCuts(*self.update())
+
+    def test_a_first_fetch_survives_a_power_cut_after_a_kill(self):
+        self.app = self.config(self.origin.url)             # no notes, whose sync would serve other names too
+        self.last_restart = lambda: os.readlink(os.path.join(self.root, 'latest'))
+        self.keep()
+        self.assertSurvivesKillsAndThenPowerCuts('fetch', self.app)
+
+    def test_a_rollback_survives_a_power_cut_at_every_step(self):
+        self.assertSurvivesPowerCuts(*self.rollback())
+
+
+class FetchOrderTest(FetchCase):
+    def test_of_an_update(self):
+        trace = self.trace(*self.update())
+        self.assertEachFileIsWholeBeforeItIsNamed(trace)
+        self.assertInOrder([
+            'create .lock',
+            'sync .manifest.new', 'rename .manifest.new manifest', 'sync .',
+            'write .partial-1.2', 'chmod .partial-1.2', 'sync .partial-1.2', 'rename .partial-1.2 store/1.2', 'sync store',
+            'note previous=1.1 restart_due=1.2', 'sync .',
+            'latest is store/1.2', 'sync .',
+            'systemctl restart -- app.service',
+            'note previous=1.1', 'sync .',
+            'unlink store/1.0',
+            'unlink .lock'], self.story(trace))
+
+    def test_of_a_rollback(self):
+        trace = self.trace(*self.rollback())
+        self.assertEachFileIsWholeBeforeItIsNamed(trace)
+        self.assertInOrder([
+            'latest is store/1.2', 'sync .',
+            'systemctl restart -- app.service',
+            'note previous=1.1 restart_due=1.1 rejected=1.2', 'sync .',
+            'latest is store/1.1', 'sync .',
+            'systemctl restart -- app.service',
+            'note rejected=1.2', 'sync .'], self.story(trace))
+
+    def test_a_run_that_changes_nothing_syncs_nothing(self):
+        self.fetch()
+        self.assertEqual(['create .lock', 'utime manifest', 'utime .state', 'unlink .lock'],
+                         self.story(self.trace('fetch', self.app)))
+
+
+class StoreCase(CrashCase):
+    """A publisher who has version 1.0 out and stores 1.1."""
+
+    def setUp(self):
+        super().setUp()
+        self.root = self.path('served')
+        own(self.root)
+        self.write('app.key', tako.format_secret_key(origin.SEED))
+        self.environ = {'TAKO_SECRET_KEY': tako.format_secret_key(origin.SEED)}
+
+    def command(self, version, content):
+        self.versions[origin.digest_of(content)] = version
+        return ('store', '-o', self.root, self.write('image-' + version, content), version)
+
+    def run_fork(self, *arguments, **settings):
+        return super().run_fork(*arguments, environ=self.environ, **settings)
+
+    def manifest(self):
+        """The bytes of the manifest, whose entries are whole images; None without one."""
+        signed = tako.read_manifest(self.root)
+        if signed is not None:
+            for entry in tako.open_manifest(signed, [KEY], 'manifest').entries:
+                self.assertIsNone(tako.image_fault(self.root, entry), entry)
+        return signed
+
+    def prepare(self, *before):
+        """Store what is before, then find out what storing 1.1 as well makes of the manifest."""
+        for version, content in before:
+            self.assertEqual(0, self.run_fork(*self.command(version, content)).code)
+        self.keep()
+        self.old = self.manifest()
+        self.next = self.command('1.1', TWO)
+        self.assertEqual(0, self.run_fork(*self.next).code)
+        self.new = self.manifest()
+        self.assertNotEqual(self.old, self.new)
+
+    def assertPromiseKept(self):
+        self.assertIn(self.manifest(), (self.old, self.new))
+
+    def assertConverges(self):
+        self.assertEqual(0, self.run_fork(*self.next).code)
+        self.assertEqual(self.new, self.manifest())
+        self.assertEqual(['manifest', 'store'], sorted(os.listdir(self.root)))
+        self.assertEqual(0o755, stat.S_IMODE(os.stat(os.path.join(self.root, 'store')).st_mode))
+
+
+class StoreEndedTest(StoreCase):
+    def test_the_first_store_survives_a_kill_at_every_step(self):
+        self.prepare()
+        self.assertSurvivesKills(*self.next)
+
+    def test_another_store_survives_a_kill_at_every_step(self):
+        self.prepare(('1.0', ONE))
+        self.assertSurvivesKills(*self.next)
+
+    def test_the_first_store_survives_a_power_cut_at_every_step(self):
+        self.prepare()
+        self.assertSurvivesPowerCuts(*self.next)
+
+    def test_another_store_survives_a_power_cut_at_every_step(self):
+        self.prepare(('1.0', ONE))
+        self.assertSurvivesPowerCuts(*self.next)
+
+    def test_the_first_store_survives_a_power_cut_after_a_kill(self):
+        self.prepare()
+        self.assertSurvivesKillsAndThenPowerCuts(*self.next)
+
+
+class StoreOrderTest(StoreCase):
+    def test_the_image_comes_first_and_the_manifest_last(self):
+        self.prepare()
+        self.restore()
+        trace = self.trace(*self.next)
+        self.assertEachFileIsWholeBeforeItIsNamed(trace)
+        self.assertInOrder([
+            'create .lock',
+            'write .image.new', 'mkdir store', 'sync .',
+            'sync .image.new', 'rename .image.new store/1.1', 'sync store',
+            'write .manifest.new', 'sync .manifest.new', 'rename .manifest.new manifest', 'sync .',
+            'unlink .lock'], self.story(trace))
+
+
+class TogetherTest(FetchCase):
+    def test_two_fetches_at_once_make_one_download_and_one_restart(self):
+        self.systemctl()
+        if IS_ROOT:
+            os.chown(self.root, 0, 0)
+        environ = {'PATH': self.path('bin') + ':/usr/bin:/bin'}
+        self.origin.faults['/store/' + self.one.digest] = origin.slowly(len(ONE) * 4)
+        for process in [self.start('fetch', self.app, environ=environ) for _ in range(2)]:
+            self.assertEqual(b'', process.communicate()[1])
+            self.assertEqual(0, process.returncode)
+        self.assertInPlace(ONE)
+        self.assertEqual(1, self.origin.paths().count('/store/' + self.one.digest))
+        self.assertEqual(1, scene.read(self.path('called')).count(b'restart'))
+
+
+if __name__ == '__main__':
+    serve_runs()

@@ -1,0 +1,396 @@
+"""Sections 8, 9 and 13: a download that was interrupted goes on where it ended, whoever lies about it."""
+import os
+import signal
+import time
+
+import origin
+import scene
+import tako
+
+# no two blocks alike: bytes in a wrong place are wrong bytes
+IMAGE = b''.join(bytes.fromhex(origin.digest_of(str(number).encode())) for number in range(20000))
+NEWER = IMAGE[::-1]
+HERE = 300000           # bytes that came before the interruption
+FEW = 50000             # bytes that count as no progress: whoever brings no more is given up in time
+
+
+class ResumeCase(scene.Scene):
+    """A client without any image, and an origin that offers one and knows ranges."""
+
+    limits = {'PAUSE_FIRST_SECONDS': 0.001, 'PAUSE_BUDGET_SECONDS': 0.02}
+
+    def setUp(self):
+        super().setUp()
+        os.mkdir(self.path('served'))
+        self.origin = origin.Origin(self.path('served'))
+        self.origin.__enter__()
+        self.addCleanup(self.origin.__exit__)
+        self.origin.has_ranges = True
+        self.entry = self.origin.publish('1.0', IMAGE)
+        self.image = '/store/' + self.entry.digest
+        self.app = self.config(self.origin.url)
+        self.partial = self.partial_of(self.entry)
+
+    def partial_of(self, entry):
+        return self.path('destination', '.partial-' + entry.digest)
+
+    def left_behind(self, content):
+        """As an earlier run would have it that was killed."""
+        self.write('destination/.partial-' + self.entry.digest, content, 0o600)
+
+    def partials(self):
+        return [name for name in os.listdir(self.destination) if name.startswith('.partial-')]
+
+    def anew(self):
+        """Let the destination be empty and the origin honest again."""
+        scene.remove_tree(self.destination)
+        os.mkdir(self.destination)
+        self.origin.requests.clear()
+        self.origin.answers.clear()
+        self.origin.faults.clear()
+
+    def assertFetched(self, ranges, served=None):
+        """The run succeeds in silence; these Range headers were sent, and these answers came."""
+        result = self.run_here('fetch', self.app)
+        self.assertEqual((0, self.app + ': 1.0 is in place\n', ''), (result.code, result.out, result.err))
+        self.assertInPlace(IMAGE)
+        self.assertEqual([], self.partials())
+        self.assertEqual(ranges, self.origin.asked(self.image, 'Range'))
+        if served is not None:
+            self.assertEqual(served, self.origin.served(self.image))
+
+
+class DropTest(ResumeCase):
+    def test_the_same_run_asks_for_the_rest_alone(self):
+        self.origin.faults[self.image] = origin.first(1, origin.drops(HERE))
+        self.assertFetched([None, 'bytes={}-'.format(HERE)], [(200, HERE), (206, len(IMAGE) - HERE)])
+
+    def test_as_often_as_it_takes(self):
+        self.origin.faults[self.image] = origin.first(6, origin.drops(100000))
+        self.assertFetched([None] + ['bytes={}-'.format(each) for each in range(100000, 700000, 100000)])
+        self.assertEqual(len(IMAGE), sum(size for _, size in self.origin.served(self.image)))
+
+    def test_in_chunks_of_which_nobody_knows_the_length(self):
+        self.origin.faults[self.image] = lambda handler: handler.serve(
+            HERE if handler.first_byte is None else None, is_chunked=True)
+        self.assertFetched([None, 'bytes={}-'.format(HERE)], [(200, HERE), (206, len(IMAGE) - HERE)])
+
+    def test_before_a_byte_came_there_is_nothing_to_resume(self):
+        self.origin.faults[self.image] = origin.first(1, origin.drops(0))
+        self.assertFetched([None, None])
+
+    def test_after_the_last_byte_nothing_is_asked_for_again(self):
+        """The line ends where only the end of the chunks is missing."""
+        self.origin.faults[self.image] = origin.chunked(finish=False)
+        self.assertFetched([None])
+
+    def test_a_run_that_fails_keeps_what_came_and_the_next_asks_for_the_rest(self):
+        self.origin.faults[self.image] = origin.first(1, origin.drops(HERE))
+        result = self.run_here('fetch', self.app, limits={'PAUSE_FIRST_SECONDS': 0.0, 'PAUSE_BUDGET_SECONDS': 0.0})
+        self.assertCode(75, result)
+        self.assertEqual(IMAGE[:HERE], scene.read(self.partial))
+        self.assertFalse(os.path.lexists(self.path('destination', 'latest')))
+        self.assertEqual(0, os.stat(self.partial).st_mode & 0o077)
+        self.assertFetched([None, 'bytes={}-'.format(HERE)], [(200, HERE), (206, len(IMAGE) - HERE)])
+
+    def test_nothing_of_an_image_that_did_not_begin_to_come_is_kept(self):
+        self.origin.faults[self.image] = origin.status(503)
+        self.assertCode(75, self.run_here('fetch', self.app))
+        self.assertEqual([], self.partials())
+
+
+class ValidatorTest(ResumeCase):
+    def asked_after_a_drop(self, etag):
+        self.origin.etag = etag
+        self.origin.faults[self.image] = origin.first(1, origin.drops(HERE))
+        self.assertFetched([None, 'bytes={}-'.format(HERE)])
+        return self.origin.asked(self.image, 'If-Range')
+
+    def test_a_strong_etag_is_sent_back_in_if_range(self):
+        self.assertEqual([None, '"abc"'], self.asked_after_a_drop(lambda _: '"abc"'))
+
+    def test_no_other_etag_is(self):
+        for etag in ('W/"abc"', 'abc', '', '"a"b"', '"{}"'.format('x' * 500), '"\u00e9"'):
+            with self.subTest(etag):
+                self.anew()
+                self.origin.etag = None
+                self.origin.has_ranges = True
+                self.origin.faults[self.image] = origin.first(1, lambda handler: handler.answer(
+                    200, IMAGE[:HERE], [('ETag', etag)], length=len(IMAGE)) or handler.hang_up())   # noqa: B023
+                self.assertFetched([None, 'bytes={}-'.format(HERE)])
+                self.assertEqual([None, None], self.origin.asked(self.image, 'If-Range'))
+
+    def test_another_run_knows_no_etag_and_sends_a_bare_range(self):
+        self.origin.etag = lambda _: '"abc"'
+        self.left_behind(IMAGE[:HERE])
+        self.assertFetched(['bytes={}-'.format(HERE)], [(206, len(IMAGE) - HERE)])
+        self.assertEqual([None], self.origin.asked(self.image, 'If-Range'))
+
+    def test_where_the_server_has_another_file_by_now_the_whole_comes(self):
+        """Whatever it was that came first: a file that somebody repaired, say."""
+        for name, before in (('the same bytes', IMAGE), ('other bytes', NEWER)):
+            with self.subTest(name):
+                self.anew()
+                etags = ['"first"']
+                self.origin.etag = lambda _: etags[-1]                          # noqa: B023
+
+                def drop(handler):
+                    handler.answer(200, before[:HERE], [('ETag', '"first"')], length=len(before))   # noqa: B023
+                    handler.hang_up()
+                    etags.append('"second"')                                    # noqa: B023
+                self.origin.faults[self.image] = origin.first(1, drop)
+                more = [None] * (before != IMAGE)       # what came first is the wrong beginning: from zero, once
+                self.assertFetched([None, 'bytes={}-'.format(HERE)] + more)
+                self.assertEqual([None, '"first"'] + more, self.origin.asked(self.image, 'If-Range'))
+                self.assertEqual((200, len(IMAGE)), self.origin.served(self.image)[-1])
+
+
+class KilledTest(ResumeCase):
+    def test_what_came_before_a_signal_does_not_come_again(self):
+        for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)):
+            with self.subTest(number):
+                self.anew()
+                self.origin.faults[self.image] = origin.holds(HERE)
+                process = self.start('fetch', self.app)
+                self.wait_until(lambda: os.path.exists(self.partial) and os.stat(self.partial).st_size > HERE // 2)
+                process.send_signal(number)
+                out, err = process.communicate(timeout=30)
+                self.assertEqual((code, b'', b''), (process.returncode, out, err))
+                kept = scene.read(self.partial)
+                self.assertEqual(IMAGE[:len(kept)], kept)
+                self.assertGreater(len(kept), HERE // 2)
+                self.origin.faults.clear()
+                self.origin.answers.clear()
+                self.origin.requests.clear()
+                self.assertFetched(['bytes={}-'.format(len(kept))], [(206, len(IMAGE) - len(kept))])
+
+    def wait_until(self, condition):
+        deadline = time.monotonic() + 30
+        while not condition():
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.01)
+
+
+class SpoiltPartialTest(ResumeCase):
+    """What lies there is nobody's word: only the digest of the whole counts."""
+
+    def test_wrong_bytes_are_discarded_and_the_whole_is_fetched_once(self):
+        whole = (200, len(IMAGE))
+        for name, content, ranges, served in (
+                ('short', NEWER[:HERE], ['bytes={}-'.format(HERE), None], [(206, len(IMAGE) - HERE), whole]),
+                ('all but a byte', IMAGE[:HERE] + NEWER[HERE:-1], ['bytes={}-'.format(len(IMAGE) - 1), None],
+                 [(206, 1), whole]),
+                ('full size', NEWER, [None], [whole]),
+                ('a bit flipped', IMAGE[:HERE] + bytes([IMAGE[HERE] ^ 1]) + IMAGE[HERE + 1:], [None], [whole]),
+                ('too long', IMAGE + b'x', [None], [whole]),
+                ('far too long', IMAGE * 3, [None], [whole])):
+            with self.subTest(name):
+                self.anew()
+                self.left_behind(content)
+                self.assertFetched(ranges, served)
+
+    def test_a_whole_one_is_not_fetched_again(self):
+        self.left_behind(IMAGE)
+        self.assertFetched([])
+
+    def test_an_empty_one_is_none(self):
+        self.left_behind(b'')
+        self.assertFetched([None])
+
+    def test_where_the_whole_is_wrong_too_it_is_refused_after_one_more_try(self):
+        self.left_behind(NEWER[:HERE])
+        self.origin.faults[self.image] = origin.serves(NEWER)
+        self.assertCode(3, self.run_here('fetch', self.app))
+        self.assertEqual(['bytes={}-'.format(HERE), None], self.origin.asked(self.image, 'Range'))
+        self.assertEqual([], self.partials())
+
+    def test_a_link_in_its_place_is_not_followed(self):
+        victim = self.write('victim', IMAGE[:HERE])
+        for target in (victim, self.path('nowhere'), '/dev/zero'):
+            with self.subTest(target):
+                if os.path.lexists(self.partial):
+                    os.unlink(self.partial)
+                os.symlink(target, self.partial)
+                result = self.run_here('fetch', self.app)
+                self.assertCode(1, result)
+                self.assertIn(self.partial, result.err)
+        self.assertEqual(IMAGE[:HERE], scene.read(victim))
+        self.assertFalse(os.path.exists(self.path('nowhere')))
+        self.assertEqual([], self.origin.asked(self.image, 'Range'))
+
+
+class LiarTest(ResumeCase):
+    """Servers that do not do with a Range what RFC 9110 says."""
+
+    def setUp(self):
+        super().setUp()
+        self.total = len(IMAGE)
+        self.rest = IMAGE[HERE:]
+
+    def lies(self, content_range, body, more=()):
+        """206, with this Content-Range, to whoever asks for a range."""
+        headers = ([('Content-Range', content_range)] if content_range else []) + list(more)
+        return origin.if_ranged(lambda handler, _: handler.answer(206, body, headers))
+
+    def test_ranges_ignored(self):
+        self.origin.has_ranges = False
+        self.left_behind(IMAGE[:HERE])
+        self.assertFetched(['bytes={}-'.format(HERE)], [(200, self.total)])
+
+    def test_ranges_ignored_and_wrong_bytes_in_the_partial(self):
+        self.origin.has_ranges = False
+        self.left_behind(NEWER[:HERE])
+        self.assertFetched(['bytes={}-'.format(HERE), None])
+
+    def test_ranges_ignored_in_chunks(self):
+        self.origin.faults[self.image] = origin.chunked()
+        self.left_behind(IMAGE[:HERE])
+        self.assertFetched(['bytes={}-'.format(HERE)])
+
+    def test_ranges_ignored_and_a_page_in_the_image_s_place(self):
+        self.origin.faults[self.image] = origin.serves(b'<html>')
+        self.left_behind(IMAGE[:HERE])
+        self.assertCode(3, self.run_here('fetch', self.app))
+        self.assertEqual(IMAGE[:HERE], scene.read(self.partial))
+
+    def test_a_206_that_is_not_the_rest_is_answered_with_a_request_for_the_whole(self):
+        first, last, total = HERE, len(IMAGE) - 1, len(IMAGE)
+        multipart = b'--b\r\nContent-Range: bytes %d-%d/%d\r\n\r\n%s\r\n--b--\r\n' % (first, last, total, self.rest)
+        for name, fault in (
+                ('from zero on', self.lies('bytes 0-{}/{}'.format(last, total), IMAGE)),
+                ('a byte later', self.lies('bytes {}-{}/{}'.format(first + 1, last, total), self.rest[1:])),
+                ('a byte earlier', self.lies('bytes {}-{}/{}'.format(first - 1, last, total), IMAGE[first - 1:])),
+                ('not to the end', self.lies('bytes {}-{}/{}'.format(first, last - 1, total), self.rest[:-1])),
+                ('past the end', self.lies('bytes {}-{}/{}'.format(first, last + 1, total), self.rest + b'x')),
+                ('another total', self.lies('bytes {}-{}/{}'.format(first, last, total + 1), self.rest)),
+                ('no Content-Range', self.lies('', self.rest)),
+                ('no bytes', self.lies('lines {}-{}/{}'.format(first, last, total), self.rest)),
+                ('nonsense', self.lies('\x00\xff', self.rest)),
+                ('multipart', self.lies('', multipart, [('Content-Type', 'multipart/byteranges; boundary=b')])),
+                ('416', origin.if_ranged(lambda handler, _: handler.answer(
+                    416, b'', [('Content-Range', 'bytes */{}'.format(total))]))),
+                ('416 with a page', origin.if_ranged(lambda handler, _: handler.answer(416, b'<html>' * 50)))):
+            with self.subTest(name):
+                self.anew()
+                self.left_behind(IMAGE[:HERE])
+                self.origin.faults[self.image] = fault
+                self.assertFetched(['bytes={}-'.format(HERE), None])
+
+    def test_a_206_with_other_bytes_is_found_out_by_the_digest(self):
+        self.left_behind(IMAGE[:HERE])
+        self.origin.faults[self.image] = self.lies(
+            'bytes {}-{}/{}'.format(HERE, self.total - 1, self.total), NEWER[HERE:])
+        self.assertFetched(['bytes={}-'.format(HERE), None])
+
+    def test_a_206_of_another_length_is_refused_and_what_was_here_stays(self):
+        wanted = [('Content-Range', 'bytes {}-{}/{}'.format(HERE, self.total - 1, self.total))]
+        for name, body, is_chunked in (('longer, as announced', self.rest + b'x', False),
+                                       ('shorter, as announced', self.rest[:-1], False),
+                                       ('longer, in chunks', self.rest + b'x' * 5000, True),
+                                       ('longer by a byte, in chunks', self.rest + b'x', True)):
+            with self.subTest(name):
+                self.anew()
+                self.left_behind(IMAGE[:HERE])
+                self.origin.faults[self.image] = origin.if_ranged(lambda handler, _: handler.answer(
+                    206, body, wanted, is_chunked=is_chunked))                  # noqa: B023
+                result = self.run_here('fetch', self.app)
+                self.assertCode(3, result)
+                self.assertIn(self.image, result.err)
+                self.assertEqual(IMAGE[:HERE], scene.read(self.partial))
+                self.assertFalse(os.path.lexists(self.path('destination', 'latest')))
+                self.origin.faults.clear()
+                self.origin.requests.clear()
+                self.assertFetched(['bytes={}-'.format(HERE)])
+
+    def test_a_206_that_ends_early_in_chunks_is_resumed(self):
+        self.left_behind(IMAGE[:HERE])
+        self.origin.faults[self.image] = origin.first(1, lambda handler: handler.answer(
+            206, self.rest[:100000], [('Content-Range', 'bytes {}-{}/{}'.format(HERE, self.total - 1, self.total))],
+            is_chunked=True))
+        self.assertFetched(['bytes={}-'.format(HERE), 'bytes={}-'.format(HERE + 100000)])
+
+    def test_an_unasked_206_is_no_image(self):
+        for headers in ([], [('Content-Range', 'bytes 0-{}/{}'.format(self.total - 1, self.total))]):
+            self.origin.faults[self.image] = origin.status(206, IMAGE, headers)
+            result = self.run_here('fetch', self.app)
+            self.assertCode(75, result)
+            self.assertIn('status 206', result.err)
+            self.assertEqual([], self.partials())
+            self.assertFalse(os.path.lexists(self.path('destination', 'latest')))
+
+    def test_a_liar_who_hangs_up_is_not_asked_for_ever(self):
+        """It brings much, each time, and never the image: one start from zero is all that it gets."""
+        def lie(handler):
+            if len(self.origin.requests) > 40:
+                handler.answer(404, b'')            # so that the test ends even if tako would not
+            elif handler.first_byte is None:
+                handler.answer(200, NEWER[:HERE], length=len(NEWER))
+                handler.hang_up()
+            else:
+                first = handler.first_byte
+                handler.answer(206, NEWER[first:], [
+                    ('Content-Range', 'bytes {}-{}/{}'.format(first, self.total - 1, self.total))])
+        self.origin.faults[self.image] = lie
+        self.assertCode(3, self.run_here('fetch', self.app))
+        self.assertLess(len(self.origin.requests), 10)
+        self.assertFalse(os.path.lexists(self.path('destination', 'latest')))
+
+
+class OneADestinationTest(ResumeCase):
+    limits = {'PAUSE_BUDGET_SECONDS': 0.0}
+
+    def test_the_download_of_a_newer_version_removes_what_came_of_the_older(self):
+        self.origin.faults[self.image] = origin.drops(FEW)
+        self.assertCode(75, self.run_here('fetch', self.app))
+        self.assertEqual([os.path.basename(self.partial)], self.partials())
+        newer = self.origin.publish('1.1', NEWER)
+        self.origin.faults['/store/' + newer.digest] = origin.drops(1000)
+        self.assertCode(75, self.run_here('fetch', self.app))
+        self.assertEqual([os.path.basename(self.partial_of(newer))], self.partials())
+        self.assertEqual(NEWER[:1000], scene.read(self.partial_of(newer)))
+
+    def test_success_without_a_download_removes_it_too(self):
+        self.assertFetched([None])
+        self.left_behind(IMAGE[:FEW])
+        self.write('destination/.partial-' + '0' * 64, b'of a version that was withdrawn meanwhile')
+        self.assertQuiet(self.run_here('fetch', self.app))
+        self.assertEqual([], self.partials())
+
+    def test_it_is_nothing_that_latest_or_the_store_shows(self):
+        self.origin.faults[self.image] = origin.drops(FEW)
+        self.assertCode(75, self.run_here('fetch', self.app))
+        self.assertEqual({'manifest', os.path.basename(self.partial)}, set(os.listdir(self.destination)))
+
+    def test_a_damaged_image_is_repaired_over_an_interruption(self):
+        """Until its replacement is whole, it stays."""
+        self.assertFetched([None])
+        image = self.path('destination', 'store', self.entry.digest)
+        os.unlink(image)
+        self.write('destination/store/' + self.entry.digest, b'damaged', 0o444)
+        self.origin.faults[self.image] = origin.first(1, origin.drops(FEW))
+        self.assertCode(3, self.run_here('fetch', self.app))
+        self.assertEqual(b'damaged', scene.read(image))
+        self.origin.requests.clear()
+        result = self.run_here('fetch', self.app)
+        self.assertEqual((0, self.app + ': 1.0 is repaired\n'), (result.code, result.out))
+        self.assertEqual(['bytes={}-'.format(FEW)], self.origin.asked(self.image, 'Range'))
+        self.assertInPlace(IMAGE)
+        self.assertEqual([], self.partials())
+
+    def test_names_that_only_look_like_one_are_not_ours_to_remove(self):
+        self.write('destination/partial-notes', b'mine')
+        self.assertFetched([None])
+        self.assertTrue(os.path.exists(self.path('destination', 'partial-notes')))
+
+
+class TakoItselfTest(scene.Scene):
+    def test_a_partial_is_cut_back_to_where_it_was(self):
+        path = self.path('partial')
+        self.write('partial', b'begin')
+        with tako.PartialFile(path) as partial:
+            size, sha256 = partial.size, partial.sha256.copy()
+            partial.write(b'lies' * 100000)
+            partial.cut_back(size, sha256)
+            self.assertEqual((5, origin.digest_of(b'begin')), (partial.size, partial.sha256.hexdigest()))
+            partial.write(b' and end')
+        self.assertEqual(b'begin and end', scene.read(path))

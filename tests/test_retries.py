@@ -1,0 +1,558 @@
+"""Sections 9 and 13: what is asked again, how often, after which pauses; and that everything ends.
+
+The pauses pass at once, see scene.Clock: what is asserted is what Tako would have waited.
+"""
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+import unittest
+import unittest.mock
+
+import certificates
+import origin
+import scene
+import tako
+
+# no two blocks alike: bytes in a wrong place are wrong bytes
+IMAGE = b''.join(bytes.fromhex(origin.digest_of(str(number).encode())) for number in range(20000))
+BUDGET = tako.PAUSE_BUDGET_SECONDS
+
+
+class RetryCase(scene.Scene):
+    """A client without any image, an origin that offers one and knows ranges, and a clock on which pauses are short."""
+
+    def setUp(self):
+        super().setUp()
+        os.mkdir(self.path('served'))
+        self.origin = self.serve('served')
+        self.entry = self.origin.publish('1.0', IMAGE)
+        self.image = '/store/' + self.entry.digest
+        self.app = self.config(self.origin.url)
+        self.partial = self.path('destination', '.partial-' + self.entry.digest)
+        self.clock = scene.Clock()
+
+    def serve(self, name, **settings):
+        server = origin.Origin(self.path(name), **settings)
+        server.__enter__()
+        self.addCleanup(server.__exit__)
+        server.has_ranges = True
+        return server
+
+    def anew(self):
+        """Let the destination be empty, the origin honest again, and no pause have been."""
+        scene.remove_tree(self.destination)
+        os.mkdir(self.destination)
+        self.origin.requests.clear()
+        self.origin.faults.clear()
+        self.clock = scene.Clock()
+
+    def fetch(self, *options, **settings):
+        with self.clock.patch():
+            return self.run_here('fetch', *options + (self.app,), **settings)
+
+    def assertFetched(self):
+        result = self.fetch()
+        self.assertEqual((0, ''), (result.code, result.err), result)
+        self.assertInPlace(IMAGE)
+
+
+class TransientTest(RetryCase):
+    def test_it_is_asked_again_in_the_same_run_until_it_answers(self):
+        for name, fault in [('hangs up', origin.hangs_up), ('not HTTP', origin.talks_nonsense)] + [
+                (code, origin.status(code)) for code in (408, 429, 500, 502, 503, 504, 599)]:
+            for what in ('/manifest', self.image):
+                with self.subTest((name, what)):
+                    self.anew()
+                    self.origin.faults[what] = origin.first(3, fault)
+                    self.assertFetched()
+                    # one that was kept from the request before may have ended meanwhile: that costs no pause
+                    self.assertIn(len(self.clock.pauses), (2, 3) if what == self.image else (3,))
+                    self.assertEqual(4, self.origin.paths().count(what))
+
+    def test_connections_are_refused_until_the_server_is_up(self):
+        with socket.socket() as unused:
+            unused.bind(('127.0.0.1', 0))
+            port = unused.getsockname()[1]
+        self.app = self.config('http://127.0.0.1:{}'.format(port))
+        self.clock = scene.Clock(lambda number: number == 3 and self.serve('served', port=port))
+        self.assertFetched()
+        self.assertEqual(3, len(self.clock.pauses))
+
+    def test_what_will_not_change_soon_is_not_asked_again(self):
+        for code in (400, 401, 403, 404, 405, 410, 451):
+            for what in ('/manifest', self.image):
+                with self.subTest((code, what)):
+                    self.anew()
+                    self.origin.faults[what] = origin.status(code)
+                    self.assertCode(75, self.fetch())
+                    self.assertEqual((1, []), (self.origin.paths().count(what), self.clock.pauses))
+
+    def test_what_was_refused_is_not_asked_again(self):
+        self.origin.faults['/manifest'] = origin.serves(b'<html>')
+        self.assertCode(3, self.fetch())
+        self.assertEqual((['/manifest'], []), (self.origin.paths(), self.clock.pauses))
+
+    def test_silence_is_a_connection_that_failed(self):
+        self.origin.faults[self.image] = origin.first(1, origin.holds(300000))
+        with unittest.mock.patch.object(tako, 'NETWORK_TIMEOUT_SECONDS', 0.5):
+            self.assertFetched()
+        self.assertEqual([None, 'bytes=300000-'], self.origin.asked(self.image, 'Range')[:2])
+
+
+class PausesTest(RetryCase):
+    def pauses(self, fault, what='/manifest'):
+        """Those of a run that gives up."""
+        self.anew()
+        self.origin.faults[what] = fault
+        self.assertCode(75, self.fetch())
+        self.assertIn(self.origin.paths().count(what) - len(self.clock.pauses), (1, 2))     # 2 on a kept connection
+        return self.clock.pauses
+
+    def test_they_grow_and_end_with_the_budget(self):
+        for what in ('/manifest', self.image):
+            for fault in (origin.status(503), origin.hangs_up):
+                pauses = self.pauses(fault, what)
+                self.assertAlmostEqual(BUDGET, sum(pauses))
+                for number, seconds in enumerate(pauses[:-1]):
+                    longest = min(tako.PAUSE_FIRST_SECONDS * 2 ** number, tako.PAUSE_MAX_SECONDS)
+                    self.assertTrue(longest / 2 <= seconds <= longest, pauses)
+
+    def test_they_are_jittered(self):
+        """A fleet that lost its server must not come back all at once."""
+        first = {self.pauses(origin.status(503))[0] for _ in range(5)}
+        self.assertGreater(len(first), 1)
+
+    def test_the_budget_is_a_run_s_for_all_that_it_asks_of_a_host(self):
+        """Manifest and image, and another config's too."""
+        second = self.path('second')
+        os.mkdir(second)
+        other = self.config(self.origin.url + '/', 'other.tako', destination=second)
+        self.origin.faults['/manifest'] = origin.first(3, origin.status(503))
+        self.origin.faults[self.image] = origin.status(503)
+        with self.clock.patch():
+            self.assertCode(75, self.run_here('fetch', self.app, other))
+        self.assertAlmostEqual(BUDGET, sum(self.clock.pauses))
+
+    def test_another_host_has_a_budget_of_its_own(self):
+        second = self.path('second')
+        os.mkdir(second)
+        server = self.serve('served')
+        other = self.config(server.url, 'other.tako', destination=second)
+        self.origin.faults['/manifest'] = server.faults['/manifest'] = origin.status(500)
+        with self.clock.patch():
+            self.assertCode(75, self.run_here('fetch', self.app, other))
+        self.assertAlmostEqual(2 * BUDGET, sum(self.clock.pauses))
+
+    def test_mirrors_that_are_all_down_cost_no_more_than_their_budgets(self):
+        mirrors = [self.origin] + [self.serve('served') for _ in range(3)]
+        self.app = self.config(self.origin.url, more=''.join('Origin={}\n'.format(each.url) for each in mirrors[1:]))
+        for mirror in mirrors:
+            mirror.faults['/manifest'] = origin.status(500)
+        self.assertCode(75, self.fetch())
+        self.assertTrue(BUDGET * 0.9 <= sum(self.clock.pauses) <= len(mirrors) * BUDGET, self.clock.pauses)
+        for mirror in mirrors:
+            self.assertGreater(len(mirror.paths()), 3)
+
+    def test_no_pause_while_another_mirror_is_untried(self):
+        other = self.serve('served')
+        self.app = self.config(self.origin.url, more='Origin={}\n'.format(other.url))
+        for what in ('/manifest', self.image):
+            with self.subTest(what):
+                self.anew()
+                self.origin.faults[what] = origin.status(503)
+                result = self.fetch()
+                self.assertEqual((0, []), (result.code, self.clock.pauses), result)
+                self.assertInPlace(IMAGE)
+        self.anew()
+        other.requests.clear()
+        seen = []
+        self.clock = scene.Clock(lambda _: seen.append(self.origin.paths() + other.paths()))
+        self.origin.faults['/manifest'] = origin.first(1, origin.status(503))
+        other.faults['/manifest'] = origin.first(1, origin.status(503))
+        self.assertFetched()
+        self.assertEqual(['/manifest'] * 2, seen[0])
+
+
+class RetryAfterTest(RetryCase):
+    def pauses(self, value, times, code=503):
+        self.anew()
+        self.origin.faults['/manifest'] = origin.first(times, origin.status(code, headers=[('Retry-After', value)]))
+        self.assertEqual(0 if times < 9 else 75, self.fetch().code)
+        return self.clock.pauses
+
+    def test_it_is_honoured(self):
+        for code in (429, 503):
+            self.assertEqual([7.0, 7.0], self.pauses('7', 2, code))
+
+    def test_up_to_what_is_left_of_the_budget(self):
+        self.assertEqual([BUDGET], self.pauses('3600', 9))
+        self.assertEqual([7.0, 7.0, BUDGET - 14], self.pauses('7', 9))
+        self.assertEqual([BUDGET], self.pauses('999999999', 1))
+
+    def test_it_makes_no_pause_shorter_than_it_would_be(self):
+        self.assertGreaterEqual(self.pauses('0', 1)[0], tako.PAUSE_FIRST_SECONDS / 2)
+
+    def test_nonsense_in_it_is_ignored(self):
+        for value in ('soon', '-1', '1e3', '', '9' * 400, 'inf', 'nan', '0x10', '7.5', 'Fri, 31 Dec 1999 23:59:59 GMT'):
+            with self.subTest(value):
+                self.assertLessEqual(self.pauses(value, 1)[0], tako.PAUSE_FIRST_SECONDS)
+
+    def test_it_is_not_honoured_beyond_the_time_that_was_given(self):
+        self.origin.faults['/manifest'] = origin.status(503, headers=[('Retry-After', '10')])
+        self.assertCode(75, self.fetch('--timeout', '5'))
+        self.assertEqual([], self.clock.pauses)
+
+
+class ProgressTest(RetryCase):
+    def test_who_brings_something_each_time_is_asked_to_the_end(self):
+        """The budget is for those who bring nothing: here it would be used up by the second pause."""
+        self.origin.faults[self.image] = origin.drops(tako.PROGRESS_MIN_BYTES)
+        with unittest.mock.patch.object(tako, 'PAUSE_BUDGET_SECONDS', 0.1):
+            self.assertFetched()
+        self.assertEqual(len(IMAGE) // tako.PROGRESS_MIN_BYTES, len(self.clock.pauses))
+        self.assertLessEqual(max(self.clock.pauses), tako.PAUSE_FIRST_SECONDS)
+        self.assertGreater(len(set(self.clock.pauses)), 1)      # jittered: it was a whole fleet's line that ended
+
+    def test_it_lets_pauses_grow_from_the_first_again(self):
+        faults = [origin.status(503)] * 4 + [origin.drops(100000)] + [origin.status(503)] * 2
+
+        def serve(handler):
+            fault = faults.pop(0) if faults else origin.drops(None)
+            fault(handler)
+        self.origin.faults[self.image] = serve
+        self.assertFetched()
+        self.assertEqual(7, len(self.clock.pauses))
+        self.assertGreater(self.clock.pauses[3], 3 * tako.PAUSE_FIRST_SECONDS)
+        self.assertLessEqual(self.clock.pauses[5], 2 * tako.PAUSE_FIRST_SECONDS)
+
+    def test_who_brings_a_few_bytes_each_time_is_given_up(self):
+        """What they were is kept."""
+        self.origin.faults[self.image] = origin.drops(1000)
+        self.assertCode(75, self.fetch())
+        self.assertAlmostEqual(BUDGET, sum(self.clock.pauses))
+        brought = 1000 * self.origin.paths().count(self.image)
+        self.assertEqual(IMAGE[:brought], scene.read(self.partial))
+
+
+OK = b'HTTP/1.1 200 OK\r\n'
+CHUNKED = OK + b'Transfer-Encoding: chunked\r\n\r\n'
+CONTINUE = b'HTTP/1.1 100 Continue\r\n\r\n'
+
+
+class RateTest(RetryCase):
+    """A line that brings next to nothing keeps nobody busy for ever, wherever in the answer it drips."""
+
+    limits = {'PAUSE_BUDGET_SECONDS': 0.0, 'RATE_WINDOW_SECONDS': 0.2}
+
+    def test_a_drip_is_given_up(self):
+        for name, head, piece in (
+                ('body', OK + b'Content-Length: 1000000\r\n\r\n', b'x'),
+                ('body without length', OK + b'\r\n', b'x'),
+                ('status line', b'HTTP/1.1 200 ', b'x'),
+                ('a header', OK + b'X: ', b'x'),
+                ('headers', OK, b'X: y\r\n'),
+                ('100 Continue', b'', CONTINUE),
+                ('one-byte chunks', CHUNKED, b'1\r\nx\r\n'),
+                ('size of a chunk', CHUNKED, b'0'),
+                ('extension of a chunk', CHUNKED + b'1;x=', b'x'),
+                ('trailers', CHUNKED + b'1\r\nx\r\n0\r\n', b'X: y\r\n')):
+            with self.subTest(name):
+                self.origin.faults['/manifest'] = origin.floods(head, piece, seconds=0.02)
+                result = self.fetch()
+                self.assertCode(75, result)
+                self.assertIn('brought less than', result.err)
+                self.assertLess(self.origin.endless_bytes, 900 * len(piece))
+
+    def test_an_image_that_drips_is_taken_up_where_it_was(self):
+        def drip(handler):
+            handler.answer(200, IMAGE[:300000], length=len(IMAGE))
+            for start in range(300000, 301000):
+                handler.wfile.write(IMAGE[start:start + 1])
+                time.sleep(0.02)
+        self.origin.faults[self.image] = origin.first(1, drip)
+        result = self.fetch(limits={'RATE_WINDOW_SECONDS': 0.2})
+        self.assertEqual(0, result.code, result)
+        self.assertInPlace(IMAGE)
+        begin = int(self.origin.asked(self.image, 'Range')[1][len('bytes='):-1])
+        self.assertTrue(300000 <= begin < 301000, begin)
+
+    def test_one_that_is_fast_enough_may_take_many_windows(self):
+        """Slow, and yet above the floor that is in force here."""
+        def slowly(handler):
+            handler.answer(200, b'', length=len(IMAGE))
+            for start in range(0, len(IMAGE), 20000):
+                handler.wfile.write(IMAGE[start:start + 20000])
+                time.sleep(0.02)
+        self.origin.faults[self.image] = slowly
+        result = self.fetch(limits={'PAUSE_BUDGET_SECONDS': 0.0, 'RATE_WINDOW_SECONDS': 0.1, 'RATE_MIN_BYTES': 1})
+        self.assertEqual((0, 1), (result.code, self.origin.paths().count(self.image)), result)
+
+
+class FramingTest(RetryCase):
+    """Who sends fast, and nothing but what frames a body, is cut off."""
+
+    limits = {'PAUSE_BUDGET_SECONDS': 0.0}
+
+    def test_an_answer_that_never_gets_to_the_point(self):
+        for name, head, piece in (
+                ('status line', b'HTTP/1.1 200 ', b'x' * 65536),
+                ('a header', OK + b'X: ', b'x' * 65536),
+                ('headers', OK, b'X: ' + b'y' * 60000 + b'\r\n'),
+                ('100 Continue', b'', CONTINUE * 1000),
+                ('100 Continue with headers', b'', CONTINUE[:-2] + (b'X: ' + b'y' * 50000 + b'\r\n') * 90 + b'\r\n'),
+                ('one-byte chunks with extensions', CHUNKED, (b'1;' + b'x' * 30000 + b'\r\nx\r\n') * 10),
+                ('extension of a chunk', CHUNKED + b'1;', b'x' * 65536),
+                ('zeros of a size', CHUNKED, b'0' * 65536),
+                ('trailers', CHUNKED + b'1\r\nx\r\n0\r\n', (b'X: ' + b'y' * 60000 + b'\r\n'))):
+            for what in ('/manifest', self.image):
+                with self.subTest((name, what)):
+                    self.anew()
+                    self.origin.faults[what] = origin.floods(head, piece)
+                    self.assertCode(75, self.fetch())
+                    self.assertLess(self.origin.endless_bytes, 32 << 20)
+
+    def test_honest_chunks_of_a_byte_each_are_no_such_thing(self):
+        content = IMAGE[:20000]
+        entry = self.origin.publish('1.1', content)
+
+        def serve(handler):
+            handler.wfile.write(CHUNKED + b''.join(b'1\r\n%c\r\n' % byte for byte in content) + b'0\r\n\r\n')
+        self.origin.faults['/store/' + entry.digest] = serve
+        result = self.fetch(limits={'PAUSE_BUDGET_SECONDS': 0.0, 'FRAMING_MAX_BYTES': 20000})
+        self.assertEqual(0, result.code, result)
+        self.assertInPlace(content)
+
+
+# runs tako.py and says what it took at most, in KiB; ru_maxrss would count what forked it, too
+WITH_PEAK = """
+import os, re, sys
+sys.path.insert(0, os.path.dirname(sys.argv[1]))
+import tako
+code = tako.main(sys.argv[2:])
+with open('/proc/self/status') as stream:
+    print(re.search('VmHWM:[ \\t]*([0-9]+) kB', stream.read()).group(1))
+sys.exit(code)
+"""
+
+
+@unittest.skipUnless(os.path.exists('/proc/self/status'), 'NO /proc: THE MEMORY THAT A MANIFEST TAKES IS NOT TESTED')
+class MemoryTest(RetryCase):
+    def peak(self, fault):
+        """In MiB, while the manifest is refused."""
+        self.origin.faults['/manifest'] = fault
+        environ = {name: value for name, value in os.environ.items() if not name.lower().endswith('_proxy')}
+        done = subprocess.run([sys.executable, '-I', '-c', WITH_PEAK, scene.TAKO, 'fetch', self.app], env=environ,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+        self.assertEqual((3, True), (done.returncode, b'manifest' in done.stderr), done)
+        return int(done.stdout) / 1024
+
+    def test_a_manifest_as_long_as_may_be(self):
+        self.assertLess(self.peak(origin.serves(b'\n' * tako.MANIFEST_MAX_BYTES)), 150)
+
+    def test_chunks_of_two_bytes_take_no_more_than_one_of_all(self):
+        """As a list of bytes they would take more than twenty times as much."""
+        size = 2 << 20
+
+        def serve(handler):
+            handler.wfile.write(CHUNKED)
+            for _ in range(size // 2048):
+                handler.wfile.write(b'2\r\nxx\r\n' * 1024)
+            handler.wfile.write(b'0\r\n\r\n')
+        self.assertLess(self.peak(serve), self.peak(origin.serves(b'xx' * (size // 2))) + 16)
+
+
+class TimeoutTest(RetryCase):
+    """--timeout: for lock and network, and for nothing else."""
+
+    def test_it_bounds_the_waiting_for_the_lock(self):
+        for options, seconds in ((('--timeout', '7'), 7), ((), tako.LOCK_WAIT_SECONDS)):
+            with self.subTest(seconds), tako.DirectoryLock(self.destination, 0, print):
+                self.clock = scene.Clock()
+                result = self.fetch(*options)
+                self.assertCode(75, result)
+                self.assertIn('another run holds the lock', result.err)
+                # both clocks run: pauses pass at once, and yet a busy machine takes its time
+                self.assertTrue(seconds / 2 < sum(self.clock.pauses) < seconds + 1, sum(self.clock.pauses))
+
+    def test_it_bounds_pauses(self):
+        self.origin.faults['/manifest'] = origin.status(503)
+        self.assertCode(75, self.fetch('--timeout', '3'))
+        self.assertLessEqual(sum(self.clock.pauses), 3)
+
+    def test_it_bounds_silence(self):
+        """Far below the ten seconds that silence may last otherwise."""
+        with socket.socket() as silent:
+            silent.bind(('127.0.0.1', 0))
+            silent.listen(1)
+            self.app = self.config('http://127.0.0.1:{}'.format(silent.getsockname()[1]))
+            began = time.monotonic()
+            self.assertCode(75, self.fetch('--timeout', '0.3'))
+            self.assertLess(time.monotonic() - began, 8)
+
+    def test_no_time_at_all(self):
+        self.assertCode(75, self.fetch('--timeout', '0'))
+        self.assertEqual([], self.origin.requests)
+
+    def test_what_came_until_then_is_kept(self):
+        def serve(handler):
+            handler.answer(200, IMAGE[:300000], length=len(IMAGE))
+            handler.wfile.flush()
+            for _ in range(3000):
+                if os.path.exists(self.partial) and os.stat(self.partial).st_size > 150000:
+                    break
+                time.sleep(0.01)
+            self.clock.ahead += 1000
+            for start in range(300000, len(IMAGE)):             # so slowly that it cannot come to its end
+                handler.wfile.write(IMAGE[start:start + 1])
+                time.sleep(0.01)
+        self.origin.faults[self.image] = origin.first(1, serve)
+        result = self.fetch('--timeout', '100')
+        self.assertCode(75, result)
+        self.assertIn('--timeout', result.err)
+        kept = scene.read(self.partial)
+        self.assertGreater(len(kept), 150000)
+        self.assertEqual(IMAGE[:len(kept)], kept)
+        self.assertFetched()
+        self.assertEqual([None, 'bytes={}-'.format(len(kept))], self.origin.asked(self.image, 'Range'))
+
+    def test_each_config_has_it_anew(self):
+        second = self.path('second')
+        os.mkdir(second)
+        down = self.serve('served')
+        down.faults['*'] = origin.status(503)
+        dead = self.config(down.url, 'dead.tako')
+        live = self.config(self.origin.url, 'live.tako', destination=second)
+        with self.clock.patch():
+            self.assertEqual(75, self.run_here('fetch', '--timeout', '10', dead, live).code)
+        self.assertInPlace(IMAGE, second)
+
+    def test_it_does_not_bound_restarts(self):
+        os.mkdir(self.path('bin'))
+        self.write('bin/systemctl', '#!/bin/sh\nexit 0\n', 0o755)
+        self.app = self.config(self.origin.url, more='Restart=app.service\nConfirm=500\n')
+        systemctl = tako._systemctl
+
+        def slow_systemctl(*arguments):
+            self.clock.ahead += 300
+            return systemctl(*arguments)
+        with unittest.mock.patch.object(tako, '_systemctl', slow_systemctl):
+            result = self.fetch('--timeout', '100', environ={'PATH': self.path('bin') + ':/usr/bin:/bin'})
+        self.assertEqual((0, self.app + ': 1.0 is in place, restarted app.service\n', ''),
+                         (result.code, result.out, result.err))
+        self.assertEqual([500], self.clock.pauses)
+        self.assertNotIn(b'restart_due', scene.read(self.path('destination', '.state')))
+
+
+def reply(body):
+    return OK + 'Content-Length: {}\r\n\r\n'.format(len(body)).encode() + body
+
+
+class RawServer:
+    """Sends the nth of some replies for the nth request, on whichever connection it comes.
+
+    later: what it sends after the first reply, once let_go is set.
+    """
+
+    def __init__(self, replies, later=b'', tls=None):
+        self.connections = 0
+        self.let_go = threading.Event()
+        self._replies = replies
+        self._later = later
+        self._tls = tls
+        self._socket = socket.socket()
+        self._socket.bind(('127.0.0.1', 0))
+        self._socket.listen(5)
+        self.url = '{}://127.0.0.1:{}/'.format('http' if tls is None else 'https', self._socket.getsockname()[1])
+
+    def __enter__(self):
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *error):
+        self.let_go.set()
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _accept(self):
+        try:
+            while True:
+                connection, _ = self._socket.accept()
+                self.connections += 1
+                threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+        except OSError:
+            pass
+
+    def _talk(self, connection):
+        try:
+            with connection:
+                connection.settimeout(30)
+                if self._tls is not None:
+                    connection = self._tls.wrap_socket(connection, server_side=True)
+                with connection:
+                    while self._replies and self._request(connection):
+                        connection.sendall(self._replies.pop(0))
+                        if self._later:
+                            self.let_go.wait(30)
+                            later, self._later = self._later, b''
+                            connection.sendall(later)
+        except OSError:
+            pass
+
+    def _request(self, connection):
+        received = b''
+        while not received.endswith(b'\r\n\r\n'):
+            block = connection.recv(65536)
+            if not block:
+                return False
+            received += block
+        return True
+
+
+class KeptConnectionTest(scene.Scene):
+    """An answer that nobody asked for must not be taken for the next one's."""
+
+    def get(self, network, url):
+        return b''.join(network.open(url).chunks)
+
+    def assertNotTaken(self, replies, tls=None):
+        first = replies[0].partition(b'\r\n\r\n')[2]
+        with RawServer(replies, tls=tls) as server, tako.Network(os.environ) as network:
+            self.assertTrue(first.startswith(self.get(network, server.url)))
+            self.assertEqual(b'truth', self.get(network, server.url))
+
+    def test_a_stray_answer_right_after_the_first(self):
+        for size in (5, 4000, 8000, 8192, 10000, 100000):
+            with self.subTest(size):
+                self.assertNotTaken([reply(b'x' * size) + reply(b'stray'), reply(b'truth')])
+
+    def test_a_stray_answer_some_time_later(self):
+        """As from a server that tells of its patience's end, 408, before it hangs up."""
+        late = b'HTTP/1.1 408 Too Slow\r\nContent-Length: 0\r\n\r\n'
+        with RawServer([reply(b'first'), reply(b'truth')], late) as server, tako.Network({}) as network:
+            self.assertEqual(b'first', self.get(network, server.url))
+            (connection, _), = network._open.values()
+            server.let_go.set()
+            self.assertTrue(select.select([connection.sock], [], [], 30)[0])
+            self.assertEqual(b'truth', self.get(network, server.url))
+            self.assertEqual(2, server.connections)
+
+    def test_bytes_beyond_the_announced_length_are_no_answer(self):
+        self.assertNotTaken([reply(b'first') + b'second', reply(b'truth')])
+
+    @unittest.skipUnless(certificates.is_possible(), 'NO openssl COMMAND: https IS NOT TESTED')
+    def test_over_tls_where_a_stray_answer_hides_in_a_record_that_was_read(self):
+        os.mkdir(self.path('authority'))
+        authority = certificates.Authority(self.path('authority'))
+        for size in (5, 8000, 10000, 12000):
+            with self.subTest(size), unittest.mock.patch.dict(os.environ, SSL_CERT_FILE=authority.bundle):
+                self.assertNotTaken([reply(b'x' * size) + reply(b'stray'), reply(b'truth')], authority.context())
+
+    def test_an_honest_connection_is_kept(self):
+        with RawServer([reply(b'first'), reply(b'second'), reply(b'truth')]) as server, tako.Network({}) as network:
+            for body in (b'first', b'second', b'truth'):
+                self.assertEqual(body, self.get(network, server.url))
+            self.assertEqual(1, server.connections)

@@ -1,0 +1,417 @@
+"""Sections 10, 13 and 15: room on the disk, what happens without it, and which images make room for others."""
+import errno
+import os
+import resource
+import subprocess
+import types
+import unittest
+import unittest.mock
+
+import origin
+import scene
+import tako
+
+# no two blocks alike: bytes in a wrong place are wrong bytes
+IMAGE = b''.join(bytes.fromhex(origin.digest_of(str(number).encode())) for number in range(20000))
+ONE = b'image one' * 1000
+SECRET_KEY = tako.format_secret_key(origin.SEED)
+
+
+class SpaceCase(scene.Scene):
+    """A client that has version 1.0 and an origin that offers 1.1, which is larger."""
+
+    limits = {'PAUSE_BUDGET_SECONDS': 0.0}
+
+    def setUp(self):
+        super().setUp()
+        os.mkdir(self.path('served'))
+        self.origin = origin.Origin(self.path('served'))
+        self.origin.__enter__()
+        self.addCleanup(self.origin.__exit__)
+        self.origin.has_ranges = True
+        self.one = self.origin.publish('1.0', ONE)
+        self.app = self.config(self.origin.url)
+
+    def have_one(self):
+        self.assertCode(0, self.fetch())
+        self.entry = self.origin.publish('1.1', IMAGE)
+        self.image = '/store/' + self.entry.digest
+        self.partial = self.path('destination', '.partial-' + self.entry.digest)
+        self.origin.requests.clear()
+
+    def fetch(self, *options, **settings):
+        return self.run_here('fetch', self.app, *options, **settings)
+
+    def assertOldState(self):
+        """All that is new is the manifest, which is right."""
+        self.assertInPlace(ONE)
+        self.assertEqual({'latest', 'manifest', 'store', '.state'}, set(os.listdir(self.destination)))
+        self.assertEqual([self.one.digest], os.listdir(self.path('destination', 'store')))
+        self.assertEqual(self.origin.read('manifest'), scene.read(self.path('destination', 'manifest')))
+
+    def mount(self, path, size):
+        """A file system of this many bytes; only root may."""
+        done = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size={}'.format(size), 'tako-test', path],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) if os.getuid() == 0 else None
+        if done is None or done.returncode != 0:
+            self.skipTest('NOT ALLOWED TO MOUNT: A DISK THAT IS REALLY FULL IS NOT TESTED')
+        self.addCleanup(subprocess.run, ['umount', path], check=True)
+
+
+def free(size):
+    """A disk with so many bytes left, as it says itself."""
+    return unittest.mock.patch.object(os, 'statvfs', lambda _: types.SimpleNamespace(
+        f_bavail=size, f_bfree=1 << 50, f_frsize=1, f_bsize=1 << 20))
+
+
+class longest_file:
+    """No file may be longer than this: to who writes it, that is a disk that becomes full half-way."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __enter__(self):
+        self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.before[1]))
+
+    def __exit__(self, *error):
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
+
+
+class CheckTest(SpaceCase):
+    """Free space is looked at before a byte of the image is asked for."""
+
+    def setUp(self):
+        super().setUp()
+        self.have_one()
+
+    def assertNoRoom(self, needed, left):
+        result = self.fetch()
+        self.assertCode(1, result)
+        self.assertIn('{}: {} bytes are needed and {} are free'.format(self.destination, needed, left), result.err)
+        self.assertNotIn(self.image, self.origin.paths())
+
+    def test_a_byte_too_little(self):
+        with free(len(IMAGE) - 1):
+            self.assertNoRoom(len(IMAGE), len(IMAGE) - 1)
+        self.assertOldState()
+        self.assertEqual(0, self.fetch().code)
+        self.assertInPlace(IMAGE)
+
+    def test_just_enough(self):
+        with free(len(IMAGE)):
+            self.assertEqual(0, self.fetch().code)
+        self.assertInPlace(IMAGE)
+
+    def test_what_came_already_needs_no_room(self):
+        self.write('destination/.partial-' + self.entry.digest, IMAGE[:300000])
+        left = len(IMAGE) - 300000
+        with free(left - 1):
+            self.assertNoRoom(left, left - 1)
+        self.assertEqual(IMAGE[:300000], scene.read(self.partial))
+        with free(left):
+            self.assertEqual(0, self.fetch().code)
+        self.assertEqual(['bytes=300000-'], self.origin.asked(self.image, 'Range'))
+        self.assertInPlace(IMAGE)
+
+    def test_a_partial_of_another_image_has_made_room_by_then(self):
+        other = self.path('destination', '.partial-' + '0' * 64)
+        self.write('destination/.partial-' + '0' * 64, b'x' * 1000)
+        seen = []
+        statvfs = os.statvfs
+
+        def look(path):
+            seen.append(os.path.exists(other))
+            return statvfs(path)
+        with unittest.mock.patch.object(os, 'statvfs', look):
+            self.assertEqual(0, self.fetch().code)
+        self.assertEqual([False], seen)
+
+    def test_where_nothing_is_to_come_no_room_is_needed(self):
+        self.assertEqual(0, self.fetch().code)
+        with free(0):
+            self.assertQuiet(self.fetch())
+
+    def test_a_size_beyond_all_disks(self):
+        """Signed, and yet nothing to begin with."""
+        self.origin.entries.append(origin.entry_of('1.2', b'')._replace(size=tako.IMAGE_MAX_BYTES, digest='0' * 64))
+        self.origin.sign()
+        result = self.fetch()
+        self.assertCode(1, result)
+        self.assertIn('{} bytes are needed'.format(tako.IMAGE_MAX_BYTES), result.err)
+        self.assertNotIn('/store/' + '0' * 64, self.origin.paths())
+        self.assertInPlace(ONE)
+
+
+class FullTest(SpaceCase):
+    """The disk becomes full while the image comes."""
+
+    def setUp(self):
+        super().setUp()
+        self.have_one()
+
+    def assertFull(self):
+        result = self.fetch()
+        self.assertCode(1, result)
+        self.assertIn(self.partial, result.err)
+        self.assertIn('make room', result.err)
+        self.assertOldState()
+
+    def test_the_old_state_stays_and_what_came_is_in_nobody_s_way(self):
+        for here in (0, 300000):
+            with self.subTest(here), longest_file(400000):
+                if here:
+                    self.write('destination/.partial-' + self.entry.digest, IMAGE[:here])
+                self.assertFull()
+        self.assertEqual(0, self.fetch().code)
+        self.assertInPlace(IMAGE)
+
+    def test_at_the_last_byte(self):
+        """Which is in a buffer by then, and not on the disk."""
+        with longest_file(len(IMAGE) - 1):
+            self.assertFull()
+        self.assertEqual(0, self.fetch().code)
+
+    def test_no_other_mirror_is_asked_for_what_has_no_room(self):
+        with origin.Origin(self.path('served')) as other:
+            self.app = self.config(self.origin.url, more='Origin={}\n'.format(other.url))
+            with longest_file(400000):
+                self.assertFull()
+            self.assertEqual(['/manifest'], other.paths())
+
+    def test_on_a_disk_that_is_really_full(self):
+        os.mkdir(self.path('small'))
+        self.mount(self.path('small'), 1 << 20)
+        self.destination = self.path('small')
+        self.partial = os.path.join(self.destination, '.partial-' + self.entry.digest)
+        self.app = self.config(self.origin.url, version='1.0')
+        self.assertEqual(0, self.fetch().code)
+        self.app = self.config(self.origin.url)
+        filler = os.path.join(self.destination, 'filler')
+        with open(filler, 'wb') as stream:
+            stream.write(b'x' * 600000)
+        self.origin.requests.clear()
+        result = self.fetch()                       # it sees that beforehand
+        self.assertCode(1, result)
+        self.assertIn('bytes are needed', result.err)
+        self.assertNotIn(self.image, self.origin.paths())
+        with free(1 << 30):                         # it could not see that: somebody else took the room meanwhile
+            result = self.fetch()
+        self.assertCode(1, result)
+        self.assertIn(self.partial, result.err)
+        self.assertIn(self.image, self.origin.paths())
+        self.assertInPlace(ONE)
+        self.assertEqual({'filler', 'latest', 'manifest', 'store', '.state'}, set(os.listdir(self.destination)))
+        os.unlink(filler)
+        self.assertEqual(0, self.fetch().code)
+        self.assertInPlace(IMAGE)
+
+    def test_no_room_for_a_small_file(self):
+        """Manifest and state: whichever cannot be written, the old image stays, and the next run gets on."""
+        write = tako.NewFile.write
+        for name in (tako.NEW_MANIFEST, tako.NEW_STATE):
+            def full(new, chunk):
+                if new.temporary.endswith(name):                                # noqa: B023
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                write(new, chunk)
+            with self.subTest(name), unittest.mock.patch.object(tako.NewFile, 'write', full):
+                result = self.fetch()
+                self.assertCode(1, result)
+                self.assertIn(self.path('destination', name), result.err)
+                self.assertInPlace(ONE)
+                tako.open_manifest(scene.read(self.path('destination', 'manifest')),
+                                   [tako.parse_public_key(origin.PUBLIC_KEY)], 'it')
+        self.assertEqual(0, self.fetch().code)
+        self.assertInPlace(IMAGE)
+
+
+class StoreTest(SpaceCase):
+    """A publisher's disk that is full leaves what was published as it was."""
+
+    def setUp(self):
+        super().setUp()
+        self.new = self.write('new.img', IMAGE)
+
+    def store(self, root=None):
+        return self.run_here('store', '-k', SECRET_KEY, '-o', root or self.path('served'), self.new, '1.1')
+
+    def assertStored(self, root=None):
+        result = self.store(root)
+        self.assertEqual(0, result.code, result)
+        public_key = [tako.parse_public_key(origin.PUBLIC_KEY)]
+        signed = scene.read(os.path.join(root or self.path('served'), 'manifest'))
+        entries = tako.open_manifest(signed, public_key, 'it').entries
+        self.assertEqual(['1.0', '1.1'], [entry.version.text for entry in entries])
+        self.assertNoTemporaries(root or self.path('served'))
+
+    def test_for_the_image(self):
+        before = scene.snapshot(self.path('served'))
+        for size in (0, 400000, len(IMAGE) - 1):
+            with longest_file(size):
+                result = self.store()
+            self.assertCode(1, result)
+            self.assertIn(self.path('served', tako.NEW_IMAGE), result.err)
+            self.assertEqual(before, scene.snapshot(self.path('served')))
+        self.assertStored()
+
+    def test_for_the_manifest(self):
+        signed = self.origin.read('manifest')
+        write = tako.NewFile.write
+
+        def full(new, chunk):
+            if new.temporary.endswith(tako.NEW_MANIFEST):
+                write(new, chunk[:50])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write(new, chunk)
+        with unittest.mock.patch.object(tako.NewFile, 'write', full):
+            self.assertCode(1, self.store())
+        self.assertEqual(signed, self.origin.read('manifest'))
+        self.assertNoTemporaries(self.path('served'))
+        self.assertStored()
+
+    def test_on_a_disk_that_is_really_full(self):
+        os.mkdir(self.path('small'))
+        self.mount(self.path('small'), 500000)
+        publisher = origin.Publisher(self.path('small'))
+        publisher.publish('1.0', ONE)
+        before = scene.snapshot(self.path('small'))
+        result = self.store(self.path('small'))
+        self.assertCode(1, result)
+        self.assertIn(self.path('small', tako.NEW_IMAGE), result.err)
+        self.assertEqual(before, scene.snapshot(self.path('small')))
+        subprocess.run(['mount', '-o', 'remount,size=2m', self.path('small')], check=True)
+        self.assertStored(self.path('small'))
+
+
+class KeepTest(SpaceCase):
+    """Keep=N: after a success, at most N images stay."""
+
+    def setUp(self):
+        super().setUp()
+        self.entries = {'1.0': self.one}
+        for version in ('1.1', '1.2', '1.3', '1.4', '1.5'):
+            self.entries[version] = self.origin.publish(version, version.encode() * 1000)
+
+    def bring(self, *versions, **settings):
+        """Fetch each of these versions, one after the other; what the last run said."""
+        more = 'Keep={}\n'.format(settings['keep']) if 'keep' in settings else ''
+        for version in versions:
+            self.config(self.origin.url, version=version, more=more)
+            result = self.fetch(*settings.get('options', ()))
+            self.assertEqual((0, ''), (result.code, result.err), result)
+        return result.out
+
+    def stored(self):
+        """The versions whose images are here."""
+        names = {entry.digest: version for version, entry in self.entries.items()}
+        return sorted(names.get(name, name) for name in os.listdir(self.path('destination', 'store')))
+
+    def test_without_it_all_stay(self):
+        self.bring('1.0', '1.1', '1.2', '1.3', '1.4', '1.5')
+        self.assertEqual(['1.0', '1.1', '1.2', '1.3', '1.4', '1.5'], self.stored())
+
+    def test_the_newest_stay_and_what_went_is_said(self):
+        self.bring('1.0', '1.1', '1.2', keep=3)
+        self.assertEqual(['1.0', '1.1', '1.2'], self.stored())
+        self.assertEqual(self.app + ': 1.3 is in place, removed 1.0\n', self.bring('1.3', keep=3))
+        self.assertEqual(['1.1', '1.2', '1.3'], self.stored())
+
+    def test_newest_is_by_version_and_not_by_when_it_came(self):
+        self.bring('1.5', '1.0', '1.4', '1.2', '1.3')
+        self.assertEqual(self.app + ': removed 1.0, removed 1.4\n', self.bring('1.3', keep=3))
+        self.assertEqual(['1.2', '1.3', '1.5'], self.stored())
+
+    def test_the_one_in_place_and_the_one_before_it_stay_whatever_keep_says(self):
+        self.bring('1.0', '1.1', '1.2', keep=1)
+        self.assertEqual(['1.1', '1.2'], self.stored())
+        self.bring('1.5', '1.0', keep=1)
+        self.assertEqual(['1.0', '1.5'], self.stored())
+        self.assertEqual('', self.bring('1.0', keep=1))         # nor do they go in a later run
+        self.assertEqual(['1.0', '1.5'], self.stored())
+
+    def test_old_ones_stay_while_they_need_not_go(self):
+        self.bring('1.0', '1.1', keep=5)
+        self.bring('1.1', keep=2)
+        self.assertEqual(['1.0', '1.1'], self.stored())
+
+    def test_one_behind_a_loop_device_stays_and_another_goes_in_its_place(self):
+        self.bring('1.0', '1.1', '1.2', '1.3', '1.4')
+        with unittest.mock.patch.object(tako, 'images_behind_loop_devices', lambda: {self.one.digest}):
+            self.bring('1.4', keep=3)
+            self.assertEqual(['1.0', '1.3', '1.4'], self.stored())
+            self.bring('1.4', keep=1)
+            self.assertEqual(['1.0', '1.3', '1.4'], self.stored())
+        self.bring('1.4', keep=1)
+        self.assertEqual(['1.3', '1.4'], self.stored())
+
+    def test_with_a_loop_device_that_is_one(self):
+        self.bring('1.0', '1.1', '1.2', '1.3')
+        image = self.path('destination', 'store', self.one.digest)
+        done = subprocess.run(['losetup', '--find', '--show', '--read-only', image], stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL) if os.getuid() == 0 else None
+        if done is None or done.returncode != 0:
+            self.skipTest('NO LOOP DEVICE TO BE HAD: THAT IMAGES BEHIND ONE STAY IS TESTED WITHOUT')
+        device = done.stdout.decode().strip()
+        try:
+            if not os.path.exists('/sys/block/{}/loop/backing_file'.format(os.path.basename(device))):
+                self.skipTest('NO /sys/block: THAT IMAGES BEHIND A LOOP DEVICE STAY IS TESTED WITHOUT')
+            self.bring('1.3', keep=1)
+            self.assertEqual(['1.0', '1.2', '1.3'], self.stored())
+        finally:
+            subprocess.run(['losetup', '--detach', device], check=True)
+        self.bring('1.3', keep=1)
+        self.assertEqual(['1.2', '1.3'], self.stored())
+
+    def test_what_is_not_ours_stays(self):
+        self.bring('1.0', '1.1', '1.2', '1.3')
+        names = ['README', '.hidden', self.one.digest[:-1], self.one.digest.upper() + 'X', self.one.digest + '.bak',
+                 'x' * 64, 'lost+found']
+        for name in names[:-1]:
+            self.write('destination/store/' + name, 'mine')
+        os.mkdir(self.path('destination', 'store', 'lost+found'))
+        self.bring('1.3', keep=1)
+        self.assertEqual(sorted(names + ['1.2', '1.3']), self.stored())
+
+    def test_what_is_no_image_though_it_is_named_like_one_stays_and_stops_nothing(self):
+        for make in (os.mkdir, lambda path: os.symlink('nowhere', path)):
+            self.bring('1.0', '1.1', '1.2', '1.3')
+            path = self.path('destination', 'store', '0' * 64)
+            if os.path.lexists(path):
+                os.rmdir(path)
+            make(path)
+            self.bring('1.3', keep=1)
+            self.assertEqual(['0' * 64, '1.2', '1.3'], self.stored())
+
+    def test_one_image_under_two_versions_counts_once(self):
+        self.entries['1.0.1'] = self.origin.publish('1.0.1', ONE)       # the image of 1.0 again
+        self.bring('1.0', '1.1', '1.2', '1.3')
+        said = self.bring('1.3', keep=2)
+        self.assertEqual(2, len(self.stored()), self.stored())
+        self.assertEqual(2, said.count('removed'), said)
+
+    def test_the_newer_of_its_versions_says_how_new_it_is(self):
+        self.origin.publish('2.0', ONE)
+        self.bring('1.0', '1.1', '1.2', '1.3', keep=3)
+        names = os.listdir(self.path('destination', 'store'))
+        self.assertEqual({self.one.digest, self.entries['1.2'].digest, self.entries['1.3'].digest}, set(names))
+
+    def test_a_run_that_fails_removes_nothing(self):
+        self.bring('1.0', '1.1', '1.2', '1.3')
+        self.config(self.origin.url, version='1.5', more='Keep=1\n')
+        self.origin.faults['/store/' + self.entries['1.5'].digest] = origin.status(404)
+        self.assertCode(75, self.fetch())
+        self.origin.faults = {'/manifest': origin.status(404)}
+        self.assertCode(75, self.fetch())
+        self.assertEqual(['1.0', '1.1', '1.2', '1.3'], self.stored())
+
+    def test_a_dry_run_removes_nothing(self):
+        self.bring('1.0', '1.1', '1.2', '1.3')
+        self.bring('1.3', keep=1, options=('--dry-run',))
+        self.assertEqual(['1.0', '1.1', '1.2', '1.3'], self.stored())
+
+    def test_after_a_switch_that_needs_no_download_too(self):
+        self.bring('1.0', '1.1', '1.2', '1.3')
+        self.origin.requests.clear()
+        said = self.bring('1.1', keep=1)
+        self.assertEqual(self.app + ': 1.1 is in place, removed 1.0, removed 1.2\n', said)
+        self.assertEqual((['1.1', '1.3'], ['/manifest']), (self.stored(), self.origin.paths()))

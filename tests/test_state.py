@@ -1,0 +1,165 @@
+"""Section 10's notes: text and back, damage, and how seldom they are written."""
+import os
+import random
+import string
+
+import origin
+import scene
+import tako
+import test_fetch
+
+DIGITS = '0123456789abcdef'
+PRINTABLE = string.ascii_letters + string.digits + string.punctuation
+
+
+def random_digest(chance):
+    return ''.join(chance.choice(DIGITS) for _ in range(64))
+
+
+def random_word(chance):
+    return ''.join(chance.choice(PRINTABLE) for _ in range(chance.randrange(1, 80)))
+
+
+def random_state(chance):
+    """Any state that there can be."""
+    digest = lambda: random_digest(chance)              # noqa: E731
+    several = lambda make: tuple(make() for _ in range(chance.randrange(4)))        # noqa: E731
+    return tako.State(chance.choice(['', digest()]), chance.choice(['', digest()]), several(digest), several(digest),
+                      several(lambda: ' '.join((digest(), random_word(chance), random_word(chance)))))
+
+
+class FormatTest(scene.Scene):
+    def test_every_state_survives_the_way_to_text_and_back(self):
+        chance = random.Random(3)
+        for _ in range(2000):
+            state = random_state(chance)
+            self.assertEqual(state, tako.parse_state(tako.format_state(state)))
+
+    def test_every_state_survives_the_way_to_the_disk_and_back(self):
+        chance = random.Random(4)
+        for _ in range(20):
+            state = random_state(chance)
+            tako.place_state(self.destination, state)
+            self.assertEqual(state, tako.read_state(self.destination))
+        self.assertEqual(['.state'], os.listdir(self.destination))
+
+    def test_none_is_an_empty_one(self):
+        self.assertEqual(tako.State('', '', (), (), ()), tako.read_state(self.destination))
+
+    def test_keys_of_a_later_version_are_passed_over(self):
+        chance = random.Random(5)
+        state = random_state(chance)
+        self.assertEqual(state, tako.parse_state('mood=fine\n' + tako.format_state(state) + 'mood=\n'))
+
+    def test_text_that_is_damaged_is_a_value_error_and_nothing_else(self):
+        chance = random.Random(6)
+        for text in ('nonsense', 'previous=1', 'restart_due=' + 'g' * 64, 'rejected=' + 'A' * 64, 'withdrawn=' + 'a' * 65,
+                     'validators=' + 'a' * 64, 'previous'):
+            with self.subTest(text), self.assertRaises(ValueError):
+                tako.parse_state(text)
+        for _ in range(2000):
+            text = list(tako.format_state(random_state(chance)) + 'x')
+            text[chance.randrange(len(text))] = chr(chance.randrange(0x180))
+            try:
+                tako.parse_state(''.join(text))
+            except ValueError:
+                pass
+
+
+class StateCase(test_fetch.FetchCase):
+    """A client that has version 1.0, with an older one behind it."""
+
+    def setUp(self):
+        super().setUp()
+        self.state = self.path('destination', '.state')
+        self.run_here('fetch', self.app)
+        self.two = self.origin.publish('1.1', test_fetch.TWO)
+        self.run_here('fetch', self.app)
+        self.origin.requests.clear()
+        self.before = self.images()
+
+    def images(self):
+        """Everything but the state, and what may have been set aside for it."""
+        return {name: what for name, what in scene.snapshot(self.destination).items() if not name.startswith('.state')}
+
+    def trace(self):
+        """What a write would change."""
+        status = os.stat(self.state)
+        return scene.read(self.state), status.st_ino, status.st_mode
+
+    def age(self):
+        os.utime(self.state, (1e9, 1e9))
+
+
+class DamageTest(StateCase):
+    def assertMadeAnew(self):
+        """One run tells of it, the next has nothing to tell; the images are what they were, and none was fetched."""
+        result = self.run_here('fetch', self.app)
+        self.assertEqual((0, ''), (result.code, result.out), result)
+        self.assertIn('.state is damaged\n  it is made anew', result.err)
+        self.assertQuiet(self.run_here('fetch', self.app))
+        self.assertEqual(self.before, self.images())
+        self.assertEqual({'/manifest'}, set(self.origin.paths()))
+        self.assertEqual(0o100444, os.stat(self.state).st_mode)
+
+    def test_whatever_is_in_it(self):
+        honest = scene.read(self.state)
+        for name, content in (('garbage', b'garbage\n'), ('truncated', honest[:-9]), ('binary', bytes(range(256)) * 9),
+                              ('zeros', b'\0' * 4096), ('huge', b'x' * (tako.STATE_MAX_BYTES + (1 << 20))),
+                              ('latin-1', b'previous=\xe4\n')):
+            with self.subTest(name):
+                os.unlink(self.state)
+                self.write('destination/.state', content)
+                self.assertMadeAnew()
+
+    def test_a_directory_in_its_place(self):
+        os.unlink(self.state)
+        os.mkdir(self.state)
+        self.assertMadeAnew()
+
+    def test_a_link_in_its_place_is_replaced_and_what_it_names_left_alone(self):
+        os.unlink(self.state)
+        other = self.write('other', b'somebody else\'s\n')
+        os.symlink(other, self.state)
+        self.assertMadeAnew()
+        self.assertEqual(b'somebody else\'s\n', scene.read(other))
+
+    def test_gone_is_no_damage(self):
+        os.unlink(self.state)
+        self.assertQuiet(self.run_here('fetch', self.app))
+        self.assertEqual(self.before, self.images())
+
+    def test_keys_of_a_later_version_are_no_damage(self):
+        content = b'mood=fine\n' + scene.read(self.state)
+        os.unlink(self.state)
+        self.write('destination/.state', content)
+        self.assertQuiet(self.run_here('fetch', self.app))
+        self.assertEqual(self.before, self.images())
+
+
+class TouchTest(StateCase):
+    def test_a_run_that_changes_nothing_moves_its_time_alone(self):
+        before = self.trace()
+        self.age()
+        self.assertQuiet(self.run_here('fetch', self.app))
+        self.assertEqual(before, self.trace())
+        self.assertGreater(os.stat(self.state).st_mtime, 1.5e9)
+
+    def test_a_run_that_fails_does_not_touch_it(self):
+        before = self.trace()
+        self.age()
+        for name, fault, code in (('down', origin.status(503), 75), ('lying', origin.serves(b'<html>'), 3)):
+            with self.subTest(name):
+                self.origin.faults['/manifest'] = fault
+                self.assertCode(code, self.run_here('fetch', self.app))
+        self.origin.faults.clear()
+        self.config(self.origin.url, version='7.*')
+        self.assertCode(1, self.run_here('fetch', self.app))
+        self.assertEqual((before, 1e9), (self.trace(), os.stat(self.state).st_mtime))
+
+    def test_a_dry_run_and_an_init_do_not_either(self):
+        before = self.trace()
+        self.age()
+        for option in ('--dry-run', '--init'):
+            self.assertEqual(0, self.run_here('fetch', option, self.app).code)
+        self.assertEqual((before, 1e9), (self.trace(), os.stat(self.state).st_mtime))
