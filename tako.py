@@ -2030,8 +2030,6 @@ class ImageFetch:
         if state is None:
             self.report.trouble(self.path, f'{state_path(self.root)} is damaged',
                                 'it is made anew: what was rejected is forgotten, and a restart that was due')
-            if os.path.isdir(state_path(self.root)):
-                os.rmdir(state_path(self.root))
         self.state = parse_state('') if state is None else state
         self.recalled = state
         if self.options.retry_rejected:
@@ -2045,7 +2043,10 @@ class ImageFetch:
         self.state = state
         path = state_path(self.root)
         if state != self.recalled or (is_success and not os.path.exists(path)):
-            place_state(self.root, state, time.time() if is_success else time_of(path))
+            last_success = time.time() if is_success else time_of(path)
+            if os.path.isdir(path) and not os.path.islink(path):
+                os.rmdir(path)                      # which no file can take the place of
+            place_state(self.root, state, last_success)
             self.recalled = state
         elif is_success:
             touch(path)

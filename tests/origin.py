@@ -181,7 +181,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self, code, body, headers=(), length=None, is_chunked=False):
         """Send a whole answer; length: what to announce, if it is not the truth."""
-        is_whole, size = length in (None, len(body)), len(body)
+        is_whole = length in (None, len(body))
+        self.server.origin.answers.append((self.path, code, len(body)))     # before the client can have it
         self.send_response(code)
         if is_chunked:
             self.send_header('Transfer-Encoding', 'chunked')
@@ -192,7 +193,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         for name, value in headers:
             self.send_header(name, value)
         self.end_headers()
-        self.server.origin.answers.append((self.path, code, size))
         self.wfile.write(body)
 
     def hang_up(self):

@@ -197,7 +197,7 @@ def snapshot(root):
 
 
 def fault_of_latest(root, public_key=origin.PUBLIC_KEY):
-    """How latest breaks its promise, to be absent or a whole image that the signed manifest lists; None if it does not."""
+    """How latest breaks its promise, to be absent or a whole image that the manifest lists; None if it keeps it."""
     try:
         digest = tako.linked_digest(root)
         if digest is None:

@@ -153,7 +153,7 @@ class Client(Ground):
         return None if len(partials) <= 1 else 'more than one partial image'
 
     def converge(self):
-        """A run makes up for those that were killed; the next brings one more version, and shows how long that takes."""
+        """A run makes up for those that were killed; the next brings one more version, which is timed."""
         code, err = self.finish('fetch', self.path('app.tako'))
         self.checks.check('convergence', self.fault_of_end(code, err))
         self.offer(is_bad=False)
@@ -173,15 +173,13 @@ class Client(Ground):
                 return 'after a rollback: exit code {}: {}'.format(code, err)
         with open(self.path('called')) as stream:
             restarts = stream.read().split()
-        if tako.linked_digest(self.root) != self.good:
-            return 'latest is not the newest that runs'
-        if restarts[-1:] != ['store/' + self.good]:
-            return 'the unit was not restarted on it'
-        if sorted(os.listdir(self.root)) != ['.state', 'latest', 'manifest', 'store']:
-            return 'there is something left: {}'.format(sorted(os.listdir(self.root)))
-        if len(os.listdir(os.path.join(self.root, 'store'))) > KEEP:
-            return 'more images than Keep= says'
-        return scene.fault_of_latest(self.root)
+        names = sorted(os.listdir(self.root))
+        faults = (
+            (tako.linked_digest(self.root) != self.good, 'latest is not the newest that runs'),
+            (restarts[-1:] != ['store/' + self.good], 'the unit was not restarted on it'),
+            (names != ['.state', 'latest', 'manifest', 'store'], 'there is something left: {}'.format(names)),
+            (len(os.listdir(os.path.join(self.root, 'store'))) > KEEP, 'more images than Keep= says'))
+        return next((fault for is_so, fault in faults if is_so), scene.fault_of_latest(self.root))
 
 
 class Shop(Ground):
@@ -247,8 +245,8 @@ def crowd(directory, size, checks):
         processes = [ground.start('fetch', config) for _ in range(size)]
         for process in processes:
             _, err = process.communicate(timeout=600)
-            is_well = process.returncode == 0 and not err
-            checks.check('one of a crowd', None if is_well else 'exit code {}: {}'.format(process.returncode, err.decode()))
+            fault = 'exit code {}: {}'.format(process.returncode, err.decode())
+            checks.check('one of a crowd', None if process.returncode == 0 and not err else fault)
         downloads = server.paths().count('/store/' + entry.digest)
         checks.check('one download for a crowd', None if downloads == 1 else '{} downloads'.format(downloads))
     checks.check('latest after a crowd', scene.fault_of_latest(destination))

@@ -80,9 +80,9 @@ class Steps:
         for module, name, describe in (
                 (os, 'open', self.opening), (os, 'mkdir', self.making), (os, 'chmod', self.naming('chmod')),
                 (os, 'fchmod', self.naming('chmod')), (os, 'fsync', self.syncing), (os, 'symlink', self.linking),
-                (os, 'rename', self.renaming), (os, 'unlink', self.naming('unlink')), (os, 'utime', self.naming('utime')),
-                (subprocess, 'run', self.commanding), (tako.NewFile, 'write', self.writing),
-                (tako.PartialFile, 'write', self.writing)):
+                (os, 'rename', self.renaming), (os, 'unlink', self.naming('unlink')),
+                (os, 'utime', self.naming('utime')), (subprocess, 'run', self.commanding),
+                (tako.NewFile, 'write', self.writing), (tako.PartialFile, 'write', self.writing)):
             setattr(module, name, self.watched(getattr(module, name), describe))
 
     def watched(self, function, describe):
@@ -369,7 +369,7 @@ class Disk:
             self.get(rest[0]).mode = 0o755
 
     def possible_names(self):
-        """What names there may be after a power cut: those that were synced, with none, one, all or all but one newer."""
+        """What names there may be after a power cut: the synced ones, with none, one, all or all but one newer."""
         newer = [(folder, name) for folder in self.now for name in set(self.now[folder]) | set(self.names[folder])
                  if self.now[folder].get(name) is not self.names[folder].get(name)]
         sets = [[], newer] + [[each] for each in newer] + [[each for each in newer if each != but] for but in newer]
@@ -547,7 +547,8 @@ class FetchOrderTest(FetchCase):
         self.assertInOrder([
             'create .lock',
             'sync .manifest.new', 'rename .manifest.new manifest', 'sync .',
-            'write .partial-1.2', 'chmod .partial-1.2', 'sync .partial-1.2', 'rename .partial-1.2 store/1.2', 'sync store',
+            'write .partial-1.2', 'chmod .partial-1.2', 'sync .partial-1.2',
+            'rename .partial-1.2 store/1.2', 'sync store',
             'note previous=1.1 restart_due=1.2', 'sync .',
             'latest is store/1.2', 'sync .',
             'systemctl restart -- app.service',

@@ -368,8 +368,8 @@ class OptionsTest(FetchCase):
         before = self.have_one()
         self.config(self.origin.url, version='1.*', more='Restart=app.service\n')
         result = self.run_tako('fetch', '--dry-run', self.app)
-        self.assertEqual((0, '{}: 1.1: would fetch {} bytes from {}, would point latest at it, would restart app.service\n'.format(
-            self.app, len(TWO), self.origin.url), ''), (result.code, result.out, result.err))
+        told = '{}: 1.1: would fetch {} bytes from {}, would point latest at it, would restart app.service\n'
+        self.assertEqual((0, told.format(self.app, len(TWO), self.origin.url), ''), (result.code, result.out, result.err))
         self.assertEqual((before, ['/manifest']), (scene.snapshot(self.destination), self.origin.paths()))
         self.config(self.origin.url, version='1.0')
         self.assertIn('1.0: is in place\n', self.run_tako('fetch', '--dry-run', self.app).out)

@@ -189,7 +189,8 @@ class StoreOptionsTest(StoreCase):
         self.assertEqual([], os.listdir(self.served))
 
     def test_a_closed_standard_input(self):
-        for arguments in (['-f', '-', '-o', self.served, self.key_file, '1.0'], ['-f', self.key_file, '-o', self.served, '-', '1']):
+        for arguments in (['-f', '-', '-o', self.served, self.key_file, '1.0'],
+                          ['-f', self.key_file, '-o', self.served, '-', '1.0']):
             command = ['/bin/sh', '-c', 'exec "$@" <&-', 'sh', sys.executable, '-I', scene.TAKO, 'store']
             done = subprocess.run(command + arguments, stderr=subprocess.PIPE)
             self.assertEqual(2, done.returncode)

@@ -1,4 +1,4 @@
-"""Restarts, confirmed or rolled back: fetch as a process, with a systemctl that fails, hangs, or lets a unit die later."""
+"""Restarts, confirmed or rolled back: fetch, with a systemctl that fails, hangs, or lets a unit die later."""
 import os
 import signal
 import subprocess
@@ -94,8 +94,11 @@ class RollbackTest(UnitsCase):
     def test_a_unit_that_dies_after_its_restart(self):
         self.configure('Restart=app.service\nConfirm=1\n')
         self.systemctl(DIES, self.two)
-        result = self.fetch()
+        clock = scene.Clock()
+        with clock.patch():
+            result = self.fetch()
         self.assertRolledBack(result)
+        self.assertEqual([1, 1], clock.pauses)              # the old image is confirmed, too
         self.assertIn('app.service is failed 1 seconds after its restart', result.err)
 
     def test_without_confirm_nobody_looks_again(self):

@@ -53,8 +53,8 @@ class FormatTest(scene.Scene):
 
     def test_text_that_is_damaged_is_a_value_error_and_nothing_else(self):
         chance = random.Random(6)
-        for text in ('nonsense', 'previous=1', 'restart_due=' + 'g' * 64, 'rejected=' + 'A' * 64, 'withdrawn=' + 'a' * 65,
-                     'validators=' + 'a' * 64, 'previous'):
+        for text in ('nonsense', 'previous', 'previous=1', 'restart_due=' + 'g' * 64, 'rejected=' + 'A' * 64,
+                     'withdrawn=' + 'a' * 65, 'validators=' + 'a' * 64):
             with self.subTest(text), self.assertRaises(ValueError):
                 tako.parse_state(text)
         for _ in range(2000):
@@ -123,6 +123,16 @@ class DamageTest(StateCase):
         os.symlink(other, self.state)
         self.assertMadeAnew()
         self.assertEqual(b'somebody else\'s\n', scene.read(other))
+
+    def test_a_dry_run_tells_of_it_and_leaves_it_alone(self):
+        os.unlink(self.state)
+        for make in (lambda: self.write('destination/.state', 'garbage'), lambda: os.mkdir(self.state)):
+            make()
+            before = scene.snapshot(self.destination)
+            self.assertIn('.state is damaged', self.run_here('fetch', '--dry-run', self.app).err)
+            self.assertEqual(before, scene.snapshot(self.destination))
+            if os.path.isfile(self.state):
+                os.unlink(self.state)
 
     def test_gone_is_no_damage(self):
         os.unlink(self.state)
