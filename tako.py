@@ -220,6 +220,9 @@ def as_tako_error(error: Exception) -> TakoError:
     """The error itself, or what the operating system says, in words, or what we did not foresee."""
     if isinstance(error, TakoError):
         return error
+    if isinstance(error, ImportError):
+        return TakoError(f'this Python lacks its {error.name} package',
+                         'install all of Python (Debian: apt install python3); file:// origins work without http')
     if not isinstance(error, OSError):
         lines, trace = [], error.__traceback__
         while trace is not None:
@@ -1364,8 +1367,7 @@ def _require_http(url: str) -> None:
         if url.startswith('https:'):
             import ssl                          # noqa: F401
     except ImportError as error:
-        raise TakoError(f'this Python lacks its {error.name} package',
-                        'install all of Python (Debian: apt install python3); file:// origins work without') from None
+        raise as_tako_error(error) from None
 
 
 def _tls_context() -> 'ssl.SSLContext':

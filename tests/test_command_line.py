@@ -164,6 +164,11 @@ class PythonTest(scene.Scene):
         self.assertEqual([], os.listdir(self.destination))
         self.assertEqual(0, self.without('http', 'fetch', self.config('file://' + self.path('served'))).returncode)
 
+    def test_without_json(self):
+        result = self.without('json', 'status', '--json', self.config('file:///nowhere'))
+        self.assertEqual(1, result.returncode, result.stderr)
+        self.assertIn('this Python lacks its json package', result.stderr)
+
     def test_without_ssl(self):
         result = self.without('ssl', 'fetch', self.config('https://127.0.0.1:1'))
         self.assertEqual(1, result.returncode, result.stderr)
