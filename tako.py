@@ -2691,6 +2691,7 @@ def stop_on_signals() -> None:
 
     def stop(number: int, _: 'Optional[FrameType]') -> None:
         came.append(number)
+        sys.stderr = None       # the interpreter complains there about objects that are cut short
         if len(came) != 2:                          # impatience must not end the clearing up; insistence may
             raise Stopped(number)
 

@@ -182,8 +182,8 @@ class SignalTest(scene.Scene):
         return [name for name in os.listdir(self.destination) if name.startswith('.partial-')]
 
     def interrupted(self, *numbers, **settings):
-        os.mkdir(self.path('served'))
-        with origin.Origin(self.path('served')) as server:
+        served = scene.tempfile.mkdtemp(dir=self.directory)
+        with origin.Origin(served) as server:
             entry = server.publish('1.0', b'x' * 1000000)
             server.faults['/store/' + entry.digest] = stalls
             settings.setdefault('preexec_fn', lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
@@ -199,8 +199,8 @@ class SignalTest(scene.Scene):
             with self.subTest(number):
                 self.assertEqual((code, b'', b''), self.interrupted(number))
                 self.assertEqual(['manifest'] + self.partials(), sorted(os.listdir(self.destination), reverse=True))
-                scene.remove_tree(self.directory)
-                os.makedirs(self.destination)
+            scene.remove_tree(self.destination)
+            os.mkdir(self.destination)
 
     def test_impatience_does_not_stop_the_clearing_up(self):
         code, out, err = self.interrupted(signal.SIGTERM, signal.SIGINT, signal.SIGINT)
