@@ -2209,17 +2209,20 @@ class ImageFetch:
                 raise _wrong_image(url, f'has the SHA-256 {digest}', 'not the signed one')
             self.misled.add(url)
 
-    def _receive(self, url: str, origin: Origin, entry: Entry, partial: PartialFile) -> None:
-        """Add to partial what it lacks, taking no byte more than the size that was signed."""
+    def _receive(self, url: str, origin: Origin, entry: Entry, partial: PartialFile, is_ranged: bool = True) -> None:
+        """Add to partial what it lacks, taking no byte more than the size that was signed.
+
+        Where the answer to a Range is wrong, the whole is asked for, and what is here already skipped.
+        """
         begin, hashed, asked = partial.size, partial.sha256.copy(), {}
-        if begin:
+        if begin and is_ranged:
             asked['Range'] = f'bytes={begin}-'
             asked['If-Range'] = self.etags.get(url, '')
         answer = self.network.open(url, origin.authorization, asked)
-        wanted = f'bytes {begin}-{entry.size - 1}/{entry.size}'
-        if answer.status != 200 and answer.headers.get('Content-Range') != wanted:
-            self._step(f'{answer.url}: answers ranges wrongly, asking for the whole')
-            answer = self.network.open(url, origin.authorization)
+        is_rest = (answer.headers.get('Content-Range') == f'bytes {begin}-{entry.size - 1}/{entry.size}'
+                   and answer.length in (None, entry.size - begin))
+        if answer.status != 200 and not is_rest:
+            return self._receive(url, origin, entry, partial, is_ranged=False)
         self.etags[url] = answer.strong_etag()
         skipped = begin if answer.status == 200 else 0     # what is here already comes again
         if answer.length not in (None, entry.size - begin + skipped):
@@ -2231,7 +2234,9 @@ class ImageFetch:
                 self.report.progress(self.path, partial.size, entry.size)
         except RefusedError:                        # what a liar sent is nothing to go on from
             partial.cut_back(begin, hashed)
-            raise
+            if answer.status == 200:
+                raise
+            return self._receive(url, origin, entry, partial, is_ranged=False)
         if partial.size != entry.size:
             raise TransientError(f'{answer.url}: ended {entry.size - partial.size} bytes early')
 

@@ -67,6 +67,13 @@ class Scene(unittest.TestCase):
         os.chmod(path, mode)
         return path
 
+    def serve(self, name='served', **settings):
+        """An origin whose directory has this name, until the test ends."""
+        server = origin.Origin(self.path(name), **settings)
+        server.__enter__()
+        self.addCleanup(server.__exit__)
+        return server
+
     def config(self, url, name='app.tako', version='*', public_keys=(origin.PUBLIC_KEY,), destination=None, more=''):
         """A config; its path."""
         lines = ['Origin=' + url, 'Destination=' + (destination or self.destination), 'Version=' + version]

@@ -416,9 +416,7 @@ class FetchCase(CrashCase):
         super().setUp()
         self.root = self.destination
         own(self.root)
-        self.origin = origin.Origin(self.path('served'))
-        self.origin.__enter__()
-        self.addCleanup(self.origin.__exit__)
+        self.origin = self.serve()
         self.app = self.config(self.origin.url, version='1.*', more='Restart=app.service\n')
         self.bad = ''
         self.is_pruned = False

@@ -16,10 +16,7 @@ class FetchCase(scene.Scene):
 
     def setUp(self):
         super().setUp()
-        os.mkdir(self.path('served'))
-        self.origin = origin.Origin(self.path('served'))
-        self.origin.__enter__()
-        self.addCleanup(self.origin.__exit__)
+        self.origin = self.serve()
         self.one = self.origin.publish('1.0', ONE)
         self.app = self.config(self.origin.url, version='1.*')
 

@@ -22,14 +22,9 @@ class MirrorCase(scene.Scene):
 
     def setUp(self):
         super().setUp()
-        os.mkdir(self.path('served'))
-        self.mirrors = []
-        for _ in range(3):
-            mirror = origin.Origin(self.path('served'))
-            mirror.__enter__()
-            self.addCleanup(mirror.__exit__)
+        self.mirrors = [self.serve() for _ in range(3)]
+        for mirror in self.mirrors:
             mirror.has_ranges = True
-            self.mirrors.append(mirror)
         self.a, self.b, self.c = self.mirrors
         self.one = self.publish('1.0', ONE)
         self.app = self.list(self.a.url, self.b.url)

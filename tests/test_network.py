@@ -19,9 +19,7 @@ BODY = bytes(range(256)) * 1000
 class NetworkCase(scene.Scene):
     def setUp(self):
         super().setUp()
-        self.origin = origin.Origin(self.directory)
-        self.origin.__enter__()
-        self.addCleanup(self.origin.__exit__)
+        self.origin = self.serve('.')
         self.write('body', BODY)
         self.network = tako.Network({})
         self.addCleanup(self.network.__exit__, None, None, None)
@@ -172,9 +170,7 @@ class RedirectTest(NetworkCase):
 class CredentialsTest(NetworkCase):
     def setUp(self):
         super().setUp()
-        self.other = origin.Origin(self.directory)
-        self.other.__enter__()
-        self.addCleanup(self.other.__exit__)
+        self.other = self.serve('.')
         self.credentials = tako.basic_authorization('user:p%40ss')
 
     def test_basic_authorization_is_rfc_7617s(self):
@@ -303,24 +299,18 @@ class TlsTest(NetworkCase):
         scene.remove_tree(cls.folder)
         super().tearDownClass()
 
-    def secure(self, context):
-        server = origin.Origin(self.directory, tls=context)
-        server.__enter__()
-        self.addCleanup(server.__exit__)
-        return server
-
     def fetch(self, url, **environ):
         with unittest.mock.patch.dict(os.environ, environ), tako.Network(os.environ) as network:
             return b''.join(network.open(url).chunks)
 
     def test_a_private_authority_named_by_ssl_cert_file(self):
-        server = self.secure(self.context)
+        server = self.serve('.', tls=self.context)
         self.assertEqual(BODY, self.fetch(server.url + '/body', SSL_CERT_FILE=self.authority.bundle))
 
     def test_through_a_connect_proxy_with_a_password(self):
         proxy = Proxy(b'')
         self.addCleanup(proxy.close)
-        server = self.secure(self.context)
+        server = self.serve('.', tls=self.context)
         self.assertEqual(BODY, self.fetch(server.url + '/body', SSL_CERT_FILE=self.authority.bundle,
                                           https_proxy='http://u:p@' + proxy.address))
         self.assertEqual([('CONNECT', '127.0.0.1:{}'.format(server.port),
@@ -332,18 +322,18 @@ class TlsTest(NetworkCase):
         self.assertIn('certificate not trusted', caught.exception.what)
 
     def test_an_unknown_authority_is_not_trusted(self):
-        self.assertUntrusted(self.secure(self.context).url + '/body')
+        self.assertUntrusted(self.serve('.', tls=self.context).url + '/body')
 
     def test_a_certificate_of_another_name_is_not_trusted(self):
-        server = self.secure(self.authority.context('DNS:images.example.com'))
+        server = self.serve('.', tls=self.authority.context('DNS:images.example.com'))
         self.assertUntrusted(server.url + '/body', SSL_CERT_FILE=self.authority.bundle)
 
     def test_an_expired_certificate_is_not_trusted(self):
-        server = self.secure(self.authority.context(days='-1'))
+        server = self.serve('.', tls=self.authority.context(days='-1'))
         self.assertUntrusted(server.url + '/body', SSL_CERT_FILE=self.authority.bundle)
 
     def test_from_http_to_https_but_not_back(self):
-        server = self.secure(self.context)
+        server = self.serve('.', tls=self.context)
         self.origin.faults['/up'] = origin.redirects(server.url + '/body')
         self.assertEqual(BODY, self.fetch(self.origin.url + '/up', SSL_CERT_FILE=self.authority.bundle))
         server.faults['/down'] = origin.redirects(self.origin.url + '/body')

@@ -21,10 +21,7 @@ class ResumeCase(scene.Scene):
 
     def setUp(self):
         super().setUp()
-        os.mkdir(self.path('served'))
-        self.origin = origin.Origin(self.path('served'))
-        self.origin.__enter__()
-        self.addCleanup(self.origin.__exit__)
+        self.origin = self.serve()
         self.origin.has_ranges = True
         self.entry = self.origin.publish('1.0', IMAGE)
         self.image = '/store/' + self.entry.digest
@@ -282,7 +279,7 @@ class LiarTest(ResumeCase):
             'bytes {}-{}/{}'.format(HERE, self.total - 1, self.total), NEWER[HERE:])
         self.assertFetched(['bytes={}-'.format(HERE), None])
 
-    def test_a_206_of_another_length_is_refused_and_what_was_here_stays(self):
+    def test_after_a_206_of_another_length_the_whole_is_asked_for(self):
         wanted = [('Content-Range', 'bytes {}-{}/{}'.format(HERE, self.total - 1, self.total))]
         for name, body, is_chunked in (('longer, as announced', self.rest + b'x', False),
                                        ('shorter, as announced', self.rest[:-1], False),
@@ -293,14 +290,7 @@ class LiarTest(ResumeCase):
                 self.left_behind(IMAGE[:HERE])
                 self.origin.faults[self.image] = origin.if_ranged(lambda handler, _: handler.answer(
                     206, body, wanted, is_chunked=is_chunked))                  # noqa: B023
-                result = self.run_here('fetch', self.app)
-                self.assertCode(3, result)
-                self.assertIn(self.image, result.err)
-                self.assertEqual(IMAGE[:HERE], scene.read(self.partial))
-                self.assertFalse(os.path.lexists(self.path('destination', 'latest')))
-                self.origin.faults.clear()
-                self.origin.requests.clear()
-                self.assertFetched(['bytes={}-'.format(HERE)])
+                self.assertFetched(['bytes={}-'.format(HERE), None])
 
     def test_a_206_that_ends_early_in_chunks_is_resumed(self):
         self.left_behind(IMAGE[:HERE])

@@ -27,18 +27,15 @@ class RetryCase(scene.Scene):
 
     def setUp(self):
         super().setUp()
-        os.mkdir(self.path('served'))
-        self.origin = self.serve('served')
+        self.origin = self.serve()
         self.entry = self.origin.publish('1.0', IMAGE)
         self.image = '/store/' + self.entry.digest
         self.app = self.config(self.origin.url)
         self.partial = self.path('destination', '.partial-' + self.entry.digest)
         self.clock = scene.Clock()
 
-    def serve(self, name, **settings):
-        server = origin.Origin(self.path(name), **settings)
-        server.__enter__()
-        self.addCleanup(server.__exit__)
+    def serve(self, name='served', **settings):
+        server = super().serve(name, **settings)
         server.has_ranges = True
         return server
 
