@@ -102,6 +102,8 @@ PAUSE_MAX_SECONDS = 8.0
 PAUSE_BUDGET_SECONDS = 20.0             # for all pauses that one host costs one run
 PROGRESS_MIN_BYTES = 1 << 16            # brought by a connection that failed later: it starts afresh with pauses
 ETAG_MAX_CHARS = 200
+FULL_ANSWER_SECONDS = 86400             # once in each of these a manifest is asked for whatever its ETag
+MANIFEST_SECONDS = 60.0                 # for a mirror's manifest, while another is unasked
 LOCK_WAIT_SECONDS = 120.0               # for another run on the same directory
 LOCK_POLL_SECONDS = 0.05
 MESSAGE_MAX_CHARS = 2000                # of a line of trouble: servers have their say in some
@@ -181,7 +183,7 @@ class ForkError(RefusedError):
 
     def __init__(self, one: str, other: str, line: str) -> None:
         super().__init__(f'{one} and {other} contradict each other, first in: {line}',
-                         'one key signed two histories: show .fork.1 and .fork.2 in the destination to the publisher')
+                         'one key signed two histories: a fetch keeps them as .fork.1 and .fork.2 for the publisher')
 
 
 class UnreachableError(TakoError):
@@ -683,6 +685,18 @@ def first_lost(old: Manifest, new: Manifest) -> 'Optional[Entry]':
     return next((entry for entry in old.entries if entry.line() not in lines), None)
 
 
+def pick_newest(manifests: 'Sequence[Manifest]') -> 'Tuple[int, Optional[int]]':
+    """Which of manifests has all entries of the others, the first such, as a number; and None.
+
+    If none has, the numbers of two that contradict each other: each has an entry that the other lacks.
+    """
+    newest = max(range(len(manifests)), key=lambda number: len(manifests[number].entries))
+    for number, other in enumerate(manifests):
+        if first_lost(other, manifests[newest]) is not None:
+            return newest, number
+    return newest, None
+
+
 def add_entry(manifest: Manifest, entry: Entry) -> Manifest:
     """The manifest with entry in its place; the same manifest if entry is in it already.
 
@@ -944,8 +958,11 @@ class PartialFile(NewFile):
         try:
             descriptor = os.open(self.temporary, flags, 0o600)
         except PermissionError:                 # it was about to be published when its run died
-            os.chmod(self.temporary, 0o600)
-            descriptor = os.open(self.temporary, flags)
+            try:
+                os.chmod(self.temporary, 0o600)
+            except PermissionError:             # another user's: begin our own
+                remove_if_there(self.temporary)
+            descriptor = os.open(self.temporary, flags, 0o600)
         self._stream = open(descriptor, 'r+b')
         self.size, self.sha256 = 0, hashlib.sha256()
         for block in iter(lambda: self._stream.read(BLOCK_BYTES), b''):
@@ -981,12 +998,13 @@ def remove_if_there(path: str) -> None:
         pass
 
 
-def touch(path: str) -> None:
-    """Set a file's time to now, if we may; not durably."""
+def touch(path: str) -> bool:
+    """Set a file's time to now, not durably; whether we may."""
     try:
         os.utime(path)
     except PermissionError:
-        pass
+        return False
+    return True
 
 
 def sync_directory(path: str) -> None:
@@ -994,6 +1012,10 @@ def sync_directory(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:         # what some network file systems answer, which cannot do it
+            error.filename = path
+            raise
     finally:
         os.close(descriptor)
 
@@ -1115,11 +1137,11 @@ class Answer(namedtuple('Answer', ('url', 'status', 'headers', 'length', 'chunks
 class Network:
     """The way to all origins during one run: one connection a host, kept from one request to the next.
 
-    deadline: the monotonic time after which nothing is waited for any more.
+    deadline: the monotonic time after which nothing is waited for any more; turn: the same for one mirror.
     """
 
     def __init__(self, environ: 'Mapping[str, str]') -> None:
-        self.deadline = float('inf')
+        self.deadline = self.turn = float('inf')
         self._has_proxies = any(name.lower().endswith('_proxy') for name in environ)
         # what was asked last on each connection; a connection whose answer was not read to its end is of no more use
         self._open = {}     # type: Dict[Tuple[str, str], Tuple[http.client.HTTPConnection, http.client.HTTPResponse]]
@@ -1156,7 +1178,8 @@ class Network:
             if answer.status not in REDIRECT_STATUSES:
                 raise _refusal(answer)
             url = _redirect(url, answer.headers.get('Location', ''))
-        raise UnreachableError(f'{url}: redirected more than {REDIRECTS_MAX} times', 'tell who runs the server')
+        raise UnreachableError('{}: redirected more than {} times'.format(url.partition('?')[0], REDIRECTS_MAX),
+                               'tell who runs the server')
 
     def _discard(self, answer: Answer) -> None:
         """Read a short page that nobody wants, which costs less than a new connection."""
@@ -1193,7 +1216,9 @@ class Network:
 
     def timeout(self) -> float:
         """For how many seconds to wait for the next packet; UnreachableError if the time that was given is over."""
-        left = self.deadline - time.monotonic()
+        left = min(self.deadline, self.turn) - time.monotonic()
+        if left <= 0 and self.turn < self.deadline:
+            raise UnreachableError('a mirror took too long over its manifest', 'it is left out of this run')
         if left <= 0:
             raise UnreachableError('the time given with --timeout is over', 'what came is kept: run it again')
         return min(NETWORK_TIMEOUT_SECONDS, left)
@@ -1204,7 +1229,7 @@ class Network:
             response = self._exchange(url, headers)
             encoding = response.getheader('Content-Encoding', 'identity')
             if response.status == 200 and encoding.lower() != 'identity':
-                raise UnreachableError(f'{url}: sent with Content-Encoding {encoding}, unasked',
+                raise UnreachableError(f'{url.partition("?")[0]}: sent with Content-Encoding {encoding}, unasked',
                                        'turn compression off for this directory on the server')
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise _network_error(url.partition('?')[0], self._proxy(*_endpoint(url))[0], error) from error
@@ -1390,10 +1415,11 @@ def _redirect(url: str, location: str) -> str:
         is_whole = bool(location and parts.hostname) and parts.port != 0
     except ValueError:
         is_whole = False
+    shown = url.partition('?')[0]
     if not is_whole:
-        raise UnreachableError(f'{url}: redirected to no valid URL', 'tell who runs the server')
+        raise UnreachableError(f'{shown}: redirected to no valid URL', 'tell who runs the server')
     if parts.scheme not in ('http', 'https') or (url.startswith('https:') and parts.scheme != 'https'):
-        raise UnreachableError(f'{url}: redirected to {parts.scheme}, which is not followed',
+        raise UnreachableError(f'{shown}: redirected to {parts.scheme}, which is not followed',
                                'a redirect may lead from http to https, and to nothing weaker')
     host = parts.netloc.rpartition('@')[2]
     return urllib.parse.urlunsplit((parts.scheme, host, parts.path or '/', parts.query, ''))
@@ -1547,7 +1573,11 @@ def point_latest(root: str, digest: str) -> None:
     """Let latest name the image with this SHA-256, durably and at once."""
     new = os.path.join(root, NEW_LINK)
     sync_names(root)
-    os.symlink('store/' + digest, new)
+    try:
+        os.symlink('store/' + digest, new)
+    except PermissionError as error:            # what vfat says, too
+        raise TakoError(f'{new}: cannot make a symbolic link: {error.strerror}',
+                        'Destination= needs a file system that has them, and the right to write there') from None
     os.rename(new, os.path.join(root, 'latest'))
     sync_directory(root)
 
@@ -1801,8 +1831,10 @@ class Report:
         if now - shown >= PROGRESS_EVERY_SECONDS:
             self._progress = whose, began, begin, now
             rate = max(1.0, (size - begin) / (now - began))
-            err.write('\r{}: {:.1f} of {:.1f} MB, {:.1f} MB/s, {:.0f} s left \x1b[K'.format(
-                whose, size / 1e6, of / 1e6, rate / 1e6, (of - size) / rate))
+            line = '{}: {:.1f} of {:.1f} MB, {:.1f} MB/s, {:.0f} s left '.format(
+                whose, size / 1e6, of / 1e6, rate / 1e6, (of - size) / rate)
+            columns = os.get_terminal_size(err.fileno()).columns or 80
+            err.write('\r{}\x1b[K'.format(line[-(columns - 1):]))     # a line that wraps is not drawn over
             err.flush()
 
     def _complain(self, priority: int, where: str, what: str, hint: str) -> None:
@@ -1868,7 +1900,10 @@ class Mirrors:
         waiting = list(self.usable)
         while waiting and not results:
             failed = {}
-            for origin in waiting:
+            for number, origin in enumerate(waiting):
+                now, others = time.monotonic(), len(waiting) - number - 1
+                if others and not is_one_enough:    # a mirror's turn is not to eat up the others'
+                    self._network.turn = now + min(MANIFEST_SECONDS, (self._network.deadline - now) / (others + 1))
                 try:
                     results.append(attempt(origin))
                     errors.pop(origin, None)
@@ -1878,6 +1913,8 @@ class Mirrors:
                     errors[origin] = error
                     if isinstance(error, TransientError):
                         failed[origin.url] = error
+                finally:
+                    self._network.turn = float('inf')
             again = [] if results else self._network.pause(failed)
             waiting = [origin for origin in waiting if origin.url in again]
         return self._settle(results, errors)
@@ -1949,10 +1986,12 @@ class ImageFetch:
         linked = linked_digest(self.root) or ''
         would = []
         if self._image_fault(entry) is not None:
-            would.append(f'would fetch {entry.size} bytes from {self.mirrors.usable[0].url}')
+            would.append(f'would fetch {entry.size} bytes from {self.mirrors.usable[0].url}'
+                         + ' (withdrawn when last asked for)' * (entry.digest in self.state.withdrawn))
         if entry.digest != linked:
             would.append('would point latest at it')
         if self.config.units and not self.options.init and (linked != entry.digest or linked == self.state.restart_due):
+            require_systemctl(os.environ)
             would.append('would restart ' + ' '.join(self.config.units))
         previous = self.state.previous if entry.digest == linked else linked
         would.extend('would remove ' + _name_of(digest, manifest)
@@ -1969,7 +2008,10 @@ class ImageFetch:
         else:
             self._switch(before, entry)
         clear_partials(self.root)
-        for digest in self._spare_images(manifest, entry.digest, self.state.previous):
+        self._remove_spare(manifest)
+
+    def _remove_spare(self, manifest: Manifest) -> None:
+        for digest in self._spare_images(manifest, linked_digest(self.root) or '', self.state.previous):
             remove_if_there(image_path(self.root, digest))
             self.changes.append('removed ' + _name_of(digest, manifest))
 
@@ -1995,6 +2037,7 @@ class ImageFetch:
         if linked in self.state.rejected and has_whole_image(self.root, self.state.previous):
             point_latest(self.root, self.state.previous)
             linked = self.state.previous
+            self.changes.append(f'{_name_of(linked, self._local_manifest(read_manifest(self.root)))} is in place again')
         if linked and self.state.restart_due == linked:
             self._restart()
 
@@ -2018,12 +2061,13 @@ class ImageFetch:
             name = _name_of(previous, manifest)
             self.changes[:] = [f'{name} is in place again']
             told = f'{error.what}; {_name_of(linked, manifest)} is rejected, latest is {name} again'
+            hint = error.hint + '; if the image is not at fault: tako fetch --retry-rejected'
             try:
                 restart_units(units, confirm_seconds)
             except UnitError as second:
-                raise UnitError(f'{told}, and there, too, {second.what}', error.hint) from None
+                raise UnitError(f'{told}, and there, too, {second.what}', hint) from None
             self._remember(self.state._replace(restart_due='', previous=''))
-            raise UnitError(told, error.hint) from None
+            raise UnitError(told, hint) from None
         self._remember(self.state._replace(restart_due=''))
 
     def _recall(self) -> None:
@@ -2031,7 +2075,7 @@ class ImageFetch:
         state = read_state(self.root)
         if state is None:
             self.report.trouble(self.path, f'{state_path(self.root)} is damaged',
-                                'it is made anew: what was rejected is forgotten, and a restart that was due')
+                                'a fetch makes it anew: what was rejected is forgotten, and a restart that was due')
         self.state = parse_state('') if state is None else state
         self.recalled = state
         if self.options.retry_rejected:
@@ -2050,8 +2094,8 @@ class ImageFetch:
                 os.rmdir(path)                      # which no file can take the place of
             place_state(self.root, state, last_success)
             self.recalled = state
-        elif is_success:
-            touch(path)
+        elif is_success and not touch(path):    # another user's
+            place_state(self.root, state, time.time())
 
     def _step(self, line: str) -> None:
         self.report.step(f'{self.path}: {line}')
@@ -2064,7 +2108,8 @@ class ImageFetch:
                    for entry in compatible_entries(manifest, self.config.bounds))
 
     def _image_fault(self, entry: Entry) -> 'Optional[str]':
-        return image_fault(self.root, entry, is_size_enough=self.options.no_verify)
+        is_in_place = entry.digest == linked_digest(self.root)
+        return image_fault(self.root, entry, is_size_enough=self.options.no_verify and is_in_place)
 
     def _local_manifest(self, signed: 'Optional[bytes]') -> Manifest:
         """The manifest that was accepted last, verified again; an empty one on the first run."""
@@ -2081,23 +2126,24 @@ class ImageFetch:
         local = read_manifest(self.root)
         known = self._local_manifest(local)
         offers = self.mirrors.ask(lambda origin: self._ask_for_manifest(origin, local, known), is_one_enough=False)
-        newest, signed, where = known, local, manifest_path(self.root)
-        for origin, answered, offered, _ in offers:
-            lost = first_lost(newest, offered)
-            if lost is None:
-                newest, signed, where = offered, answered, origin.url + '/manifest'
-            elif first_lost(offered, newest) is not None:
-                if not is_dry:
-                    keep_evidence(self.root, [signed or b'', answered])
-                raise ForkError(where, origin.url + '/manifest', lost.line().strip())
-        if signed is not None and not is_dry:
+        choice = [(offered, answered, origin.url + '/manifest') for origin, answered, offered, _ in offers]
+        choice.append((known, local or b'', manifest_path(self.root)))
+        newest, other = pick_newest([manifest for manifest, _, _ in choice])
+        if other is not None:                       # told in the config's order, after our own
+            one, two = sorted((newest, other), key=lambda number: (number + 1) % len(choice))
+            if not is_dry:
+                keep_evidence(self.root, [choice[one][1], choice[two][1]])
+            lost = first_lost(choice[one][0], choice[two][0])
+            raise ForkError(choice[one][2], choice[two][2], lost.line().strip() if lost else '')
+        manifest, signed, _ = choice[newest]
+        if not is_dry:
             if signed != local:
                 place_manifest(self.root, signed)
             touch(manifest_path(self.root))         # when that was checked last
-        digest = hashlib.sha256(signed or b'').hexdigest()
+        digest = hashlib.sha256(signed).hexdigest()
         self.state = self.state._replace(validators=tuple(
             f'{digest} {origin.url} {etag}' for origin, answered, _, etag in offers if answered == signed and etag))
-        return newest
+        return manifest
 
     def _ask_for_manifest(self, origin: Origin, local: 'Optional[bytes]',
                           known: Manifest) -> 'Tuple[Origin, bytes, Manifest, str]':
@@ -2105,6 +2151,8 @@ class ImageFetch:
         url = origin.url + '/manifest'
         begin = '{} {} '.format(hashlib.sha256(local or b'').hexdigest(), origin.url)
         etag = next((each[len(begin):] for each in self.state.validators if each.startswith(begin)), '')
+        if time_of(manifest_path(self.root)) // FULL_ANSWER_SECONDS != int(time.time()) // FULL_ANSWER_SECONDS:
+            etag = ''                           # who gave it may have lied
         self._step('asking for ' + url)
         try:
             answer = self.network.open(url, origin.authorization, {'If-None-Match': etag if local else ''})
@@ -2115,7 +2163,7 @@ class ImageFetch:
             content += chunk
         signed = local if answer.status == 304 and local is not None else bytes(content)
         if signed == local:
-            return origin, signed, known, answer.etag() or etag
+            return origin, signed, known, etag if answer.status == 304 else answer.etag()
         offered = open_manifest(signed, self.config.public_keys, answer.url)
         lost = first_lost(known, offered)
         if lost is not None and first_lost(offered, known) is None:
@@ -2139,11 +2187,14 @@ class ImageFetch:
         for entry in self._candidates(manifest):
             try:
                 self._ensure_image(entry, entry.digest == before)
+                self.state = self.state._replace(
+                    withdrawn=tuple(digest for digest in self.state.withdrawn if digest != entry.digest))
                 return entry
             except GoneError as error:
                 withdrawn.append(entry)
                 if entry.digest not in self.state.withdrawn:
-                    self.report.trouble(self.path, f'{entry.version}: {error.what}', 'an older version will do')
+                    self.report.trouble(self.path, f'{entry.version}: {error.what}',
+                                        'an older version will do, if there is one')
                     self._remember(self.state._replace(withdrawn=self.state.withdrawn + (entry.digest,)))
                 if entry.digest == before:
                     break
@@ -2176,6 +2227,9 @@ class ImageFetch:
         try:
             self._download(entry)
         except (TakoError, OSError) as error:
+            if isinstance(error, GoneError) and not is_in_place:
+                remove_if_there(image_path(self.root, entry.digest))
+                raise
             told = as_tako_error(error)
             raise RefusedError(f'the damaged image of {entry.version} cannot be replaced: {told.what}',
                                told.hint) from error
@@ -2185,7 +2239,11 @@ class ImageFetch:
         """Bring the image of entry into the store, verified, from the first mirror that serves it."""
         clear_partials(self.root, but=entry.digest)
         with PartialFile(partial_path(self.root, entry.digest)) as partial:
-            check_space(self.root, entry.size - partial.size)
+            try:
+                check_space(self.root, entry.size - partial.size)
+            except TakoError:
+                self._remove_spare(self._local_manifest(read_manifest(self.root)))
+                check_space(self.root, entry.size - partial.size)
             self.mirrors.ask(lambda origin: self._download_from(origin, entry, partial), is_one_enough=True)
             publish_image(self.root, partial, entry.digest)
 
@@ -2300,11 +2358,13 @@ def status(arguments: 'argparse.Namespace', report: Report) -> int:
     codes, told = [0], []
     for path in arguments.configs:
         try:
-            known = _status_of(path, load_config(path))
+            known = _status_of(path, load_config(path), report)
             told.append(known)
             if not arguments.json:
                 report.result(*_status_lines(known))
             age = time.time() - known['last_success'] if known['last_success'] else float('inf')
+            if arguments.max_age is not None and age < -60:
+                raise TakoError('the last success is in the future', 'look at the clock; the next success mends it')
             if arguments.max_age is not None and age > arguments.max_age:
                 raise TakoError('the last success is too old' if known['last_success'] else 'there was no success yet',
                                 'see why: tako fetch -v ' + path)
@@ -2316,12 +2376,15 @@ def status(arguments: 'argparse.Namespace', report: Report) -> int:
     return max(codes, key=GRAVITY.index)
 
 
-def _status_of(path: str, config: Config) -> 'Dict[str, Any]':
+def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
     """All that is known of one config, as --json prints it; times in seconds since 1970, or None."""
     root = config.destination
     signed, linked = read_manifest(root), linked_digest(root)
     manifest = Manifest(()) if signed is None else open_manifest(signed, config.public_keys, manifest_path(root))
-    state = read_state(root) or parse_state('')
+    state = read_state(root)
+    if state is None:
+        report.trouble(path, f'{state_path(root)} is damaged', 'the next fetch makes it anew')
+        state = parse_state('')
     compatible = list(compatible_entries(manifest, config.bounds))
     stored = stored_images(root)
     rejected = [entry.version.text for entry in compatible if entry.digest in state.rejected]
@@ -2330,23 +2393,27 @@ def _status_of(path: str, config: Config) -> 'Dict[str, Any]':
         'config': path, 'destination': root, 'pattern': config.bounds.text,
         'version': next((entry.version.text for entry in compatible + list(manifest.entries[::-1])
                          if entry.digest == linked), None),
-        'digest': linked, 'is_there': linked in stored,
+        'digest': linked,
+        'is_there': linked in stored and all(stored[linked] == entry.size for entry in manifest.entries
+                                             if entry.digest == linked),
         'since': time_of(os.path.join(root, 'latest')) or None,
         'newest_compatible': compatible[0].version.text if compatible else None,
         'out_of_bounds': [entry.version.text for entry in manifest.entries if entry.version not in config.bounds],
         'rejected': rejected, 'withdrawn': withdrawn,
         'images': len(stored), 'image_bytes': sum(stored.values()),
-        'restart_due': bool(state.restart_due) and state.restart_due == linked,
+        'restart_due': bool(state.restart_due) and (state.restart_due == linked or linked in state.rejected),
         'last_check': time_of(manifest_path(root)) or None, 'last_success': time_of(state_path(root)) or None,
-        'reason': _reason(config, compatible, linked, rejected, withdrawn),
+        'reason': _reason(config, state, compatible, linked, rejected, withdrawn),
     }
 
 
-def _reason(config: Config, compatible: 'List[Entry]', linked: 'Optional[str]', rejected: 'List[str]',
+def _reason(config: Config, state: State, compatible: 'List[Entry]', linked: 'Optional[str]', rejected: 'List[str]',
             withdrawn: 'List[str]') -> str:
     """Why the version in place is the one in place."""
     if linked is None:
         return 'nothing was fetched yet'
+    if linked in state.rejected:
+        return 'a unit did not run on it; the next fetch goes back to the image before, or on to another'
     if linked not in [entry.digest for entry in compatible]:
         return f'it was in place before Version= became {config.bounds.text}; the next fetch looks for another'
     newer = [entry.version.text for entry in compatible[:[entry.digest for entry in compatible].index(linked)]]
@@ -2364,7 +2431,7 @@ def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
     version = 'nothing'
     if known['digest']:
         version = '{}, {}{}'.format(known['version'] or 'no listed version', known['digest'],
-                                    '' if known['is_there'] else ', which is MISSING')
+                                    '' if known['is_there'] else ', which is MISSING or cut short')
     lines = [('in place', version),
              ('since', when(known['since'])), ('because', known['reason']),
              ('newest known', '{} in {}'.format(known['newest_compatible'] or 'none', known['pattern'])),
@@ -2601,7 +2668,7 @@ def _add_fetch(add: 'Callable[..., ArgumentParser]') -> None:
     option('--init', action='store_true',
            help='do nothing if latest is an intact compatible image; restart no unit (for ExecStartPre=)')
     option('--dry-run', action='store_true', help='say what would be done, and change nothing')
-    option('--no-verify', action='store_true', help='of an image that is here already, check the size, not the SHA-256')
+    option('--no-verify', action='store_true', help='of the image in place, check the size, not the SHA-256')
     option('--retry-rejected', action='store_true', help='try versions again on which a unit did not run')
     option('--splay', type=_seconds, default=0.0, metavar='SECONDS', help='first wait a random part of this, for cron')
     option('--timeout', type=_seconds, metavar='SECONDS', help='how long a config may wait for lock and network')

@@ -292,6 +292,12 @@ class WithdrawnTest(FetchCase):
         self.assertCode(75, self.run_tako('fetch', self.app))
         self.assertEqual('store/' + self.three.digest, os.readlink(self.path('destination', 'latest')))
 
+    def test_a_damaged_image_that_is_not_in_place_and_withdrawn_blocks_nothing(self):
+        self.write('destination/store/' + self.three.digest, NEXT[::-1], 0o444)
+        self.withdraw(self.three)
+        self.assertEqual(0, self.run_tako('fetch', self.app).code)
+        self.assertInPlace(TWO)
+
     def test_404_is_not_a_withdrawal(self):
         self.origin.faults[self.image_url(self.three)] = origin.status(404)
         self.assertCode(75, self.run_tako('fetch', self.app))
@@ -389,6 +395,12 @@ class OptionsTest(FetchCase):
         self.assertEqual(TWO[::-1], scene.read(image))
         os.chmod(image, 0o644)
         self.write(image, TWO[1:], 0o444)
+        self.assertEqual(0, self.run_tako('fetch', '--no-verify', self.app).code)
+        self.assertInPlace(TWO)
+
+    def test_no_verify_does_not_trust_what_is_not_in_place_yet(self):
+        self.have_one()
+        self.write('destination/store/' + self.two.digest, TWO[::-1], 0o444)
         self.assertEqual(0, self.run_tako('fetch', '--no-verify', self.app).code)
         self.assertInPlace(TWO)
 

@@ -2,6 +2,7 @@
 import itertools
 import os
 import socket
+import time
 
 import origin
 import scene
@@ -390,6 +391,66 @@ class ForkTest(MirrorCase):
         self.assertInPlace(TWO)
 
 
+class ChoiceTest(MirrorCase):
+    """Which manifest wins does not hang on who is asked first."""
+
+    def serve_manifests(self, *manifests):
+        for mirror, manifest in zip(self.mirrors, manifests):
+            mirror.faults['/manifest'] = origin.serves(manifest)
+        self.app = self.list(*(mirror.url for mirror in self.mirrors))
+
+    def test_one_that_continues_two_which_do_not_continue_each_other(self):
+        one = self.a.entries[0]
+        two, three = origin.entry_of('1.1', TWO), origin.entry_of('1.2', b'three')
+        self.a.write('store/' + two.digest, TWO)
+        self.a.write('store/' + three.digest, b'three')
+        manifests = [tako.seal_manifest(tako.Manifest(entries), origin.SEED)
+                     for entries in ((one, two), (one, three), (one, two, three))]
+        for order in itertools.permutations(manifests):
+            self.anew()
+            self.serve_manifests(*order)
+            self.assertCode(0, self.fetch())
+            self.assertEqual(manifests[2], self.local())
+
+    def test_of_equal_ones_the_first_mirrors_so_that_a_new_key_spreads(self):
+        entries = tako.Manifest(tuple(self.a.entries))
+        old, new = (tako.seal_manifest(entries, seed) for seed in (origin.SEED, origin.OTHER_SEED))
+        self.config(self.a.url)
+        self.assertCode(0, self.fetch())
+        self.serve_manifests(new, old, old)
+        with open(self.app, 'a') as stream:
+            stream.write('PublicKey={}\n'.format(origin.OTHER_PUBLIC_KEY))
+        self.assertCode(0, self.fetch())
+        self.assertEqual(new, self.local())
+
+
+class SlowTest(MirrorCase):
+    def test_a_mirror_that_drips_its_manifest_does_not_keep_the_others_waiting(self):
+        for options, limits in (((), {'MANIFEST_SECONDS': 0.3}), (('--timeout', '4'), {})):
+            with self.subTest(options):
+                self.anew()
+                self.a.faults['/manifest'] = drips
+                self.app = self.list(self.a.url, self.b.url)
+                result = self.run_here('fetch', *options + (self.app,), limits=limits)
+                self.assertEqual(0, result.code, result)
+                self.assertIn(self.a.url, result.err)
+                self.assertInPlace(ONE)
+
+
+def drips(handler):
+    """Sends a manifest without end, faster than the floor under the rate."""
+    handler.send_response(200)
+    handler.send_header('Connection', 'close')
+    handler.end_headers()
+    try:
+        for _ in range(600):
+            handler.wfile.write(b'\n' * 200)
+            time.sleep(0.05)
+    except OSError:
+        pass
+    handler.hang_up()
+
+
 class ConditionalTest(MirrorCase):
     """An unchanged manifest costs no bytes; and nothing is taken for unchanged that is not."""
 
@@ -419,6 +480,26 @@ class ConditionalTest(MirrorCase):
             self.assertQuiet(self.fetch())
             self.assertEqual(self.etags(), self.asked())
             self.assertEqual([[(304, 0)]] * 2, [mirror.served('/manifest') for mirror in (self.a, self.b)])
+
+    def test_one_answer_that_lies_about_its_etag_hides_no_update_for_long(self):
+        """The ETag of what comes next, with a 304 or with the bytes of what was before."""
+        for version, code in (('1.1', 304), ('1.2', 200)):
+            with self.subTest(code):
+                self.anew()
+                self.name_versions()
+                self.app = self.list(self.a.url)
+                self.assertCode(0, self.fetch())
+                old = self.a.read('manifest')
+                self.publish(version, TWO + version.encode())
+                etag = [('ETag', self.a.etag(self.a.read('manifest')))]
+                self.a.faults['/manifest'] = origin.status(code, old if code == 200 else b'', etag)
+                self.fetch()
+                self.a.faults.clear()
+                self.fetch()
+                yesterday = time.time() - 86400            # what is asked for in full once a day
+                os.utime(self.path('destination', 'manifest'), (yesterday, yesterday))
+                self.assertCode(0, self.fetch())
+                self.assertInPlace(TWO + version.encode())
 
     def test_a_changed_one_comes_and_is_asked_for_by_its_own_etag(self):
         self.have()

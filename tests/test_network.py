@@ -167,6 +167,16 @@ class RedirectTest(NetworkCase):
         self.assertEqual({'/body'}, set(self.origin.paths()))
 
 
+class QueryTest(NetworkCase):
+    def test_the_query_of_a_redirect_is_never_printed(self):
+        """It is a password as often as not."""
+        self.origin.faults['/body'] = origin.redirects('/x?token=hush')
+        for fault in (origin.redirects('/x?token=hush'), origin.redirects('ftp://127.0.0.1/'), origin.redirects(''),
+                      origin.serves(b'x', [('Content-Encoding', 'gzip')]), origin.status(404), origin.hangs_up):
+            self.origin.faults['/x?token=hush'] = fault
+            self.assertNotIn('hush', self.assertUnreachable('/x').what)
+
+
 class CredentialsTest(NetworkCase):
     def setUp(self):
         super().setUp()

@@ -67,7 +67,8 @@ exit 0
         """1.1 was tried, told of, and left for 1.0, for good."""
         self.assertCode(1, result)
         self.assertIn('; 1.1 is rejected, latest is 1.0 again\n', result.err)
-        self.assertIn('journalctl -u app.service\n', result.err)
+        self.assertIn('see: journalctl -u app.service', result.err)
+        self.assertIn('--retry-rejected', result.err)
         self.assertInPlace(ONE)
         self.assertEqual(['1.1', '1.0'], self.restarts())
         self.assertEqual(((self.two.digest,), ''), (self.state().rejected, self.state().restart_due))

@@ -229,6 +229,24 @@ class FullTest(SpaceCase):
         self.assertInPlace(IMAGE)
 
 
+class MakeRoomTest(SpaceCase):
+    def test_keep_makes_room_before_a_download_where_it_has_to(self):
+        """After a success it would never come to it: the disk is full."""
+        self.assertCode(0, self.fetch())
+        second = self.origin.publish('1.1', ONE[::-1])
+        self.assertCode(0, self.fetch())
+        third = self.origin.publish('1.2', ONE[1:])
+        self.assertCode(0, self.fetch())
+        self.origin.publish('1.3', IMAGE)
+        self.config(self.origin.url, more='Keep=1\n')
+        with free(len(ONE)):
+            self.assertCode(1, self.fetch())
+        self.assertEqual({second.digest, third.digest}, set(os.listdir(self.path('destination', 'store'))))
+        self.assertInPlace(ONE[1:])
+        self.assertCode(0, self.fetch())
+        self.assertInPlace(IMAGE)
+
+
 class StoreTest(SpaceCase):
     """A publisher's disk that is full leaves what was published as it was."""
 

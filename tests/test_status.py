@@ -98,6 +98,41 @@ class StatusTest(StatusCase):
         self.assertGreater(self.known()['last_success'], 1000)
 
 
+class TroubleTest(StatusCase):
+    def setUp(self):
+        super().setUp()
+        self.run_tako('fetch', self.app)
+
+    def test_a_rollback_that_was_cut_short(self):
+        tako.place_state(self.destination, tako.State('0' * 64, '0' * 64, (self.one.digest,), (), ()))
+        known = self.known()
+        self.assertIn('a unit did not run on it', known['reason'])
+        self.assertTrue(known['restart_due'])
+
+    def test_an_image_that_was_cut_short(self):
+        os.unlink(self.path('destination', 'store', self.one.digest))
+        self.write('destination/store/' + self.one.digest, b'x')
+        self.assertFalse(self.known()['is_there'])
+
+    def test_a_damaged_state(self):
+        os.unlink(self.path('destination', '.state'))
+        self.write('destination/.state', b'garbage')
+        self.assertIn('.state is damaged', self.run_tako('status', self.app).err)
+
+    def test_a_success_in_the_future(self):
+        later = time.time() + 86400
+        os.utime(self.path('destination', '.state'), (later, later))
+        result = self.run_tako('status', '--max-age', '1d', self.app)
+        self.assertCode(1, result)
+        self.assertIn('in the future', result.err)
+
+    def test_what_was_withdrawn_once_and_is_in_place_now(self):
+        tako.place_state(self.destination, tako.State('', '', (), (self.one.digest,), ()))
+        self.assertEqual(['1.0'], self.known()['withdrawn'])
+        self.run_tako('fetch', self.app)
+        self.assertEqual([], self.known()['withdrawn'])
+
+
 class MaxAgeTest(StatusCase):
     def test_a_fresh_success_an_old_one_and_none(self):
         self.assertCode(1, self.run_tako('status', '--max-age', '7d', self.app))
