@@ -33,6 +33,14 @@ def entry_of(version, content):
     return tako.Entry(tako.parse_version(version), len(content), digest_of(content))
 
 
+def write(path, content):
+    """Write a file, though it may be there and read-only."""
+    if os.path.exists(path):
+        os.chmod(path, 0o644)
+    with open(path, 'wb') as stream:
+        stream.write(content)
+
+
 class Publisher:
     """A directory that a server serves, and the entries that were published in it."""
 
@@ -59,8 +67,7 @@ class Publisher:
         self.write('manifest', body + tako.encode_base64(signature).encode() + b'\n')
 
     def write(self, name, content):
-        with open(os.path.join(self.directory, name), 'wb') as stream:
-            stream.write(content)
+        write(os.path.join(self.directory, name), content)
 
     def read(self, name):
         with open(os.path.join(self.directory, name), 'rb') as stream:

@@ -62,8 +62,7 @@ class Scene(unittest.TestCase):
     def write(self, name, content, mode=0o644):
         """A file in the scratch directory; its path."""
         path = self.path(name)
-        with open(path, 'wb') as stream:
-            stream.write(content if isinstance(content, bytes) else content.encode())
+        origin.write(path, content if isinstance(content, bytes) else content.encode())
         os.chmod(path, mode)
         return path
 
