@@ -1137,11 +1137,13 @@ class Answer(namedtuple('Answer', ('url', 'status', 'headers', 'length', 'chunks
 class Network:
     """The way to all origins during one run: one connection a host, kept from one request to the next.
 
-    deadline: the monotonic time after which nothing is waited for any more; turn: the same for one mirror.
+    deadline: the monotonic time after which nothing is waited for any more; turn: the same for one mirror,
+    and which.
     """
 
     def __init__(self, environ: 'Mapping[str, str]') -> None:
-        self.deadline = self.turn = float('inf')
+        self.deadline = float('inf')
+        self.turn = float('inf'), ''
         self._has_proxies = any(name.lower().endswith('_proxy') for name in environ)
         # what was asked last on each connection; a connection whose answer was not read to its end is of no more use
         self._open = {}     # type: Dict[Tuple[str, str], Tuple[http.client.HTTPConnection, http.client.HTTPResponse]]
@@ -1216,9 +1218,10 @@ class Network:
 
     def timeout(self) -> float:
         """For how many seconds to wait for the next packet; UnreachableError if the time that was given is over."""
-        left = min(self.deadline, self.turn) - time.monotonic()
-        if left <= 0 and self.turn < self.deadline:
-            raise UnreachableError('a mirror took too long over its manifest', 'it is left out of this run')
+        turn, mirror = self.turn
+        left = min(self.deadline, turn) - time.monotonic()
+        if left <= 0 and turn < self.deadline:
+            raise UnreachableError(f'{mirror}: took too long over its manifest', 'it is left out of this run')
         if left <= 0:
             raise UnreachableError('the time given with --timeout is over', 'what came is kept: run it again')
         return min(NETWORK_TIMEOUT_SECONDS, left)
@@ -1903,7 +1906,8 @@ class Mirrors:
             for number, origin in enumerate(waiting):
                 now, others = time.monotonic(), len(waiting) - number - 1
                 if others and not is_one_enough:    # a mirror's turn is not to eat up the others'
-                    self._network.turn = now + min(MANIFEST_SECONDS, (self._network.deadline - now) / (others + 1))
+                    share = (self._network.deadline - now) / (others + 1)
+                    self._network.turn = now + min(MANIFEST_SECONDS, share), origin.url
                 try:
                     results.append(attempt(origin))
                     errors.pop(origin, None)
@@ -1914,7 +1918,7 @@ class Mirrors:
                     if isinstance(error, TransientError):
                         failed[origin.url] = error
                 finally:
-                    self._network.turn = float('inf')
+                    self._network.turn = float('inf'), ''
             again = [] if results else self._network.pause(failed)
             waiting = [origin for origin in waiting if origin.url in again]
         return self._settle(results, errors)
