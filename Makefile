@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 # those installed by the system, by hand, and by pyenv; each is checked once
-PYTHONS ?= $(sort $(wildcard /usr/bin/python3 /usr/bin/python3.[0-9] /usr/bin/python3.[0-9][0-9] \
-             /usr/local/bin/python3.[0-9] /usr/local/bin/python3.[0-9][0-9] $(HOME)/.pyenv/versions/3.*/bin/python3))
+PYTHONS ?= $(sort $(realpath $(wildcard /usr/bin/python3 /usr/bin/python3.[0-9] /usr/bin/python3.[0-9][0-9] \
+             /usr/local/bin/python3.[0-9] /usr/local/bin/python3.[0-9][0-9] $(HOME)/.pyenv/versions/3.*/bin/python3)))
 TOOLS = .venv-tools
 
 .PHONY: help demo check check-pythons check-large soak lint coverage clean $(PYTHONS:%=check@%)
