@@ -735,7 +735,7 @@ def nearest_versions(manifest: Manifest, bounds: Bounds) -> 'List[Version]':
 # ======================================================================== 7  config
 #
 # Thirty lines of our own: configparser wants a section header, folds indented lines into the one
-# before, and tells neither a setting's line number nor that a key came twice.
+# before, tells no setting's line number, and cannot keep two PublicKey= lines.
 
 # RFC 3986, 3.2.2, and RFC 1123, 2.1: a name is labels of at most 63 characters
 HOST_PATTERN = r'(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]{1,63}(?:[.][A-Za-z0-9_-]{1,63})*[.]?)(?::([0-9]{1,5}))?'
@@ -2210,9 +2210,9 @@ class ImageFetch:
             return UnreachableError('no version in {} is to be had; withdrawn: {}'.format(
                 pattern, _some([entry.version.text for entry in withdrawn])),
                 'wait for a new one, or widen Version=')
-        nearest = ', '.join(version.text for version in nearest_versions(manifest, self.config.bounds))
         if any(compatible_entries(manifest, self.config.bounds)):
             return TakoError(f'all versions in {pattern} were rejected', 'wait for a new one, or use --retry-rejected')
+        nearest = ', '.join(version.text for version in nearest_versions(manifest, self.config.bounds))
         return TakoError('no version in {}; the nearest are: {}'.format(pattern, nearest or 'none'),
                          'wait for one, or change Version=')
 
