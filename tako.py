@@ -106,6 +106,7 @@ FULL_ANSWER_SECONDS = 86400             # once in each of these a manifest is as
 MANIFEST_SECONDS = 60.0                 # for a mirror's manifest, while another is unasked
 LOCK_WAIT_SECONDS = 120.0               # for another run on the same directory
 LOCK_POLL_SECONDS = 0.05
+PIPE_POLL_SECONDS = 0.5                 # that a signal may have to wait while a pipe is silent
 MESSAGE_MAX_CHARS = 2000                # of a line of trouble: servers have their say in some
 NAMES_MAX = 5                           # of versions, where a message lists them
 PROGRESS_EVERY_SECONDS = 0.2            # the progress line is drawn anew
@@ -2501,7 +2502,15 @@ def _store_image(root: str, image: str, version: Version, manifest: Manifest,
 
 
 def _read_image(path: str) -> 'Iterator[bytes]':
-    return read_blocks(_standard_input() if path == '-' else open(path, 'rb', buffering=0))
+    """The image's bytes. A pipe is waited for in short spells: a signal that came just before a read would not end it."""
+    import select
+    stream = _standard_input().raw if path == '-' else open(path, 'rb', buffering=0)    # type: ignore[attr-defined]
+    blocks, block = read_blocks(stream), b'-'
+    while block:
+        while not select.select([stream], [], [], PIPE_POLL_SECONDS)[0]:
+            pass
+        block = next(blocks, b'')
+        yield block
 
 
 def _standard_input() -> 'BinaryIO':
