@@ -36,17 +36,19 @@ not to be had just now, try again; 129, 130 and 143 ended by SIGHUP, SIGINT and 
 #   4  keys              public and secret keys as text
 #   5  versions          their order, and the patterns that choose among them
 #   6  manifest          signed bytes -> Manifest -> signed bytes
-#   7  config            text -> Config
+#   7  chunks            image -> index; which chunks of one image are in another
+#   8  config            text -> Config
 #   ~~~~~~~~~~~~~~~~~    above: functions of bytes and values; below: the world
-#   8  files             whole or absent; hashing; locking
-#   9  network           URL -> chunks of bytes
-#  10  destination       store/, manifest, latest, and notes of our own
-#  11  units             systemctl
-#  12  report            what is printed, where, and how loud
-#  13  fetch             where network, destination and units meet
-#  14  status            what is known offline
-#  15  publish           store, sign, verify, gen-key
-#  16  command line      arguments, exit codes
+#   9  files             whole or absent; hashing; locking
+#  10  network           URL -> chunks of bytes
+#  11  destination       store/, manifest, latest, and notes of our own
+#  12  units             systemctl
+#  13  report            what is printed, where, and how loud
+#  14  download          one image from mirrors: what it lacks as ranges, or all of it
+#  15  fetch             where network, destination and units meet
+#  16  status            what is known offline
+#  17  publish           store, sign, verify, gen-key
+#  18  command line      arguments, exit codes
 
 if __name__ == '__main__':
     import signal
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
     from typing import (Any, BinaryIO, Callable, Dict, Iterable, Iterator, List, Mapping, NoReturn,
                         Optional, Sequence, Set, TextIO, Tuple, Type, TypeVar, Union)
+    Lane = Tuple[str, str, int]
     T = TypeVar('T')
 
 __version__ = '0.1.0'
@@ -88,6 +91,26 @@ MANIFEST_MAX_BYTES = 16 << 20           # of a manifest: about 170,000 entries
 IMAGE_MAX_BYTES = (1 << 63) - 1         # of an image, as its entry says
 VERSION_MAX_CHARS = 255
 UNIT_NAME_MAX_CHARS = 255               # systemd's own bound
+
+CHUNK_BLOCK_BYTES = 4096                # of a chunk of an image that keeps to blocks
+CHUNK_AVERAGE_BYTES = 8192              # of a chunk of any other, on average; of both, for images not too large
+CHUNK_MIN_BYTES = 1024                  # what an index may say of that
+CHUNK_MAX_BYTES = 1 << 20
+CHUNKS_AIM = 200000                     # in an index that is written: more makes chunks larger
+CHUNKS_MAX = 1 << 18                    # in one that is read
+INDEX_MAX_BYTES = 16 << 20              # of an index
+INDEX_SPARE_BYTES = 1 << 16             # what it may have beyond 1/256 of its image
+PATCHES_MAX = 64                        # in an index
+CHUNK_HEAD_BYTES = 1 << 17              # of an image, for telling of what kind it is
+INDEX_PROBE_BYTES = 32                  # of its first range, where it is asked for in two
+DELTA_MIN_BYTES = 1 << 16               # of an image of which less than all is worth asking for
+DELTA_MAX_SHARE = 0.8                   # of an image that may come as index, ranges or patch; else all of it does
+RANGE_BYTES = 1 << 20                   # of a range that is asked for, and of all in one request
+RANGES_MAX = 2000                       # for an image: more, and what lies between them is asked for, too
+RANGES_PER_REQUEST = 100                # of a server that has shown that it can
+RANGE_GAP_BYTES = 1 << 14               # between two ranges that become one, where each costs a request
+RANGE_FRAMING_BYTES = 1 << 10           # of each part of an answer that has several
+CONNECTIONS = 4                         # to a host at once, for ranges
 
 BLOCK_BYTES = 1 << 18                   # moved, hashed and written at a time
 DISCARD_MAX_BYTES = 1 << 16             # read of an error page so as to keep the connection
@@ -202,7 +225,11 @@ class TransientError(UnreachableError):
         self.has_progressed = False
 
 
-class GoneError(UnreachableError):
+class AbsentError(UnreachableError):
+    """The origin has nothing there (HTTP status 404)."""
+
+
+class GoneError(AbsentError):
     """The origin says that it withdrew this (HTTP status 410)."""
 
 
@@ -733,7 +760,278 @@ def nearest_versions(manifest: Manifest, bounds: Bounds) -> 'List[Version]':
     return below[-1:] + above[:1]
 
 
-# ======================================================================== 7  config
+# ======================================================================== 7  chunks
+#
+# An index tells of which chunks an image is made, so that who has an older image knows what to ask for.
+# It stands beside its image, as <sha256>.chunks. All numbers are little-endian:
+#
+#     8  magic: TakoIdx1
+#     1  method: 0 if all chunks but the last have one size, 1 if their content says where they end
+#     1  0
+#     2  p, how many patches there are
+#     4  the size of a chunk, on average
+#     8  the size of the image
+#     4  n, how many chunks there are
+#     4  z, 0 for method 0
+#    40  p times: SHA-256 of the older image that a patch begins from; in 8 bytes, the patch's size
+#     z  with zlib: the low bytes of all chunks' sizes, then their middle bytes, then their high bytes
+#     8  n times: the first bytes of a chunk's SHA-256
+#
+# Nothing in it is signed, or trusted: what is put together by it has to be the image that was signed.
+
+INDEX_FORMAT = '<8sBBHIQII'
+INDEX_MAGIC = b'TakoIdx1'
+PATCH_FORMAT = '<32sQ'
+CHUNK_HASH_BYTES = 8
+CHUNK_MARKER = b'e'                     # common in text, in code, and in what is compressed
+FIXED_SIZE, BY_CONTENT = 0, 1
+# of file systems that keep to blocks (ext, erofs, xfs, btrfs), and of a disk that is parted for such
+BLOCK_MAGICS = ((1080, b'\x53\xef'), (1024, b'\xe2\xe1\xf5\xe0'), (0, b'XFSB'), (65600, b'_BHRfS_M'), (512, b'EFI PART'))
+
+
+class ChunkIndex(namedtuple('ChunkIndex', ('method', 'average', 'size', 'patches', 'lengths', 'hashes'))):
+    """Of which chunks an image of size bytes is made.
+
+    patches: SHA-256 in hex of an older image, and the size of the patch that makes this image of it. lengths:
+    of each chunk, in bytes. hashes: CHUNK_HASH_BYTES of each, in a row.
+    """
+
+    __slots__ = ()
+    method: int
+    average: int
+    size: int
+    patches: 'Tuple[Tuple[str, int], ...]'
+    lengths: 'Sequence[int]'
+    hashes: bytes
+
+    def hash_of(self, number: int) -> bytes:
+        """The hash of a chunk, counted from 0."""
+        return self.hashes[number * CHUNK_HASH_BYTES:(number + 1) * CHUNK_HASH_BYTES]
+
+
+def chunk_hash(chunk: bytes) -> bytes:
+    """By which equal chunks are found."""
+    return hashlib.sha256(chunk).digest()[:CHUNK_HASH_BYTES]
+
+
+def choose_chunks(head: bytes, size: int) -> 'Tuple[int, int]':
+    """Method and average size of chunks for an image of size bytes that begins with head.
+
+    In a file system that keeps to blocks, what did not change is where it was; in all else it has moved.
+    """
+    is_of_blocks = any(head.startswith(magic, offset) for offset, magic in BLOCK_MAGICS)
+    average = CHUNK_BLOCK_BYTES if is_of_blocks else CHUNK_AVERAGE_BYTES
+    while size > average * CHUNKS_AIM:
+        average *= 2
+    return FIXED_SIZE if is_of_blocks else BY_CONTENT, average
+
+
+def cut_chunks(read: 'Callable[[int], bytes]', method: int, average: int) -> 'Iterator[bytes]':
+    """The chunks of a stream, which read(size) has bytes of, and none at its end."""
+    return _cut_to_size(read, average) if method == FIXED_SIZE else _cut_by_content(read, average)
+
+
+def _cut_to_size(read: 'Callable[[int], bytes]', size: int) -> 'Iterator[bytes]':
+    pending = _read_beyond(size, read, b'')
+    while pending:
+        whole = len(pending) // size * size or len(pending)
+        for begin in range(0, whole, size):
+            yield pending[begin:begin + size]
+        pending = _read_beyond(size, read, pending[whole:])
+
+
+def _cut_by_content(read: 'Callable[[int], bytes]', average: int) -> 'Iterator[bytes]':
+    """Chunks of a third to five thirds of average bytes, but for the last.
+
+    Each ends after a marker: of those within these bounds from where it begins, after the one with the
+    largest CRC-32 of what stands between it and the marker before, or the chunk's beginning; the first, of
+    equals. Without any marker there it has five thirds. The last chunk is what is left when that is no more.
+    So after a change the old chunks soon come again; and all this is done by split() and crc32().
+    """
+    import zlib
+    from bisect import bisect_left, bisect_right
+    from itertools import accumulate
+    least, most = average // 3, average * 5 // 3
+    pending = _read_beyond(most, read, b'')
+    while len(pending) > most:
+        pieces = pending.split(CHUNK_MARKER)[:-1]
+        ends = list(accumulate([len(piece) + 1 for piece in pieces]))
+        checks = list(map(zlib.crc32, pieces))
+        begin = first = 0
+        while len(pending) - begin > most:
+            first = bisect_left(ends, begin + least, first)
+            after = bisect_right(ends, begin + most, first)
+            if first == after:                  # the next piece begins in the middle of what is one here
+                yield pending[begin:begin + most]
+                begin += most
+                break
+            first += checks[first:after].index(max(checks[first:after]))
+            yield pending[begin:ends[first]]
+            begin = ends[first]
+        pending = _read_beyond(most, read, pending[begin:])
+    if pending:
+        yield pending
+
+
+def _read_beyond(size: int, read: 'Callable[[int], bytes]', pending: bytes) -> bytes:
+    """pending with more than size bytes, if there are so many."""
+    while len(pending) <= size:
+        block = read(size + BLOCK_BYTES)
+        if not block:
+            break
+        pending += block
+    return pending
+
+
+def index_image(read: 'Callable[[int], bytes]', method: int, average: int) -> ChunkIndex:
+    """The index of a stream, as cut_chunks() cuts it."""
+    import array
+    lengths, hashes = array.array('I'), bytearray()
+    for chunk in cut_chunks(read, method, average):
+        lengths.append(len(chunk))
+        hashes += chunk_hash(chunk)
+    return ChunkIndex(method, average, sum(lengths), (), lengths, bytes(hashes))
+
+
+def format_index(index: ChunkIndex) -> bytes:
+    """The bytes of an index."""
+    import struct
+    import zlib
+    planes = b''
+    if index.method == BY_CONTENT:
+        planes = zlib.compress(b''.join(bytes(length >> shift & 255 for length in index.lengths)
+                                        for shift in (0, 8, 16)), 9)
+    head = struct.pack(INDEX_FORMAT, INDEX_MAGIC, index.method, 0, len(index.patches), index.average, index.size,
+                       len(index.lengths), len(planes))
+    patches = b''.join(struct.pack(PATCH_FORMAT, binascii.unhexlify(digest), size) for digest, size in index.patches)
+    return head + patches + planes + index.hashes
+
+
+def index_max_bytes(size: int) -> int:
+    """How long the index of an image of size bytes may be."""
+    return min(size // 256 + INDEX_SPARE_BYTES, INDEX_MAX_BYTES)
+
+
+def parse_index(raw: bytes, size: int) -> ChunkIndex:
+    """The index of an image of size bytes; ValueError if it is damaged, or would cost more than it may."""
+    import struct
+    try:
+        magic, method, zero, patches, average, says, count, planes = struct.unpack_from(INDEX_FORMAT, raw)
+    except struct.error:
+        raise ValueError('too short') from None
+    begin = struct.calcsize(INDEX_FORMAT)
+    end = begin + patches * struct.calcsize(PATCH_FORMAT)
+    hashes = raw[end + planes:]
+    if (magic, zero, says) != (INDEX_MAGIC, 0, size) or method not in (FIXED_SIZE, BY_CONTENT):
+        raise ValueError('of something else')
+    if len(raw) > index_max_bytes(size) or count > CHUNKS_MAX or len(hashes) != count * CHUNK_HASH_BYTES:
+        raise ValueError('too long or too short')
+    if patches > PATCHES_MAX or not CHUNK_MIN_BYTES <= average <= CHUNK_MAX_BYTES:
+        raise ValueError('out of bounds')
+    lengths = _parse_lengths(raw[end:end + planes], method, average, size, count)
+    if len(lengths) != count or sum(lengths) != size or not all(0 < length <= average * 5 // 3 for length in lengths):
+        raise ValueError('its chunks do not make the image')
+    return ChunkIndex(method, average, size, tuple(
+        (binascii.hexlify(digest).decode(), patch_size)
+        for digest, patch_size in struct.iter_unpack(PATCH_FORMAT, raw[begin:end])), lengths, hashes)
+
+
+def _parse_lengths(planes: bytes, method: int, average: int, size: int, count: int) -> 'Sequence[int]':
+    import array
+    import zlib
+    if method == FIXED_SIZE:
+        whole, rest = divmod(size, average)
+        return array.array('I', [average] * min(whole, count) + [rest] * bool(rest))
+    try:
+        low = zlib.decompressobj().decompress(planes, 3 * count + 1)
+    except zlib.error:
+        raise ValueError('no zlib stream') from None
+    if len(low) != 3 * count:
+        raise ValueError('too few or too many sizes')
+    middle, high = low[count:2 * count], low[2 * count:]
+    return array.array('I', [a | b << 8 | c << 16 for a, b, c in zip(low, middle, high)])
+
+
+def find_chunks(index: ChunkIndex, read: 'Callable[[int], bytes]') -> 'Dict[bytes, int]':
+    """Where in a stream each chunk of index begins, by its hash; -1 for those that are not there."""
+    places = dict.fromkeys((index.hash_of(number) for number in range(len(index.lengths))), -1)
+    begin = 0
+    for chunk in cut_chunks(read, index.method, index.average):
+        key = chunk_hash(chunk)
+        if key in places:
+            places[key] = begin
+        begin += len(chunk)
+    return places
+
+
+class Range(namedtuple('Range', ('begin', 'end', 'first'))):
+    """The bytes of an image from begin on, before end; first is the number of the chunk there."""
+
+    __slots__ = ()
+    begin: int
+    end: int
+    first: int
+
+
+class Plan(namedtuple('Plan', ('copies', 'ranges', 'repeats'))):
+    """How to put an image together: copy from an older one, ask for ranges, copy what is in these once more.
+
+    copies and repeats: where from, where to, how many bytes.
+    """
+
+    __slots__ = ()
+    copies: 'List[Tuple[int, int, int]]'
+    ranges: 'List[Range]'
+    repeats: 'List[Tuple[int, int, int]]'
+
+
+def plan_image(index: ChunkIndex, places: 'Dict[bytes, int]', present: bytes) -> Plan:
+    """The plan for an image of which an older one has chunks at places, as find_chunks() has them.
+
+    present: a byte for each chunk, not 0 if it is where it belongs already.
+    """
+    plan, asked, begin = Plan([], [], []), {}, 0    # type: Plan, Dict[bytes, int], int
+    for number, length in enumerate(index.lengths):
+        key = index.hash_of(number)
+        if not present[number]:
+            if places[key] >= 0:
+                _add_copy(plan.copies, places[key], begin, length)
+            elif key in asked:
+                _add_copy(plan.repeats, asked[key], begin, length)
+            else:
+                asked[key] = begin
+                _add_range(plan.ranges, Range(begin, begin + length, number), 0)
+        begin += length
+    return plan
+
+
+def _add_copy(copies: 'List[Tuple[int, int, int]]', source: int, begin: int, length: int) -> None:
+    """Add to copies, or to the last of them if it goes on like that."""
+    if copies:
+        last_source, last_begin, size = copies[-1]
+        if (last_source + size, last_begin + size) == (source, begin):
+            copies[-1] = last_source, last_begin, size + length
+            return
+    copies.append((source, begin, length))
+
+
+def _add_range(ranges: 'List[Range]', new: Range, gap: int) -> None:
+    """Add to ranges, or to the last of them if no more than gap bytes are between, and it does not get too long."""
+    if ranges and new.begin - ranges[-1].end <= gap and new.end - ranges[-1].begin <= RANGE_BYTES:
+        ranges[-1] = ranges[-1]._replace(end=new.end)
+    else:
+        ranges.append(new)
+
+
+def join_ranges(ranges: 'Sequence[Range]', gap: int) -> 'List[Range]':
+    """The ranges, those made one that have no more than gap bytes between them; or more, if they are too many."""
+    joined = []     # type: List[Range]
+    for each in ranges:
+        _add_range(joined, each, gap)
+    return joined if len(joined) <= RANGES_MAX or gap > RANGE_BYTES else join_ranges(joined, 2 * gap + 1)
+
+
+# ======================================================================== 8  config
 #
 # Thirty lines of our own: configparser wants a section header, folds indented lines into the one
 # before, tells no setting's line number, and cannot keep two PublicKey= lines.
@@ -898,7 +1196,7 @@ CONFIG_KEYS = {     # how a value is read, whether the key may come again, an ex
 # ~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~ the waterline
 
 
-# ======================================================================== 8  files
+# ======================================================================== 9  files
 
 class NewFile:
     """A file on its way: written under a temporary name, then published whole, or removed."""
@@ -965,17 +1263,66 @@ class PartialFile(NewFile):
                 remove_if_there(self.temporary)
             descriptor = os.open(self.temporary, flags, 0o600)
         self._stream = open(descriptor, 'r+b')
+        self.hash_again()
+        self._stream.seek(self.size)
+        return self
+
+    def hash_again(self) -> None:
+        """See what is there now."""
         self.size, self.sha256 = 0, hashlib.sha256()
-        for block in iter(lambda: self._stream.read(BLOCK_BYTES), b''):
+        for block in iter(lambda: self.read_at(self.size, BLOCK_BYTES), b''):
             self.size += len(block)
             self.sha256.update(block)
-        return self
 
     def write(self, chunk: bytes) -> None:
         """Add to what is there."""
         self._stream.write(chunk)
         self.size += len(chunk)
         self.sha256.update(chunk)
+
+    def extend(self, size: int) -> None:
+        """Give it this size, with zeros where nothing came yet; what it holds then, hash_again() tells."""
+        self._stream.flush()
+        self._stream.truncate(size)
+        self.size = size
+
+    def read_at(self, begin: int, size: int) -> bytes:
+        """Bytes of it, fewer where it ends."""
+        return os.pread(self._stream.fileno(), size, begin)
+
+    def write_at(self, begin: int, data: bytes) -> None:
+        """Put bytes into it, where it was extended."""
+        while data:
+            written = os.pwrite(self._stream.fileno(), data, begin)
+            begin, data = begin + written, data[written:]
+
+    def copy(self, descriptor: int, source: int, begin: int, size: int) -> None:
+        """Put size bytes of an open file into it, by the kernel alone where that can do it; EOFError if they are not there."""
+        is_in_kernel = hasattr(os, 'copy_file_range')       # novm: guarded
+        while size:
+            copied = 0
+            if is_in_kernel:
+                try:
+                    copied = os.copy_file_range(descriptor, self._stream.fileno(), size, source, begin)    # novm
+                except OSError as error:
+                    if error.errno in NO_SPACE:
+                        raise
+                is_in_kernel = copied > 0                   # not on these file systems, or it is at the end
+            if not copied:
+                block = read_older(descriptor, min(size, BLOCK_BYTES), source)
+                if not block:
+                    raise EOFError('the older image has changed')
+                self.write_at(begin, block)
+                copied = len(block)
+            source, begin, size = source + copied, begin + copied, size - copied
+
+    def descriptor(self) -> int:
+        """To copy from itself."""
+        return self._stream.fileno()
+
+    def allocated(self) -> int:
+        """How many bytes it takes up on the disk."""
+        return os.fstat(self._stream.fileno()).st_blocks * 512
 
     def cut_back(self, size: int, sha256: 'hashlib._Hash') -> None:
         """Give up what came since size and sha256, a copy, were those of what is there."""
@@ -989,6 +1336,14 @@ class PartialFile(NewFile):
         is_full = isinstance(error, OSError) and error.errno in NO_SPACE
         if is_full or self.size == 0:           # on a full disk, what came is in everybody's way
             remove_if_there(self.temporary)
+
+
+def read_older(descriptor: int, size: int, begin: int) -> bytes:
+    """Bytes of an open file that we can do without; EOFError if the disk does not give them."""
+    try:
+        return os.pread(descriptor, size, begin)
+    except OSError as error:
+        raise EOFError(f'the older image cannot be read: {error.strerror}') from None
 
 
 def remove_if_there(path: str) -> None:
@@ -1106,7 +1461,7 @@ class DirectoryLock:
         os.close(self._descriptor)
 
 
-# ======================================================================== 9  network
+# ======================================================================== 10  network
 
 REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 URL_PUNCTUATION = "!#$%&'()*+,/:;=?@[]~"        # what a Location may hold and need not be quoted
@@ -1136,7 +1491,7 @@ class Answer(namedtuple('Answer', ('url', 'status', 'headers', 'length', 'chunks
 
 
 class Network:
-    """The way to all origins during one run: one connection a host, kept from one request to the next.
+    """The way to all origins during one run: one connection a host, kept from one request to the next, more for ranges.
 
     deadline: the monotonic time after which nothing is waited for any more; turn: the same for one mirror,
     and which.
@@ -1146,8 +1501,9 @@ class Network:
         self.deadline = float('inf')
         self.turn = float('inf'), ''
         self._has_proxies = any(name.lower().endswith('_proxy') for name in environ)
-        # what was asked last on each connection; a connection whose answer was not read to its end is of no more use
-        self._open = {}     # type: Dict[Tuple[str, str], Tuple[http.client.HTTPConnection, http.client.HTTPResponse]]
+        # what was asked last on each connection, by scheme, host and lane; one whose answer has not come, or was
+        # not read to its end, is of no more use
+        self._open = {}     # type: Dict[Lane, Tuple[http.client.HTTPConnection, Optional[http.client.HTTPResponse]]]
         self._tls = None    # type: Optional[ssl.SSLContext]
         self._pauses = {}   # type: Dict[Tuple[str, str], Tuple[float, float]]      # the next one, and what is left
 
@@ -1156,8 +1512,8 @@ class Network:
 
     def __exit__(self, kind: 'Optional[Type[BaseException]]', error: 'Optional[BaseException]',
                  trace: 'Optional[TracebackType]') -> None:
-        for endpoint in list(self._open):
-            self._drop(endpoint)
+        for lane in list(self._open):
+            self._drop(lane)
 
     def open(self, url: str, authorization: str = '', headers: 'Optional[Dict[str, str]]' = None) -> Answer:
         """Ask for url, with these headers besides our own; authorization goes to its host alone.
@@ -1193,7 +1549,47 @@ class Network:
             except UnreachableError:            # its status says what there is to say
                 pass
         else:
-            self._drop(_endpoint(answer.url))
+            self._drop(_endpoint(answer.url) + (0,))
+
+    def open_each(self, url: str, authorization: str, each: 'Sequence[Dict[str, str]]') -> 'Iterator[Answer]':
+        """Ask for url with each of these headers; the answers, in order, each to be read before the next is taken.
+
+        As many as there are CONNECTIONS are asked for ahead. Where that does not lead straight to the answer,
+        it is asked for in turn, as open() does, and so are those that follow.
+        """
+        ahead, is_ahead = [], len(each) > 1         # type: List[Lane], bool
+        try:
+            for number, headers in enumerate(each):
+                for following in range(number + len(ahead), min(number + CONNECTIONS, len(each)) * is_ahead):
+                    ahead.append(self._send_ahead(url, authorization, each[following], following % CONNECTIONS))
+                answer = self._receive_ahead(url, ahead.pop(0)) if ahead else None
+                is_ahead = answer is not None
+                yield answer or self.open(url, authorization, headers)
+        finally:
+            for lane in ahead:
+                self._drop(lane)
+
+    def _send_ahead(self, url: str, authorization: str, headers: 'Dict[str, str]', number: int) -> 'Lane':
+        import http.client
+        lane = _endpoint(url) + (number,)
+        asked = dict(headers, Authorization=authorization) if authorization else headers
+        try:
+            self._send(lane, self._kept(lane) or self._connection(url), url, asked)
+        except (OSError, http.client.HTTPException):
+            pass                                    # as will show when the answer is to be received
+        return lane
+
+    def _receive_ahead(self, url: str, lane: 'Lane') -> 'Optional[Answer]':
+        import http.client
+        try:
+            if lane in self._open:                  # asking in turn may have dropped it
+                response = self._receive(lane)
+                if response.status in (200, 206):
+                    return _answer(url, response)
+        except (OSError, ValueError, http.client.HTTPException):
+            pass
+        self._drop(lane)
+        return None
 
     def pause(self, failed: 'Mapping[str, TransientError]') -> 'List[str]':
         """Wait before what failed is asked again; which of these URLs are to be, none when all pauses are used up.
@@ -1237,12 +1633,40 @@ class Network:
                                        'turn compression off for this directory on the server')
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise _network_error(url.partition('?')[0], self._proxy(*_endpoint(url))[0], error) from error
-        shown = url.partition('?')[0]           # the query of a redirect may be somebody's password
-        return Answer(shown, response.status, response.headers, response.length, _read_body(shown, response))
+        return _answer(url, response)
 
     def _exchange(self, url: str, asked: 'Dict[str, str]') -> 'http.client.HTTPResponse':
         import http.client
-        scheme, host = endpoint = _endpoint(url)
+        lane = _endpoint(url) + (0,)
+        kept = self._kept(lane)
+        if kept is not None:
+            try:
+                self._send(lane, kept, url, asked)
+                return self._receive(lane)
+            except (OSError, http.client.BadStatusLine):
+                pass                            # the server let go of it meanwhile: ask on a new one
+        self._send(lane, self._connection(url), url, asked)
+        return self._receive(lane)
+
+    def _kept(self, lane: 'Lane') -> 'Optional[http.client.HTTPConnection]':
+        """An open connection that is ready for a request: its last answer was read, and nothing came after it."""
+        import select
+        if lane in self._open:
+            connection, last = self._open[lane]
+            if last is not None and last.isclosed() and connection.sock is not None and not (
+                    select.select([connection.sock], [], [], 0)[0] or getattr(connection.sock, 'pending', int)()):
+                return connection
+            self._drop(lane)
+        return None
+
+    def _drop(self, lane: 'Lane') -> None:
+        for each in self._open.pop(lane, ()):   # a connection that will be closed forgets its response
+            if each is not None:
+                each.close()
+
+    def _send(self, lane: 'Lane', connection: 'http.client.HTTPConnection', url: str, asked: 'Dict[str, str]') -> None:
+        """Ask on a connection, which is the lane's from now on."""
+        scheme, host = _endpoint(url)
         proxy, proxy_headers = self._proxy(scheme, host)
         headers = {'User-Agent': 'tako/' + __version__, 'Accept-Encoding': 'identity'}
         headers.update(asked)
@@ -1251,44 +1675,29 @@ class Network:
             headers.update(proxy_headers)
         else:
             target = '/' + url.partition('://')[2].partition('/')[2]
-        kept = self._kept(endpoint)
-        if kept is not None:
-            try:
-                return self._request(endpoint, kept, target, headers)
-            except (OSError, http.client.BadStatusLine):
-                pass                            # the server let go of it meanwhile: ask on a new one
-        return self._request(endpoint, self._connection(scheme, host, proxy, proxy_headers), target, headers)
-
-    def _kept(self, endpoint: 'Tuple[str, str]') -> 'Optional[http.client.HTTPConnection]':
-        """An open connection that is ready for a request: its last answer was read, and nothing came after it."""
-        import select
-        if endpoint in self._open:
-            connection, last = self._open[endpoint]
-            if last.isclosed() and connection.sock is not None and not (
-                    select.select([connection.sock], [], [], 0)[0] or getattr(connection.sock, 'pending', int)()):
-                return connection
-            self._drop(endpoint)
-        return None
-
-    def _drop(self, endpoint: 'Tuple[str, str]') -> None:
-        for each in self._open.pop(endpoint):   # a connection that will be closed forgets its response
-            each.close()
-
-    def _request(self, endpoint: 'Tuple[str, str]', connection: 'http.client.HTTPConnection', target: str,
-                 headers: 'Mapping[str, str]') -> 'http.client.HTTPResponse':
+        self._open[lane] = connection, None
         try:
             connection.timeout = self.timeout()
             connection.request('GET', target, headers=headers)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _receive(self, lane: 'Lane') -> 'http.client.HTTPResponse':
+        connection, _ = self._open[lane]
+        try:
             response = connection.getresponse()
         except BaseException:
             connection.close()
             raise
-        self._open[endpoint] = connection, response
+        self._open[lane] = connection, response
         return response
 
-    def _connection(self, scheme: str, host: str, proxy: str,
-                    proxy_headers: 'Dict[str, str]') -> 'http.client.HTTPConnection':
+    def _connection(self, url: str) -> 'http.client.HTTPConnection':
+        """A new one, not yet connected."""
         import http.client
+        scheme, host = _endpoint(url)
+        proxy, proxy_headers = self._proxy(scheme, host)
         if scheme == 'http':
             connection = http.client.HTTPConnection(proxy or host, timeout=self.timeout())
         else:
@@ -1366,6 +1775,11 @@ def _paced_response(network: Network, connection: 'socket.socket', *arguments: '
     return response
 
 
+def _answer(url: str, response: 'http.client.HTTPResponse') -> Answer:
+    shown = url.partition('?')[0]               # the query of a redirect may be somebody's password
+    return Answer(shown, response.status, response.headers, response.length, _read_body(shown, response))
+
+
 def _read_body(url: str, response: 'http.client.HTTPResponse') -> 'Iterator[bytes]':
     import http.client
     left = response.length                      # counted here: not every Python's read1() counts it down
@@ -1382,6 +1796,30 @@ def _read_body(url: str, response: 'http.client.HTTPResponse') -> 'Iterator[byte
     if left:
         raise TransientError(f'{url}: the connection ended {left} bytes early')
     response.close()                            # and the connection is free for the next request
+
+
+def parse_byteranges(body: bytes, content_type: str) -> 'List[Tuple[str, bytes]]':
+    """The parts of an answer to a request for several ranges (RFC 9110, 14.6): Content-Range, and bytes.
+
+    ValueError if it is no such answer.
+    """
+    match = re.fullmatch('multipart/byteranges *;.*boundary="?([^";, ]{1,70})"?', content_type, re.IGNORECASE)
+    if match is None:
+        raise ValueError('not in parts')
+    delimiter = b'--' + match.group(1).encode('latin-1')
+    parts, at = [], body.find(delimiter)
+    while at >= 0 and not body.startswith(b'--', at + len(delimiter)):
+        end = body.find(b'\r\n\r\n', at)
+        found = re.search(b'\r\ncontent-range: *(bytes ([0-9]{1,19})-([0-9]{1,19})/[0-9]{1,19})\r\n',
+                          body[at:end + 2][:RANGE_FRAMING_BYTES], re.IGNORECASE)
+        if end < 0 or found is None:
+            raise ValueError('a part without a range')
+        at = end + 4 + int(found.group(3)) + 1 - int(found.group(2))
+        parts.append((found.group(1).decode(), body[end + 4:at]))
+        if at < end + 4 or not body.startswith(b'\r\n' + delimiter, at):
+            raise ValueError('a part of another size')
+        at += 2
+    return parts
 
 
 def _endpoint(url: str) -> 'Tuple[str, str]':
@@ -1437,9 +1875,10 @@ def _refusal(answer: Answer) -> UnreachableError:
         seconds = answer.headers.get('Retry-After', '')
         return TransientError(what, 'try again later, or tell who runs the server',
                               float(seconds) if re.fullmatch('[0-9]{1,9}', seconds) else 0.0)
+    if answer.status == 404:
+        return AbsentError(what, 'is Origin= right, and was something stored there')
     hint = {401: 'a user and password go into Origin=, as in https://user:password@host/',
             403: 'the server lets nobody, or not this user, read it',
-            404: 'is Origin= right, and was something stored there',
             407: 'a user and password for the proxy go into its variable, as in http://user:password@host:port'}
     return UnreachableError(what, hint.get(answer.status, 'tell who runs the server'))
 
@@ -1480,22 +1919,45 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
     return UnreachableError('{}: {}'.format(url, getattr(error, 'strerror', error)), 'look at Origin=')
 
 
-# ======================================================================== 10 destination
+# ======================================================================== 11 destination
 #
-#     store/<sha256>   images, read-only, each exactly what its name says
+#     store/<sha256>   images, read-only, each exactly what its name says; with <sha256>.chunks where they are served
 #     manifest         the newest manifest that was accepted, as it was signed
 #     latest           link to store/<sha256>
 #     .state           our own notes, which may be lost; its time is that of the last success
 #
 # A publisher's directory is the same without the link. Temporaries stand beside these, as dotfiles.
 
-NEW_IMAGE, NEW_MANIFEST, NEW_LINK, NEW_STATE = '.image.new', '.manifest.new', '.latest.new', '.state.new'
+NEW_IMAGE, NEW_INDEX, NEW_MANIFEST = '.image.new', '.chunks.new', '.manifest.new'
+NEW_LINK, NEW_STATE = '.latest.new', '.state.new'
 MISSING = 'is missing'
 
 
 def image_path(root: str, digest: str) -> str:
     """Where the image with this SHA-256 belongs."""
     return os.path.join(root, 'store', digest)
+
+
+def index_path(root: str, digest: str) -> str:
+    """Where the chunk index of the image with this SHA-256 belongs."""
+    return image_path(root, digest) + '.chunks'
+
+
+def make_index(root: str, digest: str) -> bool:
+    """Put the chunk index of a stored image beside it, durably, if it is not there; whether it was not."""
+    if os.path.exists(index_path(root, digest)):
+        return False
+    with open(image_path(root, digest), 'rb', buffering=0) as image:
+        method, average = choose_chunks(image.read(CHUNK_HEAD_BYTES), os.fstat(image.fileno()).st_size)
+        image.seek(0)
+        index = index_image(image.read, method, average)
+    raw = format_index(index)
+    if len(raw) > index_max_bytes(index.size):
+        return False                            # no client would take it
+    with NewFile(os.path.join(root, NEW_INDEX)) as new:
+        new.write(raw)
+        new.publish(index_path(root, digest))
+    return True
 
 
 def image_fault(root: str, entry: Entry, is_size_enough: bool = False) -> 'Optional[str]':
@@ -1727,11 +2189,11 @@ def spare_images(stored: 'Set[str]', keep: int, preferred: 'Sequence[str]', need
 
 def clear_leftovers(root: str) -> None:
     """Remove what runs that were killed have left in root, whose lock is ours."""
-    for name in (NEW_IMAGE, NEW_MANIFEST, NEW_LINK, NEW_STATE):
+    for name in (NEW_IMAGE, NEW_INDEX, NEW_MANIFEST, NEW_LINK, NEW_STATE):
         remove_if_there(os.path.join(root, name))
 
 
-# ======================================================================== 11 units
+# ======================================================================== 12 units
 
 def require_systemctl(environ: 'Mapping[str, str]') -> None:
     """UnitError unless there is a systemctl on the PATH."""
@@ -1779,7 +2241,7 @@ def _systemctl(*arguments: str) -> 'Tuple[int, str]':
     return done.returncode, '; '.join(done.stdout.decode('utf-8', 'replace').split('\n')).strip('; ')
 
 
-# ======================================================================== 12 report
+# ======================================================================== 13 report
 
 class Report:
     """What the user reads: on stdout what changed, on stderr trouble; nothing else, unless somebody looks on.
@@ -1883,7 +2345,7 @@ def _journal_name(stream: 'TextIO') -> str:
     return f'{status.st_dev}:{status.st_ino}'
 
 
-# ======================================================================== 13 fetch
+# ======================================================================== 14 download
 
 class Mirrors:
     """The origins of one config during one run. What one of them does wrong is told, and costs it this run."""
@@ -1937,6 +2399,331 @@ class Mirrors:
         return results
 
 
+class Assembly:
+    """An image that is put together in a partial file: from what is there, an older image, and ranges.
+
+    ranges: what is still to be asked for. taken: the bytes of ranges that came.
+    """
+
+    def __init__(self, index: ChunkIndex, partial: PartialFile, older: 'BinaryIO') -> None:
+        self._index = index
+        self._partial = partial
+        self._older = older
+        self._read = 0
+        self._plan = plan_image(index, find_chunks(index, self._read_older), self._present())
+        self.ranges = self._plan.ranges
+        self.taken = 0
+        self._is_begun = False
+
+    def _read_older(self, size: int) -> bytes:
+        block = read_older(self._older.fileno(), size, self._read)
+        self._read += len(block)
+        return block
+
+    def _present(self) -> bytes:
+        """For each chunk, whether the partial file has it where it belongs."""
+        present, begin = bytearray(len(self._index.lengths)), 0
+        for number, length in enumerate(self._index.lengths):
+            if begin >= self._partial.size:
+                break
+            present[number] = chunk_hash(self._partial.read_at(begin, length)) == self._index.hash_of(number)
+            begin += length
+        return bytes(present)
+
+    def lacks(self) -> int:
+        """How many bytes are to be asked for."""
+        return sum(each.end - each.begin for each in self.ranges)
+
+    def begin(self) -> None:
+        """Put into the partial file what the older image has; EOFError if it is not there any more."""
+        if not self._is_begun:
+            self._partial.extend(self._index.size)
+            for source, begin, size in self._plan.copies:
+                self._partial.copy(self._older.fileno(), source, begin, size)
+            self._is_begun = True
+
+    def take(self, data: bytes) -> None:
+        """Put the bytes of the first of ranges into their place, and be done with it; ValueError if they are others."""
+        begin, end, number = self.ranges[0]
+        if len(data) != end - begin:
+            raise ValueError('cut short')
+        at = 0
+        while at < len(data):
+            length = self._index.lengths[number]
+            if chunk_hash(data[at:at + length]) != self._index.hash_of(number):
+                raise ValueError('not what its index says')
+            at, number = at + length, number + 1
+        self._partial.write_at(begin, data)
+        self.taken += len(data)
+        del self.ranges[0]
+
+    def finish(self) -> None:
+        """Put in again what comes more than once, and see what it all makes."""
+        for source, begin, size in self._plan.repeats:
+            self._partial.copy(self._partial.descriptor(), source, begin, size)
+        self._partial.hash_again()
+
+
+class Download:
+    """How one image comes into its partial file: what an older image lacks as ranges if that pays, or else all of it.
+
+    older: that image, open, or None. received: how many bytes all answers had. is_of_parts: whether these were
+    parts of the image, in the end.
+    """
+
+    def __init__(self, entry: Entry, partial: PartialFile, older: 'Optional[BinaryIO]', network: Network,
+                 report: Report, whose: str) -> None:
+        self._entry = entry
+        self._partial = partial
+        self._older = older if entry.size >= DELTA_MIN_BYTES else None
+        self._network = network
+        self._report = report
+        self._whose = whose
+        self._assembly = None   # type: Optional[Assembly]
+        self._etags = {}        # type: Dict[str, str]      # of images, by URL
+        self._misled = set()    # type: Set[str]            # URLs that led to other bytes once, if not from zero
+        self._ranged = {}       # type: Dict[str, bool]     # origins that do ranges; and whether several in an answer
+        self._failed = set()    # type: Set[str]            # indexes that could not be had, for the moment
+        self.received = 0
+        self.is_of_parts = False
+
+    def attempt(self, origin: Origin) -> None:
+        """Let the partial file become the image, with what an origin has, or raise."""
+        if self._older is not None and not origin.url.startswith('file:'):
+            try:
+                if self._assemble(origin):
+                    self.is_of_parts = True
+                    return
+            except (ValueError, EOFError) as error:
+                self._report.trouble(self._whose, f'{self._url(origin)}.chunks: {error}',
+                                     'all of the image is fetched')
+                self._give_assembly_up()
+        self._download(origin)
+
+    def attempt_whole(self, origin: Origin) -> None:
+        """The same with all of it; what is there is given up only once an origin has that."""
+        answer = self._network.open(self._url(origin), origin.authorization)
+        self._give_assembly_up()
+        self._download(origin, answer)
+
+    def is_assembling(self) -> bool:
+        """Whether ranges are what is asked for."""
+        return self._assembly is not None and self._older is not None
+
+    def _url(self, origin: Origin) -> str:
+        return f'{origin.url}/store/{self._entry.digest}'
+
+    def _counted(self, chunks: 'Iterable[bytes]') -> 'Iterator[bytes]':
+        for chunk in chunks:
+            self.received += len(chunk)
+            yield chunk
+
+    def _read(self, answer: Answer, limit: int) -> bytes:
+        content = bytearray()                   # and no list: chunks may have a byte each
+        for chunk in at_most(limit, self._counted(answer.chunks), answer.url):
+            content += chunk
+        return bytes(content)
+
+    def _assemble(self, origin: Origin) -> bool:
+        """Put the image together; whether it is whole then. ValueError if that does not make it."""
+        if self._assembly is None:
+            index = self._ask_for_index(origin)
+            if index is None or self._older is None:
+                return False
+            self._report.step(f'{self._whose}: looking for what the image before has of {self._entry.version}')
+            assembly = Assembly(index, self._partial, self._older)
+            if self.received + assembly.lacks() > DELTA_MAX_SHARE * self._entry.size:
+                self._older = None
+                return False
+            self._assembly = assembly
+        before = self._assembly.taken
+        try:
+            self._assembly.begin()
+            whole = self._ask_for_ranges(origin, self._assembly)
+        except TransientError as error:
+            error.has_progressed = self._assembly.taken - before >= PROGRESS_MIN_BYTES
+            if not error.has_progressed:
+                self._ranged[origin.url] = False    # it may be several at once that it fails over
+            raise
+        if whole is not None:
+            self._give_assembly_up()
+            self._download(origin, whole)
+            return False
+        self._assembly.finish()
+        if self._partial.sha256.hexdigest() != self._entry.digest:
+            raise ValueError('it does not make the signed image')
+        return True
+
+    def _give_assembly_up(self) -> None:
+        self._older = None
+        if self._assembly is not None:
+            self._partial.cut_back(0, hashlib.sha256())
+
+    def _ask_for_index(self, origin: Origin) -> 'Optional[ChunkIndex]':
+        """The index that an origin has of the image, or None; and how it answers to ranges."""
+        url, size = self._url(origin) + '.chunks', self._entry.size
+        limit = index_max_bytes(size)
+        try:
+            raw = self._probe_ranges(origin, url, limit)
+            if raw is None:
+                raw = self._read(self._network.open(url, origin.authorization), limit)
+            return parse_index(raw, size)
+        except AbsentError:                     # as on most servers
+            return None
+        except UnreachableError as error:
+            if isinstance(error, TransientError) and url not in self._failed:
+                self._failed.add(url)
+                raise
+            self._report.trouble(self._whose, error.what, 'all of the image is fetched')
+        except RefusedError as error:
+            self._report.trouble(self._whose, error.what, 'all of the image is fetched')
+        except ValueError as error:
+            self._report.trouble(self._whose, f'{url}: not the index of {self._entry.version}: {error}',
+                                 'all of the image is fetched; tell the publisher')
+        return None
+
+    def _probe_ranges(self, origin: Origin, url: str, limit: int) -> 'Optional[bytes]':
+        """What is at url, asked for in two ranges: who answers so may be asked so for an image; None if it came otherwise."""
+        try:
+            answer = self._network.open(url, origin.authorization,
+                                        {'Range': 'bytes=0-{},{}-'.format(INDEX_PROBE_BYTES - 1, INDEX_PROBE_BYTES)})
+            raw = self._read(answer, limit + 2 * RANGE_FRAMING_BYTES)
+        except AbsentError:
+            raise
+        except UnreachableError:                # there are servers that stumble over this
+            return None
+        if answer.status == 200:
+            return raw
+        try:
+            (_, head), (_, rest) = parse_byteranges(raw, answer.headers.get('Content-Type', ''))
+        except ValueError:
+            return None
+        self._ranged[origin.url] = True
+        return head + rest
+
+    def _ask_for_ranges(self, origin: Origin, assembly: Assembly) -> 'Optional[Answer]':
+        """Let the assembly have what it lacks; None, or the answer, if that turns out to be the whole image."""
+        has_several = self._ranged.get(origin.url, False)
+        assembly.ranges[:] = join_ranges(assembly.ranges, 0 if has_several else RANGE_GAP_BYTES)
+        total = assembly.taken + assembly.lacks()
+        self._report.step(f'{self._whose}: fetching {assembly.lacks()} bytes of {self._entry.version}, '
+                          f'{len(assembly.ranges)} ranges, from {self._url(origin)}')
+        while assembly.ranges:
+            groups = _group_ranges(assembly.ranges, RANGES_PER_REQUEST if self._ranged.get(origin.url) else 1)
+            if origin.url not in self._ranged:  # one alone shows whether the server does this at all
+                del groups[1:]
+            answers = self._network.open_each(self._url(origin), origin.authorization, [
+                {'Range': 'bytes=' + ','.join(f'{each.begin}-{each.end - 1}' for each in group)} for group in groups])
+            try:
+                for group, answer in zip(groups, answers):
+                    if answer.status == 200 and len(group) == 1:
+                        return answer
+                    for data in self._parts(group, answer):
+                        assembly.take(data)
+                        self._report.progress(self._whose, assembly.taken, total)
+                    self._ranged.setdefault(origin.url, False)
+            except _PartsError:                 # it does not do with the image what it did with the index
+                self._ranged[origin.url] = False
+            finally:
+                answers.close()                 # type: ignore[attr-defined]
+        return None
+
+    def _parts(self, group: 'Sequence[Range]', answer: Answer) -> 'List[bytes]':
+        """The bytes of each of group, from the answer to a request for all of them."""
+        spelled = [f'bytes {each.begin}-{each.end - 1}/{self._entry.size}' for each in group]
+        size = sum(each.end - each.begin for each in group)
+        if len(group) == 1:
+            if (answer.status, answer.headers.get('Content-Range')) != (206, spelled[0]):
+                raise ValueError('a range was answered with another')
+            try:
+                return [self._read(answer, size)]
+            except RefusedError as error:
+                raise ValueError(error.what) from None
+        try:
+            body = self._read(answer, size + len(group) * RANGE_FRAMING_BYTES) if answer.status == 206 else b''
+            parts = parse_byteranges(body, answer.headers.get('Content-Type', ''))
+        except (RefusedError, ValueError):
+            raise _PartsError from None
+        if [name for name, _ in parts] != spelled:
+            raise _PartsError
+        return [data for _, data in parts]
+
+    def _download(self, origin: Origin, answer: 'Optional[Answer]' = None) -> None:
+        """All of the image; answer: to a request for it, if it was made already. What is wrong is tried from zero once."""
+        url, entry, partial = self._url(origin), self._entry, self._partial
+        while True:
+            before = partial.size
+            self._report.step(f'{self._whose}: fetching {entry.version}, {entry.size - before} bytes, from {url}')
+            try:
+                if before < entry.size or not entry.size:
+                    self._receive(origin, answer)
+            except TransientError as error:
+                error.has_progressed = partial.size - before >= PROGRESS_MIN_BYTES
+                raise
+            digest, answer = partial.sha256.hexdigest(), None
+            if digest == entry.digest:
+                return
+            partial.cut_back(0, hashlib.sha256())
+            if not before or url in self._misled:
+                raise _wrong_image(url, f'has the SHA-256 {digest}', 'not the signed one')
+            self._misled.add(url)
+
+    def _receive(self, origin: Origin, answer: 'Optional[Answer]' = None, is_ranged: bool = True) -> None:
+        """Add to the partial file what it lacks, taking no byte more than the size that was signed.
+
+        Where the answer to a Range is wrong, the whole is asked for, and what is here already skipped.
+        """
+        url, entry, partial = self._url(origin), self._entry, self._partial
+        begin, hashed, asked = partial.size, partial.sha256.copy(), {}
+        if begin and is_ranged:
+            asked['Range'] = f'bytes={begin}-'
+            asked['If-Range'] = self._etags.get(url, '')
+        answer = answer or self._network.open(url, origin.authorization, asked)
+        is_rest = (answer.headers.get('Content-Range') == f'bytes {begin}-{entry.size - 1}/{entry.size}'
+                   and answer.length in (None, entry.size - begin))
+        if answer.status != 200 and not is_rest:
+            return self._receive(origin, is_ranged=False)
+        self._etags[url] = answer.strong_etag()
+        skipped = begin if answer.status == 200 else 0     # what is here already comes again
+        if answer.length not in (None, entry.size - begin + skipped):
+            raise _wrong_image(answer.url, f'has {answer.length} bytes', f'not {entry.size}')
+        try:
+            for chunk in at_most(entry.size - begin + skipped, self._counted(answer.chunks), answer.url):
+                partial.write(chunk[skipped:])
+                skipped = max(0, skipped - len(chunk))
+                self._report.progress(self._whose, partial.size, entry.size)
+        except RefusedError:                        # what a liar sent is nothing to go on from
+            partial.cut_back(begin, hashed)
+            if answer.status == 200:
+                raise
+            return self._receive(origin, is_ranged=False)
+        if partial.size != entry.size:
+            raise TransientError(f'{answer.url}: ended {entry.size - partial.size} bytes early')
+
+
+class _PartsError(Exception):
+    """An answer to a request for several ranges that has not exactly these."""
+
+
+def _group_ranges(ranges: 'Sequence[Range]', most: int) -> 'List[List[Range]]':
+    """The ranges in order, up to so many in a group, of up to RANGE_BYTES in all."""
+    groups, size = [], RANGE_BYTES      # type: List[List[Range]], int
+    for each in ranges:
+        size += each.end - each.begin
+        if size > RANGE_BYTES or len(groups[-1]) >= most:
+            groups.append([])
+            size = each.end - each.begin
+        groups[-1].append(each)
+    return groups
+
+
+def _wrong_image(url: str, what: str, signed: str) -> RefusedError:
+    return RefusedError(f'{url}: {what}, {signed}',
+                        'the file on the server was altered or cut short: tell the publisher')
+
+
+# ======================================================================== 15 fetch
+
 class ImageFetch:
     """The fetch of one config, from its text to its units."""
 
@@ -1948,8 +2735,7 @@ class ImageFetch:
         self.network = network
         self.report = report
         self.changes = []   # type: List[str]           # what the user is told
-        self.etags = {}     # type: Dict[str, str]      # of images, by URL
-        self.misled = set()     # type: Set[str]        # URLs that led to other bytes once, if not from zero
+        self.fetched = ''       # how much of the image came, if not all
         self.mirrors = Mirrors(self.config.origins, network, lambda error: report.trouble(path, error.what, error.hint))
 
     def run(self) -> int:
@@ -1991,7 +2777,7 @@ class ImageFetch:
         linked = linked_digest(self.root) or ''
         would = []
         if self._image_fault(entry) is not None:
-            would.append(f'would fetch {entry.size} bytes from {self.mirrors.usable[0].url}'
+            would.append(f'would fetch up to {entry.size} bytes from {self.mirrors.usable[0].url}'
                          + ' (withdrawn when last asked for)' * (entry.digest in self.state.withdrawn))
         if entry.digest != linked:
             would.append('would point latest at it')
@@ -2026,7 +2812,7 @@ class ImageFetch:
         self._remember(self.state._replace(previous='' if before in self.state.rejected else before,
                                            restart_due=entry.digest if is_due else ''))
         point_latest(self.root, entry.digest)
-        self.changes.append(f'{entry.version} is in place')
+        self.changes.append(f'{entry.version} is in place{self.fetched}')
         if is_due and not self.options.init:
             self._restart()
 
@@ -2238,70 +3024,54 @@ class ImageFetch:
             told = as_tako_error(error)
             raise RefusedError(f'the damaged image of {entry.version} cannot be replaced: {told.what}',
                                told.hint) from error
-        self.changes.append(f'{entry.version} is repaired')
+        self.changes.append(f'{entry.version} is repaired{self.fetched}')
 
     def _download(self, entry: Entry) -> None:
         """Bring the image of entry into the store, verified, from the first mirror that serves it."""
         clear_partials(self.root, but=entry.digest)
-        with PartialFile(partial_path(self.root, entry.digest)) as partial:
-            try:
-                check_space(self.root, entry.size - partial.size)
-            except TakoError:
-                self._remove_spare(self._local_manifest(read_manifest(self.root)))
-                check_space(self.root, entry.size - partial.size)
-            self.mirrors.ask(lambda origin: self._download_from(origin, entry, partial), is_one_enough=True)
-            publish_image(self.root, partial, entry.digest)
-
-    def _download_from(self, origin: Origin, entry: Entry, partial: PartialFile) -> None:
-        """Let partial become the image, or raise; what does not lead there is given up, and tried from zero once."""
-        url = f'{origin.url}/store/{entry.digest}'
-        while True:
-            before = partial.size
-            self._step(f'fetching {entry.version}, {entry.size - before} bytes, from {url}')
-            try:
-                if before < entry.size or not entry.size:
-                    self._receive(url, origin, entry, partial)
-            except TransientError as error:
-                error.has_progressed = partial.size - before >= PROGRESS_MIN_BYTES
-                raise
-            digest = partial.sha256.hexdigest()
-            if digest == entry.digest:
-                return
-            partial.cut_back(0, hashlib.sha256())
-            if not before or url in self.misled:
-                raise _wrong_image(url, f'has the SHA-256 {digest}', 'not the signed one')
-            self.misled.add(url)
-
-    def _receive(self, url: str, origin: Origin, entry: Entry, partial: PartialFile, is_ranged: bool = True) -> None:
-        """Add to partial what it lacks, taking no byte more than the size that was signed.
-
-        Where the answer to a Range is wrong, the whole is asked for, and what is here already skipped.
-        """
-        begin, hashed, asked = partial.size, partial.sha256.copy(), {}
-        if begin and is_ranged:
-            asked['Range'] = f'bytes={begin}-'
-            asked['If-Range'] = self.etags.get(url, '')
-        answer = self.network.open(url, origin.authorization, asked)
-        is_rest = (answer.headers.get('Content-Range') == f'bytes {begin}-{entry.size - 1}/{entry.size}'
-                   and answer.length in (None, entry.size - begin))
-        if answer.status != 200 and not is_rest:
-            return self._receive(url, origin, entry, partial, is_ranged=False)
-        self.etags[url] = answer.strong_etag()
-        skipped = begin if answer.status == 200 else 0     # what is here already comes again
-        if answer.length not in (None, entry.size - begin + skipped):
-            raise _wrong_image(answer.url, f'has {answer.length} bytes', f'not {entry.size}')
+        older = self._older_image(entry)
         try:
-            for chunk in at_most(entry.size - begin + skipped, answer.chunks, answer.url):
-                partial.write(chunk[skipped:])
-                skipped = max(0, skipped - len(chunk))
-                self.report.progress(self.path, partial.size, entry.size)
-        except RefusedError:                        # what a liar sent is nothing to go on from
-            partial.cut_back(begin, hashed)
-            if answer.status == 200:
-                raise
-            return self._receive(url, origin, entry, partial, is_ranged=False)
-        if partial.size != entry.size:
-            raise TransientError(f'{answer.url}: ended {entry.size - partial.size} bytes early')
+            with PartialFile(partial_path(self.root, entry.digest)) as partial:
+                lacking = entry.size - min(partial.size, partial.allocated())
+                try:
+                    check_space(self.root, lacking)
+                except TakoError:
+                    self._remove_spare(self._local_manifest(read_manifest(self.root)))
+                    check_space(self.root, lacking)
+                download = Download(entry, partial, older, self.network, self.report, self.path)
+                try:
+                    self.mirrors.ask(download.attempt, is_one_enough=True)
+                except UnreachableError as error:
+                    if isinstance(error, GoneError) or not download.is_assembling():
+                        raise
+                    # there may be servers that fail over ranges alone
+                    self.mirrors.ask(download.attempt_whole, is_one_enough=True)
+                publish_image(self.root, partial, entry.digest)
+        finally:
+            if older is not None:
+                older.close()
+        if download.is_of_parts:
+            self.fetched = f' ({_size(download.received)} instead of {_size(entry.size)})'
+
+    def _older_image(self, entry: Entry) -> 'Optional[BinaryIO]':
+        """Of what may be part of entry's image: itself, if it is damaged, or the one in place, or the newest that is here."""
+        if self.options.no_delta:
+            return None
+        listed = [each.digest for each in reversed(self._local_manifest(read_manifest(self.root)).entries)]
+        for digest in [entry.digest, linked_digest(self.root) or entry.digest] + listed:
+            try:
+                return open(image_path(self.root, digest), 'rb', buffering=0)
+            except OSError:
+                pass
+        return None
+
+
+def _size(size: int) -> str:
+    """A number of bytes, for people."""
+    for unit, divisor in (('kB', 1e3), ('MB', 1e6), ('GB', 1e9)):
+        if size < 999.5 * divisor or unit == 'GB':
+            return '{:.{}f} {}'.format(size / divisor, 1 if size < 99.95 * divisor else 0, unit)
+    return ''
 
 
 def _some(names: 'Sequence[str]') -> str:
@@ -2313,11 +3083,6 @@ def _some(names: 'Sequence[str]') -> str:
 def _name_of(digest: str, manifest: Manifest) -> str:
     """The version of an image, for messages."""
     return next((entry.version.text for entry in reversed(manifest.entries) if entry.digest == digest), digest)
-
-
-def _wrong_image(url: str, what: str, signed: str) -> RefusedError:
-    return RefusedError(f'{url}: {what}, {signed}',
-                        'the file on the server was altered or cut short: tell the publisher')
 
 
 def load_config(path: str) -> Config:
@@ -2356,7 +3121,7 @@ def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
     return max(codes, key=GRAVITY.index)
 
 
-# ======================================================================== 14 status
+# ======================================================================== 16 status
 
 def status(arguments: 'argparse.Namespace', report: Report) -> int:
     """The status command: what is known without asking anybody."""
@@ -2448,10 +3213,14 @@ def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
     return [known['config']] + [f'  {name + ":":15}{value}' for name, value in lines]
 
 
-# ======================================================================== 15 publish
+# ======================================================================== 17 publish
 
 def store(arguments: 'argparse.Namespace', report: Report) -> int:
     """The store command: the image first, the manifest that lists it last."""
+    if arguments.reindex:
+        return _reindex(arguments, report)
+    if arguments.image is None or arguments.version is None:
+        raise UsageError('the following arguments are required: IMAGE, VERSION', 'see: tako store --help')
     version = _new_version(arguments.version, arguments.image)
     if arguments.image == arguments.key_file == '-':
         raise UsageError('standard input cannot be the key and the image', 'give one of them as a file')
@@ -2463,6 +3232,21 @@ def store(arguments: 'argparse.Namespace', report: Report) -> int:
         with lock:
             clear_leftovers(arguments.output)
             _publish(arguments, version, seed, report)
+    return 0
+
+
+def _reindex(arguments: 'argparse.Namespace', report: Report) -> int:
+    """Make the chunk indexes that are missing, as of images that an older Tako stored. Signs nothing."""
+    root = arguments.output
+    if arguments.image is not None or arguments.dry_run or arguments.key or arguments.key_file:
+        raise UsageError('--reindex takes -o DIR alone', 'see: tako store --help')
+    with _publishing(root, report):
+        clear_leftovers(root)
+        made = [digest for digest in sorted(stored_images(root)) if make_index(root, digest)]
+    if made:
+        report.result(f'{root}: made {len(made)} chunk indexes')
+    else:
+        report.unchanged(f'{root}: all images have chunk indexes')
     return 0
 
 
@@ -2495,6 +3279,7 @@ def _store_image(root: str, image: str, version: Version, manifest: Manifest,
             return entry, manifest, False
         sealed = seal_manifest(grown, seed)
         publish_image(root, new, entry.digest)
+    make_index(root, entry.digest)
     if grown is not manifest:
         sync_names(root)
         place_manifest(root, sealed)
@@ -2626,7 +3411,7 @@ def gen_key(_: 'argparse.Namespace', report: Report, entropy: 'Callable[[int], b
     return 0
 
 
-# ======================================================================== 16 command line
+# ======================================================================== 18 command line
 
 class Stopped(KeyboardInterrupt):
     """A signal asked the program to end."""
@@ -2682,6 +3467,7 @@ def _add_fetch(add: 'Callable[..., ArgumentParser]') -> None:
            help='do nothing if latest is an intact compatible image; restart no unit (for ExecStartPre=)')
     option('--dry-run', action='store_true', help='say what would be done, and change nothing')
     option('--no-verify', action='store_true', help='of the image in place, check the size, not the SHA-256')
+    option('--no-delta', action='store_true', help='fetch all of an image, though parts of it are here')
     option('--retry-rejected', action='store_true', help='try versions again on which a unit did not run')
     option('--splay', type=_seconds, default=0.0, metavar='SECONDS', help='first wait a random part of this, for cron')
     option('--timeout', type=_seconds, metavar='SECONDS', help='how long a config may wait for lock and network')
@@ -2707,8 +3493,10 @@ def _add_store(add: 'Callable[..., ArgumentParser]') -> None:
     _add_keys(command)
     command.add_argument('-o', dest='output', metavar='DIR', required=True, help='the directory that the server serves')
     command.add_argument('--dry-run', action='store_true', help='say what would be stored, and change nothing')
-    command.add_argument('image', metavar='IMAGE', help='the file to publish; - for standard input')
-    command.add_argument('version', metavar='VERSION', help='its version, as 1.2.0')
+    command.add_argument('--reindex', action='store_true',
+                         help='store nothing; make the chunk indexes that are missing in DIR')
+    command.add_argument('image', metavar='IMAGE', nargs='?', help='the file to publish; - for standard input')
+    command.add_argument('version', metavar='VERSION', nargs='?', help='its version, as 1.2.0')
     command.set_defaults(run=store)
 
 

@@ -6,10 +6,11 @@
 A fault is a function that answers a request in the server's place; it gets the handler, whose
 `body` is what an honest server would send (None where it has nothing).
 
-An honest server knows neither ranges nor validators, unless `has_ranges` and `etag` say so.
+An honest server knows neither ranges nor validators, unless `has_ranges`, `has_several` and `etag` say so.
 """
 import hashlib
 import http.server
+import io
 import os
 import re
 import socket
@@ -58,6 +59,12 @@ class Publisher:
         self.sign()
         return entry
 
+    def index(self, entry, method=tako.BY_CONTENT, average=tako.CHUNK_AVERAGE_BYTES):
+        """Add the chunk index of an image; its path under the origin."""
+        made = tako.index_image(io.BytesIO(self.read('store/' + entry.digest)).read, method, average)
+        self.write('store/{}.chunks'.format(entry.digest), tako.format_index(made))
+        return '/store/{}.chunks'.format(entry.digest)
+
     def sign(self):
         """Write the manifest of self.entries, whatever they say."""
         self.sign_body(tako.MANIFEST_HEADER + ''.join(entry.line() for entry in self.entries).encode() + b'\n')
@@ -83,6 +90,7 @@ class Origin(Publisher):
         self.requests = []          # (path, headers), in order
         self.answers = []           # (path, status, bytes of the body that were sent), in order
         self.has_ranges = False     # answer a Range with 206 or 416, and heed If-Range
+        self.has_several = False    # answer a request for several ranges in parts, not with the whole
         self.etag = None            # body -> the ETag that it is served with, for which If-None-Match may ask
         self.released = threading.Event()       # what holds() waits for
         self.connections = 0
@@ -166,13 +174,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if self.headers.get('If-None-Match') == origin.etag(body):
                 self.answer(304, b'', headers)
                 return
-        code, first = 200, self.first_byte
-        if origin.has_ranges and first is not None and self.headers.get('If-Range') in (None, self.etag_of(body)):
-            if first >= len(body):
+        code, ranges = 200, self.ranges(len(body))
+        if origin.has_ranges and ranges and self.headers.get('If-Range') in (None, self.etag_of(body)):
+            if ranges[0][0] >= len(body):
                 self.answer(416, b'', headers + [('Content-Range', 'bytes */{}'.format(len(body)))])
                 return
-            headers.append(('Content-Range', 'bytes {}-{}/{}'.format(first, len(body) - 1, len(body))))
-            code, body = 206, body[first:]
+            if len(ranges) == 1 or origin.has_several:
+                code, body, more = in_ranges(ranges, body)
+                headers += more
         self.answer(code, body[:drop_at], headers, len(body), is_chunked)
         if drop_at is not None and drop_at < len(body):
             self.hang_up()
@@ -180,11 +189,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def etag_of(self, body):
         return self.server.origin.etag and self.server.origin.etag(body)
 
+    def ranges(self, size):
+        """[(first byte, byte after the last)] that the client asks for, of so many; empty if it asks for the whole."""
+        found = re.findall('[=,]([0-9]+)-([0-9]*)', self.headers.get('Range', ''))
+        return [(int(begin), min(int(last) + 1, size) if last else size) for begin, last in found]
+
     @property
     def first_byte(self):
         """From which byte on the client asks for the body; None if it asks for the whole."""
-        match = re.match('bytes=([0-9]+)-$', self.headers.get('Range', ''))
-        return int(match.group(1)) if match else None
+        return self.ranges(0)[0][0] if self.ranges(0) else None
 
     def answer(self, code, body, headers=(), length=None, is_chunked=False):
         """Send a whole answer; length: what to announce, if it is not the truth."""
@@ -208,6 +221,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *arguments):
         pass
+
+
+def in_ranges(ranges, body, boundary='THIS_SEPARATES'):
+    """Status, body and headers of an answer with these ranges of the body."""
+    if len(ranges) == 1:
+        begin, end = ranges[0]
+        return 206, body[begin:end], [('Content-Range', 'bytes {}-{}/{}'.format(begin, end - 1, len(body)))]
+    parts = ['\r\n--{}\r\nContent-Type: x/y\r\nContent-Range: bytes {}-{}/{}\r\n\r\n'.format(
+        boundary, begin, end - 1, len(body)).encode() + body[begin:end] for begin, end in ranges]
+    return (206, b''.join(parts) + '\r\n--{}--\r\n'.format(boundary).encode(),
+            [('Content-Type', 'multipart/byteranges; boundary=' + boundary)])
 
 
 def _chunk(piece):

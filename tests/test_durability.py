@@ -50,6 +50,7 @@ def run(asked):
         os.environ.update(asked['environ'])
         os.umask(0o077)                         # what is for all to read must not owe it to a mask
         tako.PAUSE_BUDGET_SECONDS = 0.0
+        tako.DELTA_MIN_BYTES = asked['delta_min_bytes']
         steps = Steps(asked)
         if IS_ROOT:                             # whom no mode of a file would stop
             os.setgroups([])
@@ -82,7 +83,9 @@ class Steps:
                 (os, 'fchmod', self.naming('chmod')), (os, 'fsync', self.syncing), (os, 'symlink', self.linking),
                 (os, 'rename', self.renaming), (os, 'unlink', self.naming('unlink')),
                 (os, 'utime', self.naming('utime')), (subprocess, 'run', self.commanding),
-                (tako.NewFile, 'write', self.writing), (tako.PartialFile, 'write', self.writing)):
+                (tako.NewFile, 'write', self.writing), (tako.PartialFile, 'write', self.writing),
+                (tako.PartialFile, 'extend', self.filling('extend')), (tako.PartialFile, 'copy', self.filling('copy')),
+                (tako.PartialFile, 'write_at', self.filling('put'))):
             setattr(module, name, self.watched(getattr(module, name), describe))
 
     def watched(self, function, describe):
@@ -149,11 +152,16 @@ class Steps:
     def writing(self, file, chunk):
         return ['write', self.short(file.temporary)] if chunk else None
 
+    def filling(self, word):
+        return lambda file, *_: [word, self.short(file.temporary)]
+
 
 # ---- the tests, which ask for them
 
 class CrashCase(scene.Scene):
     """A test whose runs may be told where to die. They are nobody's, if we are root."""
+
+    delta_min_bytes = tako.DELTA_MIN_BYTES
 
     @classmethod
     def setUpClass(cls):
@@ -176,7 +184,7 @@ class CrashCase(scene.Scene):
     def run_fork(self, *arguments, **settings):
         """Run tako.py; None if it was killed at the step that settings name, else its Result."""
         asked = {'arguments': arguments, 'root': self.root, 'out': self.path('out'), 'err': self.path('err'),
-                 'step': 0, 'is_before': False, 'trace': None,
+                 'step': 0, 'is_before': False, 'trace': None, 'delta_min_bytes': self.delta_min_bytes,
                  'environ': {'PATH': self.path('bin') + ':/usr/bin:/bin'}}
         asked.update(settings)
         self.runs.stdin.write(json.dumps(asked) + '\n')
@@ -538,6 +546,47 @@ class FetchPowerCutTest(FetchCase):
         self.assertSurvivesPowerCuts(*self.rollback())
 
 
+class DeltaCase(FetchCase):
+    """The update brings what 1.1 lacks of 1.2: some chunks, of which one comes twice."""
+
+    delta_min_bytes = 1
+    chunks = [bytes([65 + number]) * 1024 for number in range(12)]
+
+    def offer_three(self):
+        self.origin.has_ranges = True
+        self.fetch()
+        self.two = self.publish('1.1', b''.join(self.chunks))
+        self.fetch()
+        self.publish('1.2', b''.join(self.chunks[:4] + [b'new!' * 256] + self.chunks[5:10] + [b'NEW!' * 256, b'new!' * 256]))
+        self.origin.index(self.newest, tako.FIXED_SIZE, 1024)
+        self.keep()
+
+    def assertConverges(self):
+        super().assertConverges()
+        self.assertNotIn((200, self.newest.size), self.origin.served('/store/' + self.newest.digest))
+
+
+class DeltaKilledTest(DeltaCase):
+    def test_an_update_by_ranges_survives_a_kill_at_every_step(self):
+        self.assertSurvivesKills(*self.update())
+
+
+class DeltaPowerCutTest(DeltaCase):
+    def test_an_update_by_ranges_survives_a_power_cut_at_every_step(self):
+        self.assertSurvivesPowerCuts(*self.update())
+
+
+class DeltaOrderTest(DeltaCase):
+    def test_of_an_update_by_ranges(self):
+        trace = self.trace(*self.update())
+        self.assertEachFileIsWholeBeforeItIsNamed(trace)
+        self.assertInOrder([
+            'sync .manifest.new', 'rename .manifest.new manifest', 'sync .',
+            'extend .partial-1.2', 'copy .partial-1.2', 'put .partial-1.2', 'put .partial-1.2', 'copy .partial-1.2',
+            'chmod .partial-1.2', 'sync .partial-1.2', 'rename .partial-1.2 store/1.2', 'sync store',
+            'latest is store/1.2'], self.story(trace))
+
+
 class FetchOrderTest(FetchCase):
     def test_of_an_update(self):
         trace = self.trace(*self.update())
@@ -613,6 +662,8 @@ class StoreCase(CrashCase):
     def assertConverges(self):
         self.assertEqual(0, self.run_fork(*self.next).code)
         self.assertEqual(self.new, self.manifest())
+        index = tako.parse_index(scene.read(tako.index_path(self.root, origin.digest_of(TWO))), len(TWO))
+        self.assertEqual(len(TWO), sum(index.lengths))
         self.assertEqual(['manifest', 'store'], sorted(os.listdir(self.root)))
         self.assertEqual(0o755, stat.S_IMODE(os.stat(os.path.join(self.root, 'store')).st_mode))
 
@@ -649,6 +700,7 @@ class StoreOrderTest(StoreCase):
             'create .lock',
             'write .image.new', 'mkdir store', 'sync .',
             'sync .image.new', 'rename .image.new store/1.1', 'sync store',
+            'sync .chunks.new', 'rename .chunks.new store/1.1.chunks', 'sync store',
             'write .manifest.new', 'sync .manifest.new', 'rename .manifest.new manifest', 'sync .',
             'unlink .lock'], self.story(trace))
 

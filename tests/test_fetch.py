@@ -371,7 +371,7 @@ class OptionsTest(FetchCase):
         before = self.have_one()
         self.config(self.origin.url, version='1.*', more='Restart=app.service\n')
         result = self.run_tako('fetch', '--dry-run', self.app)
-        told = '{}: 1.1: would fetch {} bytes from {}, would point latest at it, would restart app.service\n'
+        told = '{}: 1.1: would fetch up to {} bytes from {}, would point latest at it, would restart app.service\n'
         self.assertEqual((0, told.format(self.app, len(TWO), self.origin.url), ''), (result.code, result.out, result.err))
         self.assertEqual((before, ['/manifest']), (scene.snapshot(self.destination), self.origin.paths()))
         self.config(self.origin.url, version='1.0')
@@ -381,7 +381,7 @@ class OptionsTest(FetchCase):
         self.assertEqual(before, scene.snapshot(self.destination))
 
     def test_a_dry_run_before_the_first_fetch_leaves_an_empty_destination(self):
-        self.assertIn('1.0: would fetch {} bytes'.format(len(ONE)), self.run_tako('fetch', '--dry-run', self.app).out)
+        self.assertIn('1.0: would fetch up to {} bytes'.format(len(ONE)), self.run_tako('fetch', '--dry-run', self.app).out)
         self.assertEqual([], os.listdir(self.destination))
 
     def test_no_verify_looks_at_the_size_alone(self):

@@ -1,0 +1,498 @@
+"""Section 14: an update brings what changed, from any server, and never costs more or is less safe than the whole."""
+import os
+import random
+import signal
+import threading
+import time
+import unittest.mock
+
+import origin
+import scene
+import tako
+from test_chunks import noise
+from test_command_line import wait_until
+
+OLD = noise(1200000)
+CHANGED = noise(5000, 7)
+NEW = OLD[:100000] + CHANGED + OLD[103000:250000] + b'inserted' + OLD[250000:]
+GARBAGE = noise(len(NEW), 9)
+WHOLE = 'all of the image is fetched'
+
+
+class DeltaCase(scene.Scene):
+    """A client that has 1.0, and an origin that offers 1.1 with its chunk index."""
+
+    limits = {'PAUSE_FIRST_SECONDS': 0.001, 'PAUSE_BUDGET_SECONDS': 0.02}
+    has_several = False
+
+    def setUp(self):
+        super().setUp()
+        self.origin = self.serve()
+        self.origin.has_ranges, self.origin.has_several = True, self.has_several
+        self.app = self.config(self.origin.url)
+        self.origin.publish('1.0', OLD)
+        self.assertEqual(0, self.run_here('fetch', self.app).code)
+        self.offer(NEW)
+
+    def offer(self, content, version='1.1', **settings):
+        """Publish the next version; forget what was asked until now."""
+        self.new = self.origin.publish(version, content)
+        self.image = '/store/' + self.new.digest
+        self.index = self.origin.index(self.new, **settings)
+        self.origin.requests.clear()
+        self.origin.answers.clear()
+
+    def bytes_served(self):
+        """Of image and index, without the manifest."""
+        return sum(size for path, _, size in self.origin.answers if path.startswith('/store/'))
+
+    def image_bytes(self):
+        return sum(size for _, size in self.origin.served(self.image))
+
+    def partials(self):
+        return [name for name in os.listdir(self.destination) if name.startswith('.partial-')]
+
+    def assertUpdated(self, *options, **settings):
+        """The run succeeds and the image in place is the new one; what it printed."""
+        result = self.run_here('fetch', *options, self.app, **settings)
+        self.assertCode(0, result)
+        self.assertInPlace(scene.read(self.origin.directory + self.image))
+        self.assertEqual([], self.partials())
+        return result
+
+    def assertFewBytes(self, most=40000):
+        self.assertLess(self.bytes_served(), most)
+        self.assertNotIn(200, [code for code, _ in self.origin.served(self.image)])
+
+    def assertWhole(self, result, trouble=''):
+        """The image was downloaded whole; what was wrong was told, or nothing was."""
+        self.assertIn((200, len(NEW)), self.origin.served(self.image))
+        self.assertEqual(self.app + ': 1.1 is in place\n', result.out)
+        if trouble:
+            self.assertIn(trouble, result.err)
+            self.assertIn(WHOLE, result.err)
+        else:
+            self.assertEqual('', result.err)
+
+
+class UpdateTest(DeltaCase):
+    def test_an_update_costs_what_changed(self):
+        result = self.assertUpdated()
+        self.assertFewBytes()
+        self.assertEqual('', result.err)
+        self.assertRegex(result.out, r': 1\.1 is in place \([0-9.]+ kB instead of 1.2 MB\)\n$')
+
+    def test_what_is_told_is_what_was_sent(self):
+        said = self.assertUpdated().out
+        self.assertIn('({:.1f} kB instead of'.format(self.bytes_served() / 1000), said)
+
+    def test_in_chunks_of_one_size(self):
+        self.offer(OLD[:80000] + noise(4096, 3) + OLD[84096:], '1.2', method=tako.FIXED_SIZE, average=4096)
+        self.assertUpdated()
+        self.assertFewBytes()
+        self.assertLessEqual(self.image_bytes(), 8192)
+
+    def test_a_repeated_piece_comes_once(self):
+        self.offer(noise(30000, 4) + OLD + noise(30000, 4), '1.2')
+        self.assertUpdated()
+        self.assertLess(self.image_bytes(), 60000)
+
+    def test_an_image_that_is_part_of_the_older_one_costs_its_index(self):
+        self.offer(OLD, '1.2')
+        self.offer(OLD[:900000], '1.3', method=tako.FIXED_SIZE, average=4000)
+        self.assertUpdated()
+        self.assertEqual(0, self.image_bytes())
+
+    def test_zeros_stay_zeros(self):
+        sparse = bytes(300000) + noise(5000, 5) + bytes(300000) + OLD
+        self.offer(sparse, '1.2')
+        self.assertUpdated()
+        self.assertFewBytes(120000)
+
+    def test_the_older_image_stays_as_it_was(self):
+        before = scene.snapshot(self.path('destination', 'store'))
+        self.assertUpdated()
+        after = scene.snapshot(self.path('destination', 'store'))
+        self.assertEqual(before, {name: what for name, what in after.items() if name in before})
+
+    def test_images_that_are_read_only_and_durable_as_ever(self):
+        self.assertUpdated()
+        self.assertEqual(0o444, os.stat(self.path('destination', 'latest')).st_mode & 0o777)
+
+    def test_no_delta(self):
+        self.assertWhole(self.assertUpdated('--no-delta'))
+        self.assertEqual([], self.origin.served(self.index))
+
+    def test_an_origin_without_an_index(self):
+        os.unlink(self.origin.directory + self.index)
+        self.assertWhole(self.assertUpdated())
+
+    def test_an_origin_without_ranges(self):
+        self.origin.has_ranges = False
+        self.assertWhole(self.assertUpdated())
+        self.assertEqual(1, len(self.origin.served(self.image)))
+
+    def test_where_it_would_not_pay(self):
+        self.offer(GARBAGE, '1.2')
+        result = self.run_here('fetch', self.app)
+        self.assertEqual((0, self.app + ': 1.2 is in place\n', ''), (result.code, result.out, result.err))
+        self.assertEqual([(200, len(GARBAGE))], self.origin.served(self.image))
+
+    def test_a_small_image(self):
+        self.offer(noise(tako.DELTA_MIN_BYTES - 1), '1.2')
+        self.assertUpdated()
+        self.assertEqual([], self.origin.served(self.index))
+
+    def test_a_first_image_asks_for_no_index(self):
+        scene.remove_tree(self.destination)
+        os.mkdir(self.destination)
+        self.assertWhole(self.assertUpdated())
+        self.assertEqual([], self.origin.served(self.index))
+
+    def test_a_file_origin(self):
+        self.app = self.config('file://' + self.origin.directory)
+        self.assertUpdated()
+
+    def test_a_run_without_an_update_asks_for_nothing_more(self):
+        self.assertUpdated()
+        self.origin.requests.clear()
+        self.assertCode(0, self.run_here('fetch', self.app))
+        self.assertEqual(['/manifest'], self.origin.paths())
+
+    def test_redirected_ranges(self):
+        for path in (self.image, self.index):
+            self.origin.faults[path] = origin.redirects('/elsewhere' + path)
+            self.origin.faults['/elsewhere' + path] = lambda handler: serve_as(handler, handler.path[len('/elsewhere'):])
+        self.assertUpdated()
+        self.assertLess(self.image_bytes() + sum(size for path, _, size in self.origin.answers if 'elsewhere' in path), 60000)
+
+    def test_a_dry_run_changes_nothing(self):
+        before = scene.snapshot(self.destination)
+        self.assertCode(0, self.run_here('fetch', '--dry-run', self.app))
+        self.assertEqual(before, scene.snapshot(self.destination))
+
+
+class SeveralTest(UpdateTest):
+    """The same from a server that answers several ranges at once."""
+
+    has_several = True
+
+    def test_ranges_share_requests(self):
+        pieces = [OLD[at:at + 20000] + noise(300, at) for at in range(0, len(OLD), 20000)]
+        self.offer(b''.join(pieces), '1.2')
+        self.assertUpdated()
+        self.assertEqual(1, len(self.origin.served(self.image)))
+        self.assertGreater(self.origin.asked(self.image, 'Range')[0].count(','), 10)
+
+
+def serve_as(handler, path):
+    handler.path = path
+    handler.serve()
+
+
+class RepairTest(DeltaCase):
+    def setUp(self):
+        super().setUp()
+        self.assertUpdated()
+        self.there = self.path('destination', 'store', self.new.digest)
+        self.origin.answers.clear()
+
+    def repaired(self, content):
+        origin.write(self.there, content)
+        result = self.run_here('fetch', self.app)
+        self.assertCode(0, result)
+        self.assertInPlace(NEW)
+        self.assertIn('is damaged', result.err)
+        self.assertIn('1.1 is repaired', result.out)
+
+    def test_a_flipped_byte_costs_a_chunk(self):
+        self.repaired(NEW[:200000] + b'X' + NEW[200001:])
+        self.assertFewBytes(30000)
+
+    def test_a_lost_end_costs_the_end(self):
+        self.repaired(NEW[:-50000])
+        self.assertLess(self.image_bytes(), 80000)
+
+    def test_an_emptied_image_costs_all_of_it(self):
+        self.repaired(b'')
+
+
+class LiarTest(DeltaCase):
+    """Whatever index and ranges say, the image in place is the signed one."""
+
+    limits = dict(DeltaCase.limits, NETWORK_TIMEOUT_SECONDS=0.5)
+
+    def test_indexes(self):
+        right = scene.read(self.origin.directory + self.index)
+        other = tako.format_index(tako.index_image(origin.io.BytesIO(GARBAGE[:len(NEW)]).read, tako.BY_CONTENT, 8192))
+        hashes = right[:-8 * 20] + bytes(8 * 20)
+        attacks = (
+            ('nothing', origin.serves(b''), 'not the index'),
+            ('a page', origin.serves(b'<html>'), 'not the index'),
+            ('without end', origin.endless, 'longer than it may be'),
+            ('cut short', origin.serves(right[:-1]), 'not the index'),
+            ('chunks of nothing known', origin.serves(other), ''),
+            ('hashes of nothing', origin.serves(hashes), 'not what its index says'),
+            ('forbidden', origin.status(403), '403'),
+            ('an error each time', origin.status(500), '500'),
+            ('no answer', origin.hangs_up, ''),
+            ('parts that are none', origin.status(206, b'--x', [('Content-Type', 'multipart/byteranges; boundary=x')]), ''),
+        )
+        for name, fault, trouble in attacks:
+            with self.subTest(name):
+                self.origin.faults[self.index] = fault
+                result = self.assertUpdated()
+                self.assertIn((200, len(NEW)), self.origin.served(self.image))
+                self.assertIn(trouble, result.err)
+            self.back_to_old()
+
+    def back_to_old(self):
+        scene.remove_tree(self.destination)
+        os.mkdir(self.destination)
+        self.origin.faults.clear()
+        manifest = scene.read(self.path('served', 'manifest'))
+        entries, self.origin.entries = self.origin.entries, self.origin.entries[:1]
+        self.origin.sign()
+        self.assertCode(0, self.run_here('fetch', self.app))
+        self.origin.entries = entries
+        self.origin.write('manifest', manifest)
+        self.origin.requests.clear()
+        self.origin.answers.clear()
+
+    def test_the_index_of_another_image(self):
+        """Its chunks hash as it says, and yet do not make the image: a publisher's mistake, or worse."""
+        other = NEW[:150000] + OLD[:100] + NEW[150100:]
+        self.origin.write(self.index[1:], tako.format_index(
+            tako.index_image(origin.io.BytesIO(other).read, tako.BY_CONTENT, 8192)))
+        for fault in (None, lambda handler: serve_other(handler, other)):
+            with self.subTest(fault):
+                if fault:
+                    self.origin.faults[self.image] = fault
+                self.assertWhole(self.assertUpdated(), '.chunks')
+            self.back_to_old()
+
+    def test_ranges(self):
+        size = len(NEW)
+        attacks = {
+            'other bytes': lambda handler, begin, end: handler.answer(
+                206, GARBAGE[begin:end], [content_range(begin, end, size)]),
+            'another range': lambda handler, begin, end: handler.answer(
+                206, NEW[begin + 1:end + 1], [content_range(begin + 1, end + 1, size)]),
+            'of another size': lambda handler, begin, end: handler.answer(
+                206, NEW[begin:end], [content_range(begin, end, size + 1)]),
+            'without saying which': lambda handler, begin, end: handler.answer(206, NEW[begin:end]),
+            'too few': lambda handler, begin, end: handler.answer(206, NEW[begin:end - 1], [content_range(begin, end, size)]),
+            'too many': lambda handler, begin, end: handler.answer(206, NEW[begin:end + 1], [content_range(begin, end, size)]),
+            'all of it': lambda handler, *_: handler.answer(200, NEW),
+            'not satisfiable': lambda handler, *_: handler.answer(416, b''),
+        }
+        for name, attack in attacks.items():
+            with self.subTest(name):
+                self.origin.faults[self.image] = ranged(attack)
+                self.assertUpdated()
+                self.assertIn((200, size), self.origin.served(self.image))
+            self.back_to_old()
+
+    def test_parts(self):
+        def spoilt(change):
+            def fault(handler):
+                ranges = handler.ranges(len(NEW))
+                if len(ranges) < 2:
+                    handler.serve()
+                else:
+                    handler.answer(*change(ranges))
+            return fault
+
+        def cut(ranges):
+            code, body, headers = origin.in_ranges(ranges, NEW)
+            return code, body[:-40], headers
+
+        self.offer(OLD[:100000] + b'x' + OLD[100001:200000] + b'y' + OLD[200001:] + NEW[:2048], '1.2')
+        content = scene.read(self.origin.directory + self.image)
+        attacks = {
+            'in another order': lambda ranges: origin.in_ranges(ranges[::-1], content),
+            'fewer': lambda ranges: origin.in_ranges(ranges[:1] * 1, content),
+            'more': lambda ranges: origin.in_ranges(ranges + [(0, 5)], content),
+            'of other bytes': lambda ranges: origin.in_ranges(ranges, GARBAGE[:len(content)] + bytes(2048)),
+            'without a boundary': lambda ranges: origin.in_ranges(ranges, content)[:2] + ([],),
+            'cut short': cut,
+            'an error': lambda _: (500, b'', []),
+        }
+        self.origin.has_several = True
+        for name, change in attacks.items():
+            with self.subTest(name):
+                self.origin.faults[self.image] = spoilt(change)
+                self.assertUpdated()
+            self.back_to_old()
+
+    def test_a_server_that_stumbles_over_several_ranges(self):
+        def fault(handler):
+            if len(handler.ranges(1)) > 1:
+                handler.answer(400, b'bad request\n')
+            else:
+                handler.serve()
+        self.origin.faults.update({self.index: fault, self.image: fault})
+        self.assertUpdated()
+        self.assertFewBytes()
+
+
+def serve_other(handler, content):
+    ranges = handler.ranges(len(content))
+    if ranges:
+        handler.answer(*origin.in_ranges(ranges, content))
+    else:
+        handler.serve()
+
+
+def content_range(begin, end, size):
+    return 'Content-Range', 'bytes {}-{}/{}'.format(begin, end - 1, size)
+
+
+def ranged(attack):
+    """Whoever asks for a range with an end is answered so; all others honestly."""
+    def fault(handler):
+        ranges = handler.ranges(len(NEW))
+        if ranges and not handler.headers['Range'].endswith('-'):
+            attack(handler, *ranges[0])
+        else:
+            handler.serve()
+    return fault
+
+
+class InterruptionTest(DeltaCase):
+    """Ranges that came are kept, over errors and over runs."""
+
+    def setUp(self):
+        super().setUp()
+        pieces = [OLD[at:at + 100000] + noise(300, at) for at in range(0, len(OLD), 100000)]
+        self.offer(b''.join(pieces), '1.2')
+
+    def asked_twice(self):
+        """Bytes of the image that were asked for and sent more than once."""
+        seen, twice = set(), 0
+        for asked, (code, _) in zip(self.origin.asked(self.image, 'Range'), self.origin.served(self.image)):
+            if code == 206:
+                begin, last = asked[len('bytes='):].split('-')
+                twice += (begin, last) in seen
+                seen.add((begin, last))
+        return twice
+
+    def drop_after(self, times):
+        """Serve so many ranges and then hang up, once."""
+        left = [times]
+
+        def fault(handler):
+            left[0] -= 1
+            if left[0] == 0:
+                handler.hang_up()
+            else:
+                handler.serve()
+        self.origin.faults[self.image] = fault
+
+    def stall_after(self, times):
+        """Serve so many ranges and then none; the event that this was reached."""
+        left, stalled = [times], threading.Event()
+
+        def fault(handler):
+            left[0] -= 1
+            if left[0] >= 0:
+                handler.serve()
+            else:
+                stalled.set()
+                handler.server.origin.released.wait(20)
+        self.origin.faults[self.image] = fault
+        return stalled
+
+    def test_a_dropped_line_is_taken_up_in_the_same_run(self):
+        for times in range(1, 9):
+            with self.subTest(times):
+                self.drop_after(times)
+                self.assertUpdated()
+                self.assertLess(self.image_bytes(), 250000)
+            self.setUp()
+
+    def test_a_killed_run_is_taken_up_by_the_next(self):
+        for times in (2, 5, 9):
+            with self.subTest(times):
+                stalled = self.stall_after(times)
+                process = self.start('fetch', self.app)
+                wait_until(stalled.is_set)
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
+                self.assertIsNone(scene.fault_of_latest(self.destination))
+                self.origin.faults.clear()
+                before = len(self.origin.served(self.image))
+                self.assertUpdated()
+                self.assertLess(len(self.origin.served(self.image)) - before, 15)
+                self.assertLessEqual(self.asked_twice(), 4)
+            self.setUp()
+
+    def test_an_older_image_that_vanishes_meanwhile(self):
+        """As Keep= of another config might have it."""
+        old = self.path('destination', 'store', origin.digest_of(OLD))
+
+        def fault(handler):
+            if os.path.exists(old):
+                os.unlink(old)
+            handler.serve()
+        self.origin.faults[self.index] = fault
+        self.assertUpdated()
+
+    def test_an_older_image_that_is_cut_meanwhile(self):
+        old = self.path('destination', 'store', origin.digest_of(OLD))
+        with self.patched_plan(lambda: origin.write(old, OLD[:1000])):
+            result = self.assertUpdated()
+        self.assertIn('the older image has changed', result.err)
+
+    def patched_plan(self, happens):
+        plan = tako.plan_image
+
+        def plan_then(*arguments):
+            happens()
+            return plan(*arguments)
+        return unittest.mock.patch.object(tako, 'plan_image', plan_then)
+
+    def test_what_a_whole_download_left_is_used(self):
+        content = scene.read(self.origin.directory + self.image)
+        self.write('destination/.partial-' + self.new.digest, content[:200000], 0o600)
+        self.assertUpdated()
+        self.assertLess(self.image_bytes(), 200000)
+
+    def test_what_an_assembly_left_is_no_hindrance_to_a_whole_download(self):
+        content = bytearray(scene.read(self.origin.directory + self.image))
+        content[1000:5000] = bytes(4000)
+        self.write('destination/.partial-' + self.new.digest, bytes(content), 0o600)
+        self.assertUpdated('--no-delta')
+
+    def test_another_mirror_goes_on(self):
+        second = self.serve('second')
+        second.has_ranges = True
+        for version, content in (('1.0', OLD), ('1.1', NEW), ('1.2', scene.read(self.origin.directory + self.image))):
+            second.publish(version, content)
+        self.app = self.config(self.origin.url, more='Origin={}\n'.format(second.url))
+        left = [4]
+
+        def dies(handler):
+            left[0] -= 1
+            if left[0] < 0:
+                handler.answer(503, b'')
+            else:
+                handler.serve()
+        self.origin.faults[self.image] = dies
+        self.assertUpdated()
+        self.assertGreater(self.image_bytes(), 0)
+        self.assertLess(sum(size for _, size in second.served(self.image)), 200000)
+
+    def test_kills_at_random(self):
+        source = random.Random(5)
+        def slow(handler):
+            time.sleep(0.05)
+            handler.serve()
+        self.origin.faults[self.image] = slow
+        for _ in range(5):
+            process = self.start('fetch', self.app)
+            time.sleep(source.uniform(0.1, 0.5))
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            self.assertIsNone(scene.fault_of_latest(self.destination))
+        self.assertUpdated()
