@@ -2056,11 +2056,12 @@ def has_whole_image(root: str, digest: str) -> bool:
         return False
 
 
-class State(namedtuple('State', ('previous', 'restart_due', 'rejected', 'withdrawn', 'validators'))):
+class State(namedtuple('State', ('previous', 'restart_due', 'received', 'rejected', 'withdrawn', 'validators'))):
     """What a destination remembers from one run to the next; nothing that security rests on.
 
     previous: the SHA-256 of the image before the one that latest names, or empty.
     restart_due: of the image for which units have still to restart, once latest names it, or empty.
+    received: "SHA-256 bytes" of the image that came last, and of how many bytes it took to bring it, or empty.
     rejected: of images on which a unit did not run, and which are not tried again.
     withdrawn: of images that were withdrawn, as the user was told already.
     validators: "SHA-256 URL ETag" of the manifest in place, as that URL served it.
@@ -2069,9 +2070,14 @@ class State(namedtuple('State', ('previous', 'restart_due', 'rejected', 'withdra
     __slots__ = ()
     previous: str
     restart_due: str
+    received: str
     rejected: 'Tuple[str, ...]'
     withdrawn: 'Tuple[str, ...]'
     validators: 'Tuple[str, ...]'
+
+
+STATE_PATTERNS = {'validators': '[0-9a-f]{64} [!-~]+ [!-~]+', 'received': '[0-9a-f]{64} [0-9]{1,19}'}
+STATE_SINGLES = ('previous', 'restart_due', 'received')
 
 
 def parse_state(text: str) -> State:
@@ -2079,19 +2085,17 @@ def parse_state(text: str) -> State:
     found = {field: [] for field in State._fields}      # type: Dict[str, List[str]]
     for line in text.splitlines():
         key, equals, value = line.partition('=')
-        pattern = '[0-9a-f]{64} [!-~]+ [!-~]+' if key == 'validators' else '[0-9a-f]{64}'
-        if not equals or (key in found and not re.fullmatch(pattern, value)):
+        if not equals or (key in found and not re.fullmatch(STATE_PATTERNS.get(key, '[0-9a-f]{64}'), value)):
             raise ValueError(line)
         found.get(key, []).append(value)
-    return State(''.join(found['previous'][-1:]), ''.join(found['restart_due'][-1:]), tuple(found['rejected']),
-                 tuple(found['withdrawn']), tuple(found['validators']))
+    return State(*(''.join(values[-1:]) if field in STATE_SINGLES else tuple(values) for field, values in found.items()))
 
 
 def format_state(state: State) -> str:
     """Lines of key=value."""
-    values = state._replace(previous=[state.previous] * bool(state.previous),
-                            restart_due=[state.restart_due] * bool(state.restart_due))
-    return ''.join(f'{key}={value}\n' for key in State._fields for value in getattr(values, key))
+    values = {field: [value] * bool(value) if field in STATE_SINGLES else value
+              for field, value in zip(State._fields, state)}
+    return ''.join(f'{field}={value}\n' for field in State._fields for value in values[field])
 
 
 def read_state(root: str) -> 'Optional[State]':
@@ -2330,6 +2334,14 @@ class Report:
                 self.has_failed = True
                 if not isinstance(error, BrokenPipeError):
                     self._complain(3, 'standard output', error.strerror or str(error), 'what was done is done')
+
+
+def format_size(size: int) -> str:
+    """A number of bytes, for people."""
+    for unit, divisor in (('kB', 1e3), ('MB', 1e6), ('GB', 1e9)):
+        if size < 999.5 * divisor or unit == 'GB':
+            return '{:.{}f} {}'.format(size / divisor, 1 if size < 99.95 * divisor else 0, unit)
+    return ''
 
 
 def _is_terminal(stream: 'Optional[TextIO]') -> bool:
@@ -3050,8 +3062,9 @@ class ImageFetch:
         finally:
             if older is not None:
                 older.close()
+        self.state = self.state._replace(received=f'{entry.digest} {download.received}')
         if download.is_of_parts:
-            self.fetched = f' ({_size(download.received)} instead of {_size(entry.size)})'
+            self.fetched = f' ({format_size(download.received)} instead of {format_size(entry.size)})'
 
     def _older_image(self, entry: Entry) -> 'Optional[BinaryIO]':
         """Of what may be part of entry's image: itself, if it is damaged, or the one in place, or the newest that is here."""
@@ -3064,14 +3077,6 @@ class ImageFetch:
             except OSError:
                 pass
         return None
-
-
-def _size(size: int) -> str:
-    """A number of bytes, for people."""
-    for unit, divisor in (('kB', 1e3), ('MB', 1e6), ('GB', 1e9)):
-        if size < 999.5 * divisor or unit == 'GB':
-            return '{:.{}f} {}'.format(size / divisor, 1 if size < 99.95 * divisor else 0, unit)
-    return ''
 
 
 def _some(names: 'Sequence[str]') -> str:
@@ -3170,6 +3175,8 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
         'newest_compatible': compatible[0].version.text if compatible else None,
         'out_of_bounds': [entry.version.text for entry in manifest.entries if entry.version not in config.bounds],
         'rejected': rejected, 'withdrawn': withdrawn,
+        'size': stored.get(linked or ''),
+        'received': int(state.received[65:]) if state.received.startswith(linked or '-') else None,
         'images': len(stored), 'image_bytes': sum(stored.values()),
         'restart_due': bool(state.restart_due) and (state.restart_due == linked or linked in state.rejected),
         'last_check': time_of(manifest_path(root)) or None, 'last_success': time_of(state_path(root)) or None,
@@ -3204,6 +3211,8 @@ def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
                                     '' if known['is_there'] else ', which is MISSING or cut short')
     lines = [('in place', version),
              ('since', when(known['since'])), ('because', known['reason']),
+             ('downloaded', 'unknown' if None in (known['received'], known['size']) else '{} of {}'.format(
+                 format_size(known['received']), format_size(known['size']))),
              ('newest known', '{} in {}'.format(known['newest_compatible'] or 'none', known['pattern'])),
              ('out of bounds', ', '.join(known['out_of_bounds']) or 'none'),
              ('rejected', ', '.join(known['rejected']) or 'none'),

@@ -1,4 +1,5 @@
 """Section 14: an update brings what changed, from any server, and never costs more or is less safe than the whole."""
+import json
 import os
 import random
 import signal
@@ -85,6 +86,11 @@ class UpdateTest(DeltaCase):
     def test_what_is_told_is_what_was_sent(self):
         said = self.assertUpdated().out
         self.assertIn('({:.1f} kB instead of'.format(self.bytes_served() / 1000), said)
+
+    def test_status_knows_what_came(self):
+        self.assertUpdated()
+        known, = json.loads(self.run_here('status', '--json', self.app).out)
+        self.assertEqual((self.bytes_served(), len(NEW)), (known['received'], known['size']))
 
     def test_in_chunks_of_one_size(self):
         self.offer(OLD[:80000] + noise(4096, 3) + OLD[84096:], '1.2', method=tako.FIXED_SIZE, average=4096)

@@ -553,7 +553,7 @@ class DeltaCase(FetchCase):
     chunks = [bytes([65 + number]) * 1024 for number in range(12)]
 
     def offer_three(self):
-        self.origin.has_ranges = True
+        self.origin.has_ranges = self.origin.has_several = True
         self.fetch()
         self.two = self.publish('1.1', b''.join(self.chunks))
         self.fetch()
@@ -596,10 +596,10 @@ class FetchOrderTest(FetchCase):
             'sync .manifest.new', 'rename .manifest.new manifest', 'sync .',
             'write .partial-1.2', 'chmod .partial-1.2', 'sync .partial-1.2',
             'rename .partial-1.2 store/1.2', 'sync store',
-            'note previous=1.1 restart_due=1.2', 'sync .',
+            'note previous=1.1 restart_due=1.2 received=1.2 5500', 'sync .',
             'latest is store/1.2', 'sync .',
             'systemctl restart -- app.service',
-            'note previous=1.1', 'sync .',
+            'note previous=1.1 received=1.2 5500', 'sync .',
             'unlink store/1.0',
             'unlink .lock'], self.story(trace))
 
@@ -609,10 +609,10 @@ class FetchOrderTest(FetchCase):
         self.assertInOrder([
             'latest is store/1.2', 'sync .',
             'systemctl restart -- app.service',
-            'note previous=1.1 restart_due=1.1 rejected=1.2', 'sync .',
+            'note previous=1.1 restart_due=1.1 received=1.2 5500 rejected=1.2', 'sync .',
             'latest is store/1.1', 'sync .',
             'systemctl restart -- app.service',
-            'note rejected=1.2', 'sync .'], self.story(trace))
+            'note received=1.2 5500 rejected=1.2', 'sync .'], self.story(trace))
 
     def test_a_run_that_changes_nothing_syncs_nothing(self):
         self.fetch()

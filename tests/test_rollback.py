@@ -319,7 +319,7 @@ class EndedTest(UnitsCase):
 
     def test_a_rollback_that_was_ended_and_retry_rejected_lose_no_restart(self):
         self.end(signal.SIGKILL)
-        tako.place_state(self.destination, tako.State(self.one.digest, self.one.digest, (self.two.digest,), (), ()))
+        tako.place_state(self.destination, tako.State(self.one.digest, self.one.digest, '', (self.two.digest,), (), ()))
         self.assertCode(0, self.fetch('--retry-rejected'))
         self.assertInPlace(TWO)
         self.assertEqual('1.1', self.restarts()[-1])

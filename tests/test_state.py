@@ -24,7 +24,8 @@ def random_state(chance):
     """Any state that there can be."""
     digest = lambda: random_digest(chance)              # noqa: E731
     several = lambda make: tuple(make() for _ in range(chance.randrange(4)))        # noqa: E731
-    return tako.State(chance.choice(['', digest()]), chance.choice(['', digest()]), several(digest), several(digest),
+    return tako.State(chance.choice(['', digest()]), chance.choice(['', digest()]),
+                      chance.choice(['', digest() + ' 12345']), several(digest), several(digest),
                       several(lambda: ' '.join((digest(), random_word(chance), random_word(chance)))))
 
 
@@ -44,7 +45,7 @@ class FormatTest(scene.Scene):
         self.assertEqual(['.state'], os.listdir(self.destination))
 
     def test_none_is_an_empty_one(self):
-        self.assertEqual(tako.State('', '', (), (), ()), tako.read_state(self.destination))
+        self.assertEqual(tako.State('', '', '', (), (), ()), tako.read_state(self.destination))
 
     def test_keys_of_a_later_version_are_passed_over(self):
         chance = random.Random(5)

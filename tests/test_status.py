@@ -44,12 +44,12 @@ class StatusTest(StatusCase):
             {'config': self.app, 'destination': self.destination, 'pattern': '1.*', 'version': '1.1',
              'digest': origin.digest_of(TWO), 'is_there': True, 'newest_compatible': '1.1', 'out_of_bounds': ['0.9', '2.0'],
              'rejected': [], 'withdrawn': [], 'images': 2, 'image_bytes': len(ONE + TWO), 'restart_due': False,
-             'reason': 'it is the newest version in 1.*'},
+             'size': len(TWO), 'received': len(TWO), 'reason': 'it is the newest version in 1.*'},
             {key: value for key, value in known.items() if key not in ('since', 'last_check', 'last_success')})
         for key in ('since', 'last_check', 'last_success'):
             self.assertGreaterEqual(known[key], before - 1)
         text = self.run_tako('status', self.app).out
-        for words in (self.app, '1.1, ' + origin.digest_of(TWO), 'out of bounds: 0.9, 2.0', '2 images, 6000 bytes', ' UTC'):
+        for words in (self.app, '1.1, ' + origin.digest_of(TWO), 'out of bounds: 0.9, 2.0', '3.0 kB of 3.0 kB', '2 images, 6000 bytes', ' UTC'):
             self.assertIn(words, text)
         self.assertEqual(snapshot, scene.snapshot(self.destination))
 
@@ -58,7 +58,7 @@ class StatusTest(StatusCase):
         for version, content in (('1.1', TWO), ('1.2', THREE), ('1.3', b'')):
             self.publisher.publish(version, content)
         tako.place_manifest(self.destination, self.publisher.read('manifest'))
-        tako.place_state(self.destination, tako.State('', '', (origin.digest_of(TWO),), (origin.digest_of(THREE),), ()))
+        tako.place_state(self.destination, tako.State('', '', '', (origin.digest_of(TWO),), (origin.digest_of(THREE),), ()))
         self.assertEqual('it is in 1.*; of the newer ones 1.3 is not fetched yet, 1.2 was withdrawn, 1.1 was rejected',
                          self.known()['reason'])
         self.assertIn('rejected:      1.1', self.run_tako('status', self.app).out)
@@ -72,7 +72,7 @@ class StatusTest(StatusCase):
 
     def test_a_restart_that_is_due_and_an_image_that_is_lost(self):
         self.run_tako('fetch', self.app)
-        tako.place_state(self.destination, tako.State('', self.one.digest, (), (), ()))
+        tako.place_state(self.destination, tako.State('', self.one.digest, '', (), (), ()))
         os.unlink(self.path('destination', 'store', self.one.digest))
         known = self.known()
         self.assertEqual((True, False), (known['restart_due'], known['is_there']))
@@ -104,7 +104,7 @@ class TroubleTest(StatusCase):
         self.run_tako('fetch', self.app)
 
     def test_a_rollback_that_was_cut_short(self):
-        tako.place_state(self.destination, tako.State('0' * 64, '0' * 64, (self.one.digest,), (), ()))
+        tako.place_state(self.destination, tako.State('0' * 64, '0' * 64, '', (self.one.digest,), (), ()))
         known = self.known()
         self.assertIn('a unit did not run on it', known['reason'])
         self.assertTrue(known['restart_due'])
@@ -127,7 +127,7 @@ class TroubleTest(StatusCase):
         self.assertIn('in the future', result.err)
 
     def test_what_was_withdrawn_once_and_is_in_place_now(self):
-        tako.place_state(self.destination, tako.State('', '', (), (self.one.digest,), ()))
+        tako.place_state(self.destination, tako.State('', '', '', (), (self.one.digest,), ()))
         self.assertEqual(['1.0'], self.known()['withdrawn'])
         self.run_tako('fetch', self.app)
         self.assertEqual([], self.known()['withdrawn'])
