@@ -2504,7 +2504,6 @@ class Download:
         if self._older is not None and not origin.url.startswith('file:'):
             try:
                 if self._assemble(origin):
-                    self.is_of_parts = True
                     return
             except (ValueError, EOFError) as error:
                 self._report.trouble(self._whose, f'{self._url(origin)}.chunks: {error}',
@@ -2537,7 +2536,7 @@ class Download:
         return bytes(content)
 
     def _assemble(self, origin: Origin) -> bool:
-        """Put the image together; whether it is whole then. ValueError if that does not make it."""
+        """Put the image together, if that can be done; whether it is there then. ValueError if it comes out wrong."""
         if self._assembly is None:
             index = self._ask_for_index(origin)
             if index is None or self._older is None:
@@ -2560,10 +2559,11 @@ class Download:
         if whole is not None:
             self._give_assembly_up()
             self._download(origin, whole)
-            return False
+            return True
         self._assembly.finish()
         if self._partial.sha256.hexdigest() != self._entry.digest:
             raise ValueError('it does not make the signed image')
+        self.is_of_parts = True
         return True
 
     def _give_assembly_up(self) -> None:
@@ -3072,8 +3072,10 @@ class ImageFetch:
             return None
         listed = [each.digest for each in reversed(self._local_manifest(read_manifest(self.root)).entries)]
         for digest in [entry.digest, linked_digest(self.root) or entry.digest] + listed:
+            path = image_path(self.root, digest)
             try:
-                return open(image_path(self.root, digest), 'rb', buffering=0)
+                if os.path.isfile(path):
+                    return open(path, 'rb', buffering=0)
             except OSError:
                 pass
         return None
