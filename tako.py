@@ -37,18 +37,19 @@ not to be had just now, try again; 129, 130 and 143 ended by SIGHUP, SIGINT and 
 #   5  versions          their order, and the patterns that choose among them
 #   6  manifest          signed bytes -> Manifest -> signed bytes
 #   7  chunks            image -> index; which chunks of one image are in another
-#   8  config            text -> Config
+#   8  patches           two images -> patch; image and patch -> image
+#   9  config            text -> Config
 #   ~~~~~~~~~~~~~~~~~    above: functions of bytes and values; below: the world
-#   9  files             whole or absent; hashing; locking
-#  10  network           URL -> chunks of bytes
-#  11  destination       store/, manifest, latest, and notes of our own
-#  12  units             systemctl
-#  13  report            what is printed, where, and how loud
-#  14  download          one image from mirrors: what it lacks as ranges, or all of it
-#  15  fetch             where network, destination and units meet
-#  16  status            what is known offline
-#  17  publish           store, sign, verify, gen-key
-#  18  command line      arguments, exit codes
+#  10  files             whole or absent; hashing; locking
+#  11  network           URL -> chunks of bytes
+#  12  destination       store/, manifest, latest, and notes of our own
+#  13  units             systemctl
+#  14  report            what is printed, where, and how loud
+#  15  download          one image from mirrors: by a patch, what it lacks as ranges, or all of it
+#  16  fetch             where network, destination and units meet
+#  17  status            what is known offline
+#  18  publish           store, sign, verify, gen-key
+#  19  command line      arguments, exit codes
 
 if __name__ == '__main__':
     import signal
@@ -62,6 +63,7 @@ import fcntl
 import functools
 import hashlib
 import io
+import itertools
 import os
 import re
 import signal
@@ -77,7 +79,11 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
     from typing import (Any, BinaryIO, Callable, Dict, Iterable, Iterator, List, Mapping, NoReturn,
                         Optional, Sequence, Set, TextIO, Tuple, Type, TypeVar, Union)
+    import array
+    import mmap
+    Image = Union[bytes, mmap.mmap]
     Lane = Tuple[str, str, int]
+    Match = Tuple[int, int, int]        # in a patch: start and end in the new image, and how much further on in the old
     T = TypeVar('T')
 
 __version__ = '0.1.0'
@@ -93,14 +99,14 @@ VERSION_MAX_CHARS = 255
 UNIT_NAME_MAX_CHARS = 255               # systemd's own bound
 
 CHUNK_BLOCK_BYTES = 4096                # of a chunk of an image that keeps to blocks
-CHUNK_AVERAGE_BYTES = 8192              # of a chunk of any other, on average; of both, for images not too large
+CHUNK_AVERAGE_BYTES = 6144              # of a chunk of any other, on average; of both, for images not too large
 CHUNK_MIN_BYTES = 1024                  # what an index may say of that
 CHUNK_MAX_BYTES = 1 << 20
 CHUNKS_AIM = 200000                     # in an index that is written: more makes chunks larger
 CHUNKS_MAX = 1 << 18                    # in one that is read
 INDEX_MAX_BYTES = 16 << 20              # of an index
 INDEX_SPARE_BYTES = 1 << 16             # what it may have beyond 1/256 of its image
-PATCHES_MAX = 64                        # in an index
+PATCHES_MAX = 16                        # in an index
 CHUNK_HEAD_BYTES = 1 << 17              # of an image, for telling of what kind it is
 INDEX_PROBE_BYTES = 32                  # of its first range, where it is asked for in two
 DELTA_MIN_BYTES = 1 << 16               # of an image of which less than all is worth asking for
@@ -136,6 +142,11 @@ PROGRESS_EVERY_SECONDS = 0.2            # the progress line is drawn anew
 STATE_MAX_BYTES = 1 << 20               # of our own notes in a destination
 SYSTEMCTL_TIMEOUT_SECONDS = 900.0       # for units to restart; systemd's own limits are below it, as a rule
 CONFIRM_MAX_SECONDS = 3600              # of Confirm=
+# of patches
+PATCH_DICTIONARY_BYTES = 8 << 20        # what each of three decompressors may remember
+SEGMENT_MIN_BYTES = 1 << 18             # of the image that a segment makes, if it is not the last
+OPERATION_BYTES = 256                   # that an operation makes on an average
+OPERATIONS_SPARE = 4096                 # more operations than that makes of the image's size
 
 
 # ======================================================================== 2  errors
@@ -782,7 +793,8 @@ def nearest_versions(manifest: Manifest, bounds: Bounds) -> 'List[Version]':
 INDEX_FORMAT = '<8sBBHIQII'
 INDEX_MAGIC = b'TakoIdx1'
 PATCH_FORMAT = '<32sQ'
-CHUNK_HASH_BYTES = 8
+INDEX_FORMAT_BYTES, PATCH_FORMAT_BYTES, CHUNK_HASH_BYTES = 32, 40, 8
+INDEX_HEAD_BYTES = INDEX_FORMAT_BYTES + PATCHES_MAX * PATCH_FORMAT_BYTES    # hold all that an index says of patches
 CHUNK_MARKER = b'e'                     # common in text, in code, and in what is compressed
 FIXED_SIZE, BY_CONTENT = 0, 1
 # of file systems that keep to blocks (ext, erofs, xfs, btrfs), and of a disk that is parted for such
@@ -912,28 +924,39 @@ def index_max_bytes(size: int) -> int:
     return min(size // 256 + INDEX_SPARE_BYTES, INDEX_MAX_BYTES)
 
 
+def parse_patches(head: bytes, size: int) -> 'Dict[str, int]':
+    """What the head of an index of an image of size bytes says of patches: their sizes by the older image's SHA-256.
+
+    ValueError if it is damaged, or of another image.
+    """
+    import struct
+    if len(head) < INDEX_FORMAT_BYTES:
+        raise ValueError('too short')
+    magic, method, zero, patches, _, says, _, _ = struct.unpack_from(INDEX_FORMAT, head)
+    if (magic, zero, says) != (INDEX_MAGIC, 0, size) or method not in (FIXED_SIZE, BY_CONTENT):
+        raise ValueError('of something else')
+    end = INDEX_FORMAT_BYTES + patches * PATCH_FORMAT_BYTES
+    if patches > PATCHES_MAX or len(head) < end:
+        raise ValueError('more patches than there may be')
+    found = struct.iter_unpack(PATCH_FORMAT, head[INDEX_FORMAT_BYTES:end])
+    return {binascii.hexlify(digest).decode(): patch_size for digest, patch_size in found}
+
+
 def parse_index(raw: bytes, size: int) -> ChunkIndex:
     """The index of an image of size bytes; ValueError if it is damaged, or would cost more than it may."""
     import struct
-    try:
-        magic, method, zero, patches, average, says, count, planes = struct.unpack_from(INDEX_FORMAT, raw)
-    except struct.error:
-        raise ValueError('too short') from None
-    begin = struct.calcsize(INDEX_FORMAT)
-    end = begin + patches * struct.calcsize(PATCH_FORMAT)
+    found = parse_patches(raw, size)
+    _, method, _, patches, average, _, count, planes = struct.unpack_from(INDEX_FORMAT, raw)
+    end = INDEX_FORMAT_BYTES + patches * PATCH_FORMAT_BYTES
     hashes = raw[end + planes:]
-    if (magic, zero, says) != (INDEX_MAGIC, 0, size) or method not in (FIXED_SIZE, BY_CONTENT):
-        raise ValueError('of something else')
     if len(raw) > index_max_bytes(size) or count > CHUNKS_MAX or len(hashes) != count * CHUNK_HASH_BYTES:
         raise ValueError('too long or too short')
-    if patches > PATCHES_MAX or not CHUNK_MIN_BYTES <= average <= CHUNK_MAX_BYTES:
-        raise ValueError('out of bounds')
+    if not CHUNK_MIN_BYTES <= average <= CHUNK_MAX_BYTES:
+        raise ValueError('its chunks are too small or too large')
     lengths = _parse_lengths(raw[end:end + planes], method, average, size, count)
     if len(lengths) != count or sum(lengths) != size or not all(0 < length <= average * 5 // 3 for length in lengths):
         raise ValueError('its chunks do not make the image')
-    return ChunkIndex(method, average, size, tuple(
-        (binascii.hexlify(digest).decode(), patch_size)
-        for digest, patch_size in struct.iter_unpack(PATCH_FORMAT, raw[begin:end])), lengths, hashes)
+    return ChunkIndex(method, average, size, tuple(found.items()), lengths, hashes)
 
 
 def _parse_lengths(planes: bytes, method: int, average: int, size: int, count: int) -> 'Sequence[int]':
@@ -1031,7 +1054,466 @@ def join_ranges(ranges: 'Sequence[Range]', gap: int) -> 'List[Range]':
     return joined if len(joined) <= RANGES_MAX or gap > RANGE_BYTES else join_ranges(joined, 2 * gap + 1)
 
 
-# ======================================================================== 8  config
+# ======================================================================== 8  patches
+#
+# A patch makes a new image of an old one. It is unsigned: nothing in it is trusted, and who applies it
+# compares size and SHA-256 of what it makes with what is signed.
+#
+#     patch       PATCH_MAGIC, then segments, until the new image is complete
+#     segment     3 lengths of 4 bytes, lowest byte first, and 3 streams of these lengths in the patch:
+#                 control, differences, new bytes
+#     stream      raw LZMA2 with a dictionary of 8 MiB at most; nothing at all if it is empty
+#     control     groups: how many operations (1 to GROUP_MAX_OPERATIONS), then the kinds of all, then the
+#                 lengths of all, then for all but NEW how the shift changes: 2 n for n more, 2 n - 1 for n less
+#     numbers     7 bits a byte, lowest first; all bytes but the last have bit 7 set
+#
+# COPY takes old bytes, from as far into the old image as the new one has come, plus the shift. ADD adds a
+# byte of the differences to each, modulo 256. NEW takes new bytes. The shift of the first is from 0.
+
+PATCH_MAGIC = b'Tako Patch 1\n'
+COPY, ADD, NEW = range(3)
+GROUP_MAX_OPERATIONS = 1 << 16
+CHUNK_BYTES = 2048                      # of a chunk that anchors, on an average
+PACKED_SEED = 8
+PACKED_MIN = 12
+COPY_MIN_BYTES = 512                    # equal bytes within an ADD that are worth an operation of their own
+WINDOW_BYTES = 1 << 16                  # how far a match is drawn out
+IS_ZERO = bytes([1]) + bytes(255)       # for bytes.translate()
+NEGATED = bytes(-byte & 255 for byte in range(256))
+
+
+class PatchError(ValueError):
+    """A patch is damaged, or not for this image."""
+
+
+def make_patch(old: 'Image', new: 'Image', write: 'Callable[[bytes], object]', memory_bytes: int,
+               progress: 'Callable[[int], object]') -> None:
+    """Write, piece by piece, the patch that makes new of old.
+
+    Takes memory_bytes of memory at most (32 MiB at least), whatever the images' size, if they are mapped.
+    progress gets the number of bytes of new that are done, many times a second. Raises ImportError
+    if this Python lacks lzma or zlib. The same images and memory_bytes make the same patch.
+    """
+    write(PATCH_MAGIC)
+    matcher = _Matcher(old, new, memory_bytes, progress)
+    writer = _PatchWriter(matcher, write, memory_bytes)
+    for start, end, shift in matcher.stretched(matcher.matches()):
+        writer.add_match(start, end, shift)
+    writer.add_new(len(new))
+    writer.flush()
+
+
+def _chunks(image: 'Image', average: int) -> 'Iterator[Tuple[int, int]]':
+    """Start and end of chunks that the content cuts, so that inserting or deleting moves few cuts.
+
+    The image falls into pieces between bytes e, and each piece whose CRC-32 is low ends a chunk: split()
+    and map() find them at the speed of C.
+    """
+    lowest, start, place = (1 << 40) // average, 0, 0
+    while place < len(image):
+        slab = image[place:place + (1 << 20)]
+        size = slab.rfind(b'e') + 1
+        pieces = slab[:size].split(b'e')[:-1]
+        ends = itertools.accumulate([len(piece) + 1 for piece in pieces])
+        for end in [place + end for end, crc in zip(ends, map(binascii.crc32, pieces)) if 0 < crc < lowest]:
+            while end - start > 4 * average:
+                yield start, start + 4 * average
+                start += 4 * average
+            if end - start >= average // 4:
+                yield start, end
+                start = end
+        place += size or len(slab)
+    while start < len(image):
+        yield start, min(start + 4 * average, len(image))
+        start += 4 * average
+
+
+def _table(code: str, memory_bytes: int) -> 'array.array[int]':
+    """As many zeros as fit into the memory, their number a power of two."""
+    import array
+    zero = array.array(code, [0])
+    return zero * (1 << (memory_bytes // zero.itemsize).bit_length() - 1)
+
+
+class _Matcher:
+    """Finds what a new image has of an old one."""
+
+    def __init__(self, old: 'Image', new: 'Image', memory_bytes: int, progress: 'Callable[[int], object]') -> None:
+        self.old, self.new, self.memory_bytes, self.progress = old, new, memory_bytes, progress
+        self.seed_bytes, self.min_bytes, self.unit = 16, 24, 4
+        while len(old) // self.unit > 0xfffffff0:
+            self.unit *= 2
+
+    def matches(self) -> 'Iterator[Match]':
+        """The anchors, and between them what keeps the shift of one before, or has a seed."""
+        anchors = self._anchors()
+        seeds = self._seeds(anchors)
+        for (start, at, shift), (limit, _, _) in zip(anchors, anchors[1:] + [(len(self.new), 0, 0)]):
+            match = start, at, shift    # type: Optional[Match]
+            while match is not None:
+                start, at, shift = match
+                end, at = self._follow(at, limit, shift)
+                yield start, end, shift
+                match = self._seek(at, limit, shift, seeds)
+
+    def _anchors(self) -> 'List[Match]':
+        """Chunks of the new image that are in the old one; those that continue each other are one match."""
+        average = CHUNK_BYTES
+        while (len(self.old) + len(self.new)) // average * 256 > self.memory_bytes:
+            average *= 2
+        table = _table('Q', self.memory_bytes // 8)
+        for start, end in _chunks(self.old, average):
+            self.progress(0)
+            table[binascii.crc32(self.old[start:end]) % len(table)] = start + 1
+        anchors, others = [(0, 0, 0)], []       # type: List[Match], List[bytes]
+        for start, end in _chunks(self.new, average):
+            self.progress(0)
+            chunk, (first, last, shift) = self.new[start:end], anchors[-1]
+            if chunk != self.old[max(0, start + shift):max(0, end + shift)]:
+                shift = table[binascii.crc32(chunk) % len(table)] - 1 - start
+                if start + shift < 0 or chunk != self.old[start + shift:end + shift]:
+                    if len(others) < 256:
+                        others.append(chunk)
+                    continue
+            if (start, shift) == (last, anchors[-1][2]):
+                anchors[-1] = first, end, shift
+            else:
+                anchors.append((start, end, shift))
+        self._set(b''.join(others))
+        return anchors
+
+    def _set(self, sample: bytes) -> None:
+        """Among bytes that are packed already shorter matches are worth having."""
+        import zlib
+        self.is_packed = len(zlib.compress(sample, 1)) * 8 > len(sample) * 7
+        if self.is_packed:
+            self.seed_bytes, self.min_bytes = PACKED_SEED, PACKED_MIN
+
+    def _seeds(self, anchors: 'List[Match]') -> 'array.array[int]':
+        """Where in the old image seeds are, by their CRC-32, in units and from 1 on.
+
+        As many as half fill the table, from where no anchor is, or from everywhere if the image is packed.
+        """
+        page_bytes, size = 4096, self.seed_bytes
+        is_anchored = bytearray(len(self.old) // page_bytes + 1)
+        for start, end, shift in [] if self.is_packed else anchors:
+            first, last = (start + shift) // page_bytes + 2, (end + shift) // page_bytes - 1
+            is_anchored[first:last] = b'\1' * max(0, last - first) if first < last else is_anchored[first:last]
+        table, stride = _table('I', self.memory_bytes // 4), self.unit
+        while is_anchored.count(0) * page_bytes // stride > len(table) // 2:
+            stride *= 2
+        crc32, mask = binascii.crc32, len(table) - 1
+        for start in range(0, len(self.old), page_bytes):
+            if not is_anchored[start // page_bytes]:
+                self.progress(0)
+                data = self.old[start:start + page_bytes + size - 1]
+                for at in range(0, len(data) - size + 1, stride):
+                    table[crc32(data[at:at + size]) & mask] = (start + at) // self.unit + 1
+        return table
+
+    def _follow(self, at: int, limit: int, shift: int) -> 'Tuple[int, int]':
+        """Up to where a shift holds: the end of the last equal run, and where fewer than 18 of 32 bytes are equal."""
+        while True:
+            end = at = self.end_of_run(at, limit, shift)
+            near = self.equal(at, min(at + 32, limit), shift)
+            if near.count(1) < 18:
+                return end, at
+            at += near.find(1)
+
+    def _seek(self, at: int, limit: int, shift: int, seeds: 'array.array[int]') -> 'Optional[Match]':
+        """The next match from there on: the shift holds again, or a seed is in one that is better by 8 bytes."""
+        crc32, mask, size, skip = binascii.crc32, len(seeds) - 1, self.seed_bytes, at
+        for place in range(at, limit - size + 1, 1024):
+            self.progress(place)
+            window = self.new[place:min(place + 1024 + size - 1, limit)]
+            equal = self.equal(place, place + len(window), shift)
+            resumed = equal.find(b'\1' * size)
+            for start in range(len(window) - size + 1 if resumed < 0 else resumed):
+                found = seeds[crc32(window[start:start + size]) & mask]
+                if found and place + start >= skip:
+                    other = (found - 1) * self.unit - place - start
+                    end = self.end_of_run(place + start, limit, other)
+                    length = end - place - start
+                    seed = window[start:start + size]
+                    if length >= size and seed != seed[:1] * size:
+                        if length > equal.count(1, start, start + length) + 8:
+                            return place + start, end, other
+                        skip = place + start + length // 2
+            if resumed >= 0:
+                return place + resumed, place + resumed + size, shift
+        return None
+
+    def end_of_run(self, at: int, limit: int, shift: int) -> int:
+        """Where the new bytes from there on cease to equal the old ones."""
+        size = 64
+        while at < limit:
+            end = min(at + size, limit)
+            if self.new[at:end] != self.old[max(0, at + shift):max(0, end + shift)]:
+                return at + (self.equal(at, end, shift) + b'\0').find(0)
+            at, size = end, min(2 * size, BLOCK_BYTES)
+        return limit
+
+    def equal(self, at: int, end: int, shift: int) -> bytes:
+        """1 for each new byte that equals the old one, 0 for each other; nothing where there is no old one."""
+        old = self.old[at + shift:end + shift] if at + shift >= 0 else b''
+        new = self.new[at:at + len(old)]
+        unequal = int.from_bytes(new, 'little') ^ int.from_bytes(old, 'little')
+        return unequal.to_bytes(len(old), 'little').translate(IS_ZERO)
+
+    def stretched(self, matches: 'Iterator[Match]') -> 'Iterator[Match]':
+        """The matches drawn out into what is between them, as long as more bytes are equal than not (as in bsdiff)."""
+        start, end, shift = 0, 0, 0
+        for next_start, next_end, next_shift in itertools.chain(matches, [(len(self.new), len(self.new), 0)]):
+            ahead = self.equal(end, min(next_start, end + WINDOW_BYTES), shift)
+            back = max(end, next_start - WINDOW_BYTES, -next_shift)
+            behind = self.equal(back, next_start, next_shift) if next_start < len(self.new) else b''
+            stop, resume = end + _surplus(ahead), next_start - _surplus(behind[::-1])
+            if shift == next_shift and stop >= resume:
+                end = next_end
+                continue
+            if stop > resume:
+                scores = itertools.accumulate(
+                    [ours - theirs for ours, theirs in zip(ahead[resume - end:], behind[resume - back:])])
+                _, stop = max(zip([0] + list(scores), itertools.count(resume)), key=lambda pair: pair[0])
+                resume = stop
+            if stop - start >= self.min_bytes:
+                yield start, stop, shift
+            start, end, shift = resume, next_end, next_shift
+        if end - start >= self.min_bytes:
+            yield start, end, shift
+
+
+def _surplus(equal: bytes) -> int:
+    """After how many bytes the equal ones are most ahead of the others."""
+    best = score = size = at = 0
+    for run in re.finditer(b'\1+', equal):
+        score += run.end() - 2 * run.start() + at
+        at = run.end()
+        if score > best:
+            best, size = score, at
+    return size
+
+
+class _PatchWriter:
+    """Makes operations of matches, and writes them, a segment at a time."""
+
+    def __init__(self, matcher: _Matcher, write: 'Callable[[bytes], object]', memory_bytes: int) -> None:
+        self.matcher, self.write = matcher, write
+        self.segment_bytes = max(4 * SEGMENT_MIN_BYTES, memory_bytes // 16)
+        self.dictionary_bytes = min(PATCH_DICTIONARY_BYTES, 1 << (memory_bytes // 32).bit_length() - 1)
+        self.at = self.shift = self.count = 0
+        self.operations = []            # type: List[List[int]]
+        self.control, self.differences, self.new_bytes = bytearray(), bytearray(), bytearray()
+
+    def add_new(self, end: int) -> None:
+        """Bring the new image up to end with new bytes."""
+        while self.at < end:
+            stop = min(end, self.at + self._room())
+            self.new_bytes += self.matcher.new[self.at:stop]
+            self._add(NEW, stop, self.shift)
+
+    def add_match(self, start: int, end: int, shift: int) -> None:
+        """Bring the new image up to start with new bytes, and on to end with old ones."""
+        if end - start < 4 * OPERATION_BYTES and self.count + 8 > OPERATIONS_SPARE + start // OPERATION_BYTES:
+            return                      # one more that is so short, and there would be more than a patch may have
+        self.add_new(start)
+        while self.at < end:
+            stop = self.matcher.end_of_run(self.at, end, shift)
+            if stop - self.at >= COPY_MIN_BYTES or stop - start == end - self.at:
+                self._add(COPY, stop, shift)
+                continue
+            stop = min(end, self.at + min(self._room(), WINDOW_BYTES))
+            size = self.matcher.equal(self.at, stop, shift).find(b'\1' * COPY_MIN_BYTES)
+            stop = self.at + size if size > 0 else stop
+            minus_old = self.matcher.old[self.at + shift:stop + shift].translate(NEGATED)
+            self.differences += _add_bytes(self.matcher.new[self.at:stop], minus_old, *_masks(len(minus_old)))
+            self._add(ADD, stop, shift)
+
+    def _room(self) -> int:
+        """How many bytes the segment may still hold; it is written, and another begun, if none."""
+        if self.segment_bytes <= len(self.control) + len(self.differences) + len(self.new_bytes):
+            self.flush()
+        return self.segment_bytes - len(self.control) - len(self.differences) - len(self.new_bytes)
+
+    def _add(self, kind: int, end: int, shift: int) -> None:
+        if self.operations and self.operations[-1][0] == kind and shift == self.shift:
+            self.operations[-1][1] += end - self.at
+        else:
+            if len(self.operations) == GROUP_MAX_OPERATIONS:
+                self._close_group()
+            self.operations.append([kind, end - self.at, shift - self.shift])
+            self.count += 1
+        self.at, self.shift = end, shift
+
+    def _close_group(self) -> None:
+        """Lay operations down in columns, since like packs well with like."""
+        numbers = [len(self.operations)] + [kind for kind, _, _ in self.operations]
+        numbers += [length for _, length, _ in self.operations]
+        numbers += [2 * change if change >= 0 else -2 * change - 1 for kind, _, change in self.operations if kind != NEW]
+        for number in numbers:
+            while number > 127:
+                self.control.append(number & 127 | 128)
+                number >>= 7
+            self.control.append(number)
+        self.operations = []
+
+    def flush(self) -> None:
+        """Write the segment, if there is one."""
+        if self.operations:
+            self._close_group()
+        streams = [self._pack(stream) for stream in (self.control, self.differences, self.new_bytes)]
+        if self.control:
+            self.write(b''.join([len(stream).to_bytes(4, 'little') for stream in streams] + streams))
+        self.control, self.differences, self.new_bytes = bytearray(), bytearray(), bytearray()
+
+    def _pack(self, stream: bytearray) -> bytes:
+        """The stream as raw LZMA2."""
+        import lzma
+        packer = lzma.LZMACompressor(lzma.FORMAT_RAW, filters=[{
+            'id': lzma.FILTER_LZMA2, 'preset': 9 | lzma.PRESET_EXTREME, 'dict_size': self.dictionary_bytes, 'pb': 0}])
+        packed = []
+        for at in range(0, len(stream), BLOCK_BYTES):
+            self.matcher.progress(self.at)
+            packed.append(packer.compress(stream[at:at + BLOCK_BYTES]))
+        packed.append(packer.flush() if packed else b'')
+        return b''.join(packed)
+
+
+def _masks(size: int) -> 'Tuple[int, int]':
+    """The low 7 bits of each of so many bytes, and the high bits, as numbers."""
+    return int.from_bytes(b'\x7f' * size, 'little'), int.from_bytes(b'\x80' * size, 'little')
+
+
+def _add_bytes(one: bytes, other: bytes, low: int, high: int) -> bytes:
+    """Byte by byte the sum modulo 256, in one addition: of the low 7 bits, so that no byte carries into the next."""
+    x, y = int.from_bytes(one, 'little'), int.from_bytes(other, 'little')
+    return ((x & low) + (y & low) ^ (x ^ y) & high).to_bytes(len(one), 'little')
+
+
+def apply_patch(patch: 'BinaryIO', read_old: 'Callable[[int, int], bytes]', size: int) -> 'Iterator[bytes]':
+    """The new image, in blocks of BLOCK_BYTES at most, not to be trusted until its digest is right.
+
+    patch: an open file that can seek. read_old(offset, count): that many bytes of the old image, fewer
+    at its end. size: of the new image, as signed; not a byte more is made. Raises PatchError, at the
+    latest in place of the end, if anything is wrong. Takes 30 MiB of memory at most, whatever the
+    patch is. Raises ImportError if this Python lacks lzma.
+    """
+    place, at, shift, count = len(PATCH_MAGIC), 0, 0, 0
+    patch.seek(0)
+    if patch.read(place) != PATCH_MAGIC:
+        raise PatchError('not a patch of this format')
+    masks = _masks(BLOCK_BYTES)
+    while at < size:
+        control, differences, new_bytes, place = _open_segment(patch, place)
+        segment_start = at
+        for kind, length, change in _operations(control):
+            count, shift = count + 1, shift + change
+            if not 0 < length <= size - at or count > OPERATIONS_SPARE + size // OPERATION_BYTES:
+                raise PatchError('makes more than the image, or too little at a time')
+            for start in range(at, at + length, BLOCK_BYTES):
+                block_size = min(BLOCK_BYTES, at + length - start)
+                if kind == NEW:
+                    yield new_bytes.read(block_size)
+                    continue
+                within = 0 <= start + shift < IMAGE_MAX_BYTES - BLOCK_BYTES
+                block = read_old(start + shift, block_size) if within else b''
+                if len(block) != block_size:
+                    raise PatchError('reaches out of the old image')
+                yield block if kind == COPY else _add_bytes(block, differences.read(block_size), *masks)
+            at += length
+        if differences.some(1) or new_bytes.some(1) or (at < size and at - segment_start < SEGMENT_MIN_BYTES):
+            raise PatchError('a segment is too short for its streams, or for one that is not the last')
+    patch.seek(place)
+    if patch.read(1):
+        raise PatchError('goes on after its end')
+
+
+def _open_segment(patch: 'BinaryIO', place: int) -> 'Tuple[_Unpacker, _Unpacker, _Unpacker, int]':
+    """The three streams of the segment that begins there, and where the next one does."""
+    patch.seek(place)
+    lengths = patch.read(12)
+    if len(lengths) != 12:
+        raise PatchError('is cut off')
+    one, two, three = [int.from_bytes(lengths[at:at + 4], 'little') for at in (0, 4, 8)]
+    place += 12
+    return (_Unpacker(patch, place, one), _Unpacker(patch, place + one, two),
+            _Unpacker(patch, place + one + two, three), place + one + two + three)
+
+
+def _operations(control: '_Unpacker') -> 'Iterator[Tuple[int, int, int]]':
+    """Kind, length and change of shift of each operation."""
+    numbers = _numbers(control)
+    for count in numbers:
+        if not 0 < count <= GROUP_MAX_OPERATIONS:
+            raise PatchError('has a group of no size, or too large')
+        kinds = list(itertools.islice(numbers, count))
+        lengths = list(itertools.islice(numbers, count))
+        changes = itertools.islice(numbers, count - kinds.count(NEW))
+        if len(lengths) != count or max(kinds) > NEW:
+            raise PatchError('has an unknown operation')
+        for kind, length in zip(kinds, lengths):
+            change = 0 if kind == NEW else next(changes, None)
+            if change is None:
+                raise PatchError('lacks a shift')
+            yield kind, length, -(change + 1 >> 1) if change & 1 else change >> 1
+
+
+def _numbers(control: '_Unpacker') -> 'Iterator[int]':
+    """The numbers that control holds."""
+    number = bits = 0
+    for byte in itertools.chain.from_iterable(iter(lambda: control.some(4096), b'')):
+        number |= (byte & 127) << bits
+        bits += 7
+        if bits > 63:
+            raise PatchError('has a number without end')
+        if byte < 128:
+            yield number
+            number = bits = 0
+    if bits:
+        raise PatchError('has a number that is cut off')
+
+
+class _Unpacker:
+    """A stream of a patch, unpacked no further than is asked for."""
+
+    def __init__(self, patch: 'BinaryIO', place: int, size: int) -> None:
+        import lzma
+        self.patch, self.place, self.left, self.error = patch, place, size, lzma.LZMAError
+        self.decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[
+            {'id': lzma.FILTER_LZMA2, 'dict_size': PATCH_DICTIONARY_BYTES}]) if size else None
+
+    def some(self, size: int) -> bytes:
+        """Up to size bytes, at least one; none at the end of the stream, which has to be where the patch says."""
+        while self.decoder is not None and not self.decoder.eof:
+            packed = b''
+            if self.decoder.needs_input:
+                self.patch.seek(self.place)
+                packed = self.patch.read(min(1 << 16, self.left))
+                if not packed:
+                    raise PatchError('has a stream that is cut off')
+                self.place, self.left = self.place + len(packed), self.left - len(packed)
+            try:
+                unpacked = self.decoder.decompress(packed, size)
+            except self.error as error:
+                raise PatchError(f'has a damaged stream: {error}')
+            if unpacked:
+                return unpacked
+        if self.left or (self.decoder is not None and self.decoder.unused_data):
+            raise PatchError('has a stream that is longer than its bytes')
+        return b''
+
+    def read(self, size: int) -> bytes:
+        """Exactly size bytes."""
+        blocks = []
+        while size:
+            blocks.append(self.some(size))
+            if not blocks[-1]:
+                raise PatchError('has a stream that is too short')
+            size -= len(blocks[-1])
+        return b''.join(blocks)
+
+
+# ======================================================================== 9  config
 #
 # Thirty lines of our own: configparser wants a section header, folds indented lines into the one
 # before, tells no setting's line number, and cannot keep two PublicKey= lines.
@@ -1196,7 +1678,7 @@ CONFIG_KEYS = {     # how a value is read, whether the key may come again, an ex
 # ~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~ the waterline
 
 
-# ======================================================================== 9  files
+# ======================================================================== 10  files
 
 class NewFile:
     """A file on its way: written under a temporary name, then published whole, or removed."""
@@ -1309,7 +1791,7 @@ class PartialFile(NewFile):
                         raise
                 is_in_kernel = copied > 0                   # not on these file systems, or it is at the end
             if not copied:
-                block = read_older(descriptor, min(size, BLOCK_BYTES), source)
+                block = read_older(descriptor, source, min(size, BLOCK_BYTES))
                 if not block:
                     raise EOFError('the older image has changed')
                 self.write_at(begin, block)
@@ -1338,7 +1820,7 @@ class PartialFile(NewFile):
             remove_if_there(self.temporary)
 
 
-def read_older(descriptor: int, size: int, begin: int) -> bytes:
+def read_older(descriptor: int, begin: int, size: int) -> bytes:
     """Bytes of an open file that we can do without; EOFError if the disk does not give them."""
     try:
         return os.pread(descriptor, size, begin)
@@ -1461,7 +1943,7 @@ class DirectoryLock:
         os.close(self._descriptor)
 
 
-# ======================================================================== 10  network
+# ======================================================================== 11  network
 
 REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 URL_PUNCTUATION = "!#$%&'()*+,/:;=?@[]~"        # what a Location may hold and need not be quoted
@@ -1919,7 +2401,7 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
     return UnreachableError('{}: {}'.format(url, getattr(error, 'strerror', error)), 'look at Origin=')
 
 
-# ======================================================================== 11 destination
+# ======================================================================== 12 destination
 #
 #     store/<sha256>   images, read-only, each exactly what its name says; with <sha256>.chunks where they are served
 #     manifest         the newest manifest that was accepted, as it was signed
@@ -1928,7 +2410,7 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
 #
 # A publisher's directory is the same without the link. Temporaries stand beside these, as dotfiles.
 
-NEW_IMAGE, NEW_INDEX, NEW_MANIFEST = '.image.new', '.chunks.new', '.manifest.new'
+NEW_IMAGE, NEW_PATCH, NEW_INDEX, NEW_MANIFEST = '.image.new', '.patch.new', '.chunks.new', '.manifest.new'
 NEW_LINK, NEW_STATE = '.latest.new', '.state.new'
 MISSING = 'is missing'
 
@@ -1943,16 +2425,40 @@ def index_path(root: str, digest: str) -> str:
     return image_path(root, digest) + '.chunks'
 
 
+def patch_path(root: str, digest: str, older: str) -> str:
+    """Where the patch belongs that makes the image with this SHA-256 of an older one."""
+    return f'{image_path(root, digest)}.{older}.patch'
+
+
+def stored_patches(root: str, digest: str) -> 'Tuple[Tuple[str, int], ...]':
+    """Of which older images there are patches that make this one, and their sizes."""
+    with os.scandir(os.path.join(root, 'store')) as found:
+        matches = [(re.fullmatch(digest + '[.]([0-9a-f]{64})[.]patch', each.name), each) for each in found]
+        return tuple(sorted((match.group(1), each.stat().st_size) for match, each in matches if match))[:PATCHES_MAX]
+
+
+def read_index(root: str, digest: str, size: int) -> 'Optional[ChunkIndex]':
+    """The chunk index of a stored image; None if there is none, or it is damaged."""
+    try:
+        return parse_index(read_at_most(index_max_bytes(size) + 1, index_path(root, digest)), size)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def make_index(root: str, digest: str) -> bool:
-    """Put the chunk index of a stored image beside it, durably, if it is not there; whether it was not."""
-    if os.path.exists(index_path(root, digest)):
-        return False
+    """Put the chunk index of a stored image beside it, durably, with its patches; False if it is there already."""
+    patches = stored_patches(root, digest)
     with open(image_path(root, digest), 'rb', buffering=0) as image:
-        method, average = choose_chunks(image.read(CHUNK_HEAD_BYTES), os.fstat(image.fileno()).st_size)
-        image.seek(0)
-        index = index_image(image.read, method, average)
-    raw = format_index(index)
-    if len(raw) > index_max_bytes(index.size):
+        size = os.fstat(image.fileno()).st_size
+        index = read_index(root, digest, size)
+        if index is not None and index.patches == patches:
+            return False
+        if index is None:
+            method, average = choose_chunks(image.read(CHUNK_HEAD_BYTES), size)
+            image.seek(0)
+            index = index_image(image.read, method, average)
+    raw = format_index(index._replace(patches=patches))
+    if len(raw) > index_max_bytes(size):
         return False                            # no client would take it
     with NewFile(os.path.join(root, NEW_INDEX)) as new:
         new.write(raw)
@@ -2135,9 +2641,9 @@ def partial_path(root: str, digest: str) -> str:
 
 
 def clear_partials(root: str, but: str = '') -> None:
-    """Remove what came of images, but of the one with this SHA-256."""
+    """Remove what came of images and patches, but for the one with this SHA-256."""
     for name in os.listdir(root):
-        if name.startswith('.partial-') and name != '.partial-' + but:
+        if name.startswith('.partial-') and not (but and name.startswith('.partial-' + but)):
             remove_if_there(os.path.join(root, name))
 
 
@@ -2193,11 +2699,11 @@ def spare_images(stored: 'Set[str]', keep: int, preferred: 'Sequence[str]', need
 
 def clear_leftovers(root: str) -> None:
     """Remove what runs that were killed have left in root, whose lock is ours."""
-    for name in (NEW_IMAGE, NEW_INDEX, NEW_MANIFEST, NEW_LINK, NEW_STATE):
+    for name in (NEW_IMAGE, NEW_PATCH, NEW_INDEX, NEW_MANIFEST, NEW_LINK, NEW_STATE):
         remove_if_there(os.path.join(root, name))
 
 
-# ======================================================================== 12 units
+# ======================================================================== 13 units
 
 def require_systemctl(environ: 'Mapping[str, str]') -> None:
     """UnitError unless there is a systemctl on the PATH."""
@@ -2245,7 +2751,7 @@ def _systemctl(*arguments: str) -> 'Tuple[int, str]':
     return done.returncode, '; '.join(done.stdout.decode('utf-8', 'replace').split('\n')).strip('; ')
 
 
-# ======================================================================== 13 report
+# ======================================================================== 14 report
 
 class Report:
     """What the user reads: on stdout what changed, on stderr trouble; nothing else, unless somebody looks on.
@@ -2357,7 +2863,7 @@ def _journal_name(stream: 'TextIO') -> str:
     return f'{status.st_dev}:{status.st_ino}'
 
 
-# ======================================================================== 14 download
+# ======================================================================== 15 download
 
 class Mirrors:
     """The origins of one config during one run. What one of them does wrong is told, and costs it this run."""
@@ -2414,7 +2920,7 @@ class Mirrors:
 class Assembly:
     """An image that is put together in a partial file: from what is there, an older image, and ranges.
 
-    ranges: what is still to be asked for. taken: the bytes of ranges that came.
+    ranges: what is still to be asked for. taken: the bytes of ranges that came. is_begun: whether the file is in use.
     """
 
     def __init__(self, index: ChunkIndex, partial: PartialFile, older: 'BinaryIO') -> None:
@@ -2425,10 +2931,10 @@ class Assembly:
         self._plan = plan_image(index, find_chunks(index, self._read_older), self._present())
         self.ranges = self._plan.ranges
         self.taken = 0
-        self._is_begun = False
+        self.is_begun = False
 
     def _read_older(self, size: int) -> bytes:
-        block = read_older(self._older.fileno(), size, self._read)
+        block = read_older(self._older.fileno(), self._read, size)
         self._read += len(block)
         return block
 
@@ -2448,11 +2954,11 @@ class Assembly:
 
     def begin(self) -> None:
         """Put into the partial file what the older image has; EOFError if it is not there any more."""
-        if not self._is_begun:
+        if not self.is_begun:
             self._partial.extend(self._index.size)
             for source, begin, size in self._plan.copies:
                 self._partial.copy(self._older.fileno(), source, begin, size)
-            self._is_begun = True
+            self.is_begun = True
 
     def take(self, data: bytes) -> None:
         """Put the bytes of the first of ranges into their place, and be done with it; ValueError if they are others."""
@@ -2477,17 +2983,18 @@ class Assembly:
 
 
 class Download:
-    """How one image comes into its partial file: what an older image lacks as ranges if that pays, or else all of it.
+    """How one image comes into its partial file: by a patch, what an older image lacks as ranges, or all of it.
 
-    older: that image, open, or None. received: how many bytes all answers had. is_of_parts: whether these were
-    parts of the image, in the end.
+    older: that image, open, or None; older_digest is its SHA-256. received: how many bytes all answers had.
+    is_of_parts: whether these were parts of the image, or a patch, in the end.
     """
 
-    def __init__(self, entry: Entry, partial: PartialFile, older: 'Optional[BinaryIO]', network: Network,
-                 report: Report, whose: str) -> None:
+    def __init__(self, entry: Entry, partial: PartialFile, older: 'Optional[BinaryIO]', older_digest: str,
+                 network: Network, report: Report, whose: str) -> None:
         self._entry = entry
         self._partial = partial
         self._older = older if entry.size >= DELTA_MIN_BYTES else None
+        self._older_digest = older_digest
         self._network = network
         self._report = report
         self._whose = whose
@@ -2538,21 +3045,31 @@ class Download:
     def _assemble(self, origin: Origin) -> bool:
         """Put the image together, if that can be done; whether it is there then. ValueError if it comes out wrong."""
         if self._assembly is None:
-            index = self._ask_for_index(origin)
+            url = self._url(origin) + '.chunks'
+            head = self._tolerated(url, lambda: self._ask_for_head(origin, url))
+            if head is None:
+                return False
+            if self._has_applied_patch(origin, parse_patches(head[0], self._entry.size)):
+                return True
+            index = self._tolerated(url, lambda: self._ask_for_index(origin, url, *head))
             if index is None or self._older is None:
                 return False
-            self._report.step(f'{self._whose}: looking for what the image before has of {self._entry.version}')
+            self._report.step(f'{self._whose}: looking for what of {self._entry.version} is here')
             assembly = Assembly(index, self._partial, self._older)
             if self.received + assembly.lacks() > DELTA_MAX_SHARE * self._entry.size:
                 self._older = None
                 return False
             self._assembly = assembly
-        before = self._assembly.taken
+        return self._fill(origin, self._assembly)
+
+    def _fill(self, origin: Origin, assembly: Assembly) -> bool:
+        """The same by ranges."""
+        before = assembly.taken
         try:
-            self._assembly.begin()
-            whole = self._ask_for_ranges(origin, self._assembly)
+            assembly.begin()
+            whole = self._ask_for_ranges(origin, assembly)
         except TransientError as error:
-            error.has_progressed = self._assembly.taken - before >= PROGRESS_MIN_BYTES
+            error.has_progressed = assembly.taken - before >= PROGRESS_MIN_BYTES
             if not error.has_progressed:
                 self._ranged[origin.url] = False    # it may be several at once that it fails over
             raise
@@ -2560,58 +3077,117 @@ class Download:
             self._give_assembly_up()
             self._download(origin, whole)
             return True
-        self._assembly.finish()
+        assembly.finish()
         if self._partial.sha256.hexdigest() != self._entry.digest:
             raise ValueError('it does not make the signed image')
         self.is_of_parts = True
         return True
+
+    def _has_applied_patch(self, origin: Origin, patches: 'Dict[str, int]') -> bool:
+        """Make the image by a patch of the older one, if there is such; ValueError if that does not make it."""
+        size, partial = patches.get(self._older_digest, self._entry.size), self._partial
+        temporary = f'{partial.temporary}.{self._older_digest}.patch'
+        if self._older is None or size > DELTA_MAX_SHARE * self._entry.size or not self._can_patch(size):
+            return False
+        try:
+            with PartialFile(temporary) as patch:
+                self._receive_patch(f'{self._url(origin)}.{self._older_digest}.patch', origin, size, patch)
+            partial.cut_back(0, hashlib.sha256())
+            read_old = functools.partial(read_older, self._older.fileno())
+            with open(temporary, 'rb') as stream:
+                for block in apply_patch(stream, read_old, self._entry.size):
+                    partial.write(block)
+            if partial.sha256.hexdigest() != self._entry.digest:
+                raise ValueError('its patch does not make the signed image')
+        except AbsentError:
+            return False
+        except (ValueError, EOFError, RefusedError) as error:
+            remove_if_there(temporary)
+            partial.cut_back(0, hashlib.sha256())
+            raise ValueError(error.what if isinstance(error, RefusedError) else str(error)) from None
+        remove_if_there(temporary)
+        self.is_of_parts = True
+        return True
+
+    def _can_patch(self, size: int) -> bool:
+        """Whether this Python can apply a patch, and there is room for it."""
+        try:
+            import lzma                         # noqa: F401
+            check_space(os.path.dirname(self._partial.temporary), self._entry.size - self._partial.allocated() + size)
+        except (ImportError, TakoError):
+            return False
+        return True
+
+    def _receive_patch(self, url: str, origin: Origin, size: int, patch: PartialFile) -> None:
+        if patch.size > size:
+            patch.cut_back(0, hashlib.sha256())
+        before = patch.size
+        self._report.step(f'{self._whose}: fetching {size - before} bytes from {url}')
+        try:
+            if before < size:
+                self._receive(url, origin, size, patch)
+        except TransientError as error:
+            error.has_progressed = patch.size - before >= PROGRESS_MIN_BYTES
+            raise
 
     def _give_assembly_up(self) -> None:
         self._older = None
         if self._assembly is not None:
             self._partial.cut_back(0, hashlib.sha256())
 
-    def _ask_for_index(self, origin: Origin) -> 'Optional[ChunkIndex]':
-        """The index that an origin has of the image, or None; and how it answers to ranges."""
-        url, size = self._url(origin) + '.chunks', self._entry.size
-        limit = index_max_bytes(size)
+    def _tolerated(self, url: str, ask: 'Callable[[], T]') -> 'Optional[T]':
+        """What ask has of an index, or None: all of the image can be fetched without."""
         try:
-            raw = self._probe_ranges(origin, url, limit)
-            if raw is None:
-                raw = self._read(self._network.open(url, origin.authorization), limit)
-            return parse_index(raw, size)
+            return ask()
         except AbsentError:                     # as on most servers
             return None
-        except UnreachableError as error:
+        except (UnreachableError, RefusedError) as error:
             if isinstance(error, TransientError) and url not in self._failed:
                 self._failed.add(url)
                 raise
-            self._report.trouble(self._whose, error.what, 'all of the image is fetched')
-        except RefusedError as error:
             self._report.trouble(self._whose, error.what, 'all of the image is fetched')
         except ValueError as error:
             self._report.trouble(self._whose, f'{url}: not the index of {self._entry.version}: {error}',
                                  'all of the image is fetched; tell the publisher')
         return None
 
+    def _ask_for_head(self, origin: Origin, url: str) -> 'Tuple[bytes, bool]':
+        """The bytes of an index that list its patches, or more; and whether these are all."""
+        limit = index_max_bytes(self._entry.size)
+        answer = self._network.open(url, origin.authorization, {'Range': f'bytes=0-{INDEX_HEAD_BYTES - 1}'})
+        head = self._read(answer, limit)
+        total = answer.headers.get('Content-Range', '').partition('/')[2]
+        is_all = answer.status == 200 or total == str(len(head))
+        if not is_all and len(head) != INDEX_HEAD_BYTES:
+            head, is_all = self._read(self._network.open(url, origin.authorization), limit), True
+        parse_patches(head, self._entry.size)
+        return head, is_all
+
+    def _ask_for_index(self, origin: Origin, url: str, head: bytes, is_all: bool) -> ChunkIndex:
+        """The index that begins with head; what else there is of it shows how the origin answers to ranges."""
+        limit = index_max_bytes(self._entry.size)
+        rest = b'' if is_all else self._probe_ranges(origin, url, limit)
+        if rest is None:
+            head, rest = self._read(self._network.open(url, origin.authorization), limit), b''
+        return parse_index(head + rest, self._entry.size)
+
     def _probe_ranges(self, origin: Origin, url: str, limit: int) -> 'Optional[bytes]':
-        """What is at url, asked for in two ranges: who answers so may be asked so for an image; None if it came otherwise."""
+        """What follows the head of an index, asked for in two ranges; None if it came otherwise, or not at all.
+
+        Whoever answers with two may be asked so for an image.
+        """
+        middle = INDEX_HEAD_BYTES + INDEX_PROBE_BYTES
         try:
             answer = self._network.open(url, origin.authorization,
-                                        {'Range': 'bytes=0-{},{}-'.format(INDEX_PROBE_BYTES - 1, INDEX_PROBE_BYTES)})
+                                        {'Range': f'bytes={INDEX_HEAD_BYTES}-{middle - 1},{middle}-'})
             raw = self._read(answer, limit + 2 * RANGE_FRAMING_BYTES)
-        except AbsentError:
-            raise
-        except UnreachableError:                # there are servers that stumble over this
+            (one, first), (two, second) = parse_byteranges(raw, answer.headers.get('Content-Type', ''))
+        except (UnreachableError, ValueError):  # there are servers that stumble over this
             return None
-        if answer.status == 200:
-            return raw
-        try:
-            (_, head), (_, rest) = parse_byteranges(raw, answer.headers.get('Content-Type', ''))
-        except ValueError:
+        if not one.startswith(f'bytes {INDEX_HEAD_BYTES}-{middle - 1}/') or not two.startswith(f'bytes {middle}-'):
             return None
         self._ranged[origin.url] = True
-        return head + rest
+        return first + second
 
     def _ask_for_ranges(self, origin: Origin, assembly: Assembly) -> 'Optional[Answer]':
         """Let the assembly have what it lacks; None, or the answer, if that turns out to be the whole image."""
@@ -2668,7 +3244,7 @@ class Download:
             self._report.step(f'{self._whose}: fetching {entry.version}, {entry.size - before} bytes, from {url}')
             try:
                 if before < entry.size or not entry.size:
-                    self._receive(origin, answer)
+                    self._receive(url, origin, entry.size, partial, answer)
             except TransientError as error:
                 error.has_progressed = partial.size - before >= PROGRESS_MIN_BYTES
                 raise
@@ -2680,37 +3256,37 @@ class Download:
                 raise _wrong_image(url, f'has the SHA-256 {digest}', 'not the signed one')
             self._misled.add(url)
 
-    def _receive(self, origin: Origin, answer: 'Optional[Answer]' = None, is_ranged: bool = True) -> None:
-        """Add to the partial file what it lacks, taking no byte more than the size that was signed.
+    def _receive(self, url: str, origin: Origin, size: int, partial: PartialFile, answer: 'Optional[Answer]' = None,
+                 is_ranged: bool = True) -> None:
+        """Add to a partial file what it lacks, taking no byte more than the size it is to have.
 
         Where the answer to a Range is wrong, the whole is asked for, and what is here already skipped.
         """
-        url, entry, partial = self._url(origin), self._entry, self._partial
         begin, hashed, asked = partial.size, partial.sha256.copy(), {}
         if begin and is_ranged:
             asked['Range'] = f'bytes={begin}-'
             asked['If-Range'] = self._etags.get(url, '')
         answer = answer or self._network.open(url, origin.authorization, asked)
-        is_rest = (answer.headers.get('Content-Range') == f'bytes {begin}-{entry.size - 1}/{entry.size}'
-                   and answer.length in (None, entry.size - begin))
+        is_rest = (answer.headers.get('Content-Range') == f'bytes {begin}-{size - 1}/{size}'
+                   and answer.length in (None, size - begin))
         if answer.status != 200 and not is_rest:
-            return self._receive(origin, is_ranged=False)
+            return self._receive(url, origin, size, partial, is_ranged=False)
         self._etags[url] = answer.strong_etag()
         skipped = begin if answer.status == 200 else 0     # what is here already comes again
-        if answer.length not in (None, entry.size - begin + skipped):
-            raise _wrong_image(answer.url, f'has {answer.length} bytes', f'not {entry.size}')
+        if answer.length not in (None, size - begin + skipped):
+            raise _wrong_image(answer.url, f'has {answer.length} bytes', f'not {size}')
         try:
-            for chunk in at_most(entry.size - begin + skipped, self._counted(answer.chunks), answer.url):
+            for chunk in at_most(size - begin + skipped, self._counted(answer.chunks), answer.url):
                 partial.write(chunk[skipped:])
                 skipped = max(0, skipped - len(chunk))
-                self._report.progress(self._whose, partial.size, entry.size)
+                self._report.progress(self._whose, partial.size, size)
         except RefusedError:                        # what a liar sent is nothing to go on from
             partial.cut_back(begin, hashed)
             if answer.status == 200:
                 raise
-            return self._receive(origin, is_ranged=False)
-        if partial.size != entry.size:
-            raise TransientError(f'{answer.url}: ended {entry.size - partial.size} bytes early')
+            return self._receive(url, origin, size, partial, is_ranged=False)
+        if partial.size != size:
+            raise TransientError(f'{answer.url}: ended {size - partial.size} bytes early')
 
 
 class _PartsError(Exception):
@@ -2734,7 +3310,7 @@ def _wrong_image(url: str, what: str, signed: str) -> RefusedError:
                         'the file on the server was altered or cut short: tell the publisher')
 
 
-# ======================================================================== 15 fetch
+# ======================================================================== 16 fetch
 
 class ImageFetch:
     """The fetch of one config, from its text to its units."""
@@ -3041,7 +3617,7 @@ class ImageFetch:
     def _download(self, entry: Entry) -> None:
         """Bring the image of entry into the store, verified, from the first mirror that serves it."""
         clear_partials(self.root, but=entry.digest)
-        older = self._older_image(entry)
+        older, older_digest = self._older_image(entry)
         try:
             with PartialFile(partial_path(self.root, entry.digest)) as partial:
                 lacking = entry.size - min(partial.size, partial.allocated())
@@ -3050,7 +3626,7 @@ class ImageFetch:
                 except TakoError:
                     self._remove_spare(self._local_manifest(read_manifest(self.root)))
                     check_space(self.root, lacking)
-                download = Download(entry, partial, older, self.network, self.report, self.path)
+                download = Download(entry, partial, older, older_digest, self.network, self.report, self.path)
                 try:
                     self.mirrors.ask(download.attempt, is_one_enough=True)
                 except UnreachableError as error:
@@ -3066,19 +3642,19 @@ class ImageFetch:
         if download.is_of_parts:
             self.fetched = f' ({format_size(download.received)} instead of {format_size(entry.size)})'
 
-    def _older_image(self, entry: Entry) -> 'Optional[BinaryIO]':
-        """Of what may be part of entry's image: itself, if it is damaged, or the one in place, or the newest that is here."""
+    def _older_image(self, entry: Entry) -> 'Tuple[Optional[BinaryIO], str]':
+        """What may have parts of entry's image: itself, if it is damaged, or the one in place, or the newest that is here."""
         if self.options.no_delta:
-            return None
+            return None, ''
         listed = [each.digest for each in reversed(self._local_manifest(read_manifest(self.root)).entries)]
         for digest in [entry.digest, linked_digest(self.root) or entry.digest] + listed:
             path = image_path(self.root, digest)
             try:
                 if os.path.isfile(path):
-                    return open(path, 'rb', buffering=0)
+                    return open(path, 'rb', buffering=0), digest
             except OSError:
                 pass
-        return None
+        return None, ''
 
 
 def _some(names: 'Sequence[str]') -> str:
@@ -3128,7 +3704,7 @@ def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
     return max(codes, key=GRAVITY.index)
 
 
-# ======================================================================== 16 status
+# ======================================================================== 17 status
 
 def status(arguments: 'argparse.Namespace', report: Report) -> int:
     """The status command: what is known without asking anybody."""
@@ -3224,7 +3800,7 @@ def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
     return [known['config']] + [f'  {name + ":":15}{value}' for name, value in lines]
 
 
-# ======================================================================== 17 publish
+# ======================================================================== 18 publish
 
 def store(arguments: 'argparse.Namespace', report: Report) -> int:
     """The store command: the image first, the manifest that lists it last."""
@@ -3249,7 +3825,7 @@ def store(arguments: 'argparse.Namespace', report: Report) -> int:
 def _reindex(arguments: 'argparse.Namespace', report: Report) -> int:
     """Make the chunk indexes that are missing, as of images that an older Tako stored. Signs nothing."""
     root = arguments.output
-    if arguments.image is not None or arguments.dry_run or arguments.key or arguments.key_file:
+    if any((arguments.image, arguments.dry_run, arguments.key, arguments.key_file, arguments.patch_from)):
         raise UsageError('--reindex takes -o DIR alone', 'see: tako store --help')
     with _publishing(root, report):
         clear_leftovers(root)
@@ -3266,12 +3842,13 @@ def _publish(arguments: 'argparse.Namespace', version: Version, seed: bytes, rep
     signed = read_manifest(root)
     manifest = Manifest(()) if signed is None else open_manifest(signed, [public_key], manifest_path(root))
     check_spelling(manifest, version)
+    older = _older_entries(root, manifest, version, arguments.patch_from)
     if arguments.dry_run:
         entry = Entry(version, *copy_and_hash(_read_image(arguments.image), len))
         grown = add_entry(manifest, entry)
         is_stored = grown is not manifest or image_fault(root, entry) is not None
     else:
-        entry, grown, is_stored = _store_image(root, arguments.image, version, manifest, seed)
+        entry, grown, is_stored = _store_image(arguments, version, manifest, seed, older, report)
     if is_stored:
         report.result('{}: {}stored {}, {} bytes, SHA-256 {}; clients need PublicKey={}'.format(
             root, 'would have ' * arguments.dry_run, version, entry.size, entry.digest, encode_base64(public_key)))
@@ -3280,21 +3857,85 @@ def _publish(arguments: 'argparse.Namespace', version: Version, seed: bytes, rep
     _warn_of_order_and_gaps(root, grown, entry, report)
 
 
-def _store_image(root: str, image: str, version: Version, manifest: Manifest,
-                 seed: bytes) -> 'Tuple[Entry, Manifest, bool]':
-    """Copy an image into root and list it; its entry, the manifest then, and whether anything changed."""
+def _store_image(arguments: 'argparse.Namespace', version: Version, manifest: Manifest, seed: bytes,
+                 older: 'Sequence[Entry]', report: Report) -> 'Tuple[Entry, Manifest, bool]':
+    """Copy an image into the directory, with patches from older ones, and list it.
+
+    Returns its entry, the manifest then, and whether that, or the image, was not there before.
+    """
+    root = arguments.output
     with NewFile(os.path.join(root, NEW_IMAGE)) as new:
-        entry = Entry(version, *copy_and_hash(_read_image(image), new.write))
+        entry = Entry(version, *copy_and_hash(_read_image(arguments.image), new.write))
         grown = add_entry(manifest, entry)
-        if grown is manifest and image_fault(root, entry) is None:
-            return entry, manifest, False
-        sealed = seal_manifest(grown, seed)
-        publish_image(root, new, entry.digest)
-    make_index(root, entry.digest)
+        is_changed = grown is not manifest or image_fault(root, entry) is not None
+        if is_changed:
+            sealed = seal_manifest(grown, seed)
+            publish_image(root, new, entry.digest)
+    if is_changed or older:
+        make_index(root, entry.digest)
+    for each in older:
+        _make_patch(arguments, each, entry, report)
+    if older:
+        make_index(root, entry.digest)
     if grown is not manifest:
         sync_names(root)
         place_manifest(root, sealed)
-    return entry, grown, True
+    return entry, grown, is_changed
+
+
+def _make_patch(arguments: 'argparse.Namespace', older: Entry, entry: Entry, report: Report) -> None:
+    """Make the patch from an older image, unless it is there, or would spare nothing."""
+    root = arguments.output
+    path, name = patch_path(root, entry.digest, older.digest), f'{root}: patch from {older.version}'
+    if os.path.exists(path) or older.digest == entry.digest or not older.size or not entry.size:
+        return
+    report.step(name)
+    limit = _size_of_ranges(root, older, entry)
+    with NewFile(os.path.join(root, NEW_PATCH)) as new:
+        size = _write_patch(root, older, entry, new, arguments.patch_memory,
+                            lambda done: report.progress(name, done, entry.size))
+        if size < limit:
+            new.publish(path)
+    report.result(f'{name}: {format_size(size)}' + ', which would spare nothing' * (size >= limit))
+
+
+def _size_of_ranges(root: str, older: Entry, entry: Entry) -> int:
+    """What an update from an older image costs without a patch."""
+    index = read_index(root, entry.digest, entry.size)
+    lacks = entry.size
+    if index is not None:
+        with open(image_path(root, older.digest), 'rb', buffering=0) as image:
+            plan = plan_image(index, find_chunks(index, image.read), bytes(len(index.lengths)))
+        lacks = sum(each.end - each.begin for each in plan.ranges) + os.path.getsize(index_path(root, entry.digest))
+    return min(lacks, int(DELTA_MAX_SHARE * entry.size))
+
+
+def _write_patch(root: str, older: Entry, entry: Entry, new: NewFile, memory_bytes: int,
+                 progress: 'Callable[[int], object]') -> int:
+    """Write the patch that makes the image of entry of the older one; its size."""
+    import mmap
+    sizes = []      # type: List[int]
+
+    def write(piece: bytes) -> None:
+        sizes.append(len(piece))
+        new.write(piece)
+    with open(image_path(root, older.digest), 'rb') as old_file, open(image_path(root, entry.digest), 'rb') as new_file:
+        with mmap.mmap(old_file.fileno(), 0, access=mmap.ACCESS_READ) as old_image, \
+                mmap.mmap(new_file.fileno(), 0, access=mmap.ACCESS_READ) as new_image:
+            make_patch(old_image, new_image, write, memory_bytes, progress)
+    return sum(sizes)
+
+
+def _older_entries(root: str, manifest: Manifest, version: Version, patch_from: str) -> 'List[Entry]':
+    """The entries that --patch-from means: so many of the newest before version that are here, or a version."""
+    here = stored_images(root) if patch_from else {}
+    if patch_from.isdigit():
+        older = [each for each in reversed(manifest.entries) if each.version < version and each.digest in here]
+        return older[:int(patch_from)]
+    found = [each for each in manifest.entries if patch_from and each.version == parse_version(patch_from)]
+    if patch_from and (not found or found[0].digest not in here):
+        raise UsageError(f'--patch-from {patch_from}: no such version is here', 'expected a number of images, or a version')
+    return found
 
 
 def _read_image(path: str) -> 'Iterator[bytes]':
@@ -3422,7 +4063,7 @@ def gen_key(_: 'argparse.Namespace', report: Report, entropy: 'Callable[[int], b
     return 0
 
 
-# ======================================================================== 18 command line
+# ======================================================================== 19 command line
 
 class Stopped(KeyboardInterrupt):
     """A signal asked the program to end."""
@@ -3448,6 +4089,12 @@ def _seconds(text: str) -> float:
     if not re.fullmatch('[0-9]{1,9}([.][0-9]{1,9})?', text):
         raise argparse.ArgumentTypeError(f'{text!a} is no number of seconds')
     return float(text)
+
+
+def _mebibytes(text: str) -> int:
+    if not re.fullmatch('[0-9]{1,6}', text) or int(text) < 32:
+        raise argparse.ArgumentTypeError(f'{text!a} is no number of MiB, 32 at least')
+    return int(text) << 20
 
 
 def _age(text: str) -> float:
@@ -3504,6 +4151,10 @@ def _add_store(add: 'Callable[..., ArgumentParser]') -> None:
     _add_keys(command)
     command.add_argument('-o', dest='output', metavar='DIR', required=True, help='the directory that the server serves')
     command.add_argument('--dry-run', action='store_true', help='say what would be stored, and change nothing')
+    command.add_argument('--patch-from', default='', metavar='N',
+                         help='also make patches from the N newest earlier images, or from the version N')
+    command.add_argument('--patch-memory', type=_mebibytes, default=512 << 20, metavar='MIB',
+                         help='how much memory that may take (512)')
     command.add_argument('--reindex', action='store_true',
                          help='store nothing; make the chunk indexes that are missing in DIR')
     command.add_argument('image', metavar='IMAGE', nargs='?', help='the file to publish; - for standard input')

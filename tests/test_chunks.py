@@ -95,10 +95,10 @@ class CutTest(unittest.TestCase):
                                      (bytes(1024) + b'\xe2\xe1\xf5\xe0', 1 << 20, (tako.FIXED_SIZE, 4096)),
                                      (b'XFSB' + bytes(100), 1 << 20, (tako.FIXED_SIZE, 4096)),
                                      (bytes(512) + b'EFI PART', 1 << 20, (tako.FIXED_SIZE, 4096)),
-                                     (b'hsqs' + bytes(2000), 1 << 20, (tako.BY_CONTENT, 8192)),
-                                     (b'', 0, (tako.BY_CONTENT, 8192)),
+                                     (b'hsqs' + bytes(2000), 1 << 20, (tako.BY_CONTENT, 6144)),
+                                     (b'', 0, (tako.BY_CONTENT, 6144)),
                                      (ext4, 4 << 30, (tako.FIXED_SIZE, 32768)),
-                                     (b'hsqs', 4 << 30, (tako.BY_CONTENT, 32768))):
+                                     (b'hsqs', 4 << 30, (tako.BY_CONTENT, 24576))):
             with self.subTest((head[-9:], size)):
                 self.assertEqual(expected, tako.choose_chunks(head, size))
 

@@ -1,4 +1,4 @@
-"""Section 13: arguments, exit codes, printing, signals."""
+"""Section 19: arguments, exit codes, printing, signals."""
 import contextlib
 import io
 import os

@@ -420,6 +420,8 @@ def own(path):
 class FetchCase(CrashCase):
     """A client with a unit, and an origin; self.newest is what has to be in place in the end."""
 
+    most_partials = 1
+
     def setUp(self):
         super().setUp()
         self.root = self.destination
@@ -485,7 +487,7 @@ for image in store/*; do [ "$image" -ef latest ] && break; done
         self.assertIn(os.readlink(path) if os.path.lexists(path) else None, allowed)
 
     def assertConverges(self):
-        self.assertLessEqual(sum(name.startswith('.partial-') for name in os.listdir(self.root)), 1)
+        self.assertLessEqual(sum(name.startswith('.partial-') for name in os.listdir(self.root)), self.most_partials)
         result = self.run_fork('fetch', self.app)
         self.assertIn(result.code, (0, 1) if self.bad else (0,), result)
         link = 'store/' + self.newest.digest
@@ -566,9 +568,37 @@ class DeltaCase(FetchCase):
         self.assertNotIn((200, self.newest.size), self.origin.served('/store/' + self.newest.digest))
 
 
+class PatchedCase(DeltaCase):
+    """The update is made by a patch."""
+
+    most_partials = 2           # what comes of the image, and the patch
+
+    def offer_three(self):
+        super().offer_three()
+        pieces = []
+        tako.make_patch(self.origin.read('store/' + self.two.digest), self.origin.read('store/' + self.newest.digest),
+                        pieces.append, 64 << 20, lambda _: None)
+        self.origin.write('store/{}.{}.patch'.format(self.newest.digest, self.two.digest), b''.join(pieces))
+        name = 'store/{}.chunks'.format(self.newest.digest)
+        index = tako.parse_index(self.origin.read(name), self.newest.size)
+        patches = ((self.two.digest, sum(map(len, pieces))),)
+        self.origin.write(name, tako.format_index(index._replace(patches=patches)))
+
+
 class DeltaKilledTest(DeltaCase):
     def test_an_update_by_ranges_survives_a_kill_at_every_step(self):
         self.assertSurvivesKills(*self.update())
+
+
+class PatchedKilledTest(PatchedCase):
+    def test_an_update_by_a_patch_survives_a_kill_at_every_step(self):
+        self.assertSurvivesKills(*self.update())
+        self.assertEqual([], self.origin.served('/store/' + self.newest.digest))
+
+
+class PatchedPowerCutTest(PatchedCase):
+    def test_an_update_by_a_patch_survives_a_power_cut_at_every_step(self):
+        self.assertSurvivesPowerCuts(*self.update())
 
 
 class DeltaPowerCutTest(DeltaCase):

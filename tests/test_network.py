@@ -1,4 +1,4 @@
-"""Section 9: from a URL to bytes, past everything a server can do wrong."""
+"""Section 11: from a URL to bytes, past everything a server can do wrong."""
 import base64
 import http.server
 import os
