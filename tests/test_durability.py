@@ -50,7 +50,7 @@ def run(asked):
         os.environ.update(asked['environ'])
         os.umask(0o077)                         # what is for all to read must not owe it to a mask
         tako.PAUSE_BUDGET_SECONDS = 0.0
-        tako.DELTA_MIN_BYTES = asked['delta_min_bytes']
+        tako.DELTA_MIN_BYTES, tako.RANGE_GAP_BYTES = asked['delta_min_bytes'], 0
         steps = Steps(asked)
         if IS_ROOT:                             # whom no mode of a file would stop
             os.setgroups([])
