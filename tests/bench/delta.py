@@ -1,6 +1,6 @@
 """make bench-delta: what an update of an image costs, with Tako and with its peers, side by side in one run.
 
-    PYTHONPATH=. python3 tests/bench/delta.py
+    PYTHONPATH=. python3 tests/bench/delta.py [SEED]
 
 Every peer updates the same real images (see images.sh) from the same nginx on loopback, one after another, and every
 result is compared with the image byte for byte. Then come updates over a line with a delay, and kills in their midst.
@@ -170,6 +170,18 @@ def make_images():
 
 # ---- what is measured
 
+def begin(peer, form, pair, web):
+    """Make what this peer's updates need; the Row, with that alone so far."""
+    row = Row()
+    peer.begin(image('old', form), image(pair, form))
+    try:
+        row.making = peer.publish(web.port)
+        row.fault = row.making.fault and 'making: ' + row.making.fault
+    except subprocess.CalledProcessError as error:
+        row.fault = 'before making: {}'.format(error)
+    return row
+
+
 def update_once(peer, web, port, new):
     """One update of a client from this port; its Cost, and what went wrong."""
     peer.prepare(port)
@@ -185,12 +197,7 @@ def update_once(peer, web, port, new):
 
 def measure_pair(form, pair, chosen, web):
     """All peers on one pair, interleaved; the Rows by peer."""
-    rows = {peer.name: Row() for peer in chosen}
-    for peer in chosen:
-        row = rows[peer.name]
-        peer.begin(image('old', form), image(pair, form))
-        row.making = peer.publish(web.port)
-        row.fault = row.making.fault and 'making: ' + row.making.fault
+    rows = {peer.name: begin(peer, form, pair, web) for peer in chosen}
     for _ in range(ROUNDS):
         for peer in chosen:
             row = rows[peer.name]
@@ -216,21 +223,26 @@ def measure_lines(chosen, web):
     for form in LINE_FORMATS:
         if form not in FORMATS or 'big' not in PAIRS:
             continue
-        for peer in chosen:
-            peer.begin(image('old', form), image('big', form))
-            peer.publish(web.port)
+        made = {peer.name: begin(peer, form, 'big', web).fault for peer in chosen}
         for mbit in (None, MBIT):
-            rows = found[form, mbit] = {peer.name: Row() for peer in chosen}
             with measure.Delay(web, ONE_WAY_MS, mbit) as line:
-                for _ in range(ROUNDS):
-                    for peer in chosen:
-                        row = rows[peer.name]
-                        cost, fault = update_once(peer, web, line.port, image('big', form))
-                        row.costs.append(cost)
-                        row.fault = row.fault or fault
+                found[form, mbit] = measure_line(form, chosen, made, web, line.port)
         for peer in chosen:
             peer.end()
     return found
+
+
+def measure_line(form, chosen, made, web, port):
+    """Big updates over one line; the Rows by peer. made: what went wrong with the making, by peer."""
+    rows = {peer.name: Row() for peer in chosen}
+    for _ in range(ROUNDS):
+        for peer in chosen:
+            row = rows[peer.name]
+            row.fault = row.fault or made[peer.name]
+            if row.fault is None:
+                cost, row.fault = update_once(peer, web, port, image('big', form))
+                row.costs.append(cost)
+    return rows
 
 
 # ---- kills
@@ -347,22 +359,22 @@ def print_lines(lines, chosen):
     print('\nBig update of squashfs over a line with a round trip of {} ms, s'.format(2 * ONE_WAY_MS))
     print(' ' * 24 + ''.join('{:>12}'.format(peer.name) for peer in chosen))
     for (form, mbit), rows in lines.items():
-        cells = [rows[peer.name].fault or '{:.2f}'.format(rows[peer.name].get('wall')) for peer in chosen]
+        cells = ['failed' if rows[peer.name].fault else '{:.2f}'.format(rows[peer.name].get('wall')) for peer in chosen]
         print('{:9} {:14}'.format(form, 'unbounded' if mbit is None else '{} Mbit/s'.format(mbit))
               + ''.join('{:>12}'.format(cell) for cell in cells))
 
 
 KILLS_TEXT = """
-{killed} updates were killed at random moments, and completed by another run.
+{killed} updates were killed at random moments (seed {seed}), and completed by another run.
 nginx sends {whole:.2f} MB to an update that is not killed. It sent {before:.1f} MB to those that were, and {completing:.1f} MB to
 the runs that completed them: {share:.2f} times as much as without kills.
 Of {finished:.1f} MB of ranges that were finished before the kills, {again:.2f} MB were fetched again."""
 
 
-def print_kills(kills):
+def print_kills(kills, seed):
     counts = {name: getattr(kills, name) / measure.MB for name in ('whole', 'before', 'completing', 'finished', 'again')}
-    share = (kills.before + kills.completing) / (max(1, kills.killed) * kills.whole)
-    print(KILLS_TEXT.format(killed=kills.killed, share=share, **counts))
+    share = (kills.before + kills.completing) / max(1, kills.killed * kills.whole)
+    print(KILLS_TEXT.format(seed=seed, killed=kills.killed, share=share, **counts))
 
 
 def check_pair(bounds, where, rows):
@@ -398,6 +410,8 @@ def check_lines(bounds, lines):
     for (form, mbit), rows in lines.items():
         where = '{} over the line{}'.format(form, '' if mbit is None else ' of {} Mbit/s'.format(mbit))
         ranges, zsync = (rows[name].get('wall') if name in rows else None for name in ('tako-ranges', 'zsync'))
+        if 'tako-ranges' in rows:
+            bounds.check_so(where + ': tako-ranges gives the image', rows['tako-ranges'].fault)
         bounds.check(where + ': seconds of ranges against zsync', ranges, zsync and LINE_TO_ZSYNC * zsync)
         if mbit is not None:
             bounds.check(where + ': seconds of ranges against the whole', ranges, full_time(rows))
@@ -442,19 +456,20 @@ def kill_updates(web, chosen, chance):
     form = next((form for form in LINE_FORMATS[::-1] if form in FORMATS), None)
     if peer is None or form is None or 'big' not in PAIRS or not KILLS:
         return None
-    peer.begin(image('old', form), image('big', form))
-    peer.publish(web.port)
+    fault = begin(peer, form, 'big', web).fault
     kills = Kills(peer, web, form)
-    kills.go(KILLS, chance)
+    kills.note(fault)
+    if fault is None:
+        kills.go(KILLS, chance)
     peer.end()
     return kills
 
 
-def main():
+def main(arguments):
     os.environ['PATH'] += ':/usr/sbin:/sbin'
     for name in [name for name in os.environ if name.lower().endswith('_proxy')]:
         del os.environ[name]
-    seed = random.SystemRandom().randrange(10**6)
+    seed = int(arguments[0]) if arguments else random.SystemRandom().randrange(10**6)
     install()
     make_images()
     print_machine()
@@ -470,7 +485,7 @@ def main():
         print_lines(lines, far)
         kills = kill_updates(web, chosen, random.Random(seed))
         if kills is not None:
-            print_kills(kills)
+            print_kills(kills, seed)
     shutil.rmtree(os.path.join(CACHE, 'clients'), ignore_errors=True)
     for (form, pair), rows in results.items():
         check_pair(bounds, '{} {}'.format(form, pair), rows)
@@ -483,4 +498,4 @@ def main():
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -154,11 +154,11 @@ class Tako(Peer):
         self.before, self.destination, self.key, self.config = (
             os.path.join(self.client, name) for name in ('before', 'destination', 'app.key', 'app.tako'))
         self.result = os.path.join(self.destination, 'latest')
+
+    def publish(self, port):
         secret, self.public_key = new_keys()
         with open(os.open(self.key, os.O_WRONLY | os.O_CREAT, 0o600), 'w') as stream:
             stream.write(secret)
-
-    def publish(self, port):
         check_call(self.store([], self.old, '1.0.0'))
         os.mkdir(self.before)
         self.configure(port, self.before)
