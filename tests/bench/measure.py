@@ -65,9 +65,9 @@ def run(command, folder, seconds):
 
 
 def fault_of(status, err):
-    """What wait4's status says, with the last line on stderr; None of success."""
+    """What wait4's status says, with the last lines on stderr; None of success."""
     how = 'signal {}'.format(status & 127) if status & 127 else 'exit code {}'.format(status >> 8)
-    return '{}: {}'.format(how, (err.strip().splitlines() or [''])[-1]) if status else None
+    return ': '.join([how] + [line.strip() for line in err.strip().splitlines()[-2:]]) if status else None
 
 
 def read_text(stream):
