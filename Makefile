@@ -6,7 +6,7 @@ PYTHONS ?= $(sort $(realpath $(wildcard /usr/bin/python3 /usr/bin/python3.[0-9] 
              /usr/local/bin/python3.[0-9] /usr/local/bin/python3.[0-9][0-9] $(HOME)/.pyenv/versions/3.*/bin/python3)))
 TOOLS = .venv-tools
 
-.PHONY: help demo check check-pythons check-large soak lint coverage clean $(PYTHONS:%=check@%)
+.PHONY: help demo check check-pythons check-large soak bench-delta lint coverage clean $(PYTHONS:%=check@%)
 
 help:
 	@echo 'make demo            publish two versions of an image and fetch them, on this machine'
@@ -14,6 +14,7 @@ help:
 	@echo 'make check-pythons   run the tests on every Python found here'
 	@echo 'make check-large     store and fetch an image of 5 GiB in flat memory (needs 11 GiB of disk)'
 	@echo 'make soak            kill updates at random moments for SOAK_SECONDS (300), and see them converge'
+	@echo 'make bench-delta     updates of real images beside casync, zsync, zchunk, xdelta3 and bsdiff (root; 10 GB, an hour)'
 	@echo 'make lint            ruff, mypy, vermin, and other implementations as oracles (needs PyPI)'
 	@echo 'make coverage        how much of tako.py the tests reach (needs PyPI)'
 	@echo 'make clean           remove what these made'
@@ -37,10 +38,13 @@ soak: export SOAK_SECONDS ?= 300
 soak:
 	PYTHONPATH=. $(PYTHON) -W error tests/soak.py
 
+bench-delta:
+	PYTHONPATH=. $(PYTHON) -W error tests/bench/delta.py
+
 lint: $(TOOLS)/installed
 	$(TOOLS)/bin/ruff check .
 	$(TOOLS)/bin/mypy --strict --python-version 3.10 tako.py
-	$(TOOLS)/bin/vermin --quiet --no-tips --violations --target=3.6- --eval-annotations tako.py tests/*.py
+	$(TOOLS)/bin/vermin --quiet --no-tips --violations --target=3.6- --eval-annotations tako.py tests/*.py tests/bench/*.py
 	PYTHONPATH=. $(TOOLS)/bin/python tests/oracles.py
 
 coverage: $(TOOLS)/installed
@@ -55,4 +59,4 @@ $(TOOLS)/installed: tests/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(TOOLS) .coverage .coverage.* .mypy_cache .ruff_cache __pycache__ tests/__pycache__
+	rm -rf $(TOOLS) build .coverage .coverage.* .mypy_cache .ruff_cache __pycache__ tests/__pycache__ tests/bench/__pycache__
