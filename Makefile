@@ -6,10 +6,17 @@ PYTHONS ?= $(sort $(realpath $(wildcard /usr/bin/python3 /usr/bin/python3.[0-9] 
              /usr/local/bin/python3.[0-9] /usr/local/bin/python3.[0-9][0-9] $(HOME)/.pyenv/versions/3.*/bin/python3)))
 TOOLS = .venv-tools
 
-.PHONY: help demo check check-pythons check-large soak lint coverage clean $(PYTHONS:%=check@%)
+PREFIX ?= /usr/local
+LIBRARY = $(DESTDIR)$(PREFIX)/lib/tako
+COMMAND = $(DESTDIR)$(PREFIX)/bin/tako
+
+.PHONY: help demo install uninstall check check-pythons check-large soak lint coverage clean \
+        $(PYTHONS:%=check@%)
 
 help:
 	@echo 'make demo            publish two versions of an image and fetch them, on this machine'
+	@echo 'make install         put tako on the PATH below PREFIX (/usr/local), where it starts faster than the bare file'
+	@echo 'make uninstall       take it away again'
 	@echo 'make check           run the tests; needs nothing but python3'
 	@echo 'make check-pythons   run the tests on every Python found here'
 	@echo 'make check-large     store and fetch an image of 5 GiB in flat memory (needs 11 GiB of disk)'
@@ -20,6 +27,33 @@ help:
 
 demo:
 	@PYTHON='$(PYTHON)' $(PYTHON) tests/demo.py
+
+# The first run of a script compiles all of it, each time; of a module, once: so the command imports one. It ignores
+# what the environment and others' packages would add (-I, -S), since it needs the standard library alone.
+define STARTER
+#!$(abspath $(shell command -v $(PYTHON))) -IS
+import signal
+if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)        # as tako.py does, until it is loaded
+import sys
+sys.path.insert(0, '$(PREFIX)/lib/tako')
+import tako
+tako.stop_on_signals()
+tako.end(tako.main(sys.argv[1:]))
+endef
+
+install: export STARTER_TEXT = $(STARTER)
+install:
+	umask 022 && mkdir -p '$(LIBRARY)' '$(dir $(COMMAND))'
+	install -m 644 tako.py '$(LIBRARY)/tako.py'
+	rm -f '$(LIBRARY)'/__pycache__/tako.*
+	umask 022 && $(PYTHON) -I -m compileall -q -d '$(PREFIX)/lib/tako' '$(LIBRARY)'
+	printf '%s\n' "$$STARTER_TEXT" > '$(COMMAND)'
+	chmod 755 '$(COMMAND)'
+
+uninstall:
+	rm -f '$(COMMAND)' '$(LIBRARY)/tako.py' '$(LIBRARY)'/__pycache__/tako.*
+	rmdir '$(LIBRARY)/__pycache__' '$(LIBRARY)' 2> /dev/null || true
 
 check:
 	PYTHONPATH=. $(PYTHON) -W error -m unittest discover -s tests
