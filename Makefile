@@ -5,12 +5,15 @@ PYTHON ?= python3
 PYTHONS ?= $(sort $(realpath $(wildcard /usr/bin/python3 /usr/bin/python3.[0-9] /usr/bin/python3.[0-9][0-9] \
              /usr/local/bin/python3.[0-9] /usr/local/bin/python3.[0-9][0-9] $(HOME)/.pyenv/versions/3.*/bin/python3)))
 TOOLS = .venv-tools
+BENCH_TOOLS = .venv-bench$(subst /,-,$(PYTHON))
+BENCH_COMMANDS = ab curl minisign nginx openssl signify-openbsd
+BENCH_PACKAGES = apache2-utils curl minisign nginx-light openssl signify-openbsd
 
 PREFIX ?= /usr/local
 LIBRARY = $(DESTDIR)$(PREFIX)/lib/tako
 COMMAND = $(DESTDIR)$(PREFIX)/bin/tako
 
-.PHONY: help demo install uninstall check check-pythons check-large soak lint coverage clean \
+.PHONY: help demo install uninstall check check-pythons check-large soak lint coverage bench bench-packages bench-plots clean \
         $(PYTHONS:%=check@%)
 
 help:
@@ -23,6 +26,8 @@ help:
 	@echo 'make soak            kill updates at random moments for SOAK_SECONDS (300), and see them converge'
 	@echo 'make lint            ruff, mypy, vermin, and other implementations as oracles (needs PyPI)'
 	@echo 'make coverage        how much of tako.py the tests reach (needs PyPI)'
+	@echo 'make bench           measure Tako beside its peers, 15 minutes (needs PyPI, root or its packages, 11 GB of disk)'
+	@echo 'make bench-plots     draw what make bench measured into docs/ (needs PyPI)'
 	@echo 'make clean           remove what these made'
 
 demo:
@@ -74,7 +79,7 @@ soak:
 lint: $(TOOLS)/installed
 	$(TOOLS)/bin/ruff check .
 	$(TOOLS)/bin/mypy --strict --python-version 3.10 tako.py
-	$(TOOLS)/bin/vermin --quiet --no-tips --violations --target=3.6- --eval-annotations tako.py tests/*.py
+	$(TOOLS)/bin/vermin --quiet --no-tips --violations --target=3.6- --eval-annotations tako.py tests/*.py tests/bench/*.py
 	PYTHONPATH=. $(TOOLS)/bin/python tests/oracles.py
 
 coverage: $(TOOLS)/installed
@@ -83,10 +88,25 @@ coverage: $(TOOLS)/installed
 	$(TOOLS)/bin/coverage combine --quiet
 	$(TOOLS)/bin/coverage report
 
+bench: bench-packages $(BENCH_TOOLS)/installed
+	PYTHONPATH=. $(BENCH_TOOLS)/bin/python tests/bench/speed.py
+
+bench-plots: $(BENCH_TOOLS)/installed
+	PYTHONPATH=. $(BENCH_TOOLS)/bin/python tests/bench/plots.py
+
+bench-packages:
+	@for each in $(BENCH_COMMANDS); do command -v "$$each" > /dev/null || missing="$$missing $$each"; done; \
+	test -z "$$missing" || { echo "lacking:$$missing"; apt-get update -q && apt-get install -qy $(BENCH_PACKAGES); }
+
+$(BENCH_TOOLS)/installed: tests/bench/requirements.txt
+	$(PYTHON) -m venv $(BENCH_TOOLS)
+	$(BENCH_TOOLS)/bin/pip install --quiet --disable-pip-version-check -r tests/bench/requirements.txt
+	touch $@
+
 $(TOOLS)/installed: tests/requirements.txt
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(TOOLS) .coverage .coverage.* .mypy_cache .ruff_cache __pycache__ tests/__pycache__
+	rm -rf $(TOOLS) .venv-bench* build .coverage .coverage.* .mypy_cache .ruff_cache __pycache__ tests/__pycache__ tests/bench/__pycache__
