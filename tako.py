@@ -466,6 +466,7 @@ def format_secret_key(seed: bytes) -> str:
 # A version is parts between separators. Part by part: a string is below every number, numbers go by
 # value, strings by their bytes, and the shorter version is padded with zeros.
 
+VERSION_PATTERN = '([!-~]{1,%d})' % VERSION_MAX_CHARS
 # without what other tools take for operators: as part of a version it would let nothing in, silently
 PATTERN_PART = r'(?!~)[^<>=,|^!()\[\]\0-\x20\x7f-\U0010ffff]{1,%d}' % VERSION_MAX_CHARS
 PATTERN_FORMS = 'legal are * (any), 1.* (all that begin with 1), 1.13.7 (that one), 1.2 <= v < 2.0 (a range)'
@@ -499,7 +500,7 @@ class Version:
 
 def parse_version(text: str) -> Version:
     """The version that text spells: 1 to 255 printable ASCII characters, no space; else VersionError."""
-    if not re.fullmatch('[!-~]{1,%d}' % VERSION_MAX_CHARS, text):
+    if not re.fullmatch(VERSION_PATTERN, text):
         raise VersionError(f'not a version: {text[:80]!a}',
                            'a version is 1 to 255 printable ASCII characters without a space')
     parts = _version_parts(text)
@@ -601,7 +602,7 @@ def _pattern_version(text: str, pattern: str) -> Version:
 
 MANIFEST_HEADER = b'Tako Manifest 1\n\n'
 SIGNATURE_LINE_BYTES = 89
-ENTRY_PATTERN = '([!-~]+) (0|[1-9][0-9]{0,18}) ([0-9a-f]{64})'
+ENTRY_PATTERN = VERSION_PATTERN + ' (0|[1-9][0-9]{0,18}) ([0-9a-f]{64})'
 
 
 class Entry(namedtuple('Entry', ('version', 'size', 'digest'))):
@@ -665,22 +666,24 @@ def _parse_entries(body: bytes, where: str) -> 'Iterator[Entry]':
     if lines[-2:] != ['', '']:
         raise ManifestError(where, 'no blank line before the signature')
     last = None     # type: Optional[Version]
+    match_entry = re.compile(ENTRY_PATTERN).fullmatch
     for number, line in enumerate(lines[:-2], 3):
-        match = re.fullmatch(ENTRY_PATTERN, line)
-        try:
-            version = parse_version(match.group(1)) if match else None
-        except VersionError:
-            version = None
-        if match is None or version is None or int(match.group(2)) > IMAGE_MAX_BYTES:
+        match = match_entry(line)
+        text, size, digest = match.groups() if match else ('', '0', '')
+        parts = _version_parts(text)
+        if not parts or int(size) > IMAGE_MAX_BYTES:
             raise ManifestError(where, f'line {number} is not an entry')
+        version = Version(text, _version_order(parts))
         if last is not None and not last < version:
             raise ManifestError(where, f'line {number}: {version} does not come after {last}')
         last = version
-        yield Entry(version, int(match.group(2)), match.group(3))
+        yield Entry(version, int(size), digest)
 
 
 def first_lost(old: Manifest, new: Manifest) -> 'Optional[Entry]':
     """The first entry of old that does not stand in new unchanged; None if new continues old."""
+    if new is old:
+        return None
     lines = {entry.line() for entry in new.entries}
     return next((entry for entry in old.entries if entry.line() not in lines), None)
 
