@@ -468,7 +468,7 @@ def format_secret_key(seed: bytes) -> str:
 
 VERSION_PATTERN = '([!-~]{1,%d})' % VERSION_MAX_CHARS
 # without what other tools take for operators: as part of a version it would let nothing in, silently
-PATTERN_PART = r'(?!~)[^<>=,|^!()\[\]\0-\x20\x7f-\U0010ffff]{1,%d}' % VERSION_MAX_CHARS
+PATTERN_PART = r'(?!~)(?:(?![<>=,|^!()\[\]])[!-~]){1,%d}' % VERSION_MAX_CHARS
 PATTERN_FORMS = 'legal are * (any), 1.* (all that begin with 1), 1.13.7 (that one), 1.2 <= v < 2.0 (a range)'
 
 
