@@ -108,6 +108,7 @@ LOCK_WAIT_SECONDS = 120.0               # for another run on the same directory
 LOCK_POLL_SECONDS = 0.05
 MESSAGE_MAX_CHARS = 2000                # of a line of trouble: servers have their say in some
 NAMES_MAX = 5                           # of versions, where a message lists them
+HELP_COLUMNS = 80                       # of what --help prints
 PROGRESS_EVERY_SECONDS = 0.2            # the progress line is drawn anew
 STATE_MAX_BYTES = 1 << 20               # of our own notes in a destination
 SYSTEMCTL_TIMEOUT_SECONDS = 900.0       # for units to restart; systemd's own limits are below it, as a rule
@@ -2630,13 +2631,17 @@ class Stopped(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
+# with no width given, argparse loads shutil to look for one, and shutil three compressors: at each start, help or not
+_HelpFormatter = functools.partial(argparse.RawDescriptionHelpFormatter, width=HELP_COLUMNS)
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """argparse, with errors in our form, and texts printed as they stand here."""
 
     def __init__(self, **settings: 'Any') -> None:
         # before 3.8, forbidding --ini for --init forbids -kKEY too
         super().__init__(allow_abbrev=sys.version_info < (3, 8),
-                         formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+                         formatter_class=_HelpFormatter, **settings)
 
     def error(self, message: str) -> 'NoReturn':
         raise UsageError(message, f'see: {self.prog} --help')
