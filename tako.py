@@ -479,7 +479,7 @@ class Version:
 
     __slots__ = ('order', 'text')
 
-    def __init__(self, text: str, order: 'Tuple[Tuple[Any, ...], ...]') -> None:
+    def __init__(self, text: str, order: 'Tuple[Any, ...]') -> None:
         self.text = text
         self.order = order
 
@@ -515,21 +515,22 @@ def _version_parts(text: str) -> 'List[Union[int, str]]':
     return [int(part) if part.isdigit() else part for part in parts if part]
 
 
-def _version_order(parts: 'Iterable[Union[int, str]]') -> 'Tuple[Tuple[Any, ...], ...]':
-    """Tuples that compare as versions of these parts do, though each version is padded with zeros.
+def _version_order(parts: 'Iterable[Union[int, str]]') -> 'Tuple[Any, ...]':
+    """A tuple that compares as versions of these parts do, though each version is padded with zeros.
 
-    Every part that is not zero carries how many zeros stand before it. Where another version has
-    ended, the fewer zeros the lower is a string and the higher a number; the end is between both.
+    Every part that is not zero has three places: what it is, how many zeros stand before it, and itself.
+    Where another version has ended, the fewer zeros the lower is a string and the higher a number; the
+    end is between both.
     """
-    order = []  # type: List[Tuple[Any, ...]]
+    order = []  # type: List[Any]
     zeros = 0
     for part in parts:
         if part == 0:
             zeros += 1
         else:
-            order.append((0, zeros, part) if isinstance(part, str) else (2, -zeros, part))
+            order += (0, zeros, part) if isinstance(part, str) else (2, -zeros, part)
             zeros = 0
-    order.append((1,))
+    order.append(1)
     return tuple(order)
 
 
@@ -565,9 +566,8 @@ class _RangeBounds(Bounds):
 
     def _is_pre_release_of_end(self, version: Version) -> bool:
         """2.0-beta is below 2.0, and yet no step to take without being asked."""
-        end = self.below.order[:-1]                         # the last tuple marks the end of a version
-        following = version.order[len(end):len(end) + 1]
-        return version.order[:len(end)] == end and following[0][0] == 0
+        end = self.below.order[:-1]                         # the last place marks the end of a version
+        return version.order[:len(end)] == end and version.order[len(end)] == 0
 
 
 def parse_pattern(text: str) -> Bounds:
