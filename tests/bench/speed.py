@@ -4,7 +4,9 @@
 
 Times vary from machine to machine, and on a busy one from minute to minute. So every figure that has a bound is a
 ratio to something that is measured in the same round, on the same machine, with the same Python; what is compared is
-the medians of several rounds. A ratio near its bound is measured three times, and the best counts.
+the medians of several rounds. Where a bound is in seconds or megabytes instead, the lowest are compared, since there a
+busy machine does not slow down both sides. What is not well within its bound is measured three times, and the best
+counts.
 
 BENCH_ROWS: which parts to run, by name, space-separated; all without it. BENCH_DIR: the disk to run on.
 The results of a whole run are also left in build/bench/, one file for each Python, for make bench-plots.
@@ -23,7 +25,7 @@ import stage
 import tako
 
 RESULTS = os.path.join(stage.PROJECT, 'build', 'bench')
-NEAR = 0.9, 1.3                         # of the bound: between these, the best of three runs counts
+NEAR = 0.9                              # of the bound: what is beyond is measured again, and the best run counts
 RUNS_MAX = 3
 MB = 1e6
 LARGE_BYTES = 1 << 30
@@ -90,14 +92,15 @@ class Contest:
             row = {'figure': self.figure, 'peer': peer.name, 'unit': self.unit, 'kind': self.kind, 'bound': peer.bound,
                    'tako': values['Tako'], 'values': values[peer.name], 'runs': 1, 'result': None, 'is_floor': peer.is_floor}
             if row['values']:
-                ours, theirs = statistics.median(row['tako']), statistics.median(row['values'])
+                typical = statistics.median if self.kind == 'ratio' else min
+                ours, theirs = typical(row['tako']), typical(row['values'])
                 row['result'] = ours / theirs if self.kind == 'ratio' else ours - theirs
             rows.append(row)
         return rows
 
 
 def is_near(row):
-    return bool(row['bound'] and row['result'] and NEAR[0] < row['result'] / row['bound'] < NEAR[1])
+    return bool(row['bound'] and row['result'] and row['result'] > NEAR * row['bound'])
 
 
 def better(row, other):

@@ -172,9 +172,11 @@ class Stage:
         """One that clients trust beside all that the system trusts: authorities.pem is as long as the system's own."""
         script = """
         cd {root}
-        openssl req -x509 -newkey rsa:2048 -nodes -keyout authority.key -out authority.pem -subj '/CN=Bench' -days 2
+        openssl req -x509 -newkey rsa:2048 -nodes -keyout authority.key -out authority.pem -subj '/CN=Bench' -days 2 \\
+            -addext keyUsage=critical,keyCertSign,cRLSign
         openssl req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=server
-        printf 'subjectAltName=IP:127.0.0.1\\nbasicConstraints=CA:FALSE\\n' > server.ext
+        printf 'subjectAltName=IP:127.0.0.1\\nbasicConstraints=CA:FALSE\\nauthorityKeyIdentifier=keyid\\n' \\
+            > server.ext
         openssl x509 -req -in server.csr -CA authority.pem -CAkey authority.key -CAcreateserial -extfile server.ext \\
             -out server.pem -days 2
         cat /etc/ssl/certs/ca-certificates.crt authority.pem > authorities.pem
