@@ -1152,6 +1152,7 @@ class Network:
         # what was asked last on each connection; a connection whose answer was not read to its end is of no more use
         self._open = {}     # type: Dict[Tuple[str, str], Tuple[http.client.HTTPConnection, http.client.HTTPResponse]]
         self._tls = None    # type: Optional[ssl.SSLContext]
+        self._has_bundle = False
         self._pauses = {}   # type: Dict[Tuple[str, str], Tuple[float, float]]      # the next one, and what is left
 
     def __enter__(self) -> 'Network':
@@ -1260,6 +1261,13 @@ class Network:
                 return self._request(endpoint, kept, target, headers)
             except (OSError, http.client.BadStatusLine):
                 pass                            # the server let go of it meanwhile: ask on a new one
+        try:
+            return self._request(endpoint, self._connection(scheme, host, proxy, proxy_headers), target, headers)
+        except OSError as error:
+            if self._tls is None or self._has_bundle or 'CERTIFICATE_VERIFY_FAILED' not in str(error):
+                raise
+            self._tls.load_default_certs()      # the directory did not do: this adds what the bundle alone has
+            self._has_bundle = True
         return self._request(endpoint, self._connection(scheme, host, proxy, proxy_headers), target, headers)
 
     def _kept(self, endpoint: 'Tuple[str, str]') -> 'Optional[http.client.HTTPConnection]':
@@ -1296,7 +1304,8 @@ class Network:
             connection = http.client.HTTPConnection(proxy or host, timeout=self.timeout())
         else:
             if self._tls is None:
-                self._tls = _tls_context()
+                directory = _authorities_by_hash()
+                self._tls, self._has_bundle = _tls_context(directory), directory is None
             connection = http.client.HTTPSConnection(proxy or host, timeout=self.timeout(), context=self._tls)
             if proxy:
                 connection.set_tunnel(host, headers=proxy_headers)
@@ -1402,10 +1411,24 @@ def _require_http(url: str) -> None:
         raise as_tako_error(error) from None
 
 
-def _tls_context() -> 'ssl.SSLContext':
-    """Certificates and names are checked, against the system's authorities or SSL_CERT_FILE's; TLS 1.2 at least."""
+def _authorities_by_hash() -> 'Optional[str]':
+    """The system's directory of authorities, if they stand in it by hash (openssl-rehash(1)).
+
+    From there, OpenSSL reads the one that it needs. The bundle has the same, on most systems, and all of
+    it is parsed at each start. What SSL_CERT_FILE names is another matter.
+    """
     import ssl
-    context = ssl.create_default_context()
+    paths = ssl.get_default_verify_paths()
+    if paths.openssl_cafile_env in os.environ or paths.capath is None:
+        return None
+    is_hashed = any(re.fullmatch('[0-9a-f]{8}[.][0-9]+', name) for name in os.listdir(paths.capath))
+    return paths.capath if is_hashed else None
+
+
+def _tls_context(directory: 'Optional[str]') -> 'ssl.SSLContext':
+    """Certificates and names are checked, against authorities in directory, or all of the system's; TLS 1.2 at least."""
+    import ssl
+    context = ssl.create_default_context(capath=directory)
     if hasattr(context, 'minimum_version'):
         context.minimum_version = ssl.TLSVersion.TLSv1_2    # novm: guarded
     else:                                       # Python 3.6

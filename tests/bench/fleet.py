@@ -100,7 +100,7 @@ def client_cost(scene, server):
 
 
 def etag_of(url, scene):
-    said = stage.output_of(['curl', '-fsSI', '--cacert', scene.trust['SSL_CERT_FILE'], url])
+    said = stage.output_of(['curl', '-fsSI', '--cacert', scene.path('authority.pem'), url])
     return re.search('(?i)^etag: (.+?)\r?$', said, re.MULTILINE).group(1)
 
 

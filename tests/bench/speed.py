@@ -222,7 +222,7 @@ def start(scene):
     yield Contest('no-op fetch, https, 1 MiB image', seconds(scene.installed + ['fetch', secure], scene.trust), [
         Peer('python3 importing those and ssl', python('import argparse, configparser, hashlib, http.client, ssl'), is_floor=True),
         Peer('curl of the manifest alone', seconds(curl.replace('http://', 'https://').replace(
-            str(scene.ports['plain']), str(scene.ports['tls'])) + ' --cacert ' + scene.trust['SSL_CERT_FILE']))], rounds=15)
+            str(scene.ports['plain']), str(scene.ports['tls'])) + ' --cacert ' + scene.path('authority.pem')))], rounds=15)
     init = scene.installed + ['fetch', '--init', config]
     check = 'cd {} && sha256sum --status -c SHA256SUMS'.format(scene.path('client', 'naive'))
     yield Contest('fetch --init, 1 MiB image in place', seconds(init), [

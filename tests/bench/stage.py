@@ -19,7 +19,7 @@ PYTHON = os.path.realpath(sys.executable)       # the one that the environment w
 SEED = b'test-key-very-security-such-safe'
 PUBLIC_KEY = tako.encode_base64(tako.ed25519_public_key(SEED))
 ENVIRON = {name: value for name, value in os.environ.items()
-           if not name.startswith('PYTHON') and not name.lower().endswith('_proxy')}
+           if not name.startswith(('PYTHON', 'SSL_CERT_')) and not name.lower().endswith('_proxy')}
 SERVER_SECONDS = 10.0                           # for nginx to answer
 NGINX = """\
 {user}
@@ -169,7 +169,7 @@ class Stage:
         return int(output_of(['pgrep', '-P', str(self._server.pid)]).split()[0])
 
     def _make_certificate(self):
-        """One that clients trust beside all that the system trusts: authorities.pem is as long as the system's own."""
+        """One that clients trust beside all that the system trusts, in a directory such as the system has."""
         script = """
         cd {root}
         openssl req -x509 -newkey rsa:2048 -nodes -keyout authority.key -out authority.pem -subj '/CN=Bench' -days 2 \\
@@ -179,11 +179,13 @@ class Stage:
             > server.ext
         openssl x509 -req -in server.csr -CA authority.pem -CAkey authority.key -CAcreateserial -extfile server.ext \\
             -out server.pem -days 2
-        cat /etc/ssl/certs/ca-certificates.crt authority.pem > authorities.pem
+        mkdir authorities
+        cp -L /etc/ssl/certs/*.[0-9] authority.pem authorities
+        ln -s authority.pem authorities/$(openssl x509 -noout -hash -in authority.pem).0
         """.format(root=shlex.quote(self.root))
         subprocess.run(['sh', '-e', '-c', script], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                        stderr=subprocess.DEVNULL)
-        self.trust = {'SSL_CERT_FILE': self.path('authorities.pem')}
+        self.trust = {'SSL_CERT_DIR': self.path('authorities')}
 
     def _start_server(self):
         user = 'user root;' if os.getuid() == 0 else ''
