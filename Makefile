@@ -5,7 +5,7 @@ PYTHON ?= python3
 PYTHONS ?= $(sort $(realpath $(wildcard /usr/bin/python3 /usr/bin/python3.[0-9] /usr/bin/python3.[0-9][0-9] \
              /usr/local/bin/python3.[0-9] /usr/local/bin/python3.[0-9][0-9] $(HOME)/.pyenv/versions/3.*/bin/python3)))
 TOOLS = .venv-tools
-BENCH_TOOLS = .venv-bench$(subst /,-,$(PYTHON))
+BENCH_TOOLS = .venv-bench-$(subst /,-,$(PYTHON))
 BENCH_COMMANDS = ab curl minisign nginx openssl signify-openbsd
 BENCH_PACKAGES = apache2-utils curl minisign nginx-light openssl signify-openbsd
 

@@ -131,7 +131,7 @@ def configs(scene):
                 paths.append(scene.client('{}-{}'.format(name, server), scene.url(name, server)))
             fetch = scene.installed + ['fetch'] + paths
             stage.measure(fetch, scene.trust)
-            logged = scene.requests(lambda: stage.measure(fetch, scene.trust))
+            logged = scene.requests(fetch, scene.trust)
             row += [len(logged), len({connection for connection, *_ in logged}),
                     '{:.1f}'.format(1e3 * statistics.median(stage.measure(fetch, scene.trust).seconds for _ in range(7)))]
         rows.append(row)

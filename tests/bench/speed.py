@@ -14,6 +14,7 @@ The results of a whole run are also left in build/bench/, one file for each Pyth
 import json
 import os
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -213,16 +214,16 @@ def start(scene):
     fetch = scene.installed + ['fetch', config]
     modules = python('import argparse, configparser, hashlib, http.client')
     as_copied = seconds(scene.copied + ['fetch', config])
-    curl = 'curl -fsS -o {} {}'.format(scene.path('curl.out'), scene.url('small/manifest'))
+    curl = 'curl -fsS --cacert {} -o {} {{}}'.format(scene.path('authority.pem'), scene.path('curl.out'))
     yield Contest('no-op fetch, http, 1 MiB image', seconds(fetch), [
         Peer('python3 importing argparse, configparser, hashlib, http.client', modules, 1.35),
         Peer('python3 tako.py (compiled at each start)', as_copied),
         Peer('naive shell script (curl, signify, sha256sum)', seconds(naive)),
-        Peer('curl of the manifest alone', seconds(curl))], rounds=25)
+        Peer('curl of the manifest alone', seconds(curl.format(scene.url('small/manifest'))))], rounds=25)
+    with_ssl = python('import argparse, configparser, hashlib, http.client, ssl')
     yield Contest('no-op fetch, https, 1 MiB image', seconds(scene.installed + ['fetch', secure], scene.trust), [
-        Peer('python3 importing those and ssl', python('import argparse, configparser, hashlib, http.client, ssl'), is_floor=True),
-        Peer('curl of the manifest alone', seconds(curl.replace('http://', 'https://').replace(
-            str(scene.ports['plain']), str(scene.ports['tls'])) + ' --cacert ' + scene.path('authority.pem')))], rounds=15)
+        Peer('python3 importing those and ssl', with_ssl, is_floor=True),
+        Peer('curl of the manifest alone', seconds(curl.format(scene.url('small/manifest', 'tls'))))], rounds=15)
     init = scene.installed + ['fetch', '--init', config]
     check = 'cd {} && sha256sum --status -c SHA256SUMS'.format(scene.path('client', 'naive'))
     yield Contest('fetch --init, 1 MiB image in place', seconds(init), [
@@ -242,13 +243,13 @@ def signature(scene):
                    stdout=subprocess.DEVNULL)
     subprocess.run(['minisign', '-S', '-s', pair + '.sec', '-m', os.path.join(sums, 'SHA256SUMS')], check=True,
                    stdout=subprocess.DEVNULL)
-    cd = 'cd {} && '.format(shlex.quote(sums))
+    by_signify = 'signify-openbsd -Vq -p {}.pub -m SHA256SUMS'.format(scene.path('signify'))
+    by_minisign = 'minisign -Vqm SHA256SUMS -p {}.pub'.format(pair)
+    both = 'cd {} && {{}} && sha256sum --status -c SHA256SUMS'.format(shlex.quote(sums))
     yield Contest('verify a published directory, 1 MiB image', seconds(
         scene.installed + ['verify', '-p', stage.PUBLIC_KEY, scene.path('served', 'signed')]), [
-        Peer('signify -V && sha256sum -c', seconds(
-            cd + 'signify-openbsd -Vq -p {}.pub -m SHA256SUMS && sha256sum --status -c SHA256SUMS'.format(scene.path('signify')))),
-        Peer('minisign -V && sha256sum -c', seconds(
-            cd + 'minisign -Vqm SHA256SUMS -p {}.pub && sha256sum --status -c SHA256SUMS'.format(pair)))], rounds=15)
+        Peer('signify -V && sha256sum -c', seconds(both.format(by_signify))),
+        Peer('minisign -V && sha256sum -c', seconds(both.format(by_minisign)))], rounds=15)
 
 
 def naive_client(scene, name, image):
@@ -334,18 +335,19 @@ def main():
     unknown = [name for name in chosen if name not in CONTESTS and name not in TABLES]
     if unknown:
         raise SystemExit('BENCH_ROWS: no {}; there are {}'.format(unknown[0], ' '.join(list(CONTESTS) + list(TABLES))))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # the server goes and the scratch directory, too
     begin = time.monotonic()
     results = {'python': '{}.{}'.format(*sys.version_info), 'versions': stage.machine(), 'rows': [], 'tables': {}}
     print('\n'.join('{:12}{}'.format(*each) for each in results['versions']))
     with stage.Stage() as scene:
-        for name in CONTESTS:
+        for name, contests in CONTESTS.items():
             if name in chosen:
-                rows = [row for contest in CONTESTS[name](scene) for row in contest.rows()]
+                rows = [row for contest in contests(scene) for row in contest.rows()]
                 results['rows'] += rows
                 print_table(name, HEAD, [cells(row) for row in rows])
-        for name in TABLES:
+        for name, table in TABLES.items():
             if name in chosen:
-                title, head, rows = TABLES[name](scene)
+                title, head, rows = table(scene)
                 results['tables'][name] = {'head': head, 'rows': rows}
                 print_table(title, head, [[str(cell) for cell in row] for row in rows])
     if len(chosen) == len(CONTESTS) + len(TABLES):

@@ -154,11 +154,11 @@ class Stage:
         os.makedirs(self.path(*names))
         os.sync()
 
-    def requests(self, counted):
-        """What nginx logged while counted() ran: (connection, status, bytes in, bytes out, path) of each request."""
+    def requests(self, command, environ):
+        """What nginx logged while a command ran: (connection, status, bytes in, bytes out, path) of each request."""
         log = self.path('access.log')
         before = os.path.getsize(log)
-        counted()
+        measure(command, environ)
         time.sleep(0.2)                         # nginx logs once the answer is out
         with open(log) as stream:
             stream.seek(before)
