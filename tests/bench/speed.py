@@ -150,9 +150,9 @@ def print_table(title, head, rows):
 
 # ------------------------------------------------------------------------ the rows
 
-def python(code):
+def python(code, *options):
     """Seconds that this Python takes for a line of code, from its start to its end."""
-    return lambda: stage.measure([stage.PYTHON, '-c', code]).seconds
+    return lambda: stage.measure([stage.PYTHON] + list(options) + ['-c', code]).seconds
 
 
 def seconds(command, environ=None, before=None):
@@ -212,22 +212,22 @@ def start(scene):
     naive = naive_client(scene, 'naive', scene.image('small.img', SMALL_BYTES))
     stage.measure(naive)
     fetch = scene.installed + ['fetch', config]
-    modules = python('import argparse, configparser, hashlib, http.client')
-    as_copied = seconds(scene.copied + ['fetch', config])
+    http, local = 'import argparse, configparser, hashlib, http.client', 'import argparse, configparser, hashlib'
     curl = 'curl -fsS --cacert {} -o {} {{}}'.format(scene.path('authority.pem'), scene.path('curl.out'))
     yield Contest('no-op fetch, http, 1 MiB image', seconds(fetch), [
-        Peer('python3 importing argparse, configparser, hashlib, http.client', modules, 1.35),
-        Peer('python3 tako.py (compiled at each start)', as_copied),
+        Peer('python3 importing argparse, configparser, hashlib, http.client', python(http), 1.35),
+        Peer('the same without site (-IS), as the installed tako runs', python(http, '-IS'), is_floor=True),
+        Peer('python3 tako.py (compiled at each start)', seconds(scene.copied + ['fetch', config])),
         Peer('naive shell script (curl, signify, sha256sum)', seconds(naive)),
         Peer('curl of the manifest alone', seconds(curl.format(scene.url('small/manifest'))))], rounds=25)
-    with_ssl = python('import argparse, configparser, hashlib, http.client, ssl')
     yield Contest('no-op fetch, https, 1 MiB image', seconds(scene.installed + ['fetch', secure], scene.trust), [
-        Peer('python3 importing those and ssl', with_ssl, is_floor=True),
+        Peer('python3 importing those and ssl', python(http + ', ssl'), is_floor=True),
         Peer('curl of the manifest alone', seconds(curl.format(scene.url('small/manifest', 'tls'))))], rounds=15)
     init = scene.installed + ['fetch', '--init', config]
     check = 'cd {} && sha256sum --status -c SHA256SUMS'.format(scene.path('client', 'naive'))
     yield Contest('fetch --init, 1 MiB image in place', seconds(init), [
-        Peer('python3 importing argparse, configparser, hashlib', python('import argparse, configparser, hashlib'), 1.5),
+        Peer('python3 importing argparse, configparser, hashlib', python(local), 1.5),
+        Peer('the same without site (-IS), as the installed tako runs', python(local, '-IS'), is_floor=True),
         Peer('python3 tako.py (compiled at each start)', seconds(scene.copied + ['fetch', '--init', config])),
         Peer('sha256sum -c (no signature)', seconds(check))], rounds=25)
 
