@@ -138,6 +138,7 @@ LOCK_POLL_SECONDS = 0.05
 PIPE_POLL_SECONDS = 0.5                 # that a signal may have to wait while a pipe is silent
 MESSAGE_MAX_CHARS = 2000                # of a line of trouble: servers have their say in some
 NAMES_MAX = 5                           # of versions, where a message lists them
+HELP_COLUMNS = 80                       # of what --help prints
 PROGRESS_EVERY_SECONDS = 0.2            # the progress line is drawn anew
 STATE_MAX_BYTES = 1 << 20               # of our own notes in a destination
 SYSTEMCTL_TIMEOUT_SECONDS = 900.0       # for units to restart; systemd's own limits are below it, as a rule
@@ -505,8 +506,9 @@ def format_secret_key(seed: bytes) -> str:
 # A version is parts between separators. Part by part: a string is below every number, numbers go by
 # value, strings by their bytes, and the shorter version is padded with zeros.
 
+VERSION_PATTERN = '([!-~]{1,%d})' % VERSION_MAX_CHARS
 # without what other tools take for operators: as part of a version it would let nothing in, silently
-PATTERN_PART = r'(?!~)[^<>=,|^!()\[\]\0-\x20\x7f-\U0010ffff]{1,%d}' % VERSION_MAX_CHARS
+PATTERN_PART = r'(?!~)(?:(?![<>=,|^!()\[\]])[!-~]){1,%d}' % VERSION_MAX_CHARS
 PATTERN_FORMS = 'legal are * (any), 1.* (all that begin with 1), 1.13.7 (that one), 1.2 <= v < 2.0 (a range)'
 
 
@@ -516,7 +518,7 @@ class Version:
 
     __slots__ = ('order', 'text')
 
-    def __init__(self, text: str, order: 'Tuple[Tuple[Any, ...], ...]') -> None:
+    def __init__(self, text: str, order: 'Tuple[Any, ...]') -> None:
         self.text = text
         self.order = order
 
@@ -538,7 +540,7 @@ class Version:
 
 def parse_version(text: str) -> Version:
     """The version that text spells: 1 to 255 printable ASCII characters, no space; else VersionError."""
-    if not re.fullmatch('[!-~]{1,%d}' % VERSION_MAX_CHARS, text):
+    if not re.fullmatch(VERSION_PATTERN, text):
         raise VersionError(f'not a version: {text[:80]!a}',
                            'a version is 1 to 255 printable ASCII characters without a space')
     parts = _version_parts(text)
@@ -552,21 +554,22 @@ def _version_parts(text: str) -> 'List[Union[int, str]]':
     return [int(part) if part.isdigit() else part for part in parts if part]
 
 
-def _version_order(parts: 'Iterable[Union[int, str]]') -> 'Tuple[Tuple[Any, ...], ...]':
-    """Tuples that compare as versions of these parts do, though each version is padded with zeros.
+def _version_order(parts: 'Iterable[Union[int, str]]') -> 'Tuple[Any, ...]':
+    """A tuple that compares as versions of these parts do, though each version is padded with zeros.
 
-    Every part that is not zero carries how many zeros stand before it. Where another version has
-    ended, the fewer zeros the lower is a string and the higher a number; the end is between both.
+    Every part that is not zero has three places: what it is, how many zeros stand before it, and itself.
+    Where another version has ended, the fewer zeros the lower is a string and the higher a number; the
+    end is between both.
     """
-    order = []  # type: List[Tuple[Any, ...]]
+    order = []  # type: List[Any]
     zeros = 0
     for part in parts:
         if part == 0:
             zeros += 1
         else:
-            order.append((0, zeros, part) if isinstance(part, str) else (2, -zeros, part))
+            order += (0, zeros, part) if isinstance(part, str) else (2, -zeros, part)
             zeros = 0
-    order.append((1,))
+    order.append(1)
     return tuple(order)
 
 
@@ -602,9 +605,8 @@ class _RangeBounds(Bounds):
 
     def _is_pre_release_of_end(self, version: Version) -> bool:
         """2.0-beta is below 2.0, and yet no step to take without being asked."""
-        end = self.below.order[:-1]                         # the last tuple marks the end of a version
-        following = version.order[len(end):len(end) + 1]
-        return version.order[:len(end)] == end and following[0][0] == 0
+        end = self.below.order[:-1]                         # the last place marks the end of a version
+        return version.order[:len(end)] == end and version.order[len(end)] == 0
 
 
 def parse_pattern(text: str) -> Bounds:
@@ -640,7 +642,7 @@ def _pattern_version(text: str, pattern: str) -> Version:
 
 MANIFEST_HEADER = b'Tako Manifest 1\n\n'
 SIGNATURE_LINE_BYTES = 89
-ENTRY_PATTERN = '([!-~]+) (0|[1-9][0-9]{0,18}) ([0-9a-f]{64})'
+ENTRY_PATTERN = VERSION_PATTERN + ' (0|[1-9][0-9]{0,18}) ([0-9a-f]{64})'
 
 
 class Entry(namedtuple('Entry', ('version', 'size', 'digest'))):
@@ -704,22 +706,24 @@ def _parse_entries(body: bytes, where: str) -> 'Iterator[Entry]':
     if lines[-2:] != ['', '']:
         raise ManifestError(where, 'no blank line before the signature')
     last = None     # type: Optional[Version]
+    match_entry = re.compile(ENTRY_PATTERN).fullmatch
     for number, line in enumerate(lines[:-2], 3):
-        match = re.fullmatch(ENTRY_PATTERN, line)
-        try:
-            version = parse_version(match.group(1)) if match else None
-        except VersionError:
-            version = None
-        if match is None or version is None or int(match.group(2)) > IMAGE_MAX_BYTES:
+        match = match_entry(line)
+        text, size, digest = match.groups() if match else ('', '0', '')
+        parts = _version_parts(text)
+        if not parts or int(size) > IMAGE_MAX_BYTES:
             raise ManifestError(where, f'line {number} is not an entry')
+        version = Version(text, _version_order(parts))
         if last is not None and not last < version:
             raise ManifestError(where, f'line {number}: {version} does not come after {last}')
         last = version
-        yield Entry(version, int(match.group(2)), match.group(3))
+        yield Entry(version, int(size), digest)
 
 
 def first_lost(old: Manifest, new: Manifest) -> 'Optional[Entry]':
     """The first entry of old that does not stand in new unchanged; None if new continues old."""
+    if new is old:
+        return None
     lines = {entry.line() for entry in new.entries}
     return next((entry for entry in old.entries if entry.line() not in lines), None)
 
@@ -1987,6 +1991,7 @@ class Network:
         # not read to its end, is of no more use
         self._open = {}     # type: Dict[Lane, Tuple[http.client.HTTPConnection, Optional[http.client.HTTPResponse]]]
         self._tls = None    # type: Optional[ssl.SSLContext]
+        self._has_bundle = False
         self._pauses = {}   # type: Dict[Tuple[str, str], Tuple[float, float]]      # the next one, and what is left
 
     def __enter__(self) -> 'Network':
@@ -2127,6 +2132,14 @@ class Network:
                 return self._receive(lane)
             except (OSError, http.client.BadStatusLine):
                 pass                            # the server let go of it meanwhile: ask on a new one
+        try:
+            self._send(lane, self._connection(url), url, asked)
+            return self._receive(lane)
+        except OSError as error:
+            if self._tls is None or self._has_bundle or 'CERTIFICATE_VERIFY_FAILED' not in str(error):
+                raise
+            self._tls.load_default_certs()      # the directory did not do: this adds what the bundle alone has
+            self._has_bundle = True
         self._send(lane, self._connection(url), url, asked)
         return self._receive(lane)
 
@@ -2184,7 +2197,8 @@ class Network:
             connection = http.client.HTTPConnection(proxy or host, timeout=self.timeout())
         else:
             if self._tls is None:
-                self._tls = _tls_context()
+                directory = _authorities_by_hash()
+                self._tls, self._has_bundle = _tls_context(directory), directory is None
             connection = http.client.HTTPSConnection(proxy or host, timeout=self.timeout(), context=self._tls)
             if proxy:
                 connection.set_tunnel(host, headers=proxy_headers)
@@ -2319,10 +2333,24 @@ def _require_http(url: str) -> None:
         raise as_tako_error(error) from None
 
 
-def _tls_context() -> 'ssl.SSLContext':
-    """Certificates and names are checked, against the system's authorities or SSL_CERT_FILE's; TLS 1.2 at least."""
+def _authorities_by_hash() -> 'Optional[str]':
+    """The system's directory of authorities, if they stand in it by hash (openssl-rehash(1)).
+
+    From there, OpenSSL reads the one that it needs. The bundle has the same, on most systems, and all of
+    it is parsed at each start. What SSL_CERT_FILE names is another matter.
+    """
     import ssl
-    context = ssl.create_default_context()
+    paths = ssl.get_default_verify_paths()
+    if paths.openssl_cafile_env in os.environ or paths.capath is None:
+        return None
+    is_hashed = any(re.fullmatch('[0-9a-f]{8}[.][0-9]+', name) for name in os.listdir(paths.capath))
+    return paths.capath if is_hashed else None
+
+
+def _tls_context(directory: 'Optional[str]') -> 'ssl.SSLContext':
+    """Certificates and names are checked, against authorities in directory, or all of the system's; TLS 1.2 at least."""
+    import ssl
+    context = ssl.create_default_context(capath=directory)
     if hasattr(context, 'minimum_version'):
         context.minimum_version = ssl.TLSVersion.TLSv1_2    # novm: guarded
     else:                                       # Python 3.6
@@ -4073,13 +4101,17 @@ class Stopped(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
+# with no width given, argparse loads shutil to look for one, and shutil three compressors: at each start, help or not
+_HelpFormatter = functools.partial(argparse.RawDescriptionHelpFormatter, width=HELP_COLUMNS)
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """argparse, with errors in our form, and texts printed as they stand here."""
 
     def __init__(self, **settings: 'Any') -> None:
         # before 3.8, forbidding --ini for --init forbids -kKEY too
         super().__init__(allow_abbrev=sys.version_info < (3, 8),
-                         formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+                         formatter_class=_HelpFormatter, **settings)
 
     def error(self, message: str) -> 'NoReturn':
         raise UsageError(message, f'see: {self.prog} --help')

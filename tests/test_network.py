@@ -2,8 +2,11 @@
 import base64
 import http.server
 import os
+import shutil
 import socket
 import ssl
+import subprocess
+import tempfile
 import threading
 import unittest
 import unittest.mock
@@ -334,6 +337,38 @@ class TlsTest(NetworkCase):
     def test_an_unknown_authority_is_not_trusted(self):
         self.assertUntrusted(self.serve('.', tls=self.context).url + '/body')
 
+    def hashed(self, *authorities):
+        """A directory that has these authorities by hash, as a system's has."""
+        path = tempfile.mkdtemp(dir=self.folder)
+        for authority in authorities:
+            shutil.copy(authority.bundle, path)
+            name = subprocess.check_output(['openssl', 'x509', '-noout', '-hash', '-in', authority.bundle]).decode().strip()
+            os.symlink(os.path.basename(authority.bundle), os.path.join(path, name + '.0'))
+        return path
+
+    def test_an_authority_in_the_directory_is_trusted(self):
+        server = self.serve('.', tls=self.context)
+        self.assertEqual(BODY, self.fetch_with_bundle(server.url + '/body', None, self.hashed(self.authority)))
+
+    def test_an_authority_in_the_bundle_alone_is_trusted_though_there_is_a_directory(self):
+        os.mkdir(os.path.join(self.folder, 'other'))
+        other = certificates.Authority(os.path.join(self.folder, 'other'))
+        server = self.serve('.', tls=self.context)
+        for directory in (self.hashed(other), self.hashed()):
+            self.assertEqual(BODY, self.fetch_with_bundle(server.url + '/body', self.authority.bundle, directory))
+        with self.assertRaises(tako.UnreachableError) as caught:
+            self.fetch_with_bundle(server.url + '/body', None, self.hashed(other))
+        self.assertIn('certificate not trusted', caught.exception.what)
+
+    def fetch_with_bundle(self, url, bundle, directory):
+        """Fetch where the system's bundle and its directory are these."""
+        def load(context, *_):
+            if bundle:
+                context.load_verify_locations(cafile=bundle)
+        with unittest.mock.patch.object(ssl.SSLContext, 'load_default_certs', load), unittest.mock.patch.dict(os.environ):
+            os.environ.pop('SSL_CERT_FILE', None)
+            return self.fetch(url, SSL_CERT_DIR=directory)
+
     def test_a_certificate_of_another_name_is_not_trusted(self):
         server = self.serve('.', tls=self.authority.context('DNS:images.example.com'))
         self.assertUntrusted(server.url + '/body', SSL_CERT_FILE=self.authority.bundle)
@@ -352,7 +387,7 @@ class TlsTest(NetworkCase):
         self.assertIn('redirected to http', caught.exception.what)
 
     def test_old_tls_is_refused_by_the_client(self):
-        context = tako._tls_context()
+        context = tako._tls_context(None)
         if hasattr(context, 'minimum_version'):
             self.assertGreaterEqual(context.minimum_version, ssl.TLSVersion.TLSv1_2)    # novm: guarded
         else:
