@@ -824,6 +824,10 @@ class ChunkIndex(namedtuple('ChunkIndex', ('method', 'average', 'size', 'patches
         """The hash of a chunk, counted from 0."""
         return self.hashes[number * CHUNK_HASH_BYTES:(number + 1) * CHUNK_HASH_BYTES]
 
+    def chunks(self) -> 'Iterator[Tuple[bytes, int]]':
+        """Hash and size of each chunk, in order."""
+        return ((self.hash_of(number), length) for number, length in enumerate(self.lengths))
+
 
 def chunk_hash(chunk: bytes) -> bytes:
     """By which equal chunks are found."""
@@ -899,13 +903,18 @@ def _read_beyond(size: int, read: 'Callable[[int], bytes]', pending: bytes) -> b
     return pending
 
 
+def hashed_chunks(read: 'Callable[[int], bytes]', method: int, average: int) -> 'Iterator[Tuple[bytes, int]]':
+    """Hash and size of each chunk of a stream, as cut_chunks() cuts it."""
+    return ((chunk_hash(chunk), len(chunk)) for chunk in cut_chunks(read, method, average))
+
+
 def index_image(read: 'Callable[[int], bytes]', method: int, average: int) -> ChunkIndex:
-    """The index of a stream, as cut_chunks() cuts it."""
+    """The index of a stream."""
     import array
     lengths, hashes = array.array('I'), bytearray()
-    for chunk in cut_chunks(read, method, average):
-        lengths.append(len(chunk))
-        hashes += chunk_hash(chunk)
+    for key, length in hashed_chunks(read, method, average):
+        lengths.append(length)
+        hashes += key
     return ChunkIndex(method, average, sum(lengths), (), lengths, bytes(hashes))
 
 
@@ -979,15 +988,14 @@ def _parse_lengths(planes: bytes, method: int, average: int, size: int, count: i
     return array.array('I', [a | b << 8 | c << 16 for a, b, c in zip(low, middle, high)])
 
 
-def find_chunks(index: ChunkIndex, read: 'Callable[[int], bytes]') -> 'Dict[bytes, int]':
-    """Where in a stream each chunk of index begins, by its hash; -1 for those that are not there."""
-    places = dict.fromkeys((index.hash_of(number) for number in range(len(index.lengths))), -1)
+def find_chunks(index: ChunkIndex, chunks: 'Iterable[Tuple[bytes, int]]') -> 'Dict[bytes, int]':
+    """Where among chunks (hash and size of each) those of index begin, by hash; -1 for those that are not there."""
+    places = dict.fromkeys((key for key, _ in index.chunks()), -1)
     begin = 0
-    for chunk in cut_chunks(read, index.method, index.average):
-        key = chunk_hash(chunk)
+    for key, length in chunks:
         if key in places:
             places[key] = begin
-        begin += len(chunk)
+        begin += length
     return places
 
 
@@ -1018,8 +1026,7 @@ def plan_image(index: ChunkIndex, places: 'Dict[bytes, int]', present: bytes) ->
     present: a byte for each chunk, not 0 if it is where it belongs already.
     """
     plan, asked, begin = Plan([], [], []), {}, 0    # type: Plan, Dict[bytes, int], int
-    for number, length in enumerate(index.lengths):
-        key = index.hash_of(number)
+    for number, (key, length) in enumerate(index.chunks()):
         if not present[number]:
             if places[key] >= 0:
                 _add_copy(plan.copies, places[key], begin, length)
@@ -2431,7 +2438,7 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
 
 # ======================================================================== 12 destination
 #
-#     store/<sha256>   images, read-only, each exactly what its name says; with <sha256>.chunks where they are served
+#     store/<sha256>   images, read-only, each exactly what its name says; beside them <sha256>.chunks, their indexes
 #     manifest         the newest manifest that was accepted, as it was signed
 #     latest           link to store/<sha256>
 #     .state           our own notes, which may be lost; its time is that of the last success
@@ -2488,10 +2495,15 @@ def make_index(root: str, digest: str) -> bool:
     raw = format_index(index._replace(patches=patches))
     if len(raw) > index_max_bytes(size):
         return False                            # no client would take it
+    place_index(root, digest, raw)
+    return True
+
+
+def place_index(root: str, digest: str, raw: bytes) -> None:
+    """Put these bytes beside a stored image, as its chunk index, durably."""
     with NewFile(os.path.join(root, NEW_INDEX)) as new:
         new.write(raw)
         new.publish(index_path(root, digest))
-    return True
 
 
 def image_fault(root: str, entry: Entry, is_size_enough: bool = False) -> 'Optional[str]':
@@ -2948,15 +2960,19 @@ class Mirrors:
 class Assembly:
     """An image that is put together in a partial file: from what is there, an older image, and ranges.
 
-    ranges: what is still to be asked for. taken: the bytes of ranges that came. is_begun: whether the file is in use.
+    kept: the index of the older image, if it is known. ranges: what is still to be asked for. taken: the bytes of
+    ranges that came. is_begun: whether the file is in use. is_by_index: whether kept had to be believed.
     """
 
-    def __init__(self, index: ChunkIndex, partial: PartialFile, older: 'BinaryIO') -> None:
+    def __init__(self, index: ChunkIndex, partial: PartialFile, older: 'BinaryIO', kept: 'Optional[ChunkIndex]') -> None:
         self._index = index
         self._partial = partial
         self._older = older
         self._read = 0
-        self._plan = plan_image(index, find_chunks(index, self._read_older), self._present())
+        self.is_by_index = kept is not None and (kept.method, kept.average) == (index.method, index.average)
+        chunks = (kept.chunks() if kept is not None and self.is_by_index
+                  else hashed_chunks(self._read_older, index.method, index.average))
+        self._plan = plan_image(index, find_chunks(index, chunks), self._present())
         self.ranges = self._plan.ranges
         self.taken = 0
         self.is_begun = False
@@ -3014,7 +3030,7 @@ class Download:
     """How one image comes into its partial file: by a patch, what an older image lacks as ranges, or all of it.
 
     older: that image, open, or None; older_digest is its SHA-256. received: how many bytes all answers had.
-    is_of_parts: whether these were parts of the image, or a patch, in the end.
+    is_of_parts: whether these were parts of the image, or a patch, in the end. index: that of the image, if it came.
     """
 
     def __init__(self, entry: Entry, partial: PartialFile, older: 'Optional[BinaryIO]', older_digest: str,
@@ -3031,20 +3047,36 @@ class Download:
         self._misled = set()    # type: Set[str]            # URLs that led to other bytes once, if not from zero
         self._ranged = {}       # type: Dict[str, bool]     # origins that do ranges; and whether several in an answer
         self._failed = set()    # type: Set[str]            # indexes that could not be had, for the moment
+        self._is_kept_trusted = True            # what is kept as the older image's index
         self.received = 0
         self.is_of_parts = False
+        self.index = b''
 
     def attempt(self, origin: Origin) -> None:
         """Let the partial file become the image, with what an origin has, or raise."""
-        if self._older is not None and not origin.url.startswith('file:'):
+        while self._older is not None and not origin.url.startswith('file:'):
             try:
                 if self._assemble(origin):
                     return
+                break
             except (ValueError, EOFError) as error:
-                self._report.trouble(self._whose, f'{self._url(origin)}.chunks: {error}',
-                                     'all of the image is fetched')
+                if self._assembly is not None and self._assembly.is_by_index:
+                    self._assembly, self._is_kept_trusted = None, False     # look at the image itself
+                    continue
+                self._report.trouble(self._whose, f'{self._url(origin)}.chunks: {error}', 'all of the image is fetched')
                 self._give_assembly_up()
         self._download(origin)
+
+    def ask_for_index(self, origin: Origin) -> None:
+        """Get the index of an image that came whole, if there is one: it spares the next update looking at the image."""
+        if self._entry.size >= DELTA_MIN_BYTES and not origin.url.startswith('file:'):
+            limit = index_max_bytes(self._entry.size)
+            try:
+                raw = self._read(self._network.open(self._url(origin) + '.chunks', origin.authorization), limit)
+                parse_index(raw, self._entry.size)
+                self.index = raw
+            except (UnreachableError, RefusedError, ValueError):
+                pass                            # as said where it is needed
 
     def attempt_whole(self, origin: Origin) -> None:
         """The same with all of it; what is there is given up only once an origin has that."""
@@ -3083,12 +3115,18 @@ class Download:
             if index is None or self._older is None:
                 return False
             self._report.step(f'{self._whose}: looking for what of {self._entry.version} is here')
-            assembly = Assembly(index, self._partial, self._older)
+            assembly = Assembly(index, self._partial, self._older, self._kept_index(self._older))
             if self.received + assembly.lacks() > DELTA_MAX_SHARE * self._entry.size:
                 self._older = None
                 return False
             self._assembly = assembly
         return self._fill(origin, self._assembly)
+
+    def _kept_index(self, older: 'BinaryIO') -> 'Optional[ChunkIndex]':
+        """The index that is kept of the older image, unless that is known to be damaged."""
+        if self._older_digest == self._entry.digest or not self._is_kept_trusted:
+            return None
+        return read_index(os.path.dirname(self._partial.temporary), self._older_digest, os.fstat(older.fileno()).st_size)
 
     def _fill(self, origin: Origin, assembly: Assembly) -> bool:
         """The same by ranges."""
@@ -3197,7 +3235,9 @@ class Download:
         rest = b'' if is_all else self._probe_ranges(origin, url, limit)
         if rest is None:
             head, rest = self._read(self._network.open(url, origin.authorization), limit), b''
-        return parse_index(head + rest, self._entry.size)
+        index = parse_index(head + rest, self._entry.size)
+        self.index = head + rest
+        return index
 
     def _probe_ranges(self, origin: Origin, url: str, limit: int) -> 'Optional[bytes]':
         """What follows the head of an index, asked for in two ranges; None if it came otherwise, or not at all.
@@ -3352,6 +3392,7 @@ class ImageFetch:
         self.report = report
         self.changes = []   # type: List[str]           # what the user is told
         self.fetched = ''       # how much of the image came, if not all
+        self.index = b''        # of an image that came
         self.mirrors = Mirrors(self.config.origins, network, lambda error: report.trouble(path, error.what, error.hint))
 
     def run(self) -> int:
@@ -3416,10 +3457,16 @@ class ImageFetch:
             self._switch(before, entry)
         clear_partials(self.root)
         self._remove_spare(manifest)
+        if self.index:
+            try:
+                place_index(self.root, entry.digest, self.index)
+            except OSError as error:            # nothing depends on it
+                self._step(f'the index of {entry.version} is not kept: {error.strerror}')
 
     def _remove_spare(self, manifest: Manifest) -> None:
         for digest in self._spare_images(manifest, linked_digest(self.root) or '', self.state.previous):
             remove_if_there(image_path(self.root, digest))
+            remove_if_there(index_path(self.root, digest))
             self.changes.append('removed ' + _name_of(digest, manifest))
 
     def _switch(self, before: str, entry: Entry) -> None:
@@ -3667,6 +3714,9 @@ class ImageFetch:
             if older is not None:
                 older.close()
         self.state = self.state._replace(received=f'{entry.digest} {download.received}')
+        if not download.is_of_parts and not self.options.no_delta:
+            download.ask_for_index(self.mirrors.usable[0])
+        self.index = download.index
         if download.is_of_parts:
             self.fetched = f' ({format_size(download.received)} instead of {format_size(entry.size)})'
 
@@ -3933,7 +3983,8 @@ def _size_of_ranges(root: str, older: Entry, entry: Entry) -> int:
     lacks = entry.size
     if index is not None:
         with open(image_path(root, older.digest), 'rb', buffering=0) as image:
-            plan = plan_image(index, find_chunks(index, image.read), bytes(len(index.lengths)))
+            chunks = hashed_chunks(image.read, index.method, index.average)
+            plan = plan_image(index, find_chunks(index, chunks), bytes(len(index.lengths)))
         lacks = sum(each.end - each.begin for each in plan.ranges) + os.path.getsize(index_path(root, entry.digest))
     return min(lacks, int(DELTA_MAX_SHARE * entry.size))
 

@@ -205,7 +205,8 @@ class PlanTest(unittest.TestCase):
         for number, length in enumerate(index.lengths):
             present.append(tako.chunk_hash(partial[begin:begin + length]) == index.hash_of(number))
             begin += length
-        return tako.plan_image(index, tako.find_chunks(index, io.BytesIO(OLD).read), bytes(present))
+        chunks = tako.hashed_chunks(io.BytesIO(OLD).read, index.method, index.average)
+        return tako.plan_image(index, tako.find_chunks(index, chunks), bytes(present))
 
     def test_a_plan_makes_the_image(self):
         for name, new in self.NEWS.items():

@@ -149,11 +149,51 @@ class UpdateTest(DeltaCase):
         self.assertUpdated()
         self.assertEqual([], self.origin.served(self.index))
 
-    def test_a_first_image_asks_for_no_index(self):
+    def test_a_first_image_comes_whole_and_its_index_is_kept_for_the_next(self):
         scene.remove_tree(self.destination)
         os.mkdir(self.destination)
         self.assertWhole(self.assertUpdated())
-        self.assertEqual([], self.origin.served(self.index))
+        self.assertEqual(['/manifest', self.image, self.index], self.origin.paths())
+        self.assertEqual(self.origin.read(self.index[1:]), scene.read(self.kept(NEW)))
+
+    def kept(self, content):
+        return tako.index_path(self.destination, origin.digest_of(content))
+
+    def test_an_index_is_kept_and_goes_with_its_image(self):
+        self.assertUpdated()
+        self.assertEqual(self.origin.read(self.index[1:]), scene.read(self.kept(NEW)))
+        for version in ('1.2', '1.3'):
+            self.offer(NEW + version.encode(), version)
+            self.config(self.origin.url, more='Keep=1\n')
+            self.assertUpdated()
+        store = self.path('destination', 'store')
+        self.assertEqual(4, len(os.listdir(store)))
+        self.assertFalse(os.path.exists(self.kept(NEW)))
+
+    def test_an_older_image_that_is_not_what_its_index_says(self):
+        self.assertUpdated()
+        for version, damaged in (('2', NEW[:300000] + GARBAGE[:100000] + NEW[400000:]), ('3', NEW[:600000])):
+            with self.subTest(version):
+                self.relink(NEW)
+                origin.write(self.path('destination', 'store', origin.digest_of(NEW)), damaged)
+                self.offer(NEW + noise(3000, len(damaged)), version)
+                self.assertEqual('', self.assertUpdated().err)
+                self.assertLess(self.bytes_served(), 800000)
+
+    def relink(self, content):
+        """Let latest name another image that is here."""
+        os.unlink(self.path('destination', 'latest'))
+        os.symlink('store/' + origin.digest_of(content), self.path('destination', 'latest'))
+
+    def test_a_kept_index_that_is_damaged(self):
+        self.assertUpdated()
+        for content in (b'', b'TakoIdx1', self.origin.read(self.index[1:])[:-8] + b'damaged!'):
+            with self.subTest(content[-8:]):
+                origin.write(self.kept(NEW), content)
+                self.offer(NEW + noise(3000, len(content)), '2.{}'.format(len(content)))
+                self.assertEqual('', self.assertUpdated().err)
+                self.assertFewBytes(50000)
+                self.relink(NEW)
 
     def test_a_file_origin(self):
         self.app = self.config('file://' + self.origin.directory)

@@ -495,7 +495,7 @@ for image in store/*; do [ "$image" -ef latest ] && break; done
         self.assertIsNone(scene.fault_of_latest(self.root))
         self.assertEqual(link, self.last_restart())
         if self.is_pruned:
-            self.assertEqual(2, len(os.listdir(os.path.join(self.root, 'store'))))
+            self.assertEqual(2, len(tako.stored_images(self.root)))
         called = scene.read(self.path('called'))
         self.assertQuiet(self.run_fork('fetch', self.app))
         self.assertEqual(called, scene.read(self.path('called')))
@@ -614,7 +614,8 @@ class DeltaOrderTest(DeltaCase):
             'sync .manifest.new', 'rename .manifest.new manifest', 'sync .',
             'extend .partial-1.2', 'copy .partial-1.2', 'put .partial-1.2', 'put .partial-1.2', 'copy .partial-1.2',
             'chmod .partial-1.2', 'sync .partial-1.2', 'rename .partial-1.2 store/1.2', 'sync store',
-            'latest is store/1.2'], self.story(trace))
+            'latest is store/1.2', 'sync .', 'systemctl restart -- app.service',
+            'rename .chunks.new store/1.2.chunks', 'sync store'], self.story(trace))
 
 
 class FetchOrderTest(FetchCase):
