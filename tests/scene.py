@@ -227,7 +227,7 @@ def remove_tree(path):
 AS_NOBODY = """
 import os, sys
 sys.path.insert(0, os.path.dirname(sys.argv[1]))
-import difflib, encodings.idna, http.client, locale, ssl, urllib.request
+import array, bisect, difflib, encodings.idna, http.client, locale, lzma, select, ssl, struct, urllib.request, zlib
 import tako
 if os.getuid() == 0:
     os.setgroups([])
