@@ -985,7 +985,7 @@ def _parse_lengths(planes: bytes, method: int, average: int, size: int, count: i
     if len(low) != 3 * count:
         raise ValueError('too few or too many sizes')
     middle, high = low[count:2 * count], low[2 * count:]
-    return array.array('I', [a | b << 8 | c << 16 for a, b, c in zip(low, middle, high)])
+    return array.array('I', (a | b << 8 | c << 16 for a, b, c in zip(low, middle, high)))
 
 
 def find_chunks(index: ChunkIndex, chunks: 'Iterable[Tuple[bytes, int]]') -> 'Dict[bytes, int]':
@@ -3073,7 +3073,7 @@ class Download:
             limit = index_max_bytes(self._entry.size)
             try:
                 raw = self._read(self._network.open(self._url(origin) + '.chunks', origin.authorization), limit)
-                parse_index(raw, self._entry.size)
+                parse_patches(raw, self._entry.size)    # all else is looked at where it is read again
                 self.index = raw
             except (UnreachableError, RefusedError, ValueError):
                 pass                            # as said where it is needed
