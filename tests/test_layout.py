@@ -20,7 +20,7 @@ IMPURE_BUILTINS = {'open', 'print', 'input', 'exec', 'eval', 'compile', '__impor
 # Python itself tells from 3.10 on
 STDLIB = getattr(sys, 'stdlib_module_names', None) or {
     'argparse', 'base64', 'binascii', 'bz2', 'collections', 'concurrent', 'contextlib', 'datetime', 'difflib', 'email',
-    'errno', 'fcntl', 'functools', 'gzip', 'hashlib', 'hmac', 'http', 'io', 'itertools', 'json', 'lzma', 'math', 'mmap',
+    'errno', 'fcntl', 'functools', 'gc', 'gzip', 'hashlib', 'hmac', 'http', 'io', 'itertools', 'json', 'lzma', 'math', 'mmap',
     'os', 'platform', 'queue', 'random', 're', 'resource', 'select', 'shutil', 'signal', 'socket', 'ssl', 'stat',
     'string', 'struct', 'subprocess', 'sys', 'tempfile', 'threading', 'time', 'types', 'typing', 'urllib', 'zlib'}
 
