@@ -50,7 +50,7 @@ def draw_bars(axes, found, rows, length, label):
         known = {(row['figure'], row['peer']): row for row in result['rows']}
         for place, wanted in enumerate(rows):
             row = known.get((wanted['figure'], wanted['peer']))
-            if row and row['result'] is not None:
+            if row and row['result'] is not None and bool(row['bound']) == bool(wanted['bound']):
                 axes.barh(place + number * height, length(row), height, color=COLOURS[number % len(COLOURS)],
                           label='Python ' + result['python'] if place == 0 else None)
     axes.set_yticks([place + 0.4 - height / 2 for place in range(len(rows))])
