@@ -1,7 +1,6 @@
 """make bench-plots: what make bench left in build/bench/, drawn into docs/ as SVG."""
 import json
 import os
-import statistics
 import sys
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -88,7 +87,7 @@ def draw_growth(plot, found):
         axes.set_xlabel(across)
         axes.set_ylabel(up)
         if scale == 'linear':
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.4 * axes.get_ylim()[1])      # room for the legend
         axes.grid(True, color='#dddddd', linewidth=0.5)
         axes.legend(fontsize=7)
     figure.tight_layout()
@@ -98,24 +97,6 @@ def draw_growth(plot, found):
 def draw_line(axes, rows, across, up, colour, label, style='-'):
     axes.plot([float(row[across]) for row in rows], [float(row[up]) for row in rows], style, color=colour, marker='.',
               label=label)
-
-
-def draw_spread(plot, found):
-    """Every round of the times that start a process, since a median hides what varies."""
-    result = found[-1]
-    rows = [row for row in result['rows'] if row['kind'] == 'ratio' and row['unit'] == 'ms' and row['values']]
-    figure, axes = plot.subplots(figsize=(9, 0.32 * len(rows) + 1))
-    for place, row in enumerate(rows):
-        for shift, values, colour in ((-0.15, row['tako'], COLOURS[0]), (0.15, row['values'], COLOURS[2])):
-            axes.plot(values, [place + shift] * len(values), '|', color=colour, alpha=0.6)
-            axes.plot([statistics.median(values)], [place + shift], 'o', color=colour, markersize=4)
-    axes.set_yticks(range(len(rows)))
-    axes.set_yticklabels(['{} / {}'.format(row['figure'], shortened(row['peer'])) for row in rows], fontsize=7)
-    axes.invert_yaxis()
-    axes.set_xscale('log')
-    axes.set_xlabel('milliseconds on Python {}: each round, and the median; green Tako, brown the peer'.format(
-        result['python']), fontsize=8)
-    save(figure, 'performance-spread.svg', 'Every round of the short measurements')
 
 
 def main():
@@ -130,7 +111,6 @@ def main():
     found = results()
     draw_ratios(matplotlib.pyplot, found)
     draw_growth(matplotlib.pyplot, found)
-    draw_spread(matplotlib.pyplot, found)
 
 
 if __name__ == '__main__':
