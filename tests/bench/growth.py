@@ -1,4 +1,4 @@
-"""How Tako's costs grow with manifests, images and configs. Each table is its title, its head, and its rows.
+"""How Tako's costs grow with manifests, images and configs. Tables are titles, heads, and rows.
 
 Of several rounds the shortest counts, since nothing stands beside these that a busy machine would slow down alike;
 and of peaks of memory the highest.
@@ -89,7 +89,7 @@ def manifests(scene):
             row.append('{:.1f}'.format(max(cost.peak for cost in costs[count, figure]) / MB))
         rows.append(row)
     head = ['entries', 'bytes'] + [figure + ', s' for figure in MANIFEST_FIGURES] + ['peak of fetch, MB', 'peak of store, MB']
-    return 'Manifests', head, rows
+    return [('Manifests', head, rows)]
 
 
 def images(scene):
@@ -118,7 +118,7 @@ def images(scene):
     os.unlink(image)
     head = ['MiB'] + [title for command in ('store', 'fetch', 'no-op fetch')
                       for title in (command + ', s', 'ns a byte', 'peak, MB')]
-    return 'Images', head, rows
+    return [('Images', head, rows)]
 
 
 def configs(scene):
@@ -139,5 +139,5 @@ def configs(scene):
             row += [len(logged), len({connection for connection, *_ in logged}),
                     '{:.1f}'.format(1e3 * min(stage.measure(fetch, scene.trust).seconds for _ in range(CONFIG_ROUNDS)))]
         rows.append(row)
-    return 'Configs in one run', ['configs', 'http: requests', 'connections', 'ms',
-                                  'https: requests', 'handshakes', 'ms'], rows
+    head = ['configs', 'http: requests', 'connections', 'ms', 'https: requests', 'handshakes', 'ms']
+    return [('Configs in one run', head, rows)]

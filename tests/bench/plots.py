@@ -69,14 +69,14 @@ def draw_growth(plot, found):
     for number, result in enumerate(found):
         colour, python = COLOURS[number % len(COLOURS)], 'Python ' + result['python']
         tables = {name: table['rows'] for name, table in result['tables'].items()}
-        draw_line(entries, tables['manifests'], 0, 2, colour, 'no-op fetch, ' + python)
-        draw_line(entries, tables['manifests'], 0, 5, colour, 'store, ' + python, '--')
-        draw_line(images, tables['images'], 0, 6, colour, 'peak of fetch, ' + python)
-        draw_line(images, tables['images'], 0, 3, colour, 'peak of store, ' + python, '--')
-        draw_line(configs, tables['configs'], 0, 3, colour, 'http, ' + python)
-        draw_line(configs, tables['configs'], 0, 6, colour, 'https, ' + python, '--')
+        draw_line(entries, tables['Manifests'], 0, 2, colour, 'no-op fetch, ' + python)
+        draw_line(entries, tables['Manifests'], 0, 5, colour, 'store, ' + python, '--')
+        draw_line(images, tables['Images'], 0, 6, colour, 'peak of fetch, ' + python)
+        draw_line(images, tables['Images'], 0, 3, colour, 'peak of store, ' + python, '--')
+        draw_line(configs, tables['Configs in one run'], 0, 3, colour, 'http, ' + python)
+        draw_line(configs, tables['Configs in one run'], 0, 6, colour, 'https, ' + python, '--')
     for scheme, style in (('http', '-'), ('https', '--')):
-        rows = [row[1:] for row in tables['fleet'] if row[0] == scheme]
+        rows = [row[1:] for row in tables['Fleet, a day'] if row[0] == scheme]
         draw_line(traffic, rows, 0, 3, COLOURS[0], scheme, style)
     for axes, across, up, scale in ((entries, 'entries in the manifest', 'seconds', 'log'),
                                     (images, 'MiB in the image', 'MB of memory', 'linear'),

@@ -348,9 +348,9 @@ def main():
                 print_table(name, HEAD, [cells(row) for row in rows])
         for name, table in TABLES.items():
             if name in chosen:
-                title, head, rows = table(scene)
-                results['tables'][name] = {'head': head, 'rows': rows}
-                print_table(title, head, [[str(cell) for cell in row] for row in rows])
+                for title, head, rows in table(scene):
+                    results['tables'][title] = {'head': head, 'rows': rows}
+                    print_table(title, head, [[str(cell) for cell in row] for row in rows])
     if len(chosen) == len(CONTESTS) + len(TABLES):
         os.makedirs(RESULTS, exist_ok=True)
         with open(os.path.join(RESULTS, results['python'] + '.json'), 'w') as stream:
