@@ -1,7 +1,6 @@
-"""make bench-plots: what make bench left in build/bench/, drawn into docs/ as SVG."""
+"""What make bench left in build/bench/, drawn into docs/ as SVG."""
 import json
 import os
-import sys
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 RESULTS = os.path.join(PROJECT, 'build', 'bench')
@@ -99,7 +98,8 @@ def draw_line(axes, rows, across, up, colour, label, style='-'):
               label=label)
 
 
-def main():
+def draw(found):
+    """All figures."""
     try:
         import matplotlib
         matplotlib.use('svg')
@@ -108,10 +108,5 @@ def main():
         raise SystemExit('drawing needs matplotlib, which supports no Python below 3.10: make bench-plots PYTHON=...')
     matplotlib.rcParams.update({'svg.fonttype': 'none', 'svg.hashsalt': 'tako', 'font.size': 9,
                                 'font.family': ['sans-serif'], 'axes.spines.top': False, 'axes.spines.right': False})
-    found = results()
     draw_ratios(matplotlib.pyplot, found)
     draw_growth(matplotlib.pyplot, found)
-
-
-if __name__ == '__main__':
-    sys.exit(main())
