@@ -28,7 +28,7 @@ help:
 	@echo 'make lint            ruff, mypy, vermin, and other implementations as oracles (needs PyPI)'
 	@echo 'make coverage        how much of tako.py the tests reach (needs PyPI)'
 	@echo 'make bench           measure Tako beside its peers, 15 minutes (needs PyPI, root or its packages, 11 GB of disk)'
-	@echo 'make bench-plots     draw what make bench measured into docs/ (needs PyPI)'
+	@echo 'make bench-plots     draw what make bench measured, and write it into docs/ (needs PyPI)'
 	@echo 'make clean           remove what these made'
 
 demo:
@@ -96,7 +96,7 @@ bench: bench-packages $(BENCH_TOOLS)/installed
 	PYTHONPATH=. $(BENCH_TOOLS)/bin/python tests/bench/speed.py
 
 bench-plots: $(BENCH_TOOLS)/installed
-	PYTHONPATH=. $(BENCH_TOOLS)/bin/python tests/bench/plots.py
+	PYTHONPATH=. $(BENCH_TOOLS)/bin/python tests/bench/page.py
 
 bench-packages:
 	@for each in $(BENCH_COMMANDS); do command -v "$$each" > /dev/null || missing="$$missing $$each"; done; \

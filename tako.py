@@ -61,6 +61,7 @@ import binascii
 import errno
 import fcntl
 import functools
+import gc
 import hashlib
 import io
 import itertools
@@ -138,6 +139,7 @@ LOCK_POLL_SECONDS = 0.05
 PIPE_POLL_SECONDS = 0.5                 # that a signal may have to wait while a pipe is silent
 MESSAGE_MAX_CHARS = 2000                # of a line of trouble: servers have their say in some
 NAMES_MAX = 5                           # of versions, where a message lists them
+COLLECT_EVERY_OBJECTS = 200000          # that are new: the entries of a long manifest are many, and none is garbage
 HELP_COLUMNS = 80                       # of what --help prints
 PROGRESS_EVERY_SECONDS = 0.2            # the progress line is drawn anew
 STATE_MAX_BYTES = 1 << 20               # of our own notes in a destination
@@ -4289,6 +4291,7 @@ examples:
 
 def main(argv: 'Sequence[str]') -> int:
     """Run a command line (without the program's name); the exit code. Prints no traceback, and raises nothing."""
+    gc.set_threshold(COLLECT_EVERY_OBJECTS)
     report = Report(sys.stdout, sys.stderr, os.environ.get('JOURNAL_STREAM', ''))
     try:
         arguments = argument_parser().parse_args(list(argv))

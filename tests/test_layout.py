@@ -22,7 +22,8 @@ IMPURE_BUILTINS = {'open', 'print', 'input', 'exec', 'eval', 'compile', '__impor
 STDLIB = getattr(sys, 'stdlib_module_names', None) or {
     'argparse', 'array', 'base64', 'binascii', 'bisect', 'bz2',
     'collections', 'concurrent', 'contextlib', 'datetime', 'difflib', 'email',
-    'errno', 'fcntl', 'functools', 'gzip', 'hashlib', 'hmac', 'http', 'io', 'itertools', 'json', 'lzma', 'math', 'mmap',
+    'errno', 'fcntl', 'functools', 'gc', 'gzip', 'hashlib', 'hmac', 'http', 'io', 'itertools', 'json', 'lzma', 'math',
+    'mmap',
     'os', 'platform', 'queue', 'random', 're', 'resource', 'select', 'shutil', 'signal', 'socket', 'ssl', 'stat',
     'string', 'struct', 'subprocess', 'sys', 'tempfile', 'threading', 'time', 'types', 'typing', 'urllib', 'zlib'}
 

@@ -1,7 +1,10 @@
-"""How Tako's costs grow with manifests, images and configs. Each table is its title, its head, and its rows."""
+"""How Tako's costs grow with manifests, images and configs. Tables are titles, heads, and rows.
+
+Of several rounds the shortest counts, since nothing stands beside these that a busy machine would slow down alike;
+and of peaks of memory the highest.
+"""
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 
@@ -12,6 +15,7 @@ ENTRIES = 10, 100, 1000, 10000, 100000
 IMAGE_MIB = 1, 16, 256, 1024, 4096
 CONFIGS = 1, 2, 5, 10, 20, 50
 ROUNDS = 3
+CONFIG_ROUNDS = 15
 ONE_DAY_SECONDS = 86400
 MANIFEST_FIGURES = 'no-op fetch, answered 304', 'no-op fetch, answered whole', 'fetch of one entry more', 'store of one more'
 
@@ -80,12 +84,12 @@ def manifests(scene):
     for count, publication in zip(ENTRIES, publications):
         row = [count, os.path.getsize(os.path.join(publication.served, 'manifest'))]
         for figure in MANIFEST_FIGURES:
-            row.append('{:.3f}'.format(statistics.median(cost.seconds for cost in costs[count, figure])))
+            row.append('{:.3f}'.format(min(cost.seconds for cost in costs[count, figure])))
         for figure in MANIFEST_FIGURES[1], MANIFEST_FIGURES[3]:
-            row.append('{:.1f}'.format(statistics.median(cost.peak for cost in costs[count, figure]) / MB))
+            row.append('{:.1f}'.format(max(cost.peak for cost in costs[count, figure]) / MB))
         rows.append(row)
     head = ['entries', 'bytes'] + [figure + ', s' for figure in MANIFEST_FIGURES] + ['peak of fetch, MB', 'peak of store, MB']
-    return 'Manifests', head, rows
+    return [('Manifests', head, rows)]
 
 
 def images(scene):
@@ -105,16 +109,16 @@ def images(scene):
             costs['check'].append(stage.measure(scene.installed + ['fetch', config]))
         row = [size >> 20]
         for of in costs.values():
-            seconds = statistics.median(cost.seconds for cost in of)
+            seconds = min(cost.seconds for cost in of)
             row += ['{:.3f}'.format(seconds), '{:.2f}'.format(1e9 * seconds / size),
-                    '{:.1f}'.format(statistics.median(cost.peak for cost in of) / MB)]
+                    '{:.1f}'.format(max(cost.peak for cost in of) / MB)]
         rows.append(row)
     for name in ('served', 'client'):
         scene.empty(name, 'growing')
     os.unlink(image)
     head = ['MiB'] + [title for command in ('store', 'fetch', 'no-op fetch')
                       for title in (command + ', s', 'ns a byte', 'peak, MB')]
-    return 'Images', head, rows
+    return [('Images', head, rows)]
 
 
 def configs(scene):
@@ -133,7 +137,7 @@ def configs(scene):
             stage.measure(fetch, scene.trust)
             logged = scene.requests(fetch, scene.trust)
             row += [len(logged), len({connection for connection, *_ in logged}),
-                    '{:.1f}'.format(1e3 * statistics.median(stage.measure(fetch, scene.trust).seconds for _ in range(7)))]
+                    '{:.1f}'.format(1e3 * min(stage.measure(fetch, scene.trust).seconds for _ in range(CONFIG_ROUNDS)))]
         rows.append(row)
-    return 'Configs in one run', ['configs', 'http: requests', 'connections', 'ms',
-                                  'https: requests', 'handshakes', 'ms'], rows
+    head = ['configs', 'http: requests', 'connections', 'ms', 'https: requests', 'handshakes', 'ms']
+    return [('Configs in one run', head, rows)]

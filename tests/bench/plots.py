@@ -1,8 +1,6 @@
-"""make bench-plots: what make bench left in build/bench/, drawn into docs/ as SVG."""
+"""What make bench left in build/bench/, drawn into docs/ as SVG."""
 import json
 import os
-import statistics
-import sys
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 RESULTS = os.path.join(PROJECT, 'build', 'bench')
@@ -50,7 +48,7 @@ def draw_bars(axes, found, rows, length, label):
         known = {(row['figure'], row['peer']): row for row in result['rows']}
         for place, wanted in enumerate(rows):
             row = known.get((wanted['figure'], wanted['peer']))
-            if row and row['result'] is not None:
+            if row and row['result'] is not None and bool(row['bound']) == bool(wanted['bound']):
                 axes.barh(place + number * height, length(row), height, color=COLOURS[number % len(COLOURS)],
                           label='Python ' + result['python'] if place == 0 else None)
     axes.set_yticks([place + 0.4 - height / 2 for place in range(len(rows))])
@@ -70,14 +68,14 @@ def draw_growth(plot, found):
     for number, result in enumerate(found):
         colour, python = COLOURS[number % len(COLOURS)], 'Python ' + result['python']
         tables = {name: table['rows'] for name, table in result['tables'].items()}
-        draw_line(entries, tables['manifests'], 0, 2, colour, 'no-op fetch, ' + python)
-        draw_line(entries, tables['manifests'], 0, 5, colour, 'store, ' + python, '--')
-        draw_line(images, tables['images'], 0, 6, colour, 'peak of fetch, ' + python)
-        draw_line(images, tables['images'], 0, 3, colour, 'peak of store, ' + python, '--')
-        draw_line(configs, tables['configs'], 0, 3, colour, 'http, ' + python)
-        draw_line(configs, tables['configs'], 0, 6, colour, 'https, ' + python, '--')
+        draw_line(entries, tables['Manifests'], 0, 2, colour, 'no-op fetch, ' + python)
+        draw_line(entries, tables['Manifests'], 0, 5, colour, 'store, ' + python, '--')
+        draw_line(images, tables['Images'], 0, 6, colour, 'peak of fetch, ' + python)
+        draw_line(images, tables['Images'], 0, 3, colour, 'peak of store, ' + python, '--')
+        draw_line(configs, tables['Configs in one run'], 0, 3, colour, 'http, ' + python)
+        draw_line(configs, tables['Configs in one run'], 0, 6, colour, 'https, ' + python, '--')
     for scheme, style in (('http', '-'), ('https', '--')):
-        rows = [row[1:] for row in tables['fleet'] if row[0] == scheme]
+        rows = [row[1:] for row in tables['Fleet, a day'] if row[0] == scheme]
         draw_line(traffic, rows, 0, 3, COLOURS[0], scheme, style)
     for axes, across, up, scale in ((entries, 'entries in the manifest', 'seconds', 'log'),
                                     (images, 'MiB in the image', 'MB of memory', 'linear'),
@@ -88,7 +86,7 @@ def draw_growth(plot, found):
         axes.set_xlabel(across)
         axes.set_ylabel(up)
         if scale == 'linear':
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.4 * axes.get_ylim()[1])      # room for the legend
         axes.grid(True, color='#dddddd', linewidth=0.5)
         axes.legend(fontsize=7)
     figure.tight_layout()
@@ -100,25 +98,8 @@ def draw_line(axes, rows, across, up, colour, label, style='-'):
               label=label)
 
 
-def draw_spread(plot, found):
-    """Every round of the times that start a process, since a median hides what varies."""
-    result = found[-1]
-    rows = [row for row in result['rows'] if row['kind'] == 'ratio' and row['unit'] == 'ms' and row['values']]
-    figure, axes = plot.subplots(figsize=(9, 0.32 * len(rows) + 1))
-    for place, row in enumerate(rows):
-        for shift, values, colour in ((-0.15, row['tako'], COLOURS[0]), (0.15, row['values'], COLOURS[2])):
-            axes.plot(values, [place + shift] * len(values), '|', color=colour, alpha=0.6)
-            axes.plot([statistics.median(values)], [place + shift], 'o', color=colour, markersize=4)
-    axes.set_yticks(range(len(rows)))
-    axes.set_yticklabels(['{} / {}'.format(row['figure'], shortened(row['peer'])) for row in rows], fontsize=7)
-    axes.invert_yaxis()
-    axes.set_xscale('log')
-    axes.set_xlabel('milliseconds on Python {}: each round, and the median; green Tako, brown the peer'.format(
-        result['python']), fontsize=8)
-    save(figure, 'performance-spread.svg', 'Every round of the short measurements')
-
-
-def main():
+def draw(found):
+    """All figures."""
     try:
         import matplotlib
         matplotlib.use('svg')
@@ -127,11 +108,5 @@ def main():
         raise SystemExit('drawing needs matplotlib, which supports no Python below 3.10: make bench-plots PYTHON=...')
     matplotlib.rcParams.update({'svg.fonttype': 'none', 'svg.hashsalt': 'tako', 'font.size': 9,
                                 'font.family': ['sans-serif'], 'axes.spines.top': False, 'axes.spines.right': False})
-    found = results()
     draw_ratios(matplotlib.pyplot, found)
     draw_growth(matplotlib.pyplot, found)
-    draw_spread(matplotlib.pyplot, found)
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -267,7 +267,8 @@ def naive_client(scene, name, image):
 
 
 def large(scene):
-    """An update to 1 GiB, verified and durable."""
+    """An update to 1 GiB, verified and durable. The bounds are for a hashlib that is as fast as the machine allows."""
+    bounds = (0.6, 0.95) if stage.HAS_OPENSSL_HASHES else (None, None)
     image = scene.image('large.img', LARGE_BYTES)
     scene.publish('large', image)
     config = scene.client('large', scene.url('large'))
@@ -278,8 +279,8 @@ def large(scene):
         return lambda: scene.empty('client', name)
     into = 'cd {} && curl -fsS -o f {} && sync f && '.format(shlex.quote(scene.path('client', 'curl')), url)
     yield Contest('fetch 1 GiB, http, verified, durable', seconds(scene.installed + ['fetch', config], None, afresh('large')), [
-        Peer('curl && sync && sha256sum', seconds(into + 'sha256sum f', None, afresh('curl')), 0.6),
-        Peer('curl && sync && openssl dgst -sha256', seconds(into + 'openssl dgst -sha256 f', None, afresh('curl')), 0.95),
+        Peer('curl && sync && sha256sum', seconds(into + 'sha256sum f', None, afresh('curl')), bounds[0]),
+        Peer('curl && sync && openssl dgst -sha256', seconds(into + 'openssl dgst -sha256 f', None, afresh('curl')), bounds[1]),
         Peer('naive shell script (not durable)', seconds(naive, None, afresh('naive-large')))],
         rounds=5, unit='s', factor=1)
     scene.empty('client', 'curl')
@@ -347,9 +348,9 @@ def main():
                 print_table(name, HEAD, [cells(row) for row in rows])
         for name, table in TABLES.items():
             if name in chosen:
-                title, head, rows = table(scene)
-                results['tables'][name] = {'head': head, 'rows': rows}
-                print_table(title, head, [[str(cell) for cell in row] for row in rows])
+                for title, head, rows in table(scene):
+                    results['tables'][title] = {'head': head, 'rows': rows}
+                    print_table(title, head, [[str(cell) for cell in row] for row in rows])
     if len(chosen) == len(CONTESTS) + len(TABLES):
         os.makedirs(RESULTS, exist_ok=True)
         with open(os.path.join(RESULTS, results['python'] + '.json'), 'w') as stream:

@@ -1,4 +1,5 @@
 """What the measurements play on: a scratch directory, an installed Tako, nginx on loopback, and processes timed."""
+import importlib.util
 import os
 import re
 import shlex
@@ -20,6 +21,8 @@ SEED = b'test-key-very-security-such-safe'
 PUBLIC_KEY = tako.encode_base64(tako.ed25519_public_key(SEED))
 ENVIRON = {name: value for name, value in os.environ.items()
            if not name.startswith(('PYTHON', 'SSL_CERT_')) and not name.lower().endswith('_proxy')}
+# without OpenSSL, hashlib has no use of the processor's instructions for SHA
+HAS_OPENSSL_HASHES = importlib.util.find_spec('_hashlib') is not None
 SERVER_SECONDS = 10.0                           # for nginx to answer
 NGINX = """\
 {user}
@@ -224,7 +227,8 @@ def machine():
         os.cpu_count(), model.group(1) if model else os.uname().machine, memory / 1e9, os.uname().release,
         os.getloadavg()[0]))]
     openssl = output_of([PYTHON, '-c', 'import ssl; print(ssl.OPENSSL_VERSION)'])
-    found.append(('Python', '{} with {}'.format(sys.version.split()[0], openssl)))
+    found.append(('Python', '{} with {}{}'.format(sys.version.split()[0], openssl, '' if HAS_OPENSSL_HASHES else
+                                                  ', but a hashlib without it: no bound on large downloads')))
     for name, command, pattern in (('curl', ['curl', '--version'], 'curl ([^ ]+)'),
                                    ('openssl', ['openssl', 'version'], 'OpenSSL ([^ ]+)'),
                                    ('nginx', ['nginx', '-v'], 'nginx/([^ ]+)'),
