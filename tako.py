@@ -103,8 +103,8 @@ CHUNK_BLOCK_BYTES = 4096                # of a chunk of an image that keeps to b
 CHUNK_AVERAGE_BYTES = 6144              # of a chunk of any other, on average; of both, for images not too large
 CHUNK_MIN_BYTES = 1024                  # what an index may say of that
 CHUNK_MAX_BYTES = 1 << 20
-CHUNKS_AIM = 200000                     # in an index that is written: more makes chunks larger
-CHUNKS_MAX = 1 << 18                    # in one that is read
+CHUNKS_AIM = 100000                     # in an index that is written: more makes chunks larger
+CHUNKS_MAX = 1 << 17                    # in one that is read
 INDEX_MAX_BYTES = 16 << 20              # of an index
 INDEX_SPARE_BYTES = 1 << 16             # what it may have beyond 1/256 of its image
 PATCHES_MAX = 16                        # in an index
@@ -1025,17 +1025,18 @@ class Plan(namedtuple('Plan', ('copies', 'ranges', 'repeats'))):
 def plan_image(index: ChunkIndex, places: 'Dict[bytes, int]', present: bytes) -> Plan:
     """The plan for an image of which an older one has chunks at places, as find_chunks() has them.
 
-    present: a byte for each chunk, not 0 if it is where it belongs already.
+    present: a byte for each chunk, not 0 if it is where it belongs already. Makes notes in places.
     """
-    plan, asked, begin = Plan([], [], []), {}, 0    # type: Plan, Dict[bytes, int], int
+    plan, begin = Plan([], [], []), 0
     for number, (key, length) in enumerate(index.chunks()):
         if not present[number]:
-            if places[key] >= 0:
-                _add_copy(plan.copies, places[key], begin, length)
-            elif key in asked:
-                _add_copy(plan.repeats, asked[key], begin, length)
+            place = places[key]
+            if place >= 0:
+                _add_copy(plan.copies, place, begin, length)
+            elif place < -1:                    # noted below: it will be in the image itself by then
+                _add_copy(plan.repeats, -2 - place, begin, length)
             else:
-                asked[key] = begin
+                places[key] = -2 - begin
                 _add_range(plan.ranges, Range(begin, begin + length, number), 0)
         begin += length
     return plan
@@ -2998,6 +2999,10 @@ class Assembly:
         """How many bytes are to be asked for."""
         return sum(each.end - each.begin for each in self.ranges)
 
+    def join(self, gap: int) -> None:
+        """Make one of ranges with no more than gap bytes between them."""
+        self.ranges[:] = join_ranges(self.ranges, gap)
+
     def begin(self) -> None:
         """Put into the partial file what the older image has; EOFError if it is not there any more."""
         if not self.is_begun:
@@ -3118,6 +3123,7 @@ class Download:
                 return False
             self._report.step(f'{self._whose}: looking for what of {self._entry.version} is here')
             assembly = Assembly(index, self._partial, self._older, self._kept_index(self._older))
+            assembly.join(self._gap(origin))
             if self.received + assembly.lacks() > DELTA_MAX_SHARE * self._entry.size:
                 self._older = None
                 return False
@@ -3259,10 +3265,13 @@ class Download:
         self._ranged[origin.url] = True
         return first + second
 
+    def _gap(self, origin: Origin) -> int:
+        """Up to how many bytes between ranges are cheaper asked for than left out."""
+        return 0 if self._ranged.get(origin.url) else RANGE_GAP_BYTES
+
     def _ask_for_ranges(self, origin: Origin, assembly: Assembly) -> 'Optional[Answer]':
         """Let the assembly have what it lacks; None, or the answer, if that turns out to be the whole image."""
-        has_several = self._ranged.get(origin.url, False)
-        assembly.ranges[:] = join_ranges(assembly.ranges, 0 if has_several else RANGE_GAP_BYTES)
+        assembly.join(self._gap(origin))
         total = assembly.taken + assembly.lacks()
         self._report.step(f'{self._whose}: fetching {assembly.lacks()} bytes of {self._entry.version}, '
                           f'{len(assembly.ranges)} ranges, from {self._url(origin)}')

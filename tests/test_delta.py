@@ -144,6 +144,17 @@ class UpdateTest(DeltaCase):
         self.assertEqual((0, self.app + ': 1.2 is in place\n', ''), (result.code, result.out, result.err))
         self.assertEqual([(200, len(GARBAGE))], self.origin.served(self.image))
 
+    def test_where_nearly_all_lies_between_what_is_new(self):
+        """Ranges that are joined over gaps count as what they cost then."""
+        changed = bytearray(OLD)
+        for at in range(0, len(changed), 8192):
+            changed[at] ^= 1
+        self.offer(bytes(changed), '1.2', method=tako.FIXED_SIZE, average=4096)
+        self.origin.has_several = False
+        result = self.run_here('fetch', self.app)
+        self.assertEqual((0, self.app + ': 1.2 is in place\n', ''), (result.code, result.out, result.err))
+        self.assertEqual([(200, len(OLD))], self.origin.served(self.image))
+
     def test_a_small_image(self):
         self.offer(noise(tako.DELTA_MIN_BYTES - 1), '1.2')
         self.assertUpdated()
