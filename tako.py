@@ -3173,7 +3173,9 @@ class Download:
                     partial.write(block)
             if partial.sha256.hexdigest() != self._entry.digest:
                 raise ValueError('its patch does not make the signed image')
-        except AbsentError:
+        except UnreachableError as error:
+            if isinstance(error, TransientError):
+                raise
             return False
         except (ValueError, EOFError, RefusedError) as error:
             remove_if_there(temporary)
@@ -3202,6 +3204,9 @@ class Download:
                 self._receive(url, origin, size, patch)
         except TransientError as error:
             error.has_progressed = patch.size - before >= PROGRESS_MIN_BYTES
+            if not error.has_progressed and url in self._failed:
+                raise UnreachableError(error.what, error.hint) from None    # twice in a row: there are ranges
+            self._failed.add(url)
             raise
 
     def _give_assembly_up(self) -> None:

@@ -596,6 +596,14 @@ class PatchTest(PatchCase):
         self.assertUpdated()
         self.assertFewBytes()
 
+    def test_a_patch_that_the_server_fails_over(self):
+        for fault in (origin.status(500), origin.status(403), origin.hangs_up, origin.redirects('ftp://127.0.0.1/')):
+            with self.subTest(fault):
+                self.origin.faults[self.patch] = fault
+                self.assertUpdated()
+                self.assertFewBytes()
+            self.tearDownDestination()
+
     def test_a_patch_from_an_image_that_is_not_here(self):
         self.old_digest = origin.digest_of(b'another')
         self.publish_patch(self.origin.read(self.patch[1:]))
