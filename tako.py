@@ -3262,6 +3262,9 @@ class Download:
             answer = self._network.open(url, origin.authorization,
                                         {'Range': f'bytes={INDEX_HEAD_BYTES}-{middle - 1},{middle}-'})
             raw = self._read(answer, limit + 2 * RANGE_FRAMING_BYTES)
+            end = INDEX_HEAD_BYTES + len(raw)
+            if answer.headers.get('Content-Range') == f'bytes {INDEX_HEAD_BYTES}-{end - 1}/{end}':
+                return raw                      # lighttpd, among others, makes one range of those that are near
             (one, first), (two, second) = parse_byteranges(raw, answer.headers.get('Content-Type', ''))
         except (UnreachableError, ValueError):  # there are servers that stumble over this
             return None

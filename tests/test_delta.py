@@ -382,6 +382,15 @@ class LiarTest(DeltaCase):
                 self.assertUpdated()
             self.back_to_old()
 
+    def test_a_server_that_makes_one_range_of_two(self):
+        def fault(handler):
+            ranges = handler.ranges(len(handler.body))
+            handler.answer(*origin.in_ranges([(ranges[0][0], ranges[-1][1])], handler.body))
+        self.origin.faults[self.index] = fault
+        self.assertUpdated()
+        self.assertFewBytes()
+        self.assertEqual(2, len(self.origin.served(self.index)))
+
     def test_a_server_that_stumbles_over_several_ranges(self):
         def fault(handler):
             if len(handler.ranges(1)) > 1:
