@@ -1070,28 +1070,23 @@ def join_ranges(ranges: 'Sequence[Range]', gap: int) -> 'List[Range]':
 
 # ======================================================================== 8  patches
 #
-# A patch makes a new image of an old one. It is unsigned: nothing in it is trusted, and who applies it
+# A patch makes a new image of an old one. It is not signed and nothing in it is trusted: who applies it
 # compares size and SHA-256 of what it makes with what is signed.
 #
-#     patch       PATCH_MAGIC, then segments, until the new image is complete
-#     segment     3 lengths of 4 bytes, lowest byte first, and 3 streams of these lengths in the patch:
-#                 control, differences, new bytes
-#     stream      raw LZMA2 with a dictionary of 8 MiB at most; nothing at all if it is empty
-#     control     groups: how many operations (1 to GROUP_MAX_OPERATIONS), then the kinds of all, then the
-#                 lengths of all, then for all but NEW how the shift changes: 2 n for n more, 2 n - 1 for n less
-#     numbers     7 bits a byte, lowest first; all bytes but the last have bit 7 set
+#     patch     PATCH_MAGIC, then segments until the new image is complete
+#     segment   3 words, then the 3 streams that they tell of: control, differences, new bytes
+#     word      4 bytes, the lowest first: 2 n for a stream that is n bytes of raw LZMA2, 2 n + 1 for n bytes as they are
+#     control   groups of operations: their number, all kinds, the lengths of COPY, of ADD, of NEW, and for all but NEW
+#               how the shift changes, 2 n for n more, 2 n - 1 for n less; these are all varints: 7 bits
+#               a byte, the lowest first, with bit 7 set in all bytes but the last
 #
-# COPY takes old bytes, from as far into the old image as the new one has come, plus the shift. ADD adds a
-# byte of the differences to each, modulo 256. NEW takes new bytes. The shift of the first is from 0.
+# COPY takes old bytes: the shift is how much further on they are in the old image than in the new one. ADD
+# adds to each a byte of the differences, modulo 256. NEW takes new bytes. In the beginning the shift is 0.
 
 PATCH_MAGIC = b'Tako Patch 1\n'
 COPY, ADD, NEW = range(3)
 GROUP_MAX_OPERATIONS = 1 << 16
-CHUNK_BYTES = 2048                      # of a chunk that anchors, on an average
-PACKED_SEED = 8
-PACKED_MIN = 12
-COPY_MIN_BYTES = 512                    # equal bytes within an ADD that are worth an operation of their own
-WINDOW_BYTES = 1 << 16                  # how far a match is drawn out
+COPY_MIN_BYTES = 2 * OPERATION_BYTES    # equal bytes between others that are worth operations of their own
 IS_ZERO = bytes([1]) + bytes(255)       # for bytes.translate()
 NEGATED = bytes(-byte & 255 for byte in range(256))
 
@@ -1102,26 +1097,26 @@ class PatchError(ValueError):
 
 def make_patch(old: 'Image', new: 'Image', write: 'Callable[[bytes], object]', memory_bytes: int,
                progress: 'Callable[[int], object]') -> None:
-    """Write, piece by piece, the patch that makes new of old.
+    """Write, piece by piece, the patch that makes new of old; each is bytes or a mapped file.
 
-    Takes memory_bytes of memory at most (32 MiB at least), whatever the images' size, if they are mapped.
-    progress gets the number of bytes of new that are done, many times a second. Raises ImportError
-    if this Python lacks lzma or zlib. The same images and memory_bytes make the same patch.
+    Takes memory_bytes of memory at most, and 32 MiB at least, beyond what is mapped. progress gets, many times a
+    second, how many bytes of new are done. Raises ImportError if this Python lacks lzma or zlib.
+    The same images and memory_bytes make the same patch.
     """
     write(PATCH_MAGIC)
     matcher = _Matcher(old, new, memory_bytes, progress)
     writer = _PatchWriter(matcher, write, memory_bytes)
-    for start, end, shift in matcher.stretched(matcher.matches()):
-        writer.add_match(start, end, shift)
+    for match in matcher.stretched():
+        writer.add_match(*match)
     writer.add_new(len(new))
     writer.flush()
 
 
 def _chunks(image: 'Image', average: int) -> 'Iterator[Tuple[int, int]]':
-    """Start and end of chunks that the content cuts, so that inserting or deleting moves few cuts.
+    """Start and end of chunks that the content cuts: what is inserted or deleted moves few cuts.
 
-    The image falls into pieces between bytes e, and each piece whose CRC-32 is low ends a chunk: split()
-    and map() find them at the speed of C.
+    The image falls to pieces after bytes e, and pieces whose CRC-32 is low end a chunk: split() and map() find
+    them at the speed of C.
     """
     lowest, start, place = (1 << 40) // average, 0, 0
     while place < len(image):
@@ -1142,119 +1137,115 @@ def _chunks(image: 'Image', average: int) -> 'Iterator[Tuple[int, int]]':
         start += 4 * average
 
 
-def _table(code: str, memory_bytes: int) -> 'array.array[int]':
-    """As many zeros as fit into the memory, their number a power of two."""
+def _table(code: str, size: int, memory_bytes: int) -> 'array.array[int]':
+    """Zeros: a power of two of them, at least size if that fits into the memory."""
     import array
     zero = array.array(code, [0])
-    return zero * (1 << (memory_bytes // zero.itemsize).bit_length() - 1)
+    return zero * (1 << min(2 * size, memory_bytes // zero.itemsize).bit_length() - 1)
 
 
 class _Matcher:
-    """Finds what a new image has of an old one."""
+    """Finds what of a new image is in an old one.
+
+    Chunks that both have are anchors. In what they leave of the new image each byte may begin a seed, a few bytes
+    that the old one has too. From there a match reaches as far as most bytes are equal.
+    """
 
     def __init__(self, old: 'Image', new: 'Image', memory_bytes: int, progress: 'Callable[[int], object]') -> None:
+        import zlib
         self.old, self.new, self.memory_bytes, self.progress = old, new, memory_bytes, progress
-        self.seed_bytes, self.min_bytes, self.unit = 16, 24, 4
-        while len(old) // self.unit > 0xfffffff0:
-            self.unit *= 2
+        sample = b''.join([new[at:at + 4096] for at in range(0, len(new), len(new) // 64 + 1)])
+        self.is_packed = len(zlib.compress(sample, 1)) > len(sample) * 7 // 8
+        # where new bytes cannot be packed, short matches are worth more, and are nowhere by chance
+        self.seed_bytes, self.match_min_bytes, self.stride = (8, 12, 4) if self.is_packed else (16, 24, 2)
 
-    def matches(self) -> 'Iterator[Match]':
-        """The anchors, and between them what keeps the shift of one before, or has a seed."""
+    def _matches(self) -> 'Iterator[Match]':
+        """The anchors, and between them what keeps the shift of one before, or begins with a seed."""
         anchors = self._anchors()
         seeds = self._seeds(anchors)
-        for (start, at, shift), (limit, _, _) in zip(anchors, anchors[1:] + [(len(self.new), 0, 0)]):
-            match = start, at, shift    # type: Optional[Match]
+        for (start, at, before), (limit, _, after) in zip(anchors, anchors[1:] + [(len(self.new), 0, 0)]):
+            match = start, at, before   # type: Optional[Match]
             while match is not None:
                 start, at, shift = match
-                end, at = self._follow(at, limit, shift)
-                yield start, end, shift
-                match = self._seek(at, limit, shift, seeds)
+                at = self._follow(at, limit, shift)
+                yield start, at, shift
+                match = self._seek(at, limit, [shift] + list({before, after} - {shift}), seeds)
 
     def _anchors(self) -> 'List[Match]':
-        """Chunks of the new image that are in the old one; those that continue each other are one match."""
-        average = CHUNK_BYTES
-        while (len(self.old) + len(self.new)) // average * 256 > self.memory_bytes:
+        """Chunks of the new image that the old one has too; those that go on with the same shift are one match."""
+        average = 2048
+        while (len(self.old) + len(self.new)) // average > self.memory_bytes // 256:
             average *= 2
-        table = _table('Q', self.memory_bytes // 8)
+        table = _table('Q', 2 * len(self.old) // average + 1, self.memory_bytes // 8)
         for start, end in _chunks(self.old, average):
             self.progress(0)
             table[binascii.crc32(self.old[start:end]) % len(table)] = start + 1
-        anchors, others = [(0, 0, 0)], []       # type: List[Match], List[bytes]
+        anchors = [(0, 0, 0)]
         for start, end in _chunks(self.new, average):
             self.progress(0)
             chunk, (first, last, shift) = self.new[start:end], anchors[-1]
             if chunk != self.old[max(0, start + shift):max(0, end + shift)]:
                 shift = table[binascii.crc32(chunk) % len(table)] - 1 - start
                 if start + shift < 0 or chunk != self.old[start + shift:end + shift]:
-                    if len(others) < 256:
-                        others.append(chunk)
                     continue
             if (start, shift) == (last, anchors[-1][2]):
                 anchors[-1] = first, end, shift
             else:
                 anchors.append((start, end, shift))
-        self._set(b''.join(others))
         return anchors
 
-    def _set(self, sample: bytes) -> None:
-        """Among bytes that are packed already shorter matches are worth having."""
-        import zlib
-        self.is_packed = len(zlib.compress(sample, 1)) * 8 > len(sample) * 7
-        if self.is_packed:
-            self.seed_bytes, self.min_bytes = PACKED_SEED, PACKED_MIN
-
     def _seeds(self, anchors: 'List[Match]') -> 'array.array[int]':
-        """Where in the old image seeds are, by their CRC-32, in units and from 1 on.
+        """Where in the old image which seed is: by its CRC-32, the place in strides, from 1 on.
 
-        As many as half fill the table, from where no anchor is, or from everywhere if the image is packed.
+        Only what the anchors left of the old image has seeds, unless it is packed; and no more than half fill the table.
         """
-        page_bytes, size = 4096, self.seed_bytes
+        page_bytes, size, crc32 = 4096, self.seed_bytes, binascii.crc32
         is_anchored = bytearray(len(self.old) // page_bytes + 1)
-        for start, end, shift in [] if self.is_packed else anchors:
+        for start, end, shift in anchors:
             first, last = (start + shift) // page_bytes + 2, (end + shift) // page_bytes - 1
-            is_anchored[first:last] = b'\1' * max(0, last - first) if first < last else is_anchored[first:last]
-        table, stride = _table('I', self.memory_bytes // 4), self.unit
-        while is_anchored.count(0) * page_bytes // stride > len(table) // 2:
-            stride *= 2
-        crc32, mask = binascii.crc32, len(table) - 1
-        for start in range(0, len(self.old), page_bytes):
-            if not is_anchored[start // page_bytes]:
+            if first < last and not self.is_packed:
+                is_anchored[first:last] = b'\1' * (last - first)
+        left = is_anchored.count(0) * page_bytes
+        table = _table('I', 2 * left // self.stride, self.memory_bytes // 2)
+        while left // self.stride > len(table) // 2:
+            self.stride *= 2
+        for page in range(0, len(self.old), page_bytes):
+            if not is_anchored[page // page_bytes]:
                 self.progress(0)
-                data = self.old[start:start + page_bytes + size - 1]
-                for at in range(0, len(data) - size + 1, stride):
-                    table[crc32(data[at:at + size]) & mask] = (start + at) // self.unit + 1
+                data = self.old[page:page + page_bytes + size - 1]
+                for at in range(-page % self.stride, len(data) - size + 1, self.stride):
+                    table[crc32(data[at:at + size]) % len(table)] = (page + at) // self.stride + 1
         return table
 
-    def _follow(self, at: int, limit: int, shift: int) -> 'Tuple[int, int]':
-        """Up to where a shift holds: the end of the last equal run, and where fewer than 18 of 32 bytes are equal."""
+    def _follow(self, at: int, limit: int, shift: int) -> int:
+        """Up to where a shift holds: the end of an equal run after which fewer than 18 of 32 bytes are equal."""
         while True:
-            end = at = self.end_of_run(at, limit, shift)
+            at = self.end_of_run(at, limit, shift)
             near = self.equal(at, min(at + 32, limit), shift)
             if near.count(1) < 18:
-                return end, at
+                return at
             at += near.find(1)
 
-    def _seek(self, at: int, limit: int, shift: int, seeds: 'array.array[int]') -> 'Optional[Match]':
-        """The next match from there on: the shift holds again, or a seed is in one that is better by 8 bytes."""
+    def _seek(self, at: int, limit: int, shifts: 'List[int]', seeds: 'array.array[int]') -> 'Optional[Match]':
+        """The next match: one of the shifts holds again, or a seed begins what beats the first of them by 8 bytes."""
         crc32, mask, size, skip = binascii.crc32, len(seeds) - 1, self.seed_bytes, at
         for place in range(at, limit - size + 1, 1024):
             self.progress(place)
             window = self.new[place:min(place + 1024 + size - 1, limit)]
-            equal = self.equal(place, place + len(window), shift)
-            resumed = equal.find(b'\1' * size)
-            for start in range(len(window) - size + 1 if resumed < 0 else resumed):
-                found = seeds[crc32(window[start:start + size]) & mask]
-                if found and place + start >= skip:
-                    other = (found - 1) * self.unit - place - start
-                    end = self.end_of_run(place + start, limit, other)
-                    length = end - place - start
-                    seed = window[start:start + size]
-                    if length >= size and seed != seed[:1] * size:
-                        if length > equal.count(1, start, start + length) + 8:
-                            return place + start, end, other
-                        skip = place + start + length // 2
-            if resumed >= 0:
-                return place + resumed, place + resumed + size, shift
+            equals = [self.equal(place, place + len(window), shift) for shift in shifts]
+            starts = [equal.find(b'\1' * size) for equal in equals]
+            again = min([each for each in zip(starts, shifts) if each[0] >= 0], default=None)
+            for start in range(again[0] if again else len(window) - size + 1):
+                seed = window[start:start + size]
+                found = (seeds[crc32(seed) & mask] - 1) * self.stride
+                if found >= 0 and self.old[found:found + size] == seed != seed[:1] * size and place + start >= skip:
+                    shift = found - place - start
+                    length = self.end_of_run(place + start, limit, shift) - place - start
+                    if length > equals[0].count(1, start, start + length) + 8:
+                        return place + start, place + start + length, shift
+                    skip = place + start + length // 2
+            if again:
+                return place + again[0], place + again[0] + size, again[1]
         return None
 
     def end_of_run(self, at: int, limit: int, shift: int) -> int:
@@ -1268,37 +1259,32 @@ class _Matcher:
         return limit
 
     def equal(self, at: int, end: int, shift: int) -> bytes:
-        """1 for each new byte that equals the old one, 0 for each other; nothing where there is no old one."""
+        """1 for each new byte that equals the old one, 0 for each other, up to where there are no old ones."""
         old = self.old[at + shift:end + shift] if at + shift >= 0 else b''
         new = self.new[at:at + len(old)]
         unequal = int.from_bytes(new, 'little') ^ int.from_bytes(old, 'little')
         return unequal.to_bytes(len(old), 'little').translate(IS_ZERO)
 
-    def stretched(self, matches: 'Iterator[Match]') -> 'Iterator[Match]':
-        """The matches drawn out into what is between them, as long as more bytes are equal than not (as in bsdiff)."""
-        start, end, shift = 0, 0, 0
-        for next_start, next_end, next_shift in itertools.chain(matches, [(len(self.new), len(self.new), 0)]):
-            ahead = self.equal(end, min(next_start, end + WINDOW_BYTES), shift)
-            back = max(end, next_start - WINDOW_BYTES, -next_shift)
-            behind = self.equal(back, next_start, next_shift) if next_start < len(self.new) else b''
+    def stretched(self) -> 'Iterator[Match]':
+        """The matches, stretched over what lies between them while more bytes are equal than not, as in bsdiff."""
+        start, end, shift, reach = 0, 0, 0, 1 << 16
+        for next_start, next_end, next_shift in itertools.chain(self._matches(), [(len(self.new), len(self.new), 0)]):
+            ahead = self.equal(end, min(next_start, end + reach), shift)
+            behind = self.equal(max(end, next_start - reach, -next_shift), next_start, next_shift)
             stop, resume = end + _surplus(ahead), next_start - _surplus(behind[::-1])
             if shift == next_shift and stop >= resume:
                 end = next_end
                 continue
-            if stop > resume:
-                scores = itertools.accumulate(
-                    [ours - theirs for ours, theirs in zip(ahead[resume - end:], behind[resume - back:])])
-                _, stop = max(zip([0] + list(scores), itertools.count(resume)), key=lambda pair: pair[0])
-                resume = stop
-            if stop - start >= self.min_bytes:
+            stop = min(stop, resume)
+            if stop - start >= self.match_min_bytes:
                 yield start, stop, shift
             start, end, shift = resume, next_end, next_shift
-        if end - start >= self.min_bytes:
+        if end - start >= self.match_min_bytes:
             yield start, end, shift
 
 
 def _surplus(equal: bytes) -> int:
-    """After how many bytes the equal ones are most ahead of the others."""
+    """After how many bytes the equal ones outnumber the others most."""
     best = score = size = at = 0
     for run in re.finditer(b'\1+', equal):
         score += run.end() - 2 * run.start() + at
@@ -1313,10 +1299,10 @@ class _PatchWriter:
 
     def __init__(self, matcher: _Matcher, write: 'Callable[[bytes], object]', memory_bytes: int) -> None:
         self.matcher, self.write = matcher, write
-        self.segment_bytes = max(4 * SEGMENT_MIN_BYTES, memory_bytes // 16)
-        self.dictionary_bytes = min(PATCH_DICTIONARY_BYTES, 1 << (memory_bytes // 32).bit_length() - 1)
+        self.segment_bytes = min(max(4 * SEGMENT_MIN_BYTES, memory_bytes // 16), 1 << 28)
+        self.dictionary_bytes = min(max(4096, memory_bytes // 32), PATCH_DICTIONARY_BYTES)
         self.at = self.shift = self.count = 0
-        self.operations = []            # type: List[List[int]]
+        self.group = []                 # type: List[List[int]]
         self.control, self.differences, self.new_bytes = bytearray(), bytearray(), bytearray()
 
     def add_new(self, end: int) -> None:
@@ -1327,16 +1313,16 @@ class _PatchWriter:
             self._add(NEW, stop, self.shift)
 
     def add_match(self, start: int, end: int, shift: int) -> None:
-        """Bring the new image up to start with new bytes, and on to end with old ones."""
-        if end - start < 4 * OPERATION_BYTES and self.count + 8 > OPERATIONS_SPARE + start // OPERATION_BYTES:
-            return                      # one more that is so short, and there would be more than a patch may have
+        """Bring the new image up to start with new bytes, and from there up to end with old ones."""
+        # later, where there would be more operations than a patch may have
+        start = min(end, max(start, (self.count + 4 - OPERATIONS_SPARE) * OPERATION_BYTES))
         self.add_new(start)
         while self.at < end:
             stop = self.matcher.end_of_run(self.at, end, shift)
             if stop - self.at >= COPY_MIN_BYTES or stop - start == end - self.at:
                 self._add(COPY, stop, shift)
                 continue
-            stop = min(end, self.at + min(self._room(), WINDOW_BYTES))
+            stop = min(end, self.at + min(self._room(), BLOCK_BYTES))
             size = self.matcher.equal(self.at, stop, shift).find(b'\1' * COPY_MIN_BYTES)
             stop = self.at + size if size > 0 else stop
             minus_old = self.matcher.old[self.at + shift:stop + shift].translate(NEGATED)
@@ -1344,53 +1330,59 @@ class _PatchWriter:
             self._add(ADD, stop, shift)
 
     def _room(self) -> int:
-        """How many bytes the segment may still hold; it is written, and another begun, if none."""
-        if self.segment_bytes <= len(self.control) + len(self.differences) + len(self.new_bytes):
+        """How many bytes the segment has room for; if for none, it is written and another begun."""
+        held = len(self.control) + len(self.differences) + len(self.new_bytes)
+        if held >= self.segment_bytes:
             self.flush()
-        return self.segment_bytes - len(self.control) - len(self.differences) - len(self.new_bytes)
+            held = 0
+        return self.segment_bytes - held
 
     def _add(self, kind: int, end: int, shift: int) -> None:
-        if self.operations and self.operations[-1][0] == kind and shift == self.shift:
-            self.operations[-1][1] += end - self.at
+        if self.group and self.group[-1][0] == kind and self.shift == shift:
+            self.group[-1][1] += end - self.at
         else:
-            if len(self.operations) == GROUP_MAX_OPERATIONS:
-                self._close_group()
-            self.operations.append([kind, end - self.at, shift - self.shift])
+            if len(self.group) == GROUP_MAX_OPERATIONS:
+                self._end_group()
+            self.group.append([kind, end - self.at, shift - self.shift])
             self.count += 1
         self.at, self.shift = end, shift
 
-    def _close_group(self) -> None:
-        """Lay operations down in columns, since like packs well with like."""
-        numbers = [len(self.operations)] + [kind for kind, _, _ in self.operations]
-        numbers += [length for _, length, _ in self.operations]
-        numbers += [2 * change if change >= 0 else -2 * change - 1 for kind, _, change in self.operations if kind != NEW]
+    def _end_group(self) -> None:
+        """Put the operations down in columns: like packs well with like."""
+        numbers = [len(self.group)] + [kind for kind, _, _ in self.group]
+        for column in COPY, ADD, NEW:
+            numbers += [length for kind, length, _ in self.group if kind == column]
+        numbers += [2 * change if change >= 0 else -2 * change - 1 for kind, _, change in self.group if kind != NEW]
         for number in numbers:
             while number > 127:
                 self.control.append(number & 127 | 128)
                 number >>= 7
             self.control.append(number)
-        self.operations = []
+        self.group = []
 
     def flush(self) -> None:
-        """Write the segment, if there is one."""
-        if self.operations:
-            self._close_group()
-        streams = [self._pack(stream) for stream in (self.control, self.differences, self.new_bytes)]
+        """Write the segment, if anything is in it."""
+        if self.group:
+            self._end_group()
         if self.control:
-            self.write(b''.join([len(stream).to_bytes(4, 'little') for stream in streams] + streams))
-        self.control, self.differences, self.new_bytes = bytearray(), bytearray(), bytearray()
+            streams = self._pack(self.control, 1), self._pack(self.differences, 4), self._pack(self.new_bytes, 4)
+            self.write(b''.join([word.to_bytes(4, 'little') for word, _ in streams]))
+            for _, stream in streams:
+                self.write(stream)
+            self.control, self.differences, self.new_bytes = bytearray(), bytearray(), bytearray()
 
-    def _pack(self, stream: bytearray) -> bytes:
-        """The stream as raw LZMA2."""
+    def _pack(self, stream: bytearray, literal_bits: int) -> 'Tuple[int, bytes]':
+        """A stream's word, and its bytes, packed if they are fewer then."""
         import lzma
         packer = lzma.LZMACompressor(lzma.FORMAT_RAW, filters=[{
-            'id': lzma.FILTER_LZMA2, 'preset': 9 | lzma.PRESET_EXTREME, 'dict_size': self.dictionary_bytes, 'pb': 0}])
+            'id': lzma.FILTER_LZMA2, 'preset': 9 | lzma.PRESET_EXTREME, 'dict_size': self.dictionary_bytes,
+            'lc': literal_bits, 'pb': 0}])
         packed = []
         for at in range(0, len(stream), BLOCK_BYTES):
             self.matcher.progress(self.at)
             packed.append(packer.compress(stream[at:at + BLOCK_BYTES]))
-        packed.append(packer.flush() if packed else b'')
-        return b''.join(packed)
+        data = b''.join(packed + [packer.flush()])
+        return (2 * len(data), data) if len(data) < len(stream) else (2 * len(stream) + 1, bytes(stream))
 
 
 def _masks(size: int) -> 'Tuple[int, int]':
@@ -1399,131 +1391,134 @@ def _masks(size: int) -> 'Tuple[int, int]':
 
 
 def _add_bytes(one: bytes, other: bytes, low: int, high: int) -> bytes:
-    """Byte by byte the sum modulo 256, in one addition: of the low 7 bits, so that no byte carries into the next."""
+    """The sums of bytes modulo 256, in one addition of all: of their low 7 bits, so that no byte carries to the next."""
     x, y = int.from_bytes(one, 'little'), int.from_bytes(other, 'little')
     return ((x & low) + (y & low) ^ (x ^ y) & high).to_bytes(len(one), 'little')
 
 
 def apply_patch(patch: 'BinaryIO', read_old: 'Callable[[int, int], bytes]', size: int) -> 'Iterator[bytes]':
-    """The new image, in blocks of BLOCK_BYTES at most, not to be trusted until its digest is right.
+    """The new image, in blocks of BLOCK_BYTES at most, to be trusted only when their digest turns out right.
 
-    patch: an open file that can seek. read_old(offset, count): that many bytes of the old image, fewer
-    at its end. size: of the new image, as signed; not a byte more is made. Raises PatchError, at the
-    latest in place of the end, if anything is wrong. Takes 30 MiB of memory at most, whatever the
-    patch is. Raises ImportError if this Python lacks lzma.
+    patch: an open file that can seek. read_old(offset, count): that many bytes of the old image, fewer at
+    its end. size: of the new image, as signed; not a byte more is made. Raises PatchError as soon as
+    something is wrong, at the latest in place of the end. Takes 32 MiB of memory at most, whatever
+    the patch holds. Raises ImportError if this Python lacks lzma.
     """
-    place, at, shift, count = len(PATCH_MAGIC), 0, 0, 0
+    place, at, shift, count, masks = len(PATCH_MAGIC), 0, 0, 0, _masks(BLOCK_BYTES)
     patch.seek(0)
     if patch.read(place) != PATCH_MAGIC:
-        raise PatchError('not a patch of this format')
-    masks = _masks(BLOCK_BYTES)
+        raise PatchError('the patch is of no format that is known here')
     while at < size:
-        control, differences, new_bytes, place = _open_segment(patch, place)
+        (control, differences, new_bytes), place = _open_segment(patch, place)
         segment_start = at
         for kind, length, change in _operations(control):
-            count, shift = count + 1, shift + change
-            if not 0 < length <= size - at or count > OPERATIONS_SPARE + size // OPERATION_BYTES:
-                raise PatchError('makes more than the image, or too little at a time')
-            for start in range(at, at + length, BLOCK_BYTES):
-                block_size = min(BLOCK_BYTES, at + length - start)
-                if kind == NEW:
-                    yield new_bytes.read(block_size)
-                    continue
-                within = 0 <= start + shift < IMAGE_MAX_BYTES - BLOCK_BYTES
-                block = read_old(start + shift, block_size) if within else b''
-                if len(block) != block_size:
-                    raise PatchError('reaches out of the old image')
-                yield block if kind == COPY else _add_bytes(block, differences.read(block_size), *masks)
-            at += length
-        if differences.some(1) or new_bytes.some(1) or (at < size and at - segment_start < SEGMENT_MIN_BYTES):
-            raise PatchError('a segment is too short for its streams, or for one that is not the last')
+            count, shift, end = count + 1, shift + change, at + length
+            if not at < end <= size or count > OPERATIONS_SPARE + size // OPERATION_BYTES:
+                raise PatchError('the patch makes more than the image, or too little at a time')
+            while at < end:
+                block_bytes = min(BLOCK_BYTES, end - at)
+                block = new_bytes.read(block_bytes) if kind == NEW else _old_block(read_old, at + shift, block_bytes)
+                if kind == ADD:
+                    block = _add_bytes(block, differences.read(block_bytes), *masks)
+                yield block
+                at += block_bytes
+        if differences.some(1) or new_bytes.some(1) or at - segment_start < min(SEGMENT_MIN_BYTES, size - segment_start):
+            raise PatchError('the patch has a segment that makes too little')
     patch.seek(place)
     if patch.read(1):
-        raise PatchError('goes on after its end')
+        raise PatchError('the patch goes on after its end')
 
 
-def _open_segment(patch: 'BinaryIO', place: int) -> 'Tuple[_Unpacker, _Unpacker, _Unpacker, int]':
-    """The three streams of the segment that begins there, and where the next one does."""
+def _old_block(read_old: 'Callable[[int, int], bytes]', begin: int, size: int) -> bytes:
+    block = read_old(begin, size) if 0 <= begin < IMAGE_MAX_BYTES - BLOCK_BYTES else b''
+    if len(block) != size:
+        raise PatchError('the patch is for an old image of another size')
+    return block
+
+
+def _open_segment(patch: 'BinaryIO', place: int) -> 'Tuple[List[_Unpacker], int]':
+    """The streams of the segment that begins there, and where it ends."""
     patch.seek(place)
-    lengths = patch.read(12)
-    if len(lengths) != 12:
-        raise PatchError('is cut off')
-    one, two, three = [int.from_bytes(lengths[at:at + 4], 'little') for at in (0, 4, 8)]
-    place += 12
-    return (_Unpacker(patch, place, one), _Unpacker(patch, place + one, two),
-            _Unpacker(patch, place + one + two, three), place + one + two + three)
+    words = patch.read(12)
+    if len(words) < 12:
+        raise PatchError('the patch is cut off')
+    streams, place = [], place + 12
+    for at in (0, 4, 8):
+        word = int.from_bytes(words[at:at + 4], 'little')
+        streams.append(_Unpacker(patch, place, word >> 1, not word & 1))
+        place += word >> 1
+    return streams, place
 
 
 def _operations(control: '_Unpacker') -> 'Iterator[Tuple[int, int, int]]':
-    """Kind, length and change of shift of each operation."""
-    numbers = _numbers(control)
+    """Kind, length and change of the shift of each operation; the length is 0 where there is none."""
+    numbers = _varints(control)
     for count in numbers:
-        if not 0 < count <= GROUP_MAX_OPERATIONS:
-            raise PatchError('has a group of no size, or too large')
+        if count > GROUP_MAX_OPERATIONS:
+            raise PatchError('the patch has too large a group')
         kinds = list(itertools.islice(numbers, count))
-        lengths = list(itertools.islice(numbers, count))
-        changes = itertools.islice(numbers, count - kinds.count(NEW))
-        if len(lengths) != count or max(kinds) > NEW:
-            raise PatchError('has an unknown operation')
-        for kind, length in zip(kinds, lengths):
-            change = 0 if kind == NEW else next(changes, None)
-            if change is None:
-                raise PatchError('lacks a shift')
+        lengths = [iter(list(itertools.islice(numbers, kinds.count(kind)))) for kind in (COPY, ADD, NEW)]
+        for kind in kinds:
+            length = next(lengths[kind], 0) if kind <= NEW else 0
+            change = next(numbers, 0) if kind != NEW else 0
             yield kind, length, -(change + 1 >> 1) if change & 1 else change >> 1
 
 
-def _numbers(control: '_Unpacker') -> 'Iterator[int]':
-    """The numbers that control holds."""
+def _varints(stream: '_Unpacker') -> 'Iterator[int]':
+    """The numbers that a stream holds."""
     number = bits = 0
-    for byte in itertools.chain.from_iterable(iter(lambda: control.some(4096), b'')):
+    for byte in itertools.chain.from_iterable(iter(lambda: stream.some(4096), b'')):
         number |= (byte & 127) << bits
         bits += 7
         if bits > 63:
-            raise PatchError('has a number without end')
+            raise PatchError('the patch has a number without end')
         if byte < 128:
             yield number
             number = bits = 0
     if bits:
-        raise PatchError('has a number that is cut off')
+        raise PatchError('the patch has a number that is cut off')
 
 
 class _Unpacker:
-    """A stream of a patch, unpacked no further than is asked for."""
+    """A stream of a patch, of which no more is read and unpacked than is asked for."""
 
-    def __init__(self, patch: 'BinaryIO', place: int, size: int) -> None:
+    def __init__(self, patch: 'BinaryIO', place: int, size: int, is_packed: bool) -> None:
         import lzma
+        filters = [{'id': lzma.FILTER_LZMA2, 'dict_size': PATCH_DICTIONARY_BYTES}]
         self.patch, self.place, self.left, self.error = patch, place, size, lzma.LZMAError
-        self.decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[
-            {'id': lzma.FILTER_LZMA2, 'dict_size': PATCH_DICTIONARY_BYTES}]) if size else None
+        self.decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters) if is_packed else None
 
     def some(self, size: int) -> bytes:
-        """Up to size bytes, at least one; none at the end of the stream, which has to be where the patch says."""
-        while self.decoder is not None and not self.decoder.eof:
-            packed = b''
-            if self.decoder.needs_input:
-                self.patch.seek(self.place)
-                packed = self.patch.read(min(1 << 16, self.left))
-                if not packed:
-                    raise PatchError('has a stream that is cut off')
-                self.place, self.left = self.place + len(packed), self.left - len(packed)
+        """Up to size bytes, and at least one; none at the end."""
+        if self.decoder is None:
+            return self._read(min(size, self.left)) if self.left else b''
+        unpacked = b''
+        while not unpacked and not self.decoder.eof:
             try:
+                packed = self._read(min(BLOCK_BYTES, self.left)) if self.decoder.needs_input else b''
                 unpacked = self.decoder.decompress(packed, size)
             except self.error as error:
-                raise PatchError(f'has a damaged stream: {error}')
-            if unpacked:
-                return unpacked
-        if self.left or (self.decoder is not None and self.decoder.unused_data):
-            raise PatchError('has a stream that is longer than its bytes')
-        return b''
+                raise PatchError(f'the patch has a damaged stream: {error}')
+        if not unpacked and (self.left or self.decoder.unused_data):
+            raise PatchError('the patch has a stream that goes on after its end')
+        return unpacked
+
+    def _read(self, size: int) -> bytes:
+        self.patch.seek(self.place)
+        data = self.patch.read(size)
+        if not data:
+            raise PatchError('the patch is cut off, or one of its streams is')
+        self.place, self.left = self.place + len(data), self.left - len(data)
+        return data
 
     def read(self, size: int) -> bytes:
         """Exactly size bytes."""
-        blocks = []
-        while size:
+        blocks = [b'']
+        while size and (blocks[-1] or len(blocks) == 1):
             blocks.append(self.some(size))
-            if not blocks[-1]:
-                raise PatchError('has a stream that is too short')
             size -= len(blocks[-1])
+        if size:
+            raise PatchError('the patch has a stream that is too short')
         return b''.join(blocks)
 
 

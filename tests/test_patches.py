@@ -104,12 +104,13 @@ def stream(content, dictionary=1 << 20):
 def segment(operations, differences=b'', new=b'', control=None):
     """A segment of (kind, length, change of the shift), or with this control stream."""
     if control is None:
-        numbers = [len(operations)] + [kind for kind, _, _ in operations] + [length for _, length, _ in operations]
+        numbers = [len(operations)] + [kind for kind, _, _ in operations]
+        numbers += [length for each in (tako.COPY, tako.ADD, tako.NEW) for kind, length, _ in operations if kind == each]
         numbers += [2 * change if change >= 0 else -2 * change - 1 for kind, _, change in operations if kind != tako.NEW]
         control = b''.join(map(number, numbers))
     streams = [each if isinstance(each, tuple) else stream(each) for each in (control, differences, new)]
     streams = [each[0] if isinstance(each, tuple) else each for each in streams]
-    return b''.join([len(each).to_bytes(4, 'little') for each in streams] + streams)
+    return b''.join([(2 * len(each) or 1).to_bytes(4, 'little') for each in streams] + streams)
 
 
 def patch(*segments):
@@ -153,6 +154,8 @@ class HostileTest(unittest.TestCase):
             'a number without end': patch(segment([], control=b'\xff' * 5000)),
             'more operations than the image may have': patch(segment([(tako.COPY, 1, 0)] * 5000)),
             'no LZMA': patch(segment([], control=(b'\xfe' * 50,))),
+            'bytes as they are that are cut': patch((3 + 3).to_bytes(4, 'little') + (1).to_bytes(4, 'little')
+                                                    + (2 * 5000 + 1).to_bytes(4, 'little') + bytes(4000)),
             'a stream that is cut': patch(segment([(tako.NEW, 5000, 0)], new=(stream(noise(5000))[:-9],))),
             'short segments': patch(*[segment([(tako.COPY, 1000, 0)])] * 5),
         }
