@@ -5,8 +5,8 @@
 Times vary from machine to machine, and on a busy one from minute to minute. So every figure that has a bound is a
 ratio to something that is measured in the same round, on the same machine, with the same Python; what is compared is
 the medians of several rounds. Where a bound is in seconds or megabytes instead, these are seconds of CPU, and the
-lowest are compared, since there a busy machine does not slow down both sides. What is not well within its bound is measured three times, and the best
-counts.
+lowest are compared, since there a busy machine does not slow down both sides. What is not well within its bound is
+measured three times, and the best counts.
 
 BENCH_ROWS: which parts to run, by name, space-separated; all without it. BENCH_DIR: the disk to run on.
 The results of a whole run are also left in build/bench/, one file for each Python, for make bench-plots.
