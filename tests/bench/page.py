@@ -1,6 +1,6 @@
-"""make bench-plots: draw what make bench left in build/bench/, and write its figures into docs/performance.md.
+"""make bench-plots: draw what make bench left in build/bench/, and make docs/performance.md of its figures.
 
-They stand between lines of <!-- name --> and <!-- end -->; all else in the page is written by hand.
+The page is performance.md beside this file, written by hand; figures go between lines of <!-- name --> and <!-- end -->.
 """
 import os
 import re
@@ -8,6 +8,7 @@ import statistics
 
 import plots
 
+TEXT = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'performance.md')
 PAGE = os.path.join(plots.DOCS, 'performance.md')
 WITH_TABLES_OF = '3.11'                 # or the last there is
 
@@ -93,13 +94,13 @@ def write(found):
              'differences': comparison(found, shown, 'more'), 'arithmetic': arithmetic(shown)}
     for title in ('Manifests', 'Images', 'Configs in one run', 'Requests', 'Fleet, a day'):
         parts[title] = table(shown['tables'][title]['head'], shown['tables'][title]['rows'])
-    with open(PAGE) as stream:
+    with open(TEXT) as stream:
         text = stream.read()
     for name, content in parts.items():
         text, count = re.subn('(?s)(<!-- {} -->\n).*?(\n<!-- end -->)'.format(re.escape(name)),
                               lambda match, content=content: match.group(1) + '\n' + content + '\n' + match.group(2), text)
         if count != 1:
-            raise SystemExit('{}: no place for {}'.format(PAGE, name))
+            raise SystemExit('{}: no place for {}'.format(TEXT, name))
     with open(PAGE, 'w') as stream:
         stream.write(text)
     print('docs/performance.md')
