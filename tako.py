@@ -1955,6 +1955,7 @@ class DirectoryLock:
 # ======================================================================== 11  network
 
 REDIRECT_STATUSES = (301, 302, 303, 307, 308)
+PROXY_PASSWORD_HINT = 'a user and password for the proxy go into its variable, as in http://user:password@host:port'
 URL_PUNCTUATION = "!#$%&'()*+,/:;=?@[]~"        # what a Location may hold and need not be quoted
 
 
@@ -2393,8 +2394,7 @@ def _refusal(answer: Answer) -> UnreachableError:
     if answer.status == 404:
         return AbsentError(what, 'is Origin= right, and was something stored there')
     hint = {401: 'a user and password go into Origin=, as in https://user:password@host/',
-            403: 'the server lets nobody, or not this user, read it',
-            407: 'a user and password for the proxy go into its variable, as in http://user:password@host:port'}
+            403: 'the server lets nobody, or not this user, read it', 407: PROXY_PASSWORD_HINT}
     return UnreachableError(what, hint.get(answer.status, 'tell who runs the server'))
 
 
@@ -2406,6 +2406,10 @@ def _network_error(url: str, proxy: str, error: Exception) -> UnreachableError:
         return UnreachableError(f'{where}: certificate not trusted: {verify_message or error}',
                                 'SSL_CERT_FILE can name the authority that signed it; also look at the clock')
     reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
+    refused = re.match('Tunnel connection failed: (4[0-9][0-9])', reason)   # http.client's words for a proxy's answer
+    if refused is not None and refused.group(1) not in ('408', '429'):
+        return UnreachableError(f'{where}: it answers CONNECT with status {refused.group(1)}',
+                                PROXY_PASSWORD_HINT if refused.group(1) in ('401', '407') else 'tell who runs the proxy')
     if not isinstance(error, OSError):
         reason = f'not a valid HTTP answer ({type(error).__name__})'
     return TransientError(f'{where}: {reason}', 'try again later; look at the network, and at Origin=')

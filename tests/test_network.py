@@ -221,9 +221,9 @@ class FileTest(NetworkCase):
 
 
 class Proxy:
-    """A proxy that notes what it was asked, answers http itself and tunnels CONNECT."""
+    """A proxy that notes what it was asked, answers http itself and tunnels CONNECT, or answers that with a refusal."""
 
-    def __init__(self, body):
+    def __init__(self, body, refusal=None):
         self.asked = []
         proxy = self
 
@@ -237,6 +237,9 @@ class Proxy:
 
             def do_CONNECT(self):
                 proxy.asked.append((self.command, self.path, self.headers.get('Proxy-Authorization'), None))
+                if refusal is not None:
+                    self.send_error(refusal)
+                    return
                 host, port = self.path.split(':')
                 with socket.create_connection((host, int(port))) as upstream:
                     self.send_response(200)
@@ -328,6 +331,24 @@ class TlsTest(NetworkCase):
                                           https_proxy='http://u:p@' + proxy.address))
         self.assertEqual([('CONNECT', '127.0.0.1:{}'.format(server.port),
                            'Basic ' + base64.b64encode(b'u:p').decode(), None)], proxy.asked)
+
+    def test_a_proxy_that_refuses_is_not_asked_again_and_again(self):
+        for status, hint in ((407, 'for the proxy'), (401, 'for the proxy'), (403, 'who runs the proxy'), (404, 'who runs')):
+            with self.subTest(status):
+                proxy = Proxy(b'', status)
+                self.addCleanup(proxy.close)
+                with self.assertRaises(tako.UnreachableError) as caught:
+                    self.fetch('https://127.0.0.1:9/body', https_proxy='http://u:p@' + proxy.address)
+                self.assertNotIsInstance(caught.exception, tako.TransientError)
+                self.assertIn('through the proxy {}: it answers CONNECT with status {}'.format(proxy.address, status),
+                              caught.exception.what)
+                self.assertIn(hint, caught.exception.hint)
+
+    def test_a_proxy_that_finds_no_server_may_find_it_later(self):
+        proxy = Proxy(b'', 503)
+        self.addCleanup(proxy.close)
+        with self.assertRaises(tako.TransientError):
+            self.fetch('https://127.0.0.1:9/body', https_proxy='http://' + proxy.address)
 
     def assertUntrusted(self, url, **environ):
         with self.assertRaises(tako.UnreachableError) as caught:
