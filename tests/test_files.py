@@ -1,4 +1,4 @@
-"""Section 8: a file is whole or absent; locks; bounded reading."""
+"""Section 10: a file is whole or absent; locks; bounded reading."""
 import os
 import subprocess
 import sys
