@@ -1281,8 +1281,12 @@ class PartialFile(NewFile):
             descriptor = os.open(self.temporary, flags, 0o600)
         with About(self.temporary):
             self._stream = open(descriptor, 'r+b')
-        self.hash_again()
-        self._stream.seek(self.size)
+        try:
+            self.hash_again()
+            self._stream.seek(self.size)
+        except OSError as error:
+            self._close(error)
+            raise
         return self
 
     def hash_again(self) -> None:

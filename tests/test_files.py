@@ -81,6 +81,11 @@ class FailingDiskTest(scene.Scene):
     def test_a_file_whose_time_cannot_be_set_is_named(self):
         self.assertNames(self.path('missing'), tako.touch, self.path('missing'))
 
+    def test_a_partial_file_that_cannot_be_read_is_named_and_closed(self):
+        partial = tako.PartialFile(UNREADABLE)
+        self.assertNames(UNREADABLE, partial.__enter__)
+        self.assertTrue(partial._stream.closed)
+
 
 class BoundsTest(scene.Scene):
     def test_read_at_most_stops_there(self):
