@@ -119,10 +119,13 @@ $(TOOLS)/installed: tests/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(TOOLS) .venv-bench* build .coverage .coverage.* .mypy_cache .ruff_cache __pycache__ tests/__pycache__ tests/bench/__pycache__ tests/e2e/__pycache__
+	rm -rf $(TOOLS) .venv-bench* build .coverage .coverage.* .mypy_cache .ruff_cache __pycache__ tests/__pycache__ tests/bench/__pycache__ tests/e2e/__pycache__ tests/e2e/kernel/__pycache__
 
 # What a suite of make prove needs, beyond python3. A suite without a recipe here needs nothing.
 $(SUITES:%=prepare-%):
+
+prepare-power prepare-syscalls:
+	-@dpkg --status strace xfsprogs e2fsprogs >/dev/null 2>&1 || { apt-get update -q && apt-get install -qy strace xfsprogs e2fsprogs; }
 
 $(SUITES:%=prove-%): prove-%: prepare-%
 	$(PYTHON) tests/e2e/prove.py $*

@@ -1689,6 +1689,21 @@ CONFIG_KEYS = {     # how a value is read, whether the key may come again, an ex
 
 # ======================================================================== 10  files
 
+class About:
+    """What the system refuses while the `with` lasts is told of this path, if it was told of none."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: 'Optional[Type[BaseException]]', error: 'Optional[BaseException]',
+                 trace: 'Optional[TracebackType]') -> None:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = self._path
+
+
 class NewFile:
     """A file on its way: written under a temporary name, then published whole, or removed."""
 
@@ -1699,7 +1714,8 @@ class NewFile:
 
     def __enter__(self) -> 'NewFile':
         descriptor = os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self._stream = open(descriptor, 'wb')
+        with About(self.temporary):
+            self._stream = open(descriptor, 'wb')
         return self
 
     def write(self, chunk: bytes) -> None:
@@ -1731,7 +1747,8 @@ class NewFile:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = self.temporary
         try:
-            self._stream.close()
+            with About(self.temporary):
+                self._stream.close()
         except OSError:                         # a full disk, met again: what was raised first says it
             if error is None:
                 raise
@@ -1753,9 +1770,14 @@ class PartialFile(NewFile):
             except PermissionError:             # another user's: begin our own
                 remove_if_there(self.temporary)
             descriptor = os.open(self.temporary, flags, 0o600)
-        self._stream = open(descriptor, 'r+b')
-        self.hash_again()
-        self._stream.seek(self.size)
+        with About(self.temporary):
+            self._stream = open(descriptor, 'r+b')
+        try:
+            self.hash_again()
+            self._stream.seek(self.size)
+        except OSError as error:
+            self._close(error)
+            raise
         return self
 
     def hash_again(self) -> None:
@@ -1848,7 +1870,8 @@ def remove_if_there(path: str) -> None:
 def touch(path: str) -> bool:
     """Set a file's time to now, not durably; whether we may."""
     try:
-        os.utime(path)
+        with About(path):                       # os.utime itself does not say
+            os.utime(path)
     except PermissionError:
         return False
     return True
@@ -1856,31 +1879,27 @@ def touch(path: str) -> bool:
 
 def sync_directory(path: str) -> None:
     """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:         # what some network file systems answer, which cannot do it
-            error.filename = path
-            raise
-    finally:
-        os.close(descriptor)
+    with About(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno != errno.EINVAL:     # what some network file systems answer, which cannot do it
+                raise
+        finally:
+            os.close(descriptor)
 
 
 def read_at_most(limit: int, path: str) -> bytes:
     """The first bytes of a file, limit of them at most."""
-    with open(path, 'rb') as stream:
+    with About(path), open(path, 'rb') as stream:
         return stream.read(limit)
 
 
 def read_blocks(stream: 'BinaryIO') -> 'Iterator[bytes]':
     """The bytes of an open file, BLOCK_BYTES at a time; closed at the end."""
-    with stream:
-        try:
-            yield from iter(lambda: stream.read(BLOCK_BYTES), b'')
-        except OSError as error:
-            error.filename = error.filename or stream.name
-            raise
+    with About(stream.name), stream:
+        yield from iter(lambda: stream.read(BLOCK_BYTES), b'')
 
 
 def at_most(limit: int, chunks: 'Iterable[bytes]', where: str) -> 'Iterator[bytes]':
@@ -1931,16 +1950,14 @@ class DirectoryLock:
     def _try(self) -> bool:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # who held it before us may have removed the file that we waited for: then it guards nothing
-            if os.path.samestat(os.fstat(descriptor), os.stat(self._path)):
-                self._descriptor, descriptor = descriptor, -1
-                return True
+            with About(self._path):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # who held it before us may have removed the file that we waited for: then it guards nothing
+                if os.path.samestat(os.fstat(descriptor), os.stat(self._path)):
+                    self._descriptor, descriptor = descriptor, -1
+                    return True
         except (BlockingIOError, FileNotFoundError):
             pass
-        except OSError as error:
-            error.filename = error.filename or self._path
-            raise
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
@@ -1948,8 +1965,9 @@ class DirectoryLock:
 
     def __exit__(self, kind: 'Optional[Type[BaseException]]', error: 'Optional[BaseException]',
                  trace: 'Optional[TracebackType]') -> None:
-        remove_if_there(self._path)
-        os.close(self._descriptor)
+        with About(self._path):
+            remove_if_there(self._path)
+            os.close(self._descriptor)
 
 
 # ======================================================================== 11  network
@@ -2485,7 +2503,8 @@ def read_index(root: str, digest: str, size: int) -> 'Optional[ChunkIndex]':
 def make_index(root: str, digest: str) -> bool:
     """Put the chunk index of a stored image beside it, durably, with its patches; False if it is there already."""
     patches = stored_patches(root, digest)
-    with open(image_path(root, digest), 'rb', buffering=0) as image:
+    path = image_path(root, digest)
+    with About(path), open(path, 'rb', buffering=0) as image:
         size = os.fstat(image.fileno()).st_size
         index = read_index(root, digest, size)
         if index is not None and index.patches == patches:
