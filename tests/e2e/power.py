@@ -27,7 +27,8 @@ CUTS_AT_THE_END = 5                     # of each flow on each file system, righ
 # what gets its name in which order
 NAMES = {
     'first': ['manifest', 'store/image', '.state', 'latest', '.state'],
-    'repair': ['store/image', '.state'],
+    'delta': ['manifest', 'store/image', '.state', 'latest', '.state', 'store/image.chunks'],
+    'repair': ['store/image', 'store/image.chunks', '.state'],
     'store': ['store/image', 'store/image.chunks', 'manifest'],
 }
 STEPS = ('fsync', 'rename', 'symlink', 'mkdir', 'unlink')

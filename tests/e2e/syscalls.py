@@ -8,7 +8,7 @@ from collections import namedtuple
 from kernel import calls, ground
 from suite import Suite
 
-SIZE = 100000                   # of the images: a run is to be short
+SIZE = 300000                   # of the images: a run is to be short
 # what asks for, or changes, what is on a disk
 TOUCHES = ('openat', 'read', 'pread64', 'write', 'pwrite64', 'copy_file_range', 'lseek', 'ftruncate', 'fsync', 'fchmod',
            'utimensat', 'flock', 'rename', 'symlink', 'readlink', 'unlink', 'mkdir', 'statfs', 'getdents64',
