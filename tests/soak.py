@@ -186,7 +186,7 @@ class Client(Ground):
             (tako.linked_digest(self.root) != self.good, 'latest is not the newest that runs'),
             (restarts[-1:] != ['store/' + self.good], 'the unit was not restarted on it'),
             (names != ['.state', 'latest', 'manifest', 'store'], 'there is something left: {}'.format(names)),
-            (len(os.listdir(os.path.join(self.root, 'store'))) > KEEP, 'more images than Keep= says'))
+            (len(tako.stored_images(self.root)) > KEEP, 'more images than Keep= says'))
         return next((fault for is_so, fault in faults if is_so), scene.fault_of_latest(self.root))
 
 
