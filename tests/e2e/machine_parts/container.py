@@ -44,6 +44,7 @@ class Container:
         self._notices.bind(os.path.join(directory, 'notify'))
         self.write('/etc/hosts', HOSTS)
         self.write('/etc/hostname', 'vm\n')
+        self.write('/etc/cloud/cloud.cfg.d/machine.cfg', 'locale: C.UTF-8\n')      # the only one that is here
         # the kernel hands out loop devices of all machines; no udev runs in a container
         self.write('/etc/tmpfiles.d/loops.conf', ''.join('b /dev/loop{0} 0660 root disk - 7:{0}\n'.format(number)
                                                          for number in range(LOOPS)))
@@ -65,7 +66,8 @@ class Container:
 
     def chroot(self, *command):
         """Run a command in it before it boots."""
-        subprocess.run(('chroot', self.root) + command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        subprocess.run(('chroot', self.root) + command, check=True, stdin=subprocess.DEVNULL,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def boot(self):
         """Start it; come back when everything that it starts with is up, cloud-init included."""

@@ -62,3 +62,19 @@ def _path(before):
     paragraph = '\n'.join(before).rstrip().rpartition('\n\n')[2]
     found = re.search('`(/[^` ]+)`', paragraph)
     return found.group(1) if found else None
+
+
+def snippet(project, page, path=None, begins=''):
+    """The text of the one block of a page that is for this path, or begins so."""
+    found = [block.text for block in blocks_of(project, page)
+             if path in (None, block.path) and block.text.startswith(begins) and block.language != 'console']
+    if len(found) != 1:
+        raise AssertionError('{} has {} blocks for {} that begin with {!r}'.format(page, len(found), path, begins))
+    return found[0]
+
+
+def vary(text, before, after):
+    """The text of a snippet with this one difference, for which the page has to have the place."""
+    if text.count(before) != 1:
+        raise AssertionError('{!r} is not once in:\n{}'.format(before, text))
+    return text.replace(before, after)
