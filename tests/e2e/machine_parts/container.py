@@ -11,6 +11,7 @@ import time
 
 BOOT_SECONDS = 120
 LOOPS = 64
+REBOOTS = 133           # with which systemd-nspawn asks to be started again
 # hosts that the pages speak of
 HOSTS = '127.0.0.1 localhost images.example.com mirror.example.com www.example.com vm.example.com\n'
 
@@ -40,8 +41,7 @@ class Container:
         subprocess.run(['mount', '-o', 'loop,ro', tree, lower], check=True)
         subprocess.run(['mount', '-t', 'overlay', 'machine', '-o',
                         'lowerdir={},upperdir={},workdir={}'.format(lower, upper, work), self.root], check=True)
-        self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._notices.bind(os.path.join(directory, 'notify'))
+        self._notices = os.path.join(directory, 'notices')
         self.write('/etc/hosts', HOSTS)
         self.write('/etc/hostname', 'vm\n')
         self.write('/etc/cloud/cloud.cfg.d/machine.cfg', 'locale: C.UTF-8\n')      # the only one that is here
@@ -72,20 +72,23 @@ class Container:
     def boot(self):
         """Start it; come back when everything that it starts with is up, cloud-init included."""
         self.say('boots')
-        self._process = subprocess.Popen(
-            ['systemd-nspawn', '--quiet', '--directory=' + self.root, '--boot', '--machine=tako', '--register=no',
-             '--keep-unit', '--resolv-conf=off', '--timezone=off', '--link-journal=no', '--console=read-only',
-             '--notify-ready=yes', '--bind=/dev/loop-control'],
-            env=dict(os.environ, NOTIFY_SOCKET=self._notices.getsockname()), stdin=subprocess.DEVNULL,
-            stdout=open(self._console, 'ab'), stderr=subprocess.STDOUT)
-        self._await_ready()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+            notices.bind(self._notices)
+            self._process = subprocess.Popen(
+                ['systemd-nspawn', '--quiet', '--directory=' + self.root, '--boot', '--machine=tako', '--register=no',
+                 '--keep-unit', '--resolv-conf=off', '--timezone=off', '--link-journal=no', '--console=read-only',
+                 '--notify-ready=yes', '--bind=/dev/loop-control'],
+                env=dict(os.environ, NOTIFY_SOCKET=self._notices), stdin=subprocess.DEVNULL,
+                stdout=open(self._console, 'ab'), stderr=subprocess.STDOUT)
+            self._await_ready(notices)
+        os.unlink(self._notices)
 
-    def _await_ready(self):
+    def _await_ready(self, notices):
         deadline = time.monotonic() + BOOT_SECONDS
         while True:
-            self._notices.settimeout(max(deadline - time.monotonic(), 0.01))
+            notices.settimeout(max(deadline - time.monotonic(), 0.01))
             try:
-                notice = self._notices.recv(65536).decode()
+                notice = notices.recv(65536).decode()
             except socket.timeout:
                 raise AssertionError('the machine does not boot:\n' + self.console()) from None
             for line in notice.splitlines():
@@ -141,24 +144,17 @@ class Container:
         """Reboot in good order; come back when it is up again."""
         self.say('reboots')
         self.run('systemctl reboot', None, is_told=False)
-        self._await_ready()
+        code = self._process.wait(60)
+        if code != REBOOTS:
+            raise AssertionError('systemd-nspawn ended with {}:\n{}'.format(code, self.console()))
+        self.boot()
 
     def cut(self):
         """Take the power away: nothing in it runs another instruction."""
         self.say('loses power')
         os.kill(self._leader, signal.SIGKILL)
         self._process.wait(30)
-        self._drain()
 
     def power_off(self):
         self.run('systemctl poweroff', None, is_told=False)
         self._process.wait(60)
-        self._drain()
-
-    def _drain(self):
-        self._notices.setblocking(False)
-        try:
-            while True:
-                self._notices.recv(65536)
-        except BlockingIOError:
-            pass

@@ -13,7 +13,7 @@ FENCE = re.compile(r'( *)```(\w*)$')
 class Block(collections.namedtuple('Block', 'page line language text path')):
     """One snippet. language: as the page says it, or commands, cron, or '' for what is only shown.
 
-    path: the first absolute path in backquotes in the paragraph before, which says what the snippet is to be.
+    path: the first file below /etc in backquotes in the paragraph before, which says what the snippet is to be.
     """
 
     def __str__(self):
@@ -58,9 +58,9 @@ def _language(text):
 
 
 def _path(before):
-    """The first absolute path in backquotes in the last paragraph of these lines."""
+    """The first file below /etc in backquotes in the last paragraph of these lines."""
     paragraph = '\n'.join(before).rstrip().rpartition('\n\n')[2]
-    found = re.search('`(/[^` ]+)`', paragraph)
+    found = re.search('`(/etc/[^` ]+)`', paragraph)
     return found.group(1) if found else None
 
 
