@@ -74,7 +74,7 @@ class Story:
     def new_machine(self, name, user_data=None):
         """A machine that has never been booted, and trusts the authority of https://images.example.com."""
         if self.machine is not None:
-            self.machine.power_off()
+            self.machine.cut()
         self.machine = machine = Container(TREE, os.path.join(self.directory, name), say)
         machine.write('/usr/local/share/ca-certificates/example.crt', scene.read(self.authority.bundle))
         machine.chroot('update-ca-certificates')
@@ -421,7 +421,7 @@ def main():
                 say('the story ends here')
                 break
         else:
-            story.machine.power_off()
+            story.machine.cut()
     walk.walk(suite, PROJECT, ROOM, TREE, say)
     suite.close()
 

@@ -102,12 +102,12 @@ class Container:
         with open(self._console, errors='replace') as stream:
             return stream.read()[-3000:]
 
-    def start(self, command, **settings):
+    def start(self, command, stdin=subprocess.DEVNULL):
         """A process in the running machine."""
         return subprocess.Popen(
             ['nsenter', '--target', str(self._leader), '--mount', '--uts', '--ipc', '--pid', '--root', '--wd', '--',
              'env', '-i', 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', 'HOME=/root', 'LANG=C.UTF-8',
-             'bash', '-c', command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **settings)
+             'bash', '-c', command], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def run(self, command, code=0, seconds=120, is_told=True):
         """Run a shell command in it, and expect this exit code (None: any); its Result."""
@@ -154,7 +154,3 @@ class Container:
         self.say('loses power')
         os.kill(self._leader, signal.SIGKILL)
         self._process.wait(30)
-
-    def power_off(self):
-        self.run('systemctl poweroff', None, is_told=False)
-        self._process.wait(60)

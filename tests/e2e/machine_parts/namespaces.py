@@ -13,6 +13,8 @@ import sys
 INSIDE = 'TAKO_MACHINE_INSIDE'
 CGROUPS = 'tako-machine-'
 PR_SET_PDEATHSIG = 1
+# process 1 of a container ends when all in it are reaped; this reaps those whose parents were killed out here
+REAPER = '"$@"; exit $?'
 
 
 def enter():
@@ -23,7 +25,8 @@ def enter():
     heal()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     inside = subprocess.Popen(
-        ['unshare', '--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc', sys.executable, '-u'] + sys.argv,
+        ['unshare', '--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc',
+         'sh', '-c', REAPER, 'sh', sys.executable, '-u'] + sys.argv,
         env=dict(os.environ, **{INSIDE: str(os.getpid())}), preexec_fn=_die_with_parent)
     try:
         code = inside.wait()

@@ -10,9 +10,10 @@ CRON_LINE = re.compile(r'[0-9*][0-9,*/-]* [0-9*]\S* \S+ \S+ \S+ root ')
 FENCE = re.compile(r'( *)```(\w*)$')
 
 
-class Block(collections.namedtuple('Block', 'page line language text path')):
+class Block(collections.namedtuple('Block', 'page line language text path is_output')):
     """One snippet. language: as the page says it, or commands, cron, or '' for what is only shown.
 
+    is_output: whether the paragraph before says that it is what the snippet before prints.
     path: the first file below /etc in backquotes in the paragraph before, which says what the snippet is to be.
     """
 
@@ -46,7 +47,7 @@ def blocks_of(project, page):
         else:
             number += 1
             continue
-        blocks.append(Block(page, begin + 1, language, '\n'.join(line[indent:] for line in text) + '\n', _path(lines[:number])))
+        blocks.append(Block(page, begin + 1, language, '\n'.join(line[indent:] for line in text) + '\n', *_intent(lines[:number])))
         number = end + 1
     return blocks
 
@@ -57,11 +58,11 @@ def _language(text):
     return 'commands' if COMMAND.match(text.strip()) else ''
 
 
-def _path(before):
-    """The first file below /etc in backquotes in the last paragraph of these lines."""
+def _intent(before):
+    """What the last paragraph of these lines says of the block that follows: its path, and whether it is output."""
     paragraph = '\n'.join(before).rstrip().rpartition('\n\n')[2]
     found = re.search('`(/etc/[^` ]+)`', paragraph)
-    return found.group(1) if found else None
+    return found.group(1) if found else None, paragraph.startswith('prints')
 
 
 def snippet(project, page, path=None, begins=''):
