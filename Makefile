@@ -68,3 +68,6 @@ $(SUITES:%=prepare-%):
 
 $(SUITES:%=prove-%): prove-%: prepare-%
 	$(PYTHON) tests/e2e/prove.py $*
+
+prepare-machine:
+	@sh tests/e2e/machine_parts/prepare.sh

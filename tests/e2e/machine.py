@@ -74,7 +74,7 @@ class Story:
     def new_machine(self, name, user_data=None):
         """A machine that has never been booted, and trusts the authority of https://images.example.com."""
         if self.machine is not None:
-            self.machine.cut()
+            self.machine.end()
         self.machine = machine = Container(TREE, os.path.join(self.directory, name), say)
         machine.write('/usr/local/share/ca-certificates/example.crt', scene.read(self.authority.bundle))
         machine.chroot('update-ca-certificates')
@@ -233,7 +233,7 @@ class Story:
         say('at {} of a day, cron starts'.format(clock))
         machine.run('systemctl restart cron', is_told=False)
         machine.until(begun, 30)
-        machine.until("! cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\\0' ' ' | grep -q 'tako.py fetc[h]\|sendmai[l]'")
+        machine.until("! cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\\0' ' ' | grep -q -e 'tako.py fetc[h]' -e 'sendmai[l]'")
         mail = machine.run('cat /var/mail/root', None, is_told=False)
         if mail.code:
             return ''
@@ -421,7 +421,7 @@ def main():
                 say('the story ends here')
                 break
         else:
-            story.machine.cut()
+            story.machine.end()
     walk.walk(suite, PROJECT, ROOM, TREE, say)
     suite.close()
 

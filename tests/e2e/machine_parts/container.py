@@ -152,5 +152,9 @@ class Container:
     def cut(self):
         """Take the power away: nothing in it runs another instruction."""
         self.say('loses power')
+        self.end()
+
+    def end(self):
+        """Be done with it, whatever it is doing."""
         os.kill(self._leader, signal.SIGKILL)
         self._process.wait(30)

@@ -3,7 +3,6 @@
 In the network namespace there is nothing but loopback, so the suite may listen on ports 80 and 443 of it. The
 mount namespace has a /run of its own, in memory, for all that the suite writes.
 """
-import ctypes
 import glob
 import os
 import signal
@@ -12,7 +11,6 @@ import sys
 
 INSIDE = 'TAKO_MACHINE_INSIDE'
 CGROUPS = 'tako-machine-'
-PR_SET_PDEATHSIG = 1
 # process 1 of a container ends when all in it are reaped; this reaps those whose parents were killed out here
 REAPER = '"$@"; exit $?'
 
@@ -25,9 +23,9 @@ def enter():
     heal()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     inside = subprocess.Popen(
-        ['unshare', '--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc',
+        ['setpriv', '--pdeathsig', 'KILL', 'unshare', '--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc',
          'sh', '-c', REAPER, 'sh', sys.executable, '-u'] + sys.argv,
-        env=dict(os.environ, **{INSIDE: str(os.getpid())}), preexec_fn=_die_with_parent)
+        env=dict(os.environ, **{INSIDE: str(os.getpid())}))
     try:
         code = inside.wait()
     except KeyboardInterrupt:
@@ -37,10 +35,6 @@ def enter():
         inside.wait()
         heal(os.getpid())
     sys.exit(code)
-
-
-def _die_with_parent():
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _settle():

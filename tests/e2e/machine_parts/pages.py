@@ -17,6 +17,11 @@ class Block(collections.namedtuple('Block', 'page line language text path is_out
     path: the first file below /etc in backquotes in the paragraph before, which says what the snippet is to be.
     """
 
+    @property
+    def is_synopsis(self):
+        """Whether it says how a command is called, as the pages of commands do."""
+        return not self.language and re.match(r'tako [a-z-]+( |$)', self.first_line()) is not None
+
     def __str__(self):
         return '{}:{} ({})'.format(self.page, self.line, self.first_line())
 
@@ -47,7 +52,8 @@ def blocks_of(project, page):
         else:
             number += 1
             continue
-        blocks.append(Block(page, begin + 1, language, '\n'.join(line[indent:] for line in text) + '\n', *_intent(lines[:number])))
+        text = '\n'.join(line[indent:] for line in text) + '\n'
+        blocks.append(Block(page, begin + 1, language, text, *_intent(lines[:number])))
         number = end + 1
     return blocks
 

@@ -112,18 +112,18 @@ def walk(suite, project, room, tree, say):
         check.assertEqual(set(), stale)
     for page in suite.sample(sorted({block.page for block in told})):
         say('\n{}'.format(page))
-        with Walk(project, page, os.path.join(room, page.replace('/', '-')), tree, say) as reader:
+        directory = os.path.join(room, page.replace('/', '-'))
+        with suite.case(page), Walk(project, page, directory, tree, say) as reader:
             for block in pages.blocks_of(project, page):
                 reason = NOT_HERE.get((page, first_command(block)))
                 if reason:
                     suite.skip(str(block), reason)
-                elif block.language or reader.expected(block) is not None:
+                elif not block.language and not block.is_output and not block.is_synopsis:
+                    suite.count('blocks that are only shown')
+                else:
                     with suite.case(str(block)):
                         reader.do(block)
-                    suite.count('snippets')
-            if page in AFTER:
-                with suite.case(page + ' at its end'):
-                    reader.shell.run(AFTER[page])
+            reader.shell.run(AFTER.get(page, ''))
 
 
 def first_command(block):
@@ -140,27 +140,28 @@ class Walk:
         self.directory = directory
         self.tree = tree
         self.say = say
-        self.before = ''            # the snippet before, and what it printed
-        self.printed = ''
+        self.before = None          # the snippet before
+        self.printed = ''           # what the last commands printed
+        self.config = ''            # the last whole config
 
     def __enter__(self):
-        self.stack = contextlib.ExitStack()
-        self.machine = machine = Container(self.tree, self.directory, self.say)
-        self._furnish()
-        machine.boot()
-        self.stack.callback(machine.cut)
-        self.shell = Shell(machine)
-        self.stack.callback(self.shell.close)
-        if self.page in BEFORE:
-            self.shell.run(BEFORE[self.page] + '\ncd ' + HERE)
-        for path in UNITS_BEFORE.get(self.page, ()):
-            machine.write(path, pages.snippet(self.project, self.page, path))
+        with contextlib.ExitStack() as stack:
+            self.machine = Container(self.tree, self.directory, self.say)
+            self._furnish(stack)
+            self.machine.boot()
+            stack.callback(self.machine.end)
+            self.shell = Shell(self.machine)
+            stack.callback(self.shell.close)
+            self.shell.run(BEFORE.get(self.page, '') + '\ncd ' + HERE)
+            for path in UNITS_BEFORE.get(self.page, ()):
+                self.machine.write(path, pages.snippet(self.project, self.page, path))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error):
-        self.stack.close()
+        self._stack.close()
 
-    def _furnish(self):
+    def _furnish(self, stack):
         """What the machine has before it boots: a directory that holds tako.py, root's key for ssh, an origin."""
         machine = self.machine
         os.makedirs(machine.path(HERE))
@@ -174,11 +175,11 @@ class Walk:
         machine.write('/root/get.py', GET)
         machine.write('/etc/ssh/ssh_config.d/page.conf', 'StrictHostKeyChecking accept-new\n')
         if self.page in WITH_PUBLISHER:
-            self._serve()
+            self._serve(stack)
 
-    def _serve(self):
+    def _serve(self, stack):
         authority = certificates.Authority(self.directory)
-        publisher = self.stack.enter_context(Publisher(os.path.join(self.directory, 'served'), authority, self.say))
+        publisher = stack.enter_context(Publisher(os.path.join(self.directory, 'served'), authority, self.say))
         publisher.publish('app', '1.4.2', images.application(self.directory, self.machine.path('/usr/bin/busybox'), '1.4.2'))
         publisher.publish('tako', '0.1.0', shutil.copy(scene.TAKO, os.path.join(self.directory, 'tako.py')))
         self.machine.write('/usr/local/share/ca-certificates/example.crt', scene.read(authority.bundle))
@@ -193,10 +194,9 @@ class Walk:
         self.before = block
 
     def commands(self, block):
-        url = FOREVER.get((block.page, first_command(block)))
-        text = block.text
+        text, url = block.text, FOREVER.get((block.page, first_command(block)))
         if url is not None:
-            text = "setsid sh -c '{}' > /dev/null 2>&1 &\nserver=$!\nsleep 1\n{}\nkill -- -$server\n".format(text.strip(), get(url))
+            text = "setsid sh -c '{}' > /dev/null 2>&1 &\nserver=$!\nsleep 1\n{}\nkill -- -$server\n".format(text, get(url))
         self.printed = self.shell.run(text)
         self.say('$ ' + block.first_line(), self.printed)
 
@@ -210,52 +210,47 @@ class Walk:
             self.say('$ ' + command, printed)
             check.assertEqual(alike(output), alike(printed))
 
-    def expected(self, block):
-        """For a block that is only shown: what it is to be compared with; None for nothing."""
-        if block.text.startswith('tako ') and re.match(r'tako [a-z-]+( |$)', block.first_line()):
-            return 'synopsis'
-        return 'output' if block.is_output else None
-
     def shown(self, block):
-        if self.expected(block) == 'synopsis':
-            command = block.text.split()[1]
-            said = self.shell.run('python3 tako.py {} --help'.format(command))
-            told = set(re.findall(r'(?<![\w-])--?[a-z][a-z-]*', block.text))
-            there = set(re.findall(r'(?<![\w-])--?[a-z][a-z-]*', said.partition('\n\n')[0])) - {'-h'}
-            check.assertEqual(there, told)
-        else:
+        if block.is_output:
             check.assertEqual(alike(block.text), alike(self.printed))
+            return
+        option = r'(?<![\w-])--?[a-z][a-z-]*'
+        usage = self.shell.run('python3 tako.py {} --help'.format(block.text.split()[1])).partition('\n\n')[0]
+        check.assertEqual(set(re.findall(option, usage)) - {'-h'}, set(re.findall(option, block.text)))
 
     def ini(self, block):
         if block.text.startswith('['):
-            self.machine.write(block.path, block.text)
-            # /usr/bin/app is in the image, which systemd-analyze does not look into
-            told = self.machine.run('ln -s true /usr/bin/app; systemd-analyze verify {}; rm /usr/bin/app'.format(
-                unit_of(block.path)), is_told=False)
-            check.assertEqual('', told.out)
-            self.machine.run('systemctl daemon-reload', is_told=False)
+            self.unit(block)
             return
         lines = block.text
-        if 'Destination=' not in lines:     # a few lines for a config that is there
-            keys = set(re.findall('^([A-Z][A-Za-z]*)=', lines, re.M))
-            given = self.config if hasattr(self, 'config') else pages.snippet(self.project, 'README.md', begins='Origin=')
-            lines += ''.join(line + '\n' for line in given.splitlines() if line.partition('=')[0] not in keys)
-        else:
+        if 'Destination=' in lines:
             self.config = lines
+        else:                               # a few lines for a config that is there
+            keys = re.findall('^([A-Z][A-Za-z]*)=', lines, re.M)
+            given = self.config or pages.snippet(self.project, 'README.md', begins='Origin=')
+            lines += ''.join(line for line in given.splitlines(True) if line.partition('=')[0] not in keys)
         destination = re.search('^Destination=(.*)', lines, re.M).group(1)
         path = '/etc/tako/{}.tako'.format(os.path.basename(destination))
         self.machine.write(path, lines)
         accept = 'test -d {0} || {{ mkdir -p {0}; trap "rmdir {0}" EXIT; }}; python3 {1}/tako.py status {2}'
         self.machine.run(accept.format(destination, HERE, path), is_told=False)
-        if self.page == 'docs/downloading-images.md' and not os.path.exists(self.machine.path(HERE + '/app.tako')):
-            self.machine.write(HERE + '/app.tako', lines)       # "with the config as app.tako"
+        if self.page == 'docs/downloading-images.md' and lines == self.config:
+            self.machine.write(HERE + '/app.tako', lines)       # as "with the config as app.tako" asks for
+
+    def unit(self, block):
+        self.machine.write(block.path, block.text)
+        # a template is looked at as one of its instances; /usr/bin/app is in the image, where systemd-analyze does not look
+        verify = 'ln -s true /usr/bin/app; systemd-analyze verify {}; rm /usr/bin/app'.format(block.path.replace('@.', '@app.'))
+        check.assertEqual('', self.machine.run(verify, is_told=False).out)
+        self.machine.run('systemctl daemon-reload', is_told=False)
 
     def cron(self, block):
         """The story has seen cron run README's line."""
         check.assertEqual(pages.snippet(self.project, 'README.md', '/etc/cron.d/tako'), block.text)
         self.machine.write(block.path, block.text)
-        self.machine.run('systemctl restart cron; sleep 1; journalctl --sync')
-        told = self.machine.run('journalctl -q -o cat -t cron', None).out
+        self.machine.run('systemctl restart cron; sleep 1; journalctl --sync', is_told=False)
+        told = self.machine.run('journalctl -q -o cat -t cron', is_told=False).out
+        check.assertIn('Skipping @reboot jobs', told)
         check.assertNotRegex(told, '(?i)error|bad ')
 
     def yaml(self, block):
@@ -280,12 +275,6 @@ class Walk:
             self.machine.run(get('http://images.example.com' + path, gone.group(1) if gone else '200'))
         if 'listen 443 ssl' in text:
             self.machine.run('export SSL_CERT_FILE={}/authority.pem; '.format(HERE) + get('https://127.0.0.1/app/manifest'))
-
-
-def unit_of(path):
-    """What systemd-analyze can verify of a unit: of a template, an instance."""
-    folder, name = os.path.split(path)
-    return os.path.join(folder, name.replace('@.', '@app.'))
 
 
 def get(url, status='200'):
@@ -324,7 +313,9 @@ class Shell:
             is_ready, _, _ = select.select([self._process.stdout], [], [], max(deadline - time.monotonic(), 0))
             if not is_ready:
                 raise AssertionError('no end within {} s:\n{}\n{}'.format(SHELL_SECONDS, text, printed.decode()))
-            printed += os.read(self._process.stdout.fileno(), 65536)
+            block = os.read(self._process.stdout.fileno(), 65536)
+            check.assertTrue(block, 'the shell of this page was killed')
+            printed += block
         printed, end = re.fullmatch(r'(.*)\n@@(\w+).*', printed.decode('utf-8', 'replace'), re.S).groups()
         if end != 'done':
             raise AssertionError('failed:\n{}\n{}\n{}'.format(text, printed, self.machine.journal()))
