@@ -64,6 +64,10 @@ class Container:
         with open(self.path(name)) as stream:
             return stream.read()
 
+    def packages(self):
+        """(name, version) of each Debian package in it."""
+        return [line.split('\t') for line in self.read('/etc/packages').splitlines()]
+
     def chroot(self, *command):
         """Run a command in it before it boots."""
         subprocess.run(('chroot', self.root) + command, check=True, stdin=subprocess.DEVNULL,
@@ -81,7 +85,7 @@ class Container:
                 env=dict(os.environ, NOTIFY_SOCKET=self._notices), stdin=subprocess.DEVNULL,
                 stdout=open(self._console, 'ab'), stderr=subprocess.STDOUT)
             self._await_ready(notices)
-        os.unlink(self._notices)
+            os.unlink(self._notices)
 
     def _await_ready(self, notices):
         deadline = time.monotonic() + BOOT_SECONDS

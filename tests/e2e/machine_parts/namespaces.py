@@ -13,6 +13,12 @@ INSIDE = 'TAKO_MACHINE_INSIDE'
 CGROUPS = 'tako-machine-'
 # process 1 of a container ends when all in it are reaped; this reaps those whose parents were killed out here
 REAPER = '"$@"; exit $?'
+UNSHARE = ['unshare', '--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc']
+
+
+def are_possible():
+    """Whether this user and this kernel can have them."""
+    return subprocess.call(UNSHARE + ['true'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
 
 
 def enter():
@@ -23,8 +29,7 @@ def enter():
     heal()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     inside = subprocess.Popen(
-        ['setpriv', '--pdeathsig', 'KILL', 'unshare', '--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc',
-         'sh', '-c', REAPER, 'sh', sys.executable, '-u'] + sys.argv,
+        ['setpriv', '--pdeathsig', 'KILL'] + UNSHARE + ['sh', '-c', REAPER, 'sh', sys.executable, '-u'] + sys.argv,
         env=dict(os.environ, **{INSIDE: str(os.getpid())}))
     try:
         code = inside.wait()

@@ -10,7 +10,11 @@ PACKAGES=systemd-sysv,dbus,python3,cron,cloud-init,python3-cffi-backend,openssl,
 if [ "${2-}" != inside ]; then
     exec unshare --mount sh "$0" "$1" inside
 fi
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)
+archive() {
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1
+}
+mirror=$(archive)
+[ -n "$mirror" ] || { apt-get -q update && mirror=$(archive); }     # apt tells of those that it has lists of
 [ -n "$mirror" ] || { echo "apt's sources name no archive" >&2; exit 1; }
 mkdir -p "$(dirname "$1")/debs"
 debs=$(realpath "$(dirname "$1")/debs")
@@ -20,6 +24,6 @@ debootstrap --variant=minbase --cache-dir="$debs" --include="$PACKAGES" "$RELEAS
 chroot /mnt dpkg-query --show > /mnt/etc/packages
 rm -rf /mnt/var/cache/apt/archives/*.deb /mnt/var/lib/apt/lists/* /mnt/etc/machine-id /mnt/debootstrap
 : > /mnt/etc/machine-id
-mksquashfs /mnt "$1.new" -noappend -quiet -no-progress -comp zstd -Xcompression-level 3 -e usr/share/doc -e usr/share/man -e usr/share/locale
+mksquashfs /mnt "$1.new" -noappend -quiet -no-progress -no-xattrs -comp zstd -Xcompression-level 3 -e usr/share/doc -e usr/share/man -e usr/share/locale
 sync "$1.new"
 mv "$1.new" "$1"
