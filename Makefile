@@ -6,23 +6,63 @@ PYTHONS ?= $(sort $(realpath $(wildcard /usr/bin/python3 /usr/bin/python3.[0-9] 
              /usr/local/bin/python3.[0-9] /usr/local/bin/python3.[0-9][0-9] $(HOME)/.pyenv/versions/3.*/bin/python3)))
 TOOLS = .venv-tools
 SUITES ?= $(patsubst tests/e2e/%.py,%,$(filter-out %/suite.py %/prove.py,$(sort $(wildcard tests/e2e/*.py))))
+BENCH_TOOLS = .venv-bench-$(subst /,-,$(PYTHON))
+BENCH_COMMANDS = ab curl minisign nginx openssl signify-openbsd
+BENCH_PACKAGES = apache2-utils curl minisign nginx-light openssl signify-openbsd
 
-.PHONY: help demo check check-pythons check-large soak prove lint coverage clean $(SUITES:%=prepare-%) $(SUITES:%=prove-%) $(PYTHONS:%=check@%)
+PREFIX ?= /usr/local
+LIBRARY = $(DESTDIR)$(PREFIX)/lib/tako
+COMMAND = $(DESTDIR)$(PREFIX)/bin/tako
+
+.PHONY: help demo install uninstall check check-pythons check-large soak lint coverage bench bench-packages bench-plots \
+        bench-delta prove clean $(PYTHONS:%=check@%) $(SUITES:%=prepare-%) $(SUITES:%=prove-%)
 
 help:
 	@echo 'make demo            publish two versions of an image and fetch them, on this machine'
+	@echo 'make install         put tako on the PATH below PREFIX (/usr/local), where it starts faster than the bare file'
+	@echo 'make uninstall       take it away again'
 	@echo 'make check           run the tests; needs nothing but python3'
 	@echo 'make check-pythons   run the tests on every Python found here'
 	@echo 'make check-large     store and fetch an image of 5 GiB in flat memory (needs 11 GiB of disk)'
 	@echo 'make soak            kill updates at random moments for SOAK_SECONDS (300), and see them converge'
 	@echo 'make prove           what needs root and packages: real servers, systemd, power cuts, injected failures, liars'
 	@echo '                     and fuzzers; in a sample of PROVE_SECONDS, if set; SUITES names some of them'
+	@echo 'make bench-delta     updates of real images beside casync, zsync, zchunk, xdelta3 and bsdiff (root; 10 GB, an hour)'
 	@echo 'make lint            ruff, mypy, vermin, and other implementations as oracles (needs PyPI)'
 	@echo 'make coverage        how much of tako.py the tests reach (needs PyPI)'
+	@echo 'make bench           measure Tako beside its peers, 15 minutes (needs PyPI, root or its packages, 11 GB of disk)'
+	@echo 'make bench-plots     draw what make bench measured, and write it into docs/ (needs PyPI)'
 	@echo 'make clean           remove what these made'
 
 demo:
 	@PYTHON='$(PYTHON)' $(PYTHON) tests/demo.py
+
+# The first run of a script compiles all of it, each time; of a module, once: so the command imports one. It ignores
+# what the environment and others' packages would add (-I, -S), since it needs the standard library alone.
+define STARTER
+#!$(abspath $(shell command -v $(PYTHON))) -IS
+import signal
+if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)        # as tako.py does, until it is loaded
+import sys
+sys.path.insert(0, '$(PREFIX)/lib/tako')
+import tako
+tako.stop_on_signals()
+tako.end(tako.main(sys.argv[1:]))
+endef
+
+install: export STARTER_TEXT = $(STARTER)
+install:
+	umask 022 && mkdir -p '$(LIBRARY)' '$(dir $(COMMAND))'
+	install -m 644 tako.py '$(LIBRARY)/tako.py'
+	rm -f '$(LIBRARY)'/__pycache__/tako.*
+	umask 022 && $(PYTHON) -I -m compileall -q -d '$(PREFIX)/lib/tako' '$(LIBRARY)'
+	printf '%s\n' "$$STARTER_TEXT" > '$(COMMAND)'
+	chmod 755 '$(COMMAND)'
+
+uninstall:
+	rm -f '$(COMMAND)' '$(LIBRARY)/tako.py' '$(LIBRARY)'/__pycache__/tako.*
+	rmdir '$(LIBRARY)/__pycache__' '$(LIBRARY)' 2> /dev/null || true
 
 check:
 	PYTHONPATH=. $(PYTHON) -W error -m unittest discover -s tests
@@ -43,10 +83,13 @@ soak:
 prove: $(SUITES:%=prepare-%)
 	$(PYTHON) tests/e2e/prove.py $(SUITES)
 
+bench-delta:
+	PYTHONPATH=. $(PYTHON) -W error tests/bench/delta.py
+
 lint: $(TOOLS)/installed
 	$(TOOLS)/bin/ruff check .
 	$(TOOLS)/bin/mypy --strict --python-version 3.10 tako.py
-	$(TOOLS)/bin/vermin --quiet --no-tips --violations --target=3.6- --eval-annotations tako.py tests/*.py
+	$(TOOLS)/bin/vermin --quiet --no-tips --violations --target=3.6- --eval-annotations tako.py tests/*.py tests/bench/*.py
 	PYTHONPATH=. $(TOOLS)/bin/python tests/oracles.py
 
 coverage: $(TOOLS)/installed
@@ -55,16 +98,34 @@ coverage: $(TOOLS)/installed
 	$(TOOLS)/bin/coverage combine --quiet
 	$(TOOLS)/bin/coverage report
 
+bench: bench-packages $(BENCH_TOOLS)/installed
+	PYTHONPATH=. $(BENCH_TOOLS)/bin/python tests/bench/speed.py
+
+bench-plots: $(BENCH_TOOLS)/installed
+	PYTHONPATH=. $(BENCH_TOOLS)/bin/python tests/bench/page.py
+
+bench-packages:
+	@for each in $(BENCH_COMMANDS); do command -v "$$each" > /dev/null || missing="$$missing $$each"; done; \
+	test -z "$$missing" || { echo "lacking:$$missing"; apt-get update -q && apt-get install -qy $(BENCH_PACKAGES); }
+
+$(BENCH_TOOLS)/installed: tests/bench/requirements.txt
+	$(PYTHON) -m venv $(BENCH_TOOLS)
+	$(BENCH_TOOLS)/bin/pip install --quiet --disable-pip-version-check -r tests/bench/requirements.txt
+	touch $@
+
 $(TOOLS)/installed: tests/requirements.txt
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(TOOLS) .coverage .coverage.* .mypy_cache .ruff_cache __pycache__ tests/__pycache__
+	rm -rf $(TOOLS) .venv-bench* build .coverage .coverage.* .mypy_cache .ruff_cache __pycache__ tests/__pycache__ tests/bench/__pycache__ tests/e2e/__pycache__ tests/e2e/kernel/__pycache__
 
 # What a suite of make prove needs, beyond python3. A suite without a recipe here needs nothing.
 $(SUITES:%=prepare-%):
+
+prepare-power prepare-syscalls:
+	-@dpkg --status strace xfsprogs e2fsprogs >/dev/null 2>&1 || { apt-get update -q && apt-get install -qy strace xfsprogs e2fsprogs; }
 
 $(SUITES:%=prove-%): prove-%: prepare-%
 	$(PYTHON) tests/e2e/prove.py $*

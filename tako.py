@@ -37,18 +37,19 @@ not to be had just now, try again; 129, 130 and 143 ended by SIGHUP, SIGINT and 
 #   5  versions          their order, and the patterns that choose among them
 #   6  manifest          signed bytes -> Manifest -> signed bytes
 #   7  chunks            image -> index; which chunks of one image are in another
-#   8  config            text -> Config
+#   8  patches           two images -> patch; image and patch -> image
+#   9  config            text -> Config
 #   ~~~~~~~~~~~~~~~~~    above: functions of bytes and values; below: the world
-#   9  files             whole or absent; hashing; locking
-#  10  network           URL -> chunks of bytes
-#  11  destination       store/, manifest, latest, and notes of our own
-#  12  units             systemctl
-#  13  report            what is printed, where, and how loud
-#  14  download          one image from mirrors: what it lacks as ranges, or all of it
-#  15  fetch             where network, destination and units meet
-#  16  status            what is known offline
-#  17  publish           store, sign, verify, gen-key
-#  18  command line      arguments, exit codes
+#  10  files             whole or absent; hashing; locking
+#  11  network           URL -> chunks of bytes
+#  12  destination       store/, manifest, latest, and notes of our own
+#  13  units             systemctl
+#  14  report            what is printed, where, and how loud
+#  15  download          one image from mirrors: by a patch, what it lacks as ranges, or all of it
+#  16  fetch             where network, destination and units meet
+#  17  status            what is known offline
+#  18  publish           store, sign, verify, gen-key
+#  19  command line      arguments, exit codes
 
 if __name__ == '__main__':
     import signal
@@ -60,8 +61,10 @@ import binascii
 import errno
 import fcntl
 import functools
+import gc
 import hashlib
 import io
+import itertools
 import os
 import re
 import signal
@@ -77,7 +80,11 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
     from typing import (Any, BinaryIO, Callable, Dict, Iterable, Iterator, List, Mapping, NoReturn,
                         Optional, Sequence, Set, TextIO, Tuple, Type, TypeVar, Union)
+    import array
+    import mmap
+    Image = Union[bytes, mmap.mmap]
     Lane = Tuple[str, str, int]
+    Match = Tuple[int, int, int]        # in a patch: start and end in the new image, and how much further on in the old
     T = TypeVar('T')
 
 __version__ = '0.1.0'
@@ -93,14 +100,14 @@ VERSION_MAX_CHARS = 255
 UNIT_NAME_MAX_CHARS = 255               # systemd's own bound
 
 CHUNK_BLOCK_BYTES = 4096                # of a chunk of an image that keeps to blocks
-CHUNK_AVERAGE_BYTES = 8192              # of a chunk of any other, on average; of both, for images not too large
+CHUNK_AVERAGE_BYTES = 6144              # of a chunk of any other, on average; of both, for images not too large
 CHUNK_MIN_BYTES = 1024                  # what an index may say of that
 CHUNK_MAX_BYTES = 1 << 20
-CHUNKS_AIM = 200000                     # in an index that is written: more makes chunks larger
-CHUNKS_MAX = 1 << 18                    # in one that is read
+CHUNKS_AIM = 100000                     # in an index that is written: more makes chunks larger
+CHUNKS_MAX = 1 << 17                    # in one that is read
 INDEX_MAX_BYTES = 16 << 20              # of an index
 INDEX_SPARE_BYTES = 1 << 16             # what it may have beyond 1/256 of its image
-PATCHES_MAX = 64                        # in an index
+PATCHES_MAX = 16                        # in an index
 CHUNK_HEAD_BYTES = 1 << 17              # of an image, for telling of what kind it is
 INDEX_PROBE_BYTES = 32                  # of its first range, where it is asked for in two
 DELTA_MIN_BYTES = 1 << 16               # of an image of which less than all is worth asking for
@@ -132,10 +139,17 @@ LOCK_POLL_SECONDS = 0.05
 PIPE_POLL_SECONDS = 0.5                 # that a signal may have to wait while a pipe is silent
 MESSAGE_MAX_CHARS = 2000                # of a line of trouble: servers have their say in some
 NAMES_MAX = 5                           # of versions, where a message lists them
+COLLECT_EVERY_OBJECTS = 200000          # that are new: the entries of a long manifest are many, and none is garbage
+HELP_COLUMNS = 80                       # of what --help prints
 PROGRESS_EVERY_SECONDS = 0.2            # the progress line is drawn anew
 STATE_MAX_BYTES = 1 << 20               # of our own notes in a destination
 SYSTEMCTL_TIMEOUT_SECONDS = 900.0       # for units to restart; systemd's own limits are below it, as a rule
 CONFIRM_MAX_SECONDS = 3600              # of Confirm=
+# of patches
+PATCH_DICTIONARY_BYTES = 8 << 20        # what each of three decompressors may remember
+SEGMENT_MIN_BYTES = 1 << 18             # of the image that a segment makes, if it is not the last
+OPERATION_BYTES = 256                   # that an operation makes on an average
+OPERATIONS_SPARE = 4096                 # more operations than that makes of the image's size
 
 
 # ======================================================================== 2  errors
@@ -494,8 +508,9 @@ def format_secret_key(seed: bytes) -> str:
 # A version is parts between separators. Part by part: a string is below every number, numbers go by
 # value, strings by their bytes, and the shorter version is padded with zeros.
 
+VERSION_PATTERN = '([!-~]{1,%d})' % VERSION_MAX_CHARS
 # without what other tools take for operators: as part of a version it would let nothing in, silently
-PATTERN_PART = r'(?!~)[^<>=,|^!()\[\]\0-\x20\x7f-\U0010ffff]{1,%d}' % VERSION_MAX_CHARS
+PATTERN_PART = r'(?!~)(?:(?![<>=,|^!()\[\]])[!-~]){1,%d}' % VERSION_MAX_CHARS
 PATTERN_FORMS = 'legal are * (any), 1.* (all that begin with 1), 1.13.7 (that one), 1.2 <= v < 2.0 (a range)'
 
 
@@ -505,7 +520,7 @@ class Version:
 
     __slots__ = ('order', 'text')
 
-    def __init__(self, text: str, order: 'Tuple[Tuple[Any, ...], ...]') -> None:
+    def __init__(self, text: str, order: 'Tuple[Any, ...]') -> None:
         self.text = text
         self.order = order
 
@@ -527,7 +542,7 @@ class Version:
 
 def parse_version(text: str) -> Version:
     """The version that text spells: 1 to 255 printable ASCII characters, no space; else VersionError."""
-    if not re.fullmatch('[!-~]{1,%d}' % VERSION_MAX_CHARS, text):
+    if not re.fullmatch(VERSION_PATTERN, text):
         raise VersionError(f'not a version: {text[:80]!a}',
                            'a version is 1 to 255 printable ASCII characters without a space')
     parts = _version_parts(text)
@@ -541,21 +556,22 @@ def _version_parts(text: str) -> 'List[Union[int, str]]':
     return [int(part) if part.isdigit() else part for part in parts if part]
 
 
-def _version_order(parts: 'Iterable[Union[int, str]]') -> 'Tuple[Tuple[Any, ...], ...]':
-    """Tuples that compare as versions of these parts do, though each version is padded with zeros.
+def _version_order(parts: 'Iterable[Union[int, str]]') -> 'Tuple[Any, ...]':
+    """A tuple that compares as versions of these parts do, though each version is padded with zeros.
 
-    Every part that is not zero carries how many zeros stand before it. Where another version has
-    ended, the fewer zeros the lower is a string and the higher a number; the end is between both.
+    Every part that is not zero has three places: what it is, how many zeros stand before it, and itself.
+    Where another version has ended, the fewer zeros the lower is a string and the higher a number; the
+    end is between both.
     """
-    order = []  # type: List[Tuple[Any, ...]]
+    order = []  # type: List[Any]
     zeros = 0
     for part in parts:
         if part == 0:
             zeros += 1
         else:
-            order.append((0, zeros, part) if isinstance(part, str) else (2, -zeros, part))
+            order += (0, zeros, part) if isinstance(part, str) else (2, -zeros, part)
             zeros = 0
-    order.append((1,))
+    order.append(1)
     return tuple(order)
 
 
@@ -591,9 +607,8 @@ class _RangeBounds(Bounds):
 
     def _is_pre_release_of_end(self, version: Version) -> bool:
         """2.0-beta is below 2.0, and yet no step to take without being asked."""
-        end = self.below.order[:-1]                         # the last tuple marks the end of a version
-        following = version.order[len(end):len(end) + 1]
-        return version.order[:len(end)] == end and following[0][0] == 0
+        end = self.below.order[:-1]                         # the last place marks the end of a version
+        return version.order[:len(end)] == end and version.order[len(end)] == 0
 
 
 def parse_pattern(text: str) -> Bounds:
@@ -629,7 +644,7 @@ def _pattern_version(text: str, pattern: str) -> Version:
 
 MANIFEST_HEADER = b'Tako Manifest 1\n\n'
 SIGNATURE_LINE_BYTES = 89
-ENTRY_PATTERN = '([!-~]+) (0|[1-9][0-9]{0,18}) ([0-9a-f]{64})'
+ENTRY_PATTERN = VERSION_PATTERN + ' (0|[1-9][0-9]{0,18}) ([0-9a-f]{64})'
 
 
 class Entry(namedtuple('Entry', ('version', 'size', 'digest'))):
@@ -693,22 +708,24 @@ def _parse_entries(body: bytes, where: str) -> 'Iterator[Entry]':
     if lines[-2:] != ['', '']:
         raise ManifestError(where, 'no blank line before the signature')
     last = None     # type: Optional[Version]
+    match_entry = re.compile(ENTRY_PATTERN).fullmatch
     for number, line in enumerate(lines[:-2], 3):
-        match = re.fullmatch(ENTRY_PATTERN, line)
-        try:
-            version = parse_version(match.group(1)) if match else None
-        except VersionError:
-            version = None
-        if match is None or version is None or int(match.group(2)) > IMAGE_MAX_BYTES:
+        match = match_entry(line)
+        text, size, digest = match.groups() if match else ('', '0', '')
+        parts = _version_parts(text)
+        if not parts or int(size) > IMAGE_MAX_BYTES:
             raise ManifestError(where, f'line {number} is not an entry')
+        version = Version(text, _version_order(parts))
         if last is not None and not last < version:
             raise ManifestError(where, f'line {number}: {version} does not come after {last}')
         last = version
-        yield Entry(version, int(match.group(2)), match.group(3))
+        yield Entry(version, int(size), digest)
 
 
 def first_lost(old: Manifest, new: Manifest) -> 'Optional[Entry]':
     """The first entry of old that does not stand in new unchanged; None if new continues old."""
+    if new is old:
+        return None
     lines = {entry.line() for entry in new.entries}
     return next((entry for entry in old.entries if entry.line() not in lines), None)
 
@@ -782,7 +799,8 @@ def nearest_versions(manifest: Manifest, bounds: Bounds) -> 'List[Version]':
 INDEX_FORMAT = '<8sBBHIQII'
 INDEX_MAGIC = b'TakoIdx1'
 PATCH_FORMAT = '<32sQ'
-CHUNK_HASH_BYTES = 8
+INDEX_FORMAT_BYTES, PATCH_FORMAT_BYTES, CHUNK_HASH_BYTES = 32, 40, 8
+INDEX_HEAD_BYTES = INDEX_FORMAT_BYTES + PATCHES_MAX * PATCH_FORMAT_BYTES    # hold all that an index says of patches
 CHUNK_MARKER = b'e'                     # common in text, in code, and in what is compressed
 FIXED_SIZE, BY_CONTENT = 0, 1
 # of file systems that keep to blocks (ext, erofs, xfs, btrfs), and of a disk that is parted for such
@@ -807,6 +825,10 @@ class ChunkIndex(namedtuple('ChunkIndex', ('method', 'average', 'size', 'patches
     def hash_of(self, number: int) -> bytes:
         """The hash of a chunk, counted from 0."""
         return self.hashes[number * CHUNK_HASH_BYTES:(number + 1) * CHUNK_HASH_BYTES]
+
+    def chunks(self) -> 'Iterator[Tuple[bytes, int]]':
+        """Hash and size of each chunk, in order."""
+        return ((self.hash_of(number), length) for number, length in enumerate(self.lengths))
 
 
 def chunk_hash(chunk: bytes) -> bytes:
@@ -883,13 +905,18 @@ def _read_beyond(size: int, read: 'Callable[[int], bytes]', pending: bytes) -> b
     return pending
 
 
+def hashed_chunks(read: 'Callable[[int], bytes]', method: int, average: int) -> 'Iterator[Tuple[bytes, int]]':
+    """Hash and size of each chunk of a stream, as cut_chunks() cuts it."""
+    return ((chunk_hash(chunk), len(chunk)) for chunk in cut_chunks(read, method, average))
+
+
 def index_image(read: 'Callable[[int], bytes]', method: int, average: int) -> ChunkIndex:
-    """The index of a stream, as cut_chunks() cuts it."""
+    """The index of a stream."""
     import array
     lengths, hashes = array.array('I'), bytearray()
-    for chunk in cut_chunks(read, method, average):
-        lengths.append(len(chunk))
-        hashes += chunk_hash(chunk)
+    for key, length in hashed_chunks(read, method, average):
+        lengths.append(length)
+        hashes += key
     return ChunkIndex(method, average, sum(lengths), (), lengths, bytes(hashes))
 
 
@@ -912,28 +939,39 @@ def index_max_bytes(size: int) -> int:
     return min(size // 256 + INDEX_SPARE_BYTES, INDEX_MAX_BYTES)
 
 
+def parse_patches(head: bytes, size: int) -> 'Dict[str, int]':
+    """What the head of an index of an image of size bytes says of patches: their sizes by the older image's SHA-256.
+
+    ValueError if it is damaged, or of another image.
+    """
+    import struct
+    if len(head) < INDEX_FORMAT_BYTES:
+        raise ValueError('too short')
+    magic, method, zero, patches, _, says, _, _ = struct.unpack_from(INDEX_FORMAT, head)
+    if (magic, zero, says) != (INDEX_MAGIC, 0, size) or method not in (FIXED_SIZE, BY_CONTENT):
+        raise ValueError('of something else')
+    end = INDEX_FORMAT_BYTES + patches * PATCH_FORMAT_BYTES
+    if patches > PATCHES_MAX or len(head) < end:
+        raise ValueError('more patches than there may be')
+    found = struct.iter_unpack(PATCH_FORMAT, head[INDEX_FORMAT_BYTES:end])
+    return {binascii.hexlify(digest).decode(): patch_size for digest, patch_size in found}
+
+
 def parse_index(raw: bytes, size: int) -> ChunkIndex:
     """The index of an image of size bytes; ValueError if it is damaged, or would cost more than it may."""
     import struct
-    try:
-        magic, method, zero, patches, average, says, count, planes = struct.unpack_from(INDEX_FORMAT, raw)
-    except struct.error:
-        raise ValueError('too short') from None
-    begin = struct.calcsize(INDEX_FORMAT)
-    end = begin + patches * struct.calcsize(PATCH_FORMAT)
+    found = parse_patches(raw, size)
+    _, method, _, patches, average, _, count, planes = struct.unpack_from(INDEX_FORMAT, raw)
+    end = INDEX_FORMAT_BYTES + patches * PATCH_FORMAT_BYTES
     hashes = raw[end + planes:]
-    if (magic, zero, says) != (INDEX_MAGIC, 0, size) or method not in (FIXED_SIZE, BY_CONTENT):
-        raise ValueError('of something else')
     if len(raw) > index_max_bytes(size) or count > CHUNKS_MAX or len(hashes) != count * CHUNK_HASH_BYTES:
         raise ValueError('too long or too short')
-    if patches > PATCHES_MAX or not CHUNK_MIN_BYTES <= average <= CHUNK_MAX_BYTES:
-        raise ValueError('out of bounds')
+    if not CHUNK_MIN_BYTES <= average <= CHUNK_MAX_BYTES:
+        raise ValueError('its chunks are too small or too large')
     lengths = _parse_lengths(raw[end:end + planes], method, average, size, count)
     if len(lengths) != count or sum(lengths) != size or not all(0 < length <= average * 5 // 3 for length in lengths):
         raise ValueError('its chunks do not make the image')
-    return ChunkIndex(method, average, size, tuple(
-        (binascii.hexlify(digest).decode(), patch_size)
-        for digest, patch_size in struct.iter_unpack(PATCH_FORMAT, raw[begin:end])), lengths, hashes)
+    return ChunkIndex(method, average, size, tuple(found.items()), lengths, hashes)
 
 
 def _parse_lengths(planes: bytes, method: int, average: int, size: int, count: int) -> 'Sequence[int]':
@@ -949,18 +987,17 @@ def _parse_lengths(planes: bytes, method: int, average: int, size: int, count: i
     if len(low) != 3 * count:
         raise ValueError('too few or too many sizes')
     middle, high = low[count:2 * count], low[2 * count:]
-    return array.array('I', [a | b << 8 | c << 16 for a, b, c in zip(low, middle, high)])
+    return array.array('I', (a | b << 8 | c << 16 for a, b, c in zip(low, middle, high)))
 
 
-def find_chunks(index: ChunkIndex, read: 'Callable[[int], bytes]') -> 'Dict[bytes, int]':
-    """Where in a stream each chunk of index begins, by its hash; -1 for those that are not there."""
-    places = dict.fromkeys((index.hash_of(number) for number in range(len(index.lengths))), -1)
+def find_chunks(index: ChunkIndex, chunks: 'Iterable[Tuple[bytes, int]]') -> 'Dict[bytes, int]':
+    """Where among chunks (hash and size of each) those of index begin, by hash; -1 for those that are not there."""
+    places = dict.fromkeys((key for key, _ in index.chunks()), -1)
     begin = 0
-    for chunk in cut_chunks(read, index.method, index.average):
-        key = chunk_hash(chunk)
+    for key, length in chunks:
         if key in places:
             places[key] = begin
-        begin += len(chunk)
+        begin += length
     return places
 
 
@@ -988,18 +1025,18 @@ class Plan(namedtuple('Plan', ('copies', 'ranges', 'repeats'))):
 def plan_image(index: ChunkIndex, places: 'Dict[bytes, int]', present: bytes) -> Plan:
     """The plan for an image of which an older one has chunks at places, as find_chunks() has them.
 
-    present: a byte for each chunk, not 0 if it is where it belongs already.
+    present: a byte for each chunk, not 0 if it is where it belongs already. Makes notes in places.
     """
-    plan, asked, begin = Plan([], [], []), {}, 0    # type: Plan, Dict[bytes, int], int
-    for number, length in enumerate(index.lengths):
-        key = index.hash_of(number)
+    plan, begin = Plan([], [], []), 0
+    for number, (key, length) in enumerate(index.chunks()):
         if not present[number]:
-            if places[key] >= 0:
-                _add_copy(plan.copies, places[key], begin, length)
-            elif key in asked:
-                _add_copy(plan.repeats, asked[key], begin, length)
+            place = places[key]
+            if place >= 0:
+                _add_copy(plan.copies, place, begin, length)
+            elif place < -1:                    # noted below: it will be in the image itself by then
+                _add_copy(plan.repeats, -2 - place, begin, length)
             else:
-                asked[key] = begin
+                places[key] = -2 - begin
                 _add_range(plan.ranges, Range(begin, begin + length, number), 0)
         begin += length
     return plan
@@ -1031,7 +1068,461 @@ def join_ranges(ranges: 'Sequence[Range]', gap: int) -> 'List[Range]':
     return joined if len(joined) <= RANGES_MAX or gap > RANGE_BYTES else join_ranges(joined, 2 * gap + 1)
 
 
-# ======================================================================== 8  config
+# ======================================================================== 8  patches
+#
+# A patch makes a new image of an old one. It is not signed and nothing in it is trusted: who applies it
+# compares size and SHA-256 of what it makes with what is signed.
+#
+#     patch     PATCH_MAGIC, then segments until the new image is complete
+#     segment   3 words, then the 3 streams that they tell of: control, differences, new bytes
+#     word      4 bytes, the lowest first: 2 n for a stream that is n bytes of raw LZMA2, 2 n + 1 for n bytes as they are
+#     control   groups of operations: their number, all kinds, the lengths of COPY, of ADD, of NEW, and for all but NEW
+#               how the shift changes, 2 n for n more, 2 n - 1 for n less; these are all varints: 7 bits
+#               a byte, the lowest first, with bit 7 set in all bytes but the last
+#
+# COPY takes old bytes: the shift is how much further on they are in the old image than in the new one. ADD
+# adds to each a byte of the differences, modulo 256. NEW takes new bytes. In the beginning the shift is 0.
+
+PATCH_MAGIC = b'Tako Patch 1\n'
+COPY, ADD, NEW = range(3)
+GROUP_MAX_OPERATIONS = 1 << 16
+COPY_MIN_BYTES = 2 * OPERATION_BYTES    # equal bytes between others that are worth operations of their own
+IS_ZERO = bytes([1]) + bytes(255)       # for bytes.translate()
+NEGATED = bytes(-byte & 255 for byte in range(256))
+
+
+class PatchError(ValueError):
+    """A patch is damaged, or not for this image."""
+
+
+def make_patch(old: 'Image', new: 'Image', write: 'Callable[[bytes], object]', memory_bytes: int,
+               progress: 'Callable[[int], object]') -> None:
+    """Write, piece by piece, the patch that makes new of old; each is bytes or a mapped file.
+
+    Takes memory_bytes of memory at most, and 32 MiB at least, beyond what is mapped. progress gets, many times a
+    second, how many bytes of new are done. Raises ImportError if this Python lacks lzma or zlib.
+    The same images and memory_bytes make the same patch.
+    """
+    write(PATCH_MAGIC)
+    matcher = _Matcher(old, new, memory_bytes, progress)
+    writer = _PatchWriter(matcher, write, memory_bytes)
+    for match in matcher.stretched():
+        writer.add_match(*match)
+    writer.add_new(len(new))
+    writer.flush()
+
+
+def _chunks(image: 'Image', average: int) -> 'Iterator[Tuple[int, int]]':
+    """Start and end of chunks that the content cuts: what is inserted or deleted moves few cuts.
+
+    The image falls to pieces after bytes e, and pieces whose CRC-32 is low end a chunk: split() and map() find
+    them at the speed of C.
+    """
+    lowest, start, place = (1 << 40) // average, 0, 0
+    while place < len(image):
+        slab = image[place:place + (1 << 20)]
+        size = slab.rfind(b'e') + 1
+        pieces = slab[:size].split(b'e')[:-1]
+        ends = itertools.accumulate([len(piece) + 1 for piece in pieces])
+        for end in [place + end for end, crc in zip(ends, map(binascii.crc32, pieces)) if 0 < crc < lowest]:
+            while end - start > 4 * average:
+                yield start, start + 4 * average
+                start += 4 * average
+            if end - start >= average // 4:
+                yield start, end
+                start = end
+        place += size or len(slab)
+    while start < len(image):
+        yield start, min(start + 4 * average, len(image))
+        start += 4 * average
+
+
+def _table(code: str, size: int, memory_bytes: int) -> 'array.array[int]':
+    """Zeros: a power of two of them, at least size if that fits into the memory."""
+    import array
+    zero = array.array(code, [0])
+    return zero * (1 << min(2 * size, memory_bytes // zero.itemsize).bit_length() - 1)
+
+
+class _Matcher:
+    """Finds what of a new image is in an old one.
+
+    Chunks that both have are anchors. In what they leave of the new image each byte may begin a seed, a few bytes
+    that the old one has too. From there a match reaches as far as most bytes are equal.
+    """
+
+    def __init__(self, old: 'Image', new: 'Image', memory_bytes: int, progress: 'Callable[[int], object]') -> None:
+        import zlib
+        self.old, self.new, self.memory_bytes, self.progress = old, new, memory_bytes, progress
+        sample = b''.join([new[at:at + 4096] for at in range(0, len(new), len(new) // 64 + 1)])
+        self.is_packed = len(zlib.compress(sample, 1)) > len(sample) * 7 // 8
+        # where new bytes cannot be packed, short matches are worth more, and are nowhere by chance
+        self.seed_bytes, self.match_min_bytes, self.stride = (8, 12, 4) if self.is_packed else (16, 24, 2)
+
+    def _matches(self) -> 'Iterator[Match]':
+        """The anchors, and between them what keeps the shift of one before, or begins with a seed."""
+        anchors = self._anchors()
+        seeds = self._seeds(anchors)
+        for (start, at, before), (limit, _, after) in zip(anchors, anchors[1:] + [(len(self.new), 0, 0)]):
+            match = start, at, before   # type: Optional[Match]
+            while match is not None:
+                start, at, shift = match
+                at = self._follow(at, limit, shift)
+                yield start, at, shift
+                match = self._seek(at, limit, [shift] + list({before, after} - {shift}), seeds)
+
+    def _anchors(self) -> 'List[Match]':
+        """Chunks of the new image that the old one has too; those that go on with the same shift are one match."""
+        average = 2048
+        while (len(self.old) + len(self.new)) // average > self.memory_bytes // 256:
+            average *= 2
+        table = _table('Q', 2 * len(self.old) // average + 1, self.memory_bytes // 8)
+        for start, end in _chunks(self.old, average):
+            self.progress(0)
+            table[binascii.crc32(self.old[start:end]) % len(table)] = start + 1
+        anchors = [(0, 0, 0)]
+        for start, end in _chunks(self.new, average):
+            self.progress(0)
+            chunk, (first, last, shift) = self.new[start:end], anchors[-1]
+            if chunk != self.old[max(0, start + shift):max(0, end + shift)]:
+                shift = table[binascii.crc32(chunk) % len(table)] - 1 - start
+                if start + shift < 0 or chunk != self.old[start + shift:end + shift]:
+                    continue
+            if (start, shift) == (last, anchors[-1][2]):
+                anchors[-1] = first, end, shift
+            else:
+                anchors.append((start, end, shift))
+        return anchors
+
+    def _seeds(self, anchors: 'List[Match]') -> 'array.array[int]':
+        """Where in the old image which seed is: by its CRC-32, the place in strides, from 1 on.
+
+        Only what the anchors left of the old image has seeds, unless it is packed; and no more than half fill the table.
+        """
+        page_bytes, size, crc32 = 4096, self.seed_bytes, binascii.crc32
+        is_anchored = bytearray(len(self.old) // page_bytes + 1)
+        for start, end, shift in anchors:
+            first, last = (start + shift) // page_bytes + 2, (end + shift) // page_bytes - 1
+            if first < last and not self.is_packed:
+                is_anchored[first:last] = b'\1' * (last - first)
+        left = is_anchored.count(0) * page_bytes
+        table = _table('I', 2 * left // self.stride, self.memory_bytes // 2)
+        while left // self.stride > len(table) // 2:
+            self.stride *= 2
+        for page in range(0, len(self.old), page_bytes):
+            if not is_anchored[page // page_bytes]:
+                self.progress(0)
+                data = self.old[page:page + page_bytes + size - 1]
+                for at in range(-page % self.stride, len(data) - size + 1, self.stride):
+                    table[crc32(data[at:at + size]) % len(table)] = (page + at) // self.stride + 1
+        return table
+
+    def _follow(self, at: int, limit: int, shift: int) -> int:
+        """Up to where a shift holds: the end of an equal run after which fewer than 18 of 32 bytes are equal."""
+        while True:
+            at = self.end_of_run(at, limit, shift)
+            near = self.equal(at, min(at + 32, limit), shift)
+            if near.count(1) < 18:
+                return at
+            at += near.find(1)
+
+    def _seek(self, at: int, limit: int, shifts: 'List[int]', seeds: 'array.array[int]') -> 'Optional[Match]':
+        """The next match: one of the shifts holds again, or a seed begins what beats the first of them by 8 bytes."""
+        crc32, mask, size, skip = binascii.crc32, len(seeds) - 1, self.seed_bytes, at
+        for place in range(at, limit - size + 1, 1024):
+            self.progress(place)
+            window = self.new[place:min(place + 1024 + size - 1, limit)]
+            equals = [self.equal(place, place + len(window), shift) for shift in shifts]
+            starts = [equal.find(b'\1' * size) for equal in equals]
+            again = min([each for each in zip(starts, shifts) if each[0] >= 0], default=None)
+            for start in range(again[0] if again else len(window) - size + 1):
+                seed = window[start:start + size]
+                found = (seeds[crc32(seed) & mask] - 1) * self.stride
+                if found >= 0 and self.old[found:found + size] == seed != seed[:1] * size and place + start >= skip:
+                    shift = found - place - start
+                    length = self.end_of_run(place + start, limit, shift) - place - start
+                    if length > equals[0].count(1, start, start + length) + 8:
+                        return place + start, place + start + length, shift
+                    skip = place + start + length // 2
+            if again:
+                return place + again[0], place + again[0] + size, again[1]
+        return None
+
+    def end_of_run(self, at: int, limit: int, shift: int) -> int:
+        """Where the new bytes from there on cease to equal the old ones."""
+        size = 64
+        while at < limit:
+            end = min(at + size, limit)
+            if self.new[at:end] != self.old[max(0, at + shift):max(0, end + shift)]:
+                return at + (self.equal(at, end, shift) + b'\0').find(0)
+            at, size = end, min(2 * size, BLOCK_BYTES)
+        return limit
+
+    def equal(self, at: int, end: int, shift: int) -> bytes:
+        """1 for each new byte that equals the old one, 0 for each other, up to where there are no old ones."""
+        old = self.old[at + shift:end + shift] if at + shift >= 0 else b''
+        new = self.new[at:at + len(old)]
+        unequal = int.from_bytes(new, 'little') ^ int.from_bytes(old, 'little')
+        return unequal.to_bytes(len(old), 'little').translate(IS_ZERO)
+
+    def stretched(self) -> 'Iterator[Match]':
+        """The matches, stretched over what lies between them while more bytes are equal than not, as in bsdiff."""
+        start, end, shift, reach = 0, 0, 0, 1 << 16
+        for next_start, next_end, next_shift in itertools.chain(self._matches(), [(len(self.new), len(self.new), 0)]):
+            ahead = self.equal(end, min(next_start, end + reach), shift)
+            behind = self.equal(max(end, next_start - reach, -next_shift), next_start, next_shift)
+            stop, resume = end + _surplus(ahead), next_start - _surplus(behind[::-1])
+            if shift == next_shift and stop >= resume:
+                end = next_end
+                continue
+            stop = min(stop, resume)
+            if stop - start >= self.match_min_bytes:
+                yield start, stop, shift
+            start, end, shift = resume, next_end, next_shift
+        if end - start >= self.match_min_bytes:
+            yield start, end, shift
+
+
+def _surplus(equal: bytes) -> int:
+    """After how many bytes the equal ones outnumber the others most."""
+    best = score = size = at = 0
+    for run in re.finditer(b'\1+', equal):
+        score += run.end() - 2 * run.start() + at
+        at = run.end()
+        if score > best:
+            best, size = score, at
+    return size
+
+
+class _PatchWriter:
+    """Makes operations of matches, and writes them, a segment at a time."""
+
+    def __init__(self, matcher: _Matcher, write: 'Callable[[bytes], object]', memory_bytes: int) -> None:
+        self.matcher, self.write = matcher, write
+        self.segment_bytes = min(max(4 * SEGMENT_MIN_BYTES, memory_bytes // 16), 1 << 28)
+        self.dictionary_bytes = min(max(4096, memory_bytes // 32), PATCH_DICTIONARY_BYTES)
+        self.at = self.shift = self.count = 0
+        self.group = []                 # type: List[List[int]]
+        self.control, self.differences, self.new_bytes = bytearray(), bytearray(), bytearray()
+
+    def add_new(self, end: int) -> None:
+        """Bring the new image up to end with new bytes."""
+        while self.at < end:
+            stop = min(end, self.at + self._room())
+            self.new_bytes += self.matcher.new[self.at:stop]
+            self._add(NEW, stop, self.shift)
+
+    def add_match(self, start: int, end: int, shift: int) -> None:
+        """Bring the new image up to start with new bytes, and from there up to end with old ones."""
+        # later, where there would be more operations than a patch may have
+        start = min(end, max(start, (self.count + 4 - OPERATIONS_SPARE) * OPERATION_BYTES))
+        self.add_new(start)
+        while self.at < end:
+            stop = self.matcher.end_of_run(self.at, end, shift)
+            if stop - self.at >= COPY_MIN_BYTES or stop - start == end - self.at:
+                self._add(COPY, stop, shift)
+                continue
+            stop = min(end, self.at + min(self._room(), BLOCK_BYTES))
+            size = self.matcher.equal(self.at, stop, shift).find(b'\1' * COPY_MIN_BYTES)
+            stop = self.at + size if size > 0 else stop
+            minus_old = self.matcher.old[self.at + shift:stop + shift].translate(NEGATED)
+            self.differences += _add_bytes(self.matcher.new[self.at:stop], minus_old, *_masks(len(minus_old)))
+            self._add(ADD, stop, shift)
+
+    def _room(self) -> int:
+        """How many bytes the segment has room for; if for none, it is written and another begun."""
+        held = len(self.control) + len(self.differences) + len(self.new_bytes)
+        if held >= self.segment_bytes:
+            self.flush()
+            held = 0
+        return self.segment_bytes - held
+
+    def _add(self, kind: int, end: int, shift: int) -> None:
+        if self.group and self.group[-1][0] == kind and self.shift == shift:
+            self.group[-1][1] += end - self.at
+        else:
+            if len(self.group) == GROUP_MAX_OPERATIONS:
+                self._end_group()
+            self.group.append([kind, end - self.at, shift - self.shift])
+            self.count += 1
+        self.at, self.shift = end, shift
+
+    def _end_group(self) -> None:
+        """Put the operations down in columns: like packs well with like."""
+        numbers = [len(self.group)] + [kind for kind, _, _ in self.group]
+        for column in COPY, ADD, NEW:
+            numbers += [length for kind, length, _ in self.group if kind == column]
+        numbers += [2 * change if change >= 0 else -2 * change - 1 for kind, _, change in self.group if kind != NEW]
+        for number in numbers:
+            while number > 127:
+                self.control.append(number & 127 | 128)
+                number >>= 7
+            self.control.append(number)
+        self.group = []
+
+    def flush(self) -> None:
+        """Write the segment, if anything is in it."""
+        if self.group:
+            self._end_group()
+        if self.control:
+            streams = self._pack(self.control, 1), self._pack(self.differences, 4), self._pack(self.new_bytes, 4)
+            self.write(b''.join([word.to_bytes(4, 'little') for word, _ in streams]))
+            for _, stream in streams:
+                self.write(stream)
+            self.control, self.differences, self.new_bytes = bytearray(), bytearray(), bytearray()
+
+    def _pack(self, stream: bytearray, literal_bits: int) -> 'Tuple[int, bytes]':
+        """A stream's word, and its bytes, packed if they are fewer then."""
+        import lzma
+        packer = lzma.LZMACompressor(lzma.FORMAT_RAW, filters=[{
+            'id': lzma.FILTER_LZMA2, 'preset': 9 | lzma.PRESET_EXTREME, 'dict_size': self.dictionary_bytes,
+            'lc': literal_bits, 'pb': 0}])
+        packed = []
+        for at in range(0, len(stream), BLOCK_BYTES):
+            self.matcher.progress(self.at)
+            packed.append(packer.compress(stream[at:at + BLOCK_BYTES]))
+        data = b''.join(packed + [packer.flush()])
+        return (2 * len(data), data) if len(data) < len(stream) else (2 * len(stream) + 1, bytes(stream))
+
+
+def _masks(size: int) -> 'Tuple[int, int]':
+    """The low 7 bits of each of so many bytes, and the high bits, as numbers."""
+    return int.from_bytes(b'\x7f' * size, 'little'), int.from_bytes(b'\x80' * size, 'little')
+
+
+def _add_bytes(one: bytes, other: bytes, low: int, high: int) -> bytes:
+    """The sums of bytes modulo 256, in one addition of all: of their low 7 bits, so that no byte carries to the next."""
+    x, y = int.from_bytes(one, 'little'), int.from_bytes(other, 'little')
+    return ((x & low) + (y & low) ^ (x ^ y) & high).to_bytes(len(one), 'little')
+
+
+def apply_patch(patch: 'BinaryIO', read_old: 'Callable[[int, int], bytes]', size: int) -> 'Iterator[bytes]':
+    """The new image, in blocks of BLOCK_BYTES at most, to be trusted only when their digest turns out right.
+
+    patch: an open file that can seek. read_old(offset, count): that many bytes of the old image, fewer at
+    its end. size: of the new image, as signed; not a byte more is made. Raises PatchError as soon as
+    something is wrong, at the latest in place of the end. Takes 32 MiB of memory at most, whatever
+    the patch holds. Raises ImportError if this Python lacks lzma.
+    """
+    place, at, shift, count, masks = len(PATCH_MAGIC), 0, 0, 0, _masks(BLOCK_BYTES)
+    patch.seek(0)
+    if patch.read(place) != PATCH_MAGIC:
+        raise PatchError('the patch is of no format that is known here')
+    while at < size:
+        (control, differences, new_bytes), place = _open_segment(patch, place)
+        segment_start = at
+        for kind, length, change in _operations(control):
+            count, shift, end = count + 1, shift + change, at + length
+            if not at < end <= size or count > OPERATIONS_SPARE + size // OPERATION_BYTES:
+                raise PatchError('the patch makes more than the image, or too little at a time')
+            while at < end:
+                block_bytes = min(BLOCK_BYTES, end - at)
+                block = new_bytes.read(block_bytes) if kind == NEW else _old_block(read_old, at + shift, block_bytes)
+                if kind == ADD:
+                    block = _add_bytes(block, differences.read(block_bytes), *masks)
+                yield block
+                at += block_bytes
+        if differences.some(1) or new_bytes.some(1) or at - segment_start < min(SEGMENT_MIN_BYTES, size - segment_start):
+            raise PatchError('the patch has a segment that makes too little')
+    patch.seek(place)
+    if patch.read(1):
+        raise PatchError('the patch goes on after its end')
+
+
+def _old_block(read_old: 'Callable[[int, int], bytes]', begin: int, size: int) -> bytes:
+    block = read_old(begin, size) if 0 <= begin < IMAGE_MAX_BYTES - BLOCK_BYTES else b''
+    if len(block) != size:
+        raise PatchError('the patch is for an old image of another size')
+    return block
+
+
+def _open_segment(patch: 'BinaryIO', place: int) -> 'Tuple[List[_Unpacker], int]':
+    """The streams of the segment that begins there, and where it ends."""
+    patch.seek(place)
+    words = patch.read(12)
+    if len(words) < 12:
+        raise PatchError('the patch is cut off')
+    streams, place = [], place + 12
+    for at in (0, 4, 8):
+        word = int.from_bytes(words[at:at + 4], 'little')
+        streams.append(_Unpacker(patch, place, word >> 1, not word & 1))
+        place += word >> 1
+    return streams, place
+
+
+def _operations(control: '_Unpacker') -> 'Iterator[Tuple[int, int, int]]':
+    """Kind, length and change of the shift of each operation; the length is 0 where there is none."""
+    numbers = _varints(control)
+    for count in numbers:
+        if count > GROUP_MAX_OPERATIONS:
+            raise PatchError('the patch has too large a group')
+        kinds = list(itertools.islice(numbers, count))
+        lengths = [iter(list(itertools.islice(numbers, kinds.count(kind)))) for kind in (COPY, ADD, NEW)]
+        for kind in kinds:
+            length = next(lengths[kind], 0) if kind <= NEW else 0
+            change = next(numbers, 0) if kind != NEW else 0
+            yield kind, length, -(change + 1 >> 1) if change & 1 else change >> 1
+
+
+def _varints(stream: '_Unpacker') -> 'Iterator[int]':
+    """The numbers that a stream holds."""
+    number = bits = 0
+    for byte in itertools.chain.from_iterable(iter(lambda: stream.some(4096), b'')):
+        number |= (byte & 127) << bits
+        bits += 7
+        if bits > 63:
+            raise PatchError('the patch has a number without end')
+        if byte < 128:
+            yield number
+            number = bits = 0
+    if bits:
+        raise PatchError('the patch has a number that is cut off')
+
+
+class _Unpacker:
+    """A stream of a patch, of which no more is read and unpacked than is asked for."""
+
+    def __init__(self, patch: 'BinaryIO', place: int, size: int, is_packed: bool) -> None:
+        import lzma
+        filters = [{'id': lzma.FILTER_LZMA2, 'dict_size': PATCH_DICTIONARY_BYTES}]
+        self.patch, self.place, self.left, self.error = patch, place, size, lzma.LZMAError
+        self.decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters) if is_packed else None
+
+    def some(self, size: int) -> bytes:
+        """Up to size bytes, and at least one; none at the end."""
+        if self.decoder is None:
+            return self._read(min(size, self.left)) if self.left else b''
+        unpacked = b''
+        while not unpacked and not self.decoder.eof:
+            try:
+                packed = self._read(min(BLOCK_BYTES, self.left)) if self.decoder.needs_input else b''
+                unpacked = self.decoder.decompress(packed, size)
+            except self.error as error:
+                raise PatchError(f'the patch has a damaged stream: {error}')
+        if not unpacked and (self.left or self.decoder.unused_data):
+            raise PatchError('the patch has a stream that goes on after its end')
+        return unpacked
+
+    def _read(self, size: int) -> bytes:
+        self.patch.seek(self.place)
+        data = self.patch.read(size)
+        if not data:
+            raise PatchError('the patch is cut off, or one of its streams is')
+        self.place, self.left = self.place + len(data), self.left - len(data)
+        return data
+
+    def read(self, size: int) -> bytes:
+        """Exactly size bytes."""
+        blocks = [b'']
+        while size and (blocks[-1] or len(blocks) == 1):
+            blocks.append(self.some(size))
+            size -= len(blocks[-1])
+        if size:
+            raise PatchError('the patch has a stream that is too short')
+        return b''.join(blocks)
+
+
+# ======================================================================== 9  config
 #
 # Thirty lines of our own: configparser wants a section header, folds indented lines into the one
 # before, tells no setting's line number, and cannot keep two PublicKey= lines.
@@ -1196,7 +1687,22 @@ CONFIG_KEYS = {     # how a value is read, whether the key may come again, an ex
 # ~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~ the waterline
 
 
-# ======================================================================== 9  files
+# ======================================================================== 10  files
+
+class About:
+    """What the system refuses while the `with` lasts is told of this path, if it was told of none."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: 'Optional[Type[BaseException]]', error: 'Optional[BaseException]',
+                 trace: 'Optional[TracebackType]') -> None:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = self._path
+
 
 class NewFile:
     """A file on its way: written under a temporary name, then published whole, or removed."""
@@ -1208,7 +1714,8 @@ class NewFile:
 
     def __enter__(self) -> 'NewFile':
         descriptor = os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self._stream = open(descriptor, 'wb')
+        with About(self.temporary):
+            self._stream = open(descriptor, 'wb')
         return self
 
     def write(self, chunk: bytes) -> None:
@@ -1240,7 +1747,8 @@ class NewFile:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = self.temporary
         try:
-            self._stream.close()
+            with About(self.temporary):
+                self._stream.close()
         except OSError:                         # a full disk, met again: what was raised first says it
             if error is None:
                 raise
@@ -1262,9 +1770,14 @@ class PartialFile(NewFile):
             except PermissionError:             # another user's: begin our own
                 remove_if_there(self.temporary)
             descriptor = os.open(self.temporary, flags, 0o600)
-        self._stream = open(descriptor, 'r+b')
-        self.hash_again()
-        self._stream.seek(self.size)
+        with About(self.temporary):
+            self._stream = open(descriptor, 'r+b')
+        try:
+            self.hash_again()
+            self._stream.seek(self.size)
+        except OSError as error:
+            self._close(error)
+            raise
         return self
 
     def hash_again(self) -> None:
@@ -1309,7 +1822,7 @@ class PartialFile(NewFile):
                         raise
                 is_in_kernel = copied > 0                   # not on these file systems, or it is at the end
             if not copied:
-                block = read_older(descriptor, min(size, BLOCK_BYTES), source)
+                block = read_older(descriptor, source, min(size, BLOCK_BYTES))
                 if not block:
                     raise EOFError('the older image has changed')
                 self.write_at(begin, block)
@@ -1338,7 +1851,7 @@ class PartialFile(NewFile):
             remove_if_there(self.temporary)
 
 
-def read_older(descriptor: int, size: int, begin: int) -> bytes:
+def read_older(descriptor: int, begin: int, size: int) -> bytes:
     """Bytes of an open file that we can do without; EOFError if the disk does not give them."""
     try:
         return os.pread(descriptor, size, begin)
@@ -1357,7 +1870,8 @@ def remove_if_there(path: str) -> None:
 def touch(path: str) -> bool:
     """Set a file's time to now, not durably; whether we may."""
     try:
-        os.utime(path)
+        with About(path):                       # os.utime itself does not say
+            os.utime(path)
     except PermissionError:
         return False
     return True
@@ -1365,31 +1879,27 @@ def touch(path: str) -> bool:
 
 def sync_directory(path: str) -> None:
     """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:         # what some network file systems answer, which cannot do it
-            error.filename = path
-            raise
-    finally:
-        os.close(descriptor)
+    with About(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno != errno.EINVAL:     # what some network file systems answer, which cannot do it
+                raise
+        finally:
+            os.close(descriptor)
 
 
 def read_at_most(limit: int, path: str) -> bytes:
     """The first bytes of a file, limit of them at most."""
-    with open(path, 'rb') as stream:
+    with About(path), open(path, 'rb') as stream:
         return stream.read(limit)
 
 
 def read_blocks(stream: 'BinaryIO') -> 'Iterator[bytes]':
     """The bytes of an open file, BLOCK_BYTES at a time; closed at the end."""
-    with stream:
-        try:
-            yield from iter(lambda: stream.read(BLOCK_BYTES), b'')
-        except OSError as error:
-            error.filename = error.filename or stream.name
-            raise
+    with About(stream.name), stream:
+        yield from iter(lambda: stream.read(BLOCK_BYTES), b'')
 
 
 def at_most(limit: int, chunks: 'Iterable[bytes]', where: str) -> 'Iterator[bytes]':
@@ -1440,16 +1950,14 @@ class DirectoryLock:
     def _try(self) -> bool:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # who held it before us may have removed the file that we waited for: then it guards nothing
-            if os.path.samestat(os.fstat(descriptor), os.stat(self._path)):
-                self._descriptor, descriptor = descriptor, -1
-                return True
+            with About(self._path):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # who held it before us may have removed the file that we waited for: then it guards nothing
+                if os.path.samestat(os.fstat(descriptor), os.stat(self._path)):
+                    self._descriptor, descriptor = descriptor, -1
+                    return True
         except (BlockingIOError, FileNotFoundError):
             pass
-        except OSError as error:
-            error.filename = error.filename or self._path
-            raise
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
@@ -1457,13 +1965,15 @@ class DirectoryLock:
 
     def __exit__(self, kind: 'Optional[Type[BaseException]]', error: 'Optional[BaseException]',
                  trace: 'Optional[TracebackType]') -> None:
-        remove_if_there(self._path)
-        os.close(self._descriptor)
+        with About(self._path):
+            remove_if_there(self._path)
+            os.close(self._descriptor)
 
 
-# ======================================================================== 10  network
+# ======================================================================== 11  network
 
 REDIRECT_STATUSES = (301, 302, 303, 307, 308)
+PROXY_PASSWORD_HINT = 'a user and password for the proxy go into its variable, as in http://user:password@host:port'
 URL_PUNCTUATION = "!#$%&'()*+,/:;=?@[]~"        # what a Location may hold and need not be quoted
 
 
@@ -1505,6 +2015,7 @@ class Network:
         # not read to its end, is of no more use
         self._open = {}     # type: Dict[Lane, Tuple[http.client.HTTPConnection, Optional[http.client.HTTPResponse]]]
         self._tls = None    # type: Optional[ssl.SSLContext]
+        self._has_bundle = False
         self._pauses = {}   # type: Dict[Tuple[str, str], Tuple[float, float]]      # the next one, and what is left
 
     def __enter__(self) -> 'Network':
@@ -1645,6 +2156,14 @@ class Network:
                 return self._receive(lane)
             except (OSError, http.client.BadStatusLine):
                 pass                            # the server let go of it meanwhile: ask on a new one
+        try:
+            self._send(lane, self._connection(url), url, asked)
+            return self._receive(lane)
+        except OSError as error:
+            if self._tls is None or self._has_bundle or 'CERTIFICATE_VERIFY_FAILED' not in str(error):
+                raise
+            self._tls.load_default_certs()      # the directory did not do: this adds what the bundle alone has
+            self._has_bundle = True
         self._send(lane, self._connection(url), url, asked)
         return self._receive(lane)
 
@@ -1702,7 +2221,8 @@ class Network:
             connection = http.client.HTTPConnection(proxy or host, timeout=self.timeout())
         else:
             if self._tls is None:
-                self._tls = _tls_context()
+                directory = _authorities_by_hash()
+                self._tls, self._has_bundle = _tls_context(directory), directory is None
             connection = http.client.HTTPSConnection(proxy or host, timeout=self.timeout(), context=self._tls)
             if proxy:
                 connection.set_tunnel(host, headers=proxy_headers)
@@ -1837,10 +2357,24 @@ def _require_http(url: str) -> None:
         raise as_tako_error(error) from None
 
 
-def _tls_context() -> 'ssl.SSLContext':
-    """Certificates and names are checked, against the system's authorities or SSL_CERT_FILE's; TLS 1.2 at least."""
+def _authorities_by_hash() -> 'Optional[str]':
+    """The system's directory of authorities, if they stand in it by hash (openssl-rehash(1)).
+
+    From there, OpenSSL reads the one that it needs. The bundle has the same, on most systems, and all of
+    it is parsed at each start. What SSL_CERT_FILE names is another matter.
+    """
     import ssl
-    context = ssl.create_default_context()
+    paths = ssl.get_default_verify_paths()
+    if paths.openssl_cafile_env in os.environ or paths.capath is None:
+        return None
+    is_hashed = any(re.fullmatch('[0-9a-f]{8}[.][0-9]+', name) for name in os.listdir(paths.capath))
+    return paths.capath if is_hashed else None
+
+
+def _tls_context(directory: 'Optional[str]') -> 'ssl.SSLContext':
+    """Certificates and names are checked, against authorities in directory, or all of the system's; TLS 1.2 at least."""
+    import ssl
+    context = ssl.create_default_context(capath=directory)
     if hasattr(context, 'minimum_version'):
         context.minimum_version = ssl.TLSVersion.TLSv1_2    # novm: guarded
     else:                                       # Python 3.6
@@ -1878,8 +2412,7 @@ def _refusal(answer: Answer) -> UnreachableError:
     if answer.status == 404:
         return AbsentError(what, 'is Origin= right, and was something stored there')
     hint = {401: 'a user and password go into Origin=, as in https://user:password@host/',
-            403: 'the server lets nobody, or not this user, read it',
-            407: 'a user and password for the proxy go into its variable, as in http://user:password@host:port'}
+            403: 'the server lets nobody, or not this user, read it', 407: PROXY_PASSWORD_HINT}
     return UnreachableError(what, hint.get(answer.status, 'tell who runs the server'))
 
 
@@ -1891,6 +2424,10 @@ def _network_error(url: str, proxy: str, error: Exception) -> UnreachableError:
         return UnreachableError(f'{where}: certificate not trusted: {verify_message or error}',
                                 'SSL_CERT_FILE can name the authority that signed it; also look at the clock')
     reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
+    refused = re.match('Tunnel connection failed: (4[0-9][0-9])', reason)   # http.client's words for a proxy's answer
+    if refused is not None and refused.group(1) not in ('408', '429'):
+        return UnreachableError(f'{where}: it answers CONNECT with status {refused.group(1)}',
+                                PROXY_PASSWORD_HINT if refused.group(1) in ('401', '407') else 'tell who runs the proxy')
     if not isinstance(error, OSError):
         reason = f'not a valid HTTP answer ({type(error).__name__})'
     return TransientError(f'{where}: {reason}', 'try again later; look at the network, and at Origin=')
@@ -1919,16 +2456,16 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
     return UnreachableError('{}: {}'.format(url, getattr(error, 'strerror', error)), 'look at Origin=')
 
 
-# ======================================================================== 11 destination
+# ======================================================================== 12 destination
 #
-#     store/<sha256>   images, read-only, each exactly what its name says; with <sha256>.chunks where they are served
+#     store/<sha256>   images, read-only, each exactly what its name says; beside them <sha256>.chunks, their indexes
 #     manifest         the newest manifest that was accepted, as it was signed
 #     latest           link to store/<sha256>
 #     .state           our own notes, which may be lost; its time is that of the last success
 #
 # A publisher's directory is the same without the link. Temporaries stand beside these, as dotfiles.
 
-NEW_IMAGE, NEW_INDEX, NEW_MANIFEST = '.image.new', '.chunks.new', '.manifest.new'
+NEW_IMAGE, NEW_PATCH, NEW_INDEX, NEW_MANIFEST = '.image.new', '.patch.new', '.chunks.new', '.manifest.new'
 NEW_LINK, NEW_STATE = '.latest.new', '.state.new'
 MISSING = 'is missing'
 
@@ -1943,21 +2480,51 @@ def index_path(root: str, digest: str) -> str:
     return image_path(root, digest) + '.chunks'
 
 
+def patch_path(root: str, digest: str, older: str) -> str:
+    """Where the patch belongs that makes the image with this SHA-256 of an older one."""
+    return f'{image_path(root, digest)}.{older}.patch'
+
+
+def stored_patches(root: str, digest: str) -> 'Tuple[Tuple[str, int], ...]':
+    """Of which older images there are patches that make this one, and their sizes."""
+    with os.scandir(os.path.join(root, 'store')) as found:
+        matches = [(re.fullmatch(digest + '[.]([0-9a-f]{64})[.]patch', each.name), each) for each in found]
+        return tuple(sorted((match.group(1), each.stat().st_size) for match, each in matches if match))[:PATCHES_MAX]
+
+
+def read_index(root: str, digest: str, size: int) -> 'Optional[ChunkIndex]':
+    """The chunk index of a stored image; None if there is none, or it is damaged."""
+    try:
+        return parse_index(read_at_most(index_max_bytes(size) + 1, index_path(root, digest)), size)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def make_index(root: str, digest: str) -> bool:
-    """Put the chunk index of a stored image beside it, durably, if it is not there; whether it was not."""
-    if os.path.exists(index_path(root, digest)):
-        return False
-    with open(image_path(root, digest), 'rb', buffering=0) as image:
-        method, average = choose_chunks(image.read(CHUNK_HEAD_BYTES), os.fstat(image.fileno()).st_size)
-        image.seek(0)
-        index = index_image(image.read, method, average)
-    raw = format_index(index)
-    if len(raw) > index_max_bytes(index.size):
+    """Put the chunk index of a stored image beside it, durably, with its patches; False if it is there already."""
+    patches = stored_patches(root, digest)
+    path = image_path(root, digest)
+    with About(path), open(path, 'rb', buffering=0) as image:
+        size = os.fstat(image.fileno()).st_size
+        index = read_index(root, digest, size)
+        if index is not None and index.patches == patches:
+            return False
+        if index is None:
+            method, average = choose_chunks(image.read(CHUNK_HEAD_BYTES), size)
+            image.seek(0)
+            index = index_image(image.read, method, average)
+    raw = format_index(index._replace(patches=patches))
+    if len(raw) > index_max_bytes(size):
         return False                            # no client would take it
+    place_index(root, digest, raw)
+    return True
+
+
+def place_index(root: str, digest: str, raw: bytes) -> None:
+    """Put these bytes beside a stored image, as its chunk index, durably."""
     with NewFile(os.path.join(root, NEW_INDEX)) as new:
         new.write(raw)
         new.publish(index_path(root, digest))
-    return True
 
 
 def image_fault(root: str, entry: Entry, is_size_enough: bool = False) -> 'Optional[str]':
@@ -2135,9 +2702,9 @@ def partial_path(root: str, digest: str) -> str:
 
 
 def clear_partials(root: str, but: str = '') -> None:
-    """Remove what came of images, but of the one with this SHA-256."""
+    """Remove what came of images and patches, but for the one with this SHA-256."""
     for name in os.listdir(root):
-        if name.startswith('.partial-') and name != '.partial-' + but:
+        if name.startswith('.partial-') and not (but and name.startswith('.partial-' + but)):
             remove_if_there(os.path.join(root, name))
 
 
@@ -2193,11 +2760,11 @@ def spare_images(stored: 'Set[str]', keep: int, preferred: 'Sequence[str]', need
 
 def clear_leftovers(root: str) -> None:
     """Remove what runs that were killed have left in root, whose lock is ours."""
-    for name in (NEW_IMAGE, NEW_INDEX, NEW_MANIFEST, NEW_LINK, NEW_STATE):
+    for name in (NEW_IMAGE, NEW_PATCH, NEW_INDEX, NEW_MANIFEST, NEW_LINK, NEW_STATE):
         remove_if_there(os.path.join(root, name))
 
 
-# ======================================================================== 12 units
+# ======================================================================== 13 units
 
 def require_systemctl(environ: 'Mapping[str, str]') -> None:
     """UnitError unless there is a systemctl on the PATH."""
@@ -2245,7 +2812,7 @@ def _systemctl(*arguments: str) -> 'Tuple[int, str]':
     return done.returncode, '; '.join(done.stdout.decode('utf-8', 'replace').split('\n')).strip('; ')
 
 
-# ======================================================================== 13 report
+# ======================================================================== 14 report
 
 class Report:
     """What the user reads: on stdout what changed, on stderr trouble; nothing else, unless somebody looks on.
@@ -2357,7 +2924,7 @@ def _journal_name(stream: 'TextIO') -> str:
     return f'{status.st_dev}:{status.st_ino}'
 
 
-# ======================================================================== 14 download
+# ======================================================================== 15 download
 
 class Mirrors:
     """The origins of one config during one run. What one of them does wrong is told, and costs it this run."""
@@ -2414,21 +2981,25 @@ class Mirrors:
 class Assembly:
     """An image that is put together in a partial file: from what is there, an older image, and ranges.
 
-    ranges: what is still to be asked for. taken: the bytes of ranges that came.
+    kept: the index of the older image, if it is known. ranges: what is still to be asked for. taken: the bytes of
+    ranges that came. is_begun: whether the file is in use. is_by_index: whether kept had to be believed.
     """
 
-    def __init__(self, index: ChunkIndex, partial: PartialFile, older: 'BinaryIO') -> None:
+    def __init__(self, index: ChunkIndex, partial: PartialFile, older: 'BinaryIO', kept: 'Optional[ChunkIndex]') -> None:
         self._index = index
         self._partial = partial
         self._older = older
         self._read = 0
-        self._plan = plan_image(index, find_chunks(index, self._read_older), self._present())
+        self.is_by_index = kept is not None and (kept.method, kept.average) == (index.method, index.average)
+        chunks = (kept.chunks() if kept is not None and self.is_by_index
+                  else hashed_chunks(self._read_older, index.method, index.average))
+        self._plan = plan_image(index, find_chunks(index, chunks), self._present())
         self.ranges = self._plan.ranges
         self.taken = 0
-        self._is_begun = False
+        self.is_begun = False
 
     def _read_older(self, size: int) -> bytes:
-        block = read_older(self._older.fileno(), size, self._read)
+        block = read_older(self._older.fileno(), self._read, size)
         self._read += len(block)
         return block
 
@@ -2446,13 +3017,17 @@ class Assembly:
         """How many bytes are to be asked for."""
         return sum(each.end - each.begin for each in self.ranges)
 
+    def join(self, gap: int) -> None:
+        """Make one of ranges with no more than gap bytes between them."""
+        self.ranges[:] = join_ranges(self.ranges, gap)
+
     def begin(self) -> None:
         """Put into the partial file what the older image has; EOFError if it is not there any more."""
-        if not self._is_begun:
+        if not self.is_begun:
             self._partial.extend(self._index.size)
             for source, begin, size in self._plan.copies:
                 self._partial.copy(self._older.fileno(), source, begin, size)
-            self._is_begun = True
+            self.is_begun = True
 
     def take(self, data: bytes) -> None:
         """Put the bytes of the first of ranges into their place, and be done with it; ValueError if they are others."""
@@ -2477,17 +3052,18 @@ class Assembly:
 
 
 class Download:
-    """How one image comes into its partial file: what an older image lacks as ranges if that pays, or else all of it.
+    """How one image comes into its partial file: by a patch, what an older image lacks as ranges, or all of it.
 
-    older: that image, open, or None. received: how many bytes all answers had. is_of_parts: whether these were
-    parts of the image, in the end.
+    older: that image, open, or None; older_digest is its SHA-256. received: how many bytes all answers had.
+    is_of_parts: whether these were parts of the image, or a patch, in the end. index: that of the image, if it came.
     """
 
-    def __init__(self, entry: Entry, partial: PartialFile, older: 'Optional[BinaryIO]', network: Network,
-                 report: Report, whose: str) -> None:
+    def __init__(self, entry: Entry, partial: PartialFile, older: 'Optional[BinaryIO]', older_digest: str,
+                 network: Network, report: Report, whose: str) -> None:
         self._entry = entry
         self._partial = partial
         self._older = older if entry.size >= DELTA_MIN_BYTES else None
+        self._older_digest = older_digest
         self._network = network
         self._report = report
         self._whose = whose
@@ -2496,20 +3072,36 @@ class Download:
         self._misled = set()    # type: Set[str]            # URLs that led to other bytes once, if not from zero
         self._ranged = {}       # type: Dict[str, bool]     # origins that do ranges; and whether several in an answer
         self._failed = set()    # type: Set[str]            # indexes that could not be had, for the moment
+        self._is_kept_trusted = True            # what is kept as the older image's index
         self.received = 0
         self.is_of_parts = False
+        self.index = b''
 
     def attempt(self, origin: Origin) -> None:
         """Let the partial file become the image, with what an origin has, or raise."""
-        if self._older is not None and not origin.url.startswith('file:'):
+        while self._older is not None and not origin.url.startswith('file:'):
             try:
                 if self._assemble(origin):
                     return
+                break
             except (ValueError, EOFError) as error:
-                self._report.trouble(self._whose, f'{self._url(origin)}.chunks: {error}',
-                                     'all of the image is fetched')
+                if self._assembly is not None and self._assembly.is_by_index:
+                    self._assembly, self._is_kept_trusted = None, False     # look at the image itself
+                    continue
+                self._report.trouble(self._whose, f'{self._url(origin)}.chunks: {error}', 'all of the image is fetched')
                 self._give_assembly_up()
         self._download(origin)
+
+    def ask_for_index(self, origin: Origin) -> None:
+        """Get the index of an image that came whole, if there is one: it spares the next update looking at the image."""
+        if self._entry.size >= DELTA_MIN_BYTES and not origin.url.startswith('file:'):
+            limit = index_max_bytes(self._entry.size)
+            try:
+                raw = self._read(self._network.open(self._url(origin) + '.chunks', origin.authorization), limit)
+                parse_patches(raw, self._entry.size)    # all else is looked at where it is read again
+                self.index = raw
+            except (UnreachableError, RefusedError, ValueError):
+                pass                            # as said where it is needed
 
     def attempt_whole(self, origin: Origin) -> None:
         """The same with all of it; what is there is given up only once an origin has that."""
@@ -2538,21 +3130,38 @@ class Download:
     def _assemble(self, origin: Origin) -> bool:
         """Put the image together, if that can be done; whether it is there then. ValueError if it comes out wrong."""
         if self._assembly is None:
-            index = self._ask_for_index(origin)
+            url = self._url(origin) + '.chunks'
+            head = self._tolerated(url, lambda: self._ask_for_head(origin, url))
+            if head is None:
+                return False
+            if self._has_applied_patch(origin, parse_patches(head[0], self._entry.size)):
+                return True
+            index = self._tolerated(url, lambda: self._ask_for_index(origin, url, *head))
             if index is None or self._older is None:
                 return False
-            self._report.step(f'{self._whose}: looking for what the image before has of {self._entry.version}')
-            assembly = Assembly(index, self._partial, self._older)
+            self._report.step(f'{self._whose}: looking for what of {self._entry.version} is here')
+            assembly = Assembly(index, self._partial, self._older, self._kept_index(self._older))
+            assembly.join(self._gap(origin))
             if self.received + assembly.lacks() > DELTA_MAX_SHARE * self._entry.size:
                 self._older = None
                 return False
             self._assembly = assembly
-        before = self._assembly.taken
+        return self._fill(origin, self._assembly)
+
+    def _kept_index(self, older: 'BinaryIO') -> 'Optional[ChunkIndex]':
+        """The index that is kept of the older image, unless that is known to be damaged."""
+        if self._older_digest == self._entry.digest or not self._is_kept_trusted:
+            return None
+        return read_index(os.path.dirname(self._partial.temporary), self._older_digest, os.fstat(older.fileno()).st_size)
+
+    def _fill(self, origin: Origin, assembly: Assembly) -> bool:
+        """The same by ranges."""
+        before = assembly.taken
         try:
-            self._assembly.begin()
-            whole = self._ask_for_ranges(origin, self._assembly)
+            assembly.begin()
+            whole = self._ask_for_ranges(origin, assembly)
         except TransientError as error:
-            error.has_progressed = self._assembly.taken - before >= PROGRESS_MIN_BYTES
+            error.has_progressed = assembly.taken - before >= PROGRESS_MIN_BYTES
             if not error.has_progressed:
                 self._ranged[origin.url] = False    # it may be several at once that it fails over
             raise
@@ -2560,63 +3169,135 @@ class Download:
             self._give_assembly_up()
             self._download(origin, whole)
             return True
-        self._assembly.finish()
+        assembly.finish()
         if self._partial.sha256.hexdigest() != self._entry.digest:
             raise ValueError('it does not make the signed image')
         self.is_of_parts = True
         return True
+
+    def _has_applied_patch(self, origin: Origin, patches: 'Dict[str, int]') -> bool:
+        """Make the image by a patch of the older one, if there is such; ValueError if that does not make it."""
+        size, partial = patches.get(self._older_digest, self._entry.size), self._partial
+        temporary = f'{partial.temporary}.{self._older_digest}.patch'
+        if self._older is None or size > DELTA_MAX_SHARE * self._entry.size or not self._can_patch(size):
+            return False
+        try:
+            with PartialFile(temporary) as patch:
+                self._receive_patch(f'{self._url(origin)}.{self._older_digest}.patch', origin, size, patch)
+            partial.cut_back(0, hashlib.sha256())
+            read_old = functools.partial(read_older, self._older.fileno())
+            with open(temporary, 'rb') as stream:
+                for block in apply_patch(stream, read_old, self._entry.size):
+                    partial.write(block)
+            if partial.sha256.hexdigest() != self._entry.digest:
+                raise ValueError('its patch does not make the signed image')
+        except UnreachableError as error:
+            if isinstance(error, TransientError):
+                raise
+            return False
+        except (ValueError, EOFError, RefusedError) as error:
+            remove_if_there(temporary)
+            partial.cut_back(0, hashlib.sha256())
+            raise ValueError(error.what if isinstance(error, RefusedError) else str(error)) from None
+        remove_if_there(temporary)
+        self.is_of_parts = True
+        return True
+
+    def _can_patch(self, size: int) -> bool:
+        """Whether this Python can apply a patch, and there is room for it."""
+        try:
+            import lzma                         # noqa: F401
+            check_space(os.path.dirname(self._partial.temporary), self._entry.size - self._partial.allocated() + size)
+        except (ImportError, TakoError):
+            return False
+        return True
+
+    def _receive_patch(self, url: str, origin: Origin, size: int, patch: PartialFile) -> None:
+        if patch.size > size:
+            patch.cut_back(0, hashlib.sha256())
+        before = patch.size
+        self._report.step(f'{self._whose}: fetching {size - before} bytes from {url}')
+        try:
+            if before < size:
+                self._receive(url, origin, size, patch)
+        except TransientError as error:
+            error.has_progressed = patch.size - before >= PROGRESS_MIN_BYTES
+            if not error.has_progressed and url in self._failed:
+                raise UnreachableError(error.what, error.hint) from None    # twice in a row: there are ranges
+            self._failed.add(url)
+            raise
 
     def _give_assembly_up(self) -> None:
         self._older = None
         if self._assembly is not None:
             self._partial.cut_back(0, hashlib.sha256())
 
-    def _ask_for_index(self, origin: Origin) -> 'Optional[ChunkIndex]':
-        """The index that an origin has of the image, or None; and how it answers to ranges."""
-        url, size = self._url(origin) + '.chunks', self._entry.size
-        limit = index_max_bytes(size)
+    def _tolerated(self, url: str, ask: 'Callable[[], T]') -> 'Optional[T]':
+        """What ask has of an index, or None: all of the image can be fetched without."""
         try:
-            raw = self._probe_ranges(origin, url, limit)
-            if raw is None:
-                raw = self._read(self._network.open(url, origin.authorization), limit)
-            return parse_index(raw, size)
+            return ask()
         except AbsentError:                     # as on most servers
             return None
-        except UnreachableError as error:
+        except (UnreachableError, RefusedError) as error:
             if isinstance(error, TransientError) and url not in self._failed:
                 self._failed.add(url)
                 raise
-            self._report.trouble(self._whose, error.what, 'all of the image is fetched')
-        except RefusedError as error:
             self._report.trouble(self._whose, error.what, 'all of the image is fetched')
         except ValueError as error:
             self._report.trouble(self._whose, f'{url}: not the index of {self._entry.version}: {error}',
                                  'all of the image is fetched; tell the publisher')
         return None
 
+    def _ask_for_head(self, origin: Origin, url: str) -> 'Tuple[bytes, bool]':
+        """The bytes of an index that list its patches, or more; and whether these are all."""
+        limit = index_max_bytes(self._entry.size)
+        answer = self._network.open(url, origin.authorization, {'Range': f'bytes=0-{INDEX_HEAD_BYTES - 1}'})
+        head = self._read(answer, limit)
+        total = answer.headers.get('Content-Range', '').partition('/')[2]
+        is_all = answer.status == 200 or total == str(len(head))
+        if not is_all and len(head) != INDEX_HEAD_BYTES:
+            head, is_all = self._read(self._network.open(url, origin.authorization), limit), True
+        parse_patches(head, self._entry.size)
+        return head, is_all
+
+    def _ask_for_index(self, origin: Origin, url: str, head: bytes, is_all: bool) -> ChunkIndex:
+        """The index that begins with head; what else there is of it shows how the origin answers to ranges."""
+        limit = index_max_bytes(self._entry.size)
+        rest = b'' if is_all else self._probe_ranges(origin, url, limit)
+        if rest is None:
+            head, rest = self._read(self._network.open(url, origin.authorization), limit), b''
+        index = parse_index(head + rest, self._entry.size)
+        self.index = head + rest
+        return index
+
     def _probe_ranges(self, origin: Origin, url: str, limit: int) -> 'Optional[bytes]':
-        """What is at url, asked for in two ranges: who answers so may be asked so for an image; None if it came otherwise."""
+        """What follows the head of an index, asked for in two ranges; None if it came otherwise, or not at all.
+
+        Whoever answers with two may be asked so for an image.
+        """
+        middle = INDEX_HEAD_BYTES + INDEX_PROBE_BYTES
         try:
             answer = self._network.open(url, origin.authorization,
-                                        {'Range': 'bytes=0-{},{}-'.format(INDEX_PROBE_BYTES - 1, INDEX_PROBE_BYTES)})
+                                        {'Range': f'bytes={INDEX_HEAD_BYTES}-{middle - 1},{middle}-'})
             raw = self._read(answer, limit + 2 * RANGE_FRAMING_BYTES)
-        except AbsentError:
-            raise
-        except UnreachableError:                # there are servers that stumble over this
+            end = INDEX_HEAD_BYTES + len(raw)
+            if answer.headers.get('Content-Range') == f'bytes {INDEX_HEAD_BYTES}-{end - 1}/{end}':
+                return raw                      # lighttpd, among others, makes one range of those that are near
+            (one, first), (two, second) = parse_byteranges(raw, answer.headers.get('Content-Type', ''))
+        except (UnreachableError, ValueError):  # there are servers that stumble over this
             return None
-        if answer.status == 200:
-            return raw
-        try:
-            (_, head), (_, rest) = parse_byteranges(raw, answer.headers.get('Content-Type', ''))
-        except ValueError:
+        if not one.startswith(f'bytes {INDEX_HEAD_BYTES}-{middle - 1}/') or not two.startswith(f'bytes {middle}-'):
             return None
         self._ranged[origin.url] = True
-        return head + rest
+        return first + second
+
+    def _gap(self, origin: Origin) -> int:
+        """Up to how many bytes between ranges are cheaper asked for than left out."""
+        return 0 if self._ranged.get(origin.url) else RANGE_GAP_BYTES
 
     def _ask_for_ranges(self, origin: Origin, assembly: Assembly) -> 'Optional[Answer]':
         """Let the assembly have what it lacks; None, or the answer, if that turns out to be the whole image."""
-        has_several = self._ranged.get(origin.url, False)
-        assembly.ranges[:] = join_ranges(assembly.ranges, 0 if has_several else RANGE_GAP_BYTES)
+        assembly.join(self._gap(origin))
         total = assembly.taken + assembly.lacks()
         self._report.step(f'{self._whose}: fetching {assembly.lacks()} bytes of {self._entry.version}, '
                           f'{len(assembly.ranges)} ranges, from {self._url(origin)}')
@@ -2668,7 +3349,7 @@ class Download:
             self._report.step(f'{self._whose}: fetching {entry.version}, {entry.size - before} bytes, from {url}')
             try:
                 if before < entry.size or not entry.size:
-                    self._receive(origin, answer)
+                    self._receive(url, origin, entry.size, partial, answer)
             except TransientError as error:
                 error.has_progressed = partial.size - before >= PROGRESS_MIN_BYTES
                 raise
@@ -2680,37 +3361,37 @@ class Download:
                 raise _wrong_image(url, f'has the SHA-256 {digest}', 'not the signed one')
             self._misled.add(url)
 
-    def _receive(self, origin: Origin, answer: 'Optional[Answer]' = None, is_ranged: bool = True) -> None:
-        """Add to the partial file what it lacks, taking no byte more than the size that was signed.
+    def _receive(self, url: str, origin: Origin, size: int, partial: PartialFile, answer: 'Optional[Answer]' = None,
+                 is_ranged: bool = True) -> None:
+        """Add to a partial file what it lacks, taking no byte more than the size it is to have.
 
         Where the answer to a Range is wrong, the whole is asked for, and what is here already skipped.
         """
-        url, entry, partial = self._url(origin), self._entry, self._partial
         begin, hashed, asked = partial.size, partial.sha256.copy(), {}
         if begin and is_ranged:
             asked['Range'] = f'bytes={begin}-'
             asked['If-Range'] = self._etags.get(url, '')
         answer = answer or self._network.open(url, origin.authorization, asked)
-        is_rest = (answer.headers.get('Content-Range') == f'bytes {begin}-{entry.size - 1}/{entry.size}'
-                   and answer.length in (None, entry.size - begin))
+        is_rest = (answer.headers.get('Content-Range') == f'bytes {begin}-{size - 1}/{size}'
+                   and answer.length in (None, size - begin))
         if answer.status != 200 and not is_rest:
-            return self._receive(origin, is_ranged=False)
+            return self._receive(url, origin, size, partial, is_ranged=False)
         self._etags[url] = answer.strong_etag()
         skipped = begin if answer.status == 200 else 0     # what is here already comes again
-        if answer.length not in (None, entry.size - begin + skipped):
-            raise _wrong_image(answer.url, f'has {answer.length} bytes', f'not {entry.size}')
+        if answer.length not in (None, size - begin + skipped):
+            raise _wrong_image(answer.url, f'has {answer.length} bytes', f'not {size}')
         try:
-            for chunk in at_most(entry.size - begin + skipped, self._counted(answer.chunks), answer.url):
+            for chunk in at_most(size - begin + skipped, self._counted(answer.chunks), answer.url):
                 partial.write(chunk[skipped:])
                 skipped = max(0, skipped - len(chunk))
-                self._report.progress(self._whose, partial.size, entry.size)
+                self._report.progress(self._whose, partial.size, size)
         except RefusedError:                        # what a liar sent is nothing to go on from
             partial.cut_back(begin, hashed)
             if answer.status == 200:
                 raise
-            return self._receive(origin, is_ranged=False)
-        if partial.size != entry.size:
-            raise TransientError(f'{answer.url}: ended {entry.size - partial.size} bytes early')
+            return self._receive(url, origin, size, partial, is_ranged=False)
+        if partial.size != size:
+            raise TransientError(f'{answer.url}: ended {size - partial.size} bytes early')
 
 
 class _PartsError(Exception):
@@ -2734,7 +3415,7 @@ def _wrong_image(url: str, what: str, signed: str) -> RefusedError:
                         'the file on the server was altered or cut short: tell the publisher')
 
 
-# ======================================================================== 15 fetch
+# ======================================================================== 16 fetch
 
 class ImageFetch:
     """The fetch of one config, from its text to its units."""
@@ -2748,6 +3429,7 @@ class ImageFetch:
         self.report = report
         self.changes = []   # type: List[str]           # what the user is told
         self.fetched = ''       # how much of the image came, if not all
+        self.index = b''        # of an image that came
         self.mirrors = Mirrors(self.config.origins, network, lambda error: report.trouble(path, error.what, error.hint))
 
     def run(self) -> int:
@@ -2812,10 +3494,16 @@ class ImageFetch:
             self._switch(before, entry)
         clear_partials(self.root)
         self._remove_spare(manifest)
+        if self.index:
+            try:
+                place_index(self.root, entry.digest, self.index)
+            except OSError as error:            # nothing depends on it
+                self._step(f'the index of {entry.version} is not kept: {error.strerror}')
 
     def _remove_spare(self, manifest: Manifest) -> None:
         for digest in self._spare_images(manifest, linked_digest(self.root) or '', self.state.previous):
             remove_if_there(image_path(self.root, digest))
+            remove_if_there(index_path(self.root, digest))
             self.changes.append('removed ' + _name_of(digest, manifest))
 
     def _switch(self, before: str, entry: Entry) -> None:
@@ -3041,7 +3729,7 @@ class ImageFetch:
     def _download(self, entry: Entry) -> None:
         """Bring the image of entry into the store, verified, from the first mirror that serves it."""
         clear_partials(self.root, but=entry.digest)
-        older = self._older_image(entry)
+        older, older_digest = self._older_image(entry)
         try:
             with PartialFile(partial_path(self.root, entry.digest)) as partial:
                 lacking = entry.size - min(partial.size, partial.allocated())
@@ -3050,7 +3738,7 @@ class ImageFetch:
                 except TakoError:
                     self._remove_spare(self._local_manifest(read_manifest(self.root)))
                     check_space(self.root, lacking)
-                download = Download(entry, partial, older, self.network, self.report, self.path)
+                download = Download(entry, partial, older, older_digest, self.network, self.report, self.path)
                 try:
                     self.mirrors.ask(download.attempt, is_one_enough=True)
                 except UnreachableError as error:
@@ -3063,22 +3751,25 @@ class ImageFetch:
             if older is not None:
                 older.close()
         self.state = self.state._replace(received=f'{entry.digest} {download.received}')
+        if not download.is_of_parts and not self.options.no_delta:
+            download.ask_for_index(self.mirrors.usable[0])
+        self.index = download.index
         if download.is_of_parts:
             self.fetched = f' ({format_size(download.received)} instead of {format_size(entry.size)})'
 
-    def _older_image(self, entry: Entry) -> 'Optional[BinaryIO]':
-        """Of what may be part of entry's image: itself, if it is damaged, or the one in place, or the newest that is here."""
+    def _older_image(self, entry: Entry) -> 'Tuple[Optional[BinaryIO], str]':
+        """What may have parts of entry's image: itself, if it is damaged, or the one in place, or the newest that is here."""
         if self.options.no_delta:
-            return None
+            return None, ''
         listed = [each.digest for each in reversed(self._local_manifest(read_manifest(self.root)).entries)]
         for digest in [entry.digest, linked_digest(self.root) or entry.digest] + listed:
             path = image_path(self.root, digest)
             try:
                 if os.path.isfile(path):
-                    return open(path, 'rb', buffering=0)
+                    return open(path, 'rb', buffering=0), digest
             except OSError:
                 pass
-        return None
+        return None, ''
 
 
 def _some(names: 'Sequence[str]') -> str:
@@ -3128,7 +3819,7 @@ def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
     return max(codes, key=GRAVITY.index)
 
 
-# ======================================================================== 16 status
+# ======================================================================== 17 status
 
 def status(arguments: 'argparse.Namespace', report: Report) -> int:
     """The status command: what is known without asking anybody."""
@@ -3224,7 +3915,7 @@ def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
     return [known['config']] + [f'  {name + ":":15}{value}' for name, value in lines]
 
 
-# ======================================================================== 17 publish
+# ======================================================================== 18 publish
 
 def store(arguments: 'argparse.Namespace', report: Report) -> int:
     """The store command: the image first, the manifest that lists it last."""
@@ -3249,7 +3940,7 @@ def store(arguments: 'argparse.Namespace', report: Report) -> int:
 def _reindex(arguments: 'argparse.Namespace', report: Report) -> int:
     """Make the chunk indexes that are missing, as of images that an older Tako stored. Signs nothing."""
     root = arguments.output
-    if arguments.image is not None or arguments.dry_run or arguments.key or arguments.key_file:
+    if any((arguments.image, arguments.dry_run, arguments.key, arguments.key_file, arguments.patch_from)):
         raise UsageError('--reindex takes -o DIR alone', 'see: tako store --help')
     with _publishing(root, report):
         clear_leftovers(root)
@@ -3266,12 +3957,13 @@ def _publish(arguments: 'argparse.Namespace', version: Version, seed: bytes, rep
     signed = read_manifest(root)
     manifest = Manifest(()) if signed is None else open_manifest(signed, [public_key], manifest_path(root))
     check_spelling(manifest, version)
+    older = _older_entries(root, manifest, version, arguments.patch_from)
     if arguments.dry_run:
         entry = Entry(version, *copy_and_hash(_read_image(arguments.image), len))
         grown = add_entry(manifest, entry)
         is_stored = grown is not manifest or image_fault(root, entry) is not None
     else:
-        entry, grown, is_stored = _store_image(root, arguments.image, version, manifest, seed)
+        entry, grown, is_stored = _store_image(arguments, version, manifest, seed, older, report)
     if is_stored:
         report.result('{}: {}stored {}, {} bytes, SHA-256 {}; clients need PublicKey={}'.format(
             root, 'would have ' * arguments.dry_run, version, entry.size, entry.digest, encode_base64(public_key)))
@@ -3280,21 +3972,86 @@ def _publish(arguments: 'argparse.Namespace', version: Version, seed: bytes, rep
     _warn_of_order_and_gaps(root, grown, entry, report)
 
 
-def _store_image(root: str, image: str, version: Version, manifest: Manifest,
-                 seed: bytes) -> 'Tuple[Entry, Manifest, bool]':
-    """Copy an image into root and list it; its entry, the manifest then, and whether anything changed."""
+def _store_image(arguments: 'argparse.Namespace', version: Version, manifest: Manifest, seed: bytes,
+                 older: 'Sequence[Entry]', report: Report) -> 'Tuple[Entry, Manifest, bool]':
+    """Copy an image into the directory, with patches from older ones, and list it.
+
+    Returns its entry, the manifest then, and whether that, or the image, was not there before.
+    """
+    root = arguments.output
     with NewFile(os.path.join(root, NEW_IMAGE)) as new:
-        entry = Entry(version, *copy_and_hash(_read_image(image), new.write))
+        entry = Entry(version, *copy_and_hash(_read_image(arguments.image), new.write))
         grown = add_entry(manifest, entry)
-        if grown is manifest and image_fault(root, entry) is None:
-            return entry, manifest, False
-        sealed = seal_manifest(grown, seed)
-        publish_image(root, new, entry.digest)
-    make_index(root, entry.digest)
+        is_changed = grown is not manifest or image_fault(root, entry) is not None
+        if is_changed:
+            sealed = seal_manifest(grown, seed)
+            publish_image(root, new, entry.digest)
+    if is_changed or older:
+        make_index(root, entry.digest)
+    for each in older:
+        _make_patch(arguments, each, entry, report)
+    if older:
+        make_index(root, entry.digest)
     if grown is not manifest:
         sync_names(root)
         place_manifest(root, sealed)
-    return entry, grown, True
+    return entry, grown, is_changed
+
+
+def _make_patch(arguments: 'argparse.Namespace', older: Entry, entry: Entry, report: Report) -> None:
+    """Make the patch from an older image, unless it is there, or would spare nothing."""
+    root = arguments.output
+    path, name = patch_path(root, entry.digest, older.digest), f'{root}: patch from {older.version}'
+    if os.path.exists(path) or older.digest == entry.digest or not older.size or not entry.size:
+        return
+    report.step(name)
+    limit = _size_of_ranges(root, older, entry)
+    with NewFile(os.path.join(root, NEW_PATCH)) as new:
+        size = _write_patch(root, older, entry, new, arguments.patch_memory,
+                            lambda done: report.progress(name, done, entry.size))
+        if size < limit:
+            new.publish(path)
+    report.result(f'{name}: {format_size(size)}' + ', which would spare nothing' * (size >= limit))
+
+
+def _size_of_ranges(root: str, older: Entry, entry: Entry) -> int:
+    """What an update from an older image costs without a patch."""
+    index = read_index(root, entry.digest, entry.size)
+    lacks = entry.size
+    if index is not None:
+        with open(image_path(root, older.digest), 'rb', buffering=0) as image:
+            chunks = hashed_chunks(image.read, index.method, index.average)
+            plan = plan_image(index, find_chunks(index, chunks), bytes(len(index.lengths)))
+        lacks = sum(each.end - each.begin for each in plan.ranges) + os.path.getsize(index_path(root, entry.digest))
+    return min(lacks, int(DELTA_MAX_SHARE * entry.size))
+
+
+def _write_patch(root: str, older: Entry, entry: Entry, new: NewFile, memory_bytes: int,
+                 progress: 'Callable[[int], object]') -> int:
+    """Write the patch that makes the image of entry of the older one; its size."""
+    import mmap
+    sizes = []      # type: List[int]
+
+    def write(piece: bytes) -> None:
+        sizes.append(len(piece))
+        new.write(piece)
+    with open(image_path(root, older.digest), 'rb') as old_file, open(image_path(root, entry.digest), 'rb') as new_file:
+        with mmap.mmap(old_file.fileno(), 0, access=mmap.ACCESS_READ) as old_image, \
+                mmap.mmap(new_file.fileno(), 0, access=mmap.ACCESS_READ) as new_image:
+            make_patch(old_image, new_image, write, memory_bytes, progress)
+    return sum(sizes)
+
+
+def _older_entries(root: str, manifest: Manifest, version: Version, patch_from: str) -> 'List[Entry]':
+    """The entries that --patch-from means: so many of the newest before version that are here, or a version."""
+    here = stored_images(root) if patch_from else {}
+    if patch_from.isdigit():
+        older = [each for each in reversed(manifest.entries) if each.version < version and each.digest in here]
+        return older[:int(patch_from)]
+    found = [each for each in manifest.entries if patch_from and each.version == parse_version(patch_from)]
+    if patch_from and (not found or found[0].digest not in here):
+        raise UsageError(f'--patch-from {patch_from}: no such version is here', 'expected a number of images, or a version')
+    return found
 
 
 def _read_image(path: str) -> 'Iterator[bytes]':
@@ -3422,7 +4179,7 @@ def gen_key(_: 'argparse.Namespace', report: Report, entropy: 'Callable[[int], b
     return 0
 
 
-# ======================================================================== 18 command line
+# ======================================================================== 19 command line
 
 class Stopped(KeyboardInterrupt):
     """A signal asked the program to end."""
@@ -3432,13 +4189,17 @@ class Stopped(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
+# with no width given, argparse loads shutil to look for one, and shutil three compressors: at each start, help or not
+_HelpFormatter = functools.partial(argparse.RawDescriptionHelpFormatter, width=HELP_COLUMNS)
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """argparse, with errors in our form, and texts printed as they stand here."""
 
     def __init__(self, **settings: 'Any') -> None:
         # before 3.8, forbidding --ini for --init forbids -kKEY too
         super().__init__(allow_abbrev=sys.version_info < (3, 8),
-                         formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+                         formatter_class=_HelpFormatter, **settings)
 
     def error(self, message: str) -> 'NoReturn':
         raise UsageError(message, f'see: {self.prog} --help')
@@ -3448,6 +4209,12 @@ def _seconds(text: str) -> float:
     if not re.fullmatch('[0-9]{1,9}([.][0-9]{1,9})?', text):
         raise argparse.ArgumentTypeError(f'{text!a} is no number of seconds')
     return float(text)
+
+
+def _mebibytes(text: str) -> int:
+    if not re.fullmatch('[0-9]{1,6}', text) or int(text) < 32:
+        raise argparse.ArgumentTypeError(f'{text!a} is no number of MiB, 32 at least')
+    return int(text) << 20
 
 
 def _age(text: str) -> float:
@@ -3504,6 +4271,10 @@ def _add_store(add: 'Callable[..., ArgumentParser]') -> None:
     _add_keys(command)
     command.add_argument('-o', dest='output', metavar='DIR', required=True, help='the directory that the server serves')
     command.add_argument('--dry-run', action='store_true', help='say what would be stored, and change nothing')
+    command.add_argument('--patch-from', default='', metavar='N',
+                         help='also make patches from the N newest earlier images, or from the version N')
+    command.add_argument('--patch-memory', type=_mebibytes, default=512 << 20, metavar='MIB',
+                         help='how much memory that may take (512)')
     command.add_argument('--reindex', action='store_true',
                          help='store nothing; make the chunk indexes that are missing in DIR')
     command.add_argument('image', metavar='IMAGE', nargs='?', help='the file to publish; - for standard input')
@@ -3555,6 +4326,7 @@ examples:
 
 def main(argv: 'Sequence[str]') -> int:
     """Run a command line (without the program's name); the exit code. Prints no traceback, and raises nothing."""
+    gc.set_threshold(COLLECT_EVERY_OBJECTS)
     report = Report(sys.stdout, sys.stderr, os.environ.get('JOURNAL_STREAM', ''))
     try:
         arguments = argument_parser().parse_args(list(argv))

@@ -318,16 +318,15 @@ def endless(handler):
 
 
 def slowly(rate):
-    """Sends the file, or the rest of it that a Range asks for, at so many bytes a second."""
+    """Sends the file, or the ranges of it that are asked for, at so many bytes a second."""
     def fault(handler):
-        body = handler.body
-        begin = int((handler.headers.get('Range') or 'bytes=0-')[len('bytes='):-1])
-        handler.send_response(206 if begin else 200)
-        if begin:
-            handler.send_header('Content-Range', 'bytes {}-{}/{}'.format(begin, len(body) - 1, len(body)))
-        handler.send_header('Content-Length', str(len(body) - begin))
+        ranges = handler.ranges(len(handler.body))
+        code, body, headers = in_ranges(ranges, handler.body) if ranges else (200, handler.body, [])
+        handler.send_response(code)
+        for name, value in headers + [('Content-Length', str(len(body)))]:
+            handler.send_header(name, value)
         handler.end_headers()
-        for start in range(begin, len(body), rate // 50):
+        for start in range(0, len(body), rate // 50):
             handler.wfile.write(body[start:start + rate // 50])
             time.sleep(0.02)
     return fault

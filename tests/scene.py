@@ -3,6 +3,7 @@ import contextlib
 import io
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -85,6 +86,7 @@ class Scene(unittest.TestCase):
         environ.pop('TAKO_SECRET_KEY', None)
         environ.update(settings.pop('environ', {}))
         limits = settings.pop('limits', self.limits)
+        settings.setdefault('preexec_fn', heed_signals)
         program = [TAKO]
         if settings.pop('as_nobody', False):
             program = ['-c', AS_NOBODY, TAKO]
@@ -215,6 +217,12 @@ def fault_of_latest(root, public_key=origin.PUBLIC_KEY):
         return str(error)
 
 
+def heed_signals():
+    """Let the process end by signals that whoever started the tests may ignore, as nohup does."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def remove_tree(path):
     for folder, folders, _ in os.walk(path):
         for name in folders:
@@ -227,7 +235,7 @@ def remove_tree(path):
 AS_NOBODY = """
 import os, sys
 sys.path.insert(0, os.path.dirname(sys.argv[1]))
-import difflib, encodings.idna, http.client, locale, ssl, urllib.request
+import array, bisect, difflib, encodings.idna, http.client, locale, lzma, select, ssl, struct, urllib.request, zlib
 import tako
 if os.getuid() == 0:
     os.setgroups([])

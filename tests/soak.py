@@ -106,9 +106,17 @@ class Client(Ground):
         self.offer(is_bad=False)
 
     def offer(self, is_bad):
-        """A newer version; old ones leave the origin, for room."""
+        """A newer version, of which half have much of the last and an index; old ones leave the origin, for room."""
         self.number += 1
-        entry = self.server.publish('1.{}'.format(self.number), self.image())
+        is_like_the_last = self.number > 1 and self.chance.random() < 0.5
+        if is_like_the_last:
+            place = self.chance.randrange(IMAGE_BYTES)
+            self.content = self.content[:place] + self.image()[:9999] + self.content[place + 9999:]
+        else:
+            self.content = self.image()
+        entry = self.server.publish('1.{}'.format(self.number), self.content)
+        if is_like_the_last:
+            self.server.index(entry)
         self.server.faults['/store/' + entry.digest] = origin.slowly(RATE)
         if is_bad:
             self.bad.add(entry.digest)

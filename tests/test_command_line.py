@@ -1,4 +1,4 @@
-"""Section 13: arguments, exit codes, printing, signals."""
+"""Section 19: arguments, exit codes, printing, signals."""
 import contextlib
 import io
 import os
@@ -186,7 +186,6 @@ class SignalTest(scene.Scene):
         with origin.Origin(served) as server:
             entry = server.publish('1.0', b'x' * 1000000)
             server.faults['/store/' + entry.digest] = stalls
-            settings.setdefault('preexec_fn', lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
             process = self.start('fetch', self.config(server.url), **settings)
             wait_until(lambda: len(server.requests) == 2 and self.partials())
             for number in numbers:

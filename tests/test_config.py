@@ -1,4 +1,4 @@
-"""Section 7: text -> Config."""
+"""Section 9: text -> Config."""
 import base64
 import os
 import unittest

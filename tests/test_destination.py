@@ -1,4 +1,4 @@
-"""Section 10: what lives in a destination."""
+"""Section 12: what lives in a destination."""
 import os
 
 import origin

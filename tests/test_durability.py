@@ -27,7 +27,7 @@ IS_ROOT = os.getuid() == 0
 
 def serve_runs():
     """Make a run of each line that comes in, which says where the run is to die; print how it ended."""
-    import difflib, encodings.idna, http.client, random, ssl, urllib.request        # noqa: E401, F401  # once for all
+    import array, bisect, difflib, encodings.idna, http.client, lzma, mmap, random, select, ssl, struct, urllib.request, zlib   # noqa: E401, F401  # once for all
     tako.argument_parser()      # and with it, all patterns are compiled
     tako.parse_config('Origin=http://localhost/\nPublicKey={}\nDestination=/\nVersion=1.*\nRestart=app.service\n'
                       'Keep=1\n'.format(origin.PUBLIC_KEY))
@@ -50,7 +50,7 @@ def run(asked):
         os.environ.update(asked['environ'])
         os.umask(0o077)                         # what is for all to read must not owe it to a mask
         tako.PAUSE_BUDGET_SECONDS = 0.0
-        tako.DELTA_MIN_BYTES = asked['delta_min_bytes']
+        tako.DELTA_MIN_BYTES, tako.RANGE_GAP_BYTES = asked['delta_min_bytes'], 0
         steps = Steps(asked)
         if IS_ROOT:                             # whom no mode of a file would stop
             os.setgroups([])
@@ -420,6 +420,8 @@ def own(path):
 class FetchCase(CrashCase):
     """A client with a unit, and an origin; self.newest is what has to be in place in the end."""
 
+    most_partials = 1
+
     def setUp(self):
         super().setUp()
         self.root = self.destination
@@ -485,7 +487,7 @@ for image in store/*; do [ "$image" -ef latest ] && break; done
         self.assertIn(os.readlink(path) if os.path.lexists(path) else None, allowed)
 
     def assertConverges(self):
-        self.assertLessEqual(sum(name.startswith('.partial-') for name in os.listdir(self.root)), 1)
+        self.assertLessEqual(sum(name.startswith('.partial-') for name in os.listdir(self.root)), self.most_partials)
         result = self.run_fork('fetch', self.app)
         self.assertIn(result.code, (0, 1) if self.bad else (0,), result)
         link = 'store/' + self.newest.digest
@@ -493,7 +495,7 @@ for image in store/*; do [ "$image" -ef latest ] && break; done
         self.assertIsNone(scene.fault_of_latest(self.root))
         self.assertEqual(link, self.last_restart())
         if self.is_pruned:
-            self.assertEqual(2, len(os.listdir(os.path.join(self.root, 'store'))))
+            self.assertEqual(2, len(tako.stored_images(self.root)))
         called = scene.read(self.path('called'))
         self.assertQuiet(self.run_fork('fetch', self.app))
         self.assertEqual(called, scene.read(self.path('called')))
@@ -566,9 +568,37 @@ class DeltaCase(FetchCase):
         self.assertNotIn((200, self.newest.size), self.origin.served('/store/' + self.newest.digest))
 
 
+class PatchedCase(DeltaCase):
+    """The update is made by a patch."""
+
+    most_partials = 2           # what comes of the image, and the patch
+
+    def offer_three(self):
+        super().offer_three()
+        pieces = []
+        tako.make_patch(self.origin.read('store/' + self.two.digest), self.origin.read('store/' + self.newest.digest),
+                        pieces.append, 64 << 20, lambda _: None)
+        self.origin.write('store/{}.{}.patch'.format(self.newest.digest, self.two.digest), b''.join(pieces))
+        name = 'store/{}.chunks'.format(self.newest.digest)
+        index = tako.parse_index(self.origin.read(name), self.newest.size)
+        patches = ((self.two.digest, sum(map(len, pieces))),)
+        self.origin.write(name, tako.format_index(index._replace(patches=patches)))
+
+
 class DeltaKilledTest(DeltaCase):
     def test_an_update_by_ranges_survives_a_kill_at_every_step(self):
         self.assertSurvivesKills(*self.update())
+
+
+class PatchedKilledTest(PatchedCase):
+    def test_an_update_by_a_patch_survives_a_kill_at_every_step(self):
+        self.assertSurvivesKills(*self.update())
+        self.assertEqual([], self.origin.served('/store/' + self.newest.digest))
+
+
+class PatchedPowerCutTest(PatchedCase):
+    def test_an_update_by_a_patch_survives_a_power_cut_at_every_step(self):
+        self.assertSurvivesPowerCuts(*self.update())
 
 
 class DeltaPowerCutTest(DeltaCase):
@@ -584,7 +614,8 @@ class DeltaOrderTest(DeltaCase):
             'sync .manifest.new', 'rename .manifest.new manifest', 'sync .',
             'extend .partial-1.2', 'copy .partial-1.2', 'put .partial-1.2', 'put .partial-1.2', 'copy .partial-1.2',
             'chmod .partial-1.2', 'sync .partial-1.2', 'rename .partial-1.2 store/1.2', 'sync store',
-            'latest is store/1.2'], self.story(trace))
+            'latest is store/1.2', 'sync .', 'systemctl restart -- app.service',
+            'rename .chunks.new store/1.2.chunks', 'sync store'], self.story(trace))
 
 
 class FetchOrderTest(FetchCase):

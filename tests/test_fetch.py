@@ -1,4 +1,4 @@
-"""Section 13: fetch as a process, against everything that can be wrong."""
+"""Section 16: fetch as a process, against everything that can be wrong."""
 import os
 import unittest.mock
 

@@ -1,9 +1,10 @@
-"""Section 8: a file is whole or absent; locks; bounded reading."""
+"""Section 10: a file is whole or absent; locks; bounded reading."""
 import os
 import subprocess
 import sys
 import threading
 import time
+import unittest
 
 import scene
 import tako
@@ -56,6 +57,34 @@ class NewFileTest(scene.Scene):
                 os.close(full)
                 new.write(b'x' * (1 << 20))
         self.assertFalse(os.path.exists(self.path('.new')))
+
+
+UNREADABLE = '/proc/self/mem'           # what stands at its beginning answers EIO, as a failing disk does
+
+
+@unittest.skipUnless(os.path.exists(UNREADABLE), 'no ' + UNREADABLE)
+class FailingDiskTest(scene.Scene):
+    def assertNames(self, path, function, *arguments):
+        with self.assertRaises(OSError) as caught:
+            function(*arguments)
+        self.assertIn(path + ': ', tako.as_tako_error(caught.exception).what)
+
+    def test_what_cannot_be_read_is_named(self):
+        self.assertNames(UNREADABLE, tako.read_at_most, 3, UNREADABLE)
+        self.assertNames(UNREADABLE, list, tako.read_blocks(open(UNREADABLE, 'rb', buffering=0)))
+
+    def test_an_image_that_cannot_be_indexed_is_named(self):
+        os.mkdir(self.path('store'))
+        os.symlink(UNREADABLE, self.path('store', 'image'))
+        self.assertNames(self.path('store', 'image'), tako.make_index, self.directory, 'image')
+
+    def test_a_file_whose_time_cannot_be_set_is_named(self):
+        self.assertNames(self.path('missing'), tako.touch, self.path('missing'))
+
+    def test_a_partial_file_that_cannot_be_read_is_named_and_closed(self):
+        partial = tako.PartialFile(UNREADABLE)
+        self.assertNames(UNREADABLE, partial.__enter__)
+        self.assertTrue(partial._stream.closed)
 
 
 class BoundsTest(scene.Scene):

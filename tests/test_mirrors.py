@@ -1,4 +1,4 @@
-"""Section 13: several origins for one image, of which some are down, stale or lying."""
+"""Section 15: several origins for one image, of which some are down, stale or lying."""
 import itertools
 import os
 import socket

@@ -1,9 +1,12 @@
-"""Section 9: from a URL to bytes, past everything a server can do wrong."""
+"""Section 11: from a URL to bytes, past everything a server can do wrong."""
 import base64
 import http.server
 import os
+import shutil
 import socket
 import ssl
+import subprocess
+import tempfile
 import threading
 import unittest
 import unittest.mock
@@ -218,9 +221,9 @@ class FileTest(NetworkCase):
 
 
 class Proxy:
-    """A proxy that notes what it was asked, answers http itself and tunnels CONNECT."""
+    """A proxy that notes what it was asked, answers http itself and tunnels CONNECT, or answers that with a refusal."""
 
-    def __init__(self, body):
+    def __init__(self, body, refusal=None):
         self.asked = []
         proxy = self
 
@@ -234,6 +237,9 @@ class Proxy:
 
             def do_CONNECT(self):
                 proxy.asked.append((self.command, self.path, self.headers.get('Proxy-Authorization'), None))
+                if refusal is not None:
+                    self.send_error(refusal)
+                    return
                 host, port = self.path.split(':')
                 with socket.create_connection((host, int(port))) as upstream:
                     self.send_response(200)
@@ -326,6 +332,24 @@ class TlsTest(NetworkCase):
         self.assertEqual([('CONNECT', '127.0.0.1:{}'.format(server.port),
                            'Basic ' + base64.b64encode(b'u:p').decode(), None)], proxy.asked)
 
+    def test_a_proxy_that_refuses_is_not_asked_again_and_again(self):
+        for status, hint in ((407, 'for the proxy'), (401, 'for the proxy'), (403, 'who runs the proxy'), (404, 'who runs')):
+            with self.subTest(status):
+                proxy = Proxy(b'', status)
+                self.addCleanup(proxy.close)
+                with self.assertRaises(tako.UnreachableError) as caught:
+                    self.fetch('https://127.0.0.1:9/body', https_proxy='http://u:p@' + proxy.address)
+                self.assertNotIsInstance(caught.exception, tako.TransientError)
+                self.assertIn('through the proxy {}: it answers CONNECT with status {}'.format(proxy.address, status),
+                              caught.exception.what)
+                self.assertIn(hint, caught.exception.hint)
+
+    def test_a_proxy_that_finds_no_server_may_find_it_later(self):
+        proxy = Proxy(b'', 503)
+        self.addCleanup(proxy.close)
+        with self.assertRaises(tako.TransientError):
+            self.fetch('https://127.0.0.1:9/body', https_proxy='http://' + proxy.address)
+
     def assertUntrusted(self, url, **environ):
         with self.assertRaises(tako.UnreachableError) as caught:
             self.fetch(url, **environ)
@@ -333,6 +357,38 @@ class TlsTest(NetworkCase):
 
     def test_an_unknown_authority_is_not_trusted(self):
         self.assertUntrusted(self.serve('.', tls=self.context).url + '/body')
+
+    def hashed(self, *authorities):
+        """A directory that has these authorities by hash, as a system's has."""
+        path = tempfile.mkdtemp(dir=self.folder)
+        for authority in authorities:
+            shutil.copy(authority.bundle, path)
+            name = subprocess.check_output(['openssl', 'x509', '-noout', '-hash', '-in', authority.bundle]).decode().strip()
+            os.symlink(os.path.basename(authority.bundle), os.path.join(path, name + '.0'))
+        return path
+
+    def test_an_authority_in_the_directory_is_trusted(self):
+        server = self.serve('.', tls=self.context)
+        self.assertEqual(BODY, self.fetch_with_bundle(server.url + '/body', None, self.hashed(self.authority)))
+
+    def test_an_authority_in_the_bundle_alone_is_trusted_though_there_is_a_directory(self):
+        os.mkdir(os.path.join(self.folder, 'other'))
+        other = certificates.Authority(os.path.join(self.folder, 'other'))
+        server = self.serve('.', tls=self.context)
+        for directory in (self.hashed(other), self.hashed()):
+            self.assertEqual(BODY, self.fetch_with_bundle(server.url + '/body', self.authority.bundle, directory))
+        with self.assertRaises(tako.UnreachableError) as caught:
+            self.fetch_with_bundle(server.url + '/body', None, self.hashed(other))
+        self.assertIn('certificate not trusted', caught.exception.what)
+
+    def fetch_with_bundle(self, url, bundle, directory):
+        """Fetch where the system's bundle and its directory are these."""
+        def load(context, *_):
+            if bundle:
+                context.load_verify_locations(cafile=bundle)
+        with unittest.mock.patch.object(ssl.SSLContext, 'load_default_certs', load), unittest.mock.patch.dict(os.environ):
+            os.environ.pop('SSL_CERT_FILE', None)
+            return self.fetch(url, SSL_CERT_DIR=directory)
 
     def test_a_certificate_of_another_name_is_not_trusted(self):
         server = self.serve('.', tls=self.authority.context('DNS:images.example.com'))
@@ -352,7 +408,7 @@ class TlsTest(NetworkCase):
         self.assertIn('redirected to http', caught.exception.what)
 
     def test_old_tls_is_refused_by_the_client(self):
-        context = tako._tls_context()
+        context = tako._tls_context(None)
         if hasattr(context, 'minimum_version'):
             self.assertGreaterEqual(context.minimum_version, ssl.TLSVersion.TLSv1_2)    # novm: guarded
         else:

@@ -1,4 +1,4 @@
-"""Section 15: store, sign, verify and gen-key as processes."""
+"""Section 18: store, sign, verify and gen-key as processes."""
 import os
 import subprocess
 import sys
@@ -6,6 +6,7 @@ import sys
 import origin
 import scene
 import tako
+from test_chunks import noise
 
 ONE, TWO = b'image one' * 1000, b'image two' * 2000
 
@@ -213,6 +214,125 @@ class StoreOptionsTest(StoreCase):
         result = self.store(TWO, '1.9')
         self.assertEqual(0, result.code)
         self.assertIn('1.9 is not the newest version, 1.10 is', result.err)
+
+
+class DeltaTest(StoreCase):
+    """What store writes beside images, for differential updates."""
+
+    A, B, C = noise(200000), noise(200000)[:100000] + b'b' + noise(200000)[100000:], noise(200000) + b'c'
+
+    def options(self, *more):
+        return ('-f', self.key_file) + more
+
+    def read_index(self, content):
+        return tako.parse_index(scene.read(tako.index_path(self.served, origin.digest_of(content))), len(content))
+
+    def stored(self):
+        return sorted(os.listdir(self.path('served', 'store')))
+
+    def assertPatched(self, older, newer):
+        """There is a patch, listed in the index, that makes the one of the other."""
+        path = tako.patch_path(self.served, origin.digest_of(newer), origin.digest_of(older))
+        self.assertEqual(0o100444, os.stat(path).st_mode)
+        self.assertIn((origin.digest_of(older), os.path.getsize(path)), self.read_index(newer).patches)
+        with open(path, 'rb') as patch:
+            made = b''.join(tako.apply_patch(patch, lambda begin, size: older[begin:begin + size], len(newer)))
+        self.assertEqual(newer, made)
+
+    def test_an_index_comes_with_each_image(self):
+        self.store(self.A, '1.0')
+        index = self.read_index(self.A)
+        self.assertEqual((tako.BY_CONTENT, len(self.A), ()), (index.method, sum(index.lengths), index.patches))
+        begin = 0
+        for number, length in enumerate(index.lengths):
+            self.assertEqual(tako.chunk_hash(self.A[begin:begin + length]), index.hash_of(number))
+            begin += length
+        self.assertEqual(0o100444, os.stat(tako.index_path(self.served, origin.digest_of(self.A))).st_mode)
+
+    def test_an_empty_image(self):
+        self.assertCode(0, self.store(b'', '1.0'))
+        self.assertEqual(0, len(self.read_index(b'').lengths))
+
+    def test_reindex_makes_what_is_missing_or_damaged(self):
+        self.store(self.A, '1.0')
+        self.store(self.B, '1.1')
+        signed = scene.read(self.path('served', 'manifest'))
+        right = scene.snapshot(self.served)
+        os.unlink(tako.index_path(self.served, origin.digest_of(self.A)))
+        origin.write(tako.index_path(self.served, origin.digest_of(self.B)), b'TakoIdx1')
+        result = self.run_tako('store', '--reindex', '-o', self.served)
+        self.assertEqual((0, self.served + ': made 2 chunk indexes\n', ''), (result.code, result.out, result.err))
+        self.assertEqual((right, signed), (scene.snapshot(self.served), scene.read(self.path('served', 'manifest'))))
+        self.assertQuiet(self.run_tako('store', '--reindex', '-o', self.served))
+
+    def test_reindex_takes_nothing_else(self):
+        image = self.write('image', ONE)
+        for more in ([image, '1.0'], ['-f', self.key_file], ['--dry-run'], ['--patch-from', '1']):
+            self.assertCode(2, self.run_tako('store', '--reindex', '-o', self.served, *more))
+        self.assertCode(2, self.run_tako('store', '-o', self.served, '-f', self.key_file))
+        self.assertEqual([], os.listdir(self.served))
+
+    def test_patches_from_so_many_images(self):
+        for content, version in ((self.A, '1.0'), (self.B, '1.1')):
+            self.store(content, version)
+        result = self.store(self.C, '1.2', *self.options('--patch-from', '1'))
+        self.assertCode(0, result)
+        self.assertIn(': patch from 1.1: ', result.out)
+        self.assertPatched(self.B, self.C)
+        self.assertEqual(1, len(self.read_index(self.C).patches))
+
+    def test_patches_from_a_version_and_later_from_more(self):
+        for content, version in ((self.A, '1.0'), (self.B, '1.1')):
+            self.store(content, version)
+        self.assertCode(0, self.store(self.C, '1.2', *self.options('--patch-from', '1.0.0')))
+        self.assertPatched(self.A, self.C)
+        signed = scene.read(self.path('served', 'manifest'))
+        self.assertCode(0, self.store(self.C, '1.2', *self.options('--patch-from', '9')))
+        self.assertPatched(self.A, self.C)
+        self.assertPatched(self.B, self.C)
+        self.assertEqual(signed, scene.read(self.path('served', 'manifest')))
+        before = scene.snapshot(self.served)
+        self.assertQuiet(self.store(self.C, '1.2', *self.options('--patch-from', '9')))
+        self.assertEqual(before, scene.snapshot(self.served))
+
+    def test_no_patch_from_a_newer_image_or_one_that_is_gone(self):
+        for content, version in ((self.A, '1.0'), (self.B, '2.0')):
+            self.store(content, version)
+        os.unlink(self.path('served', 'store', origin.digest_of(self.A)))
+        self.assertCode(0, self.store(self.C, '1.2', *self.options('--patch-from', '5')))
+        self.assertEqual((), self.read_index(self.C).patches)
+
+    def test_a_patch_that_spares_nothing_is_not_kept(self):
+        self.store(self.A, '1.0')
+        result = self.store(noise(200000, 8), '1.1', *self.options('--patch-from', '1'))
+        self.assertIn('which would spare nothing', result.out)
+        self.assertEqual([], [name for name in self.stored() if name.endswith('.patch')])
+
+    def test_little_memory_makes_a_patch_too(self):
+        self.store(self.A, '1.0')
+        self.assertCode(0, self.store(self.B, '1.1', *self.options('--patch-from', '1', '--patch-memory', '32')))
+        self.assertPatched(self.A, self.B)
+
+    def test_what_patch_from_and_patch_memory_may_not_be(self):
+        self.store(self.A, '1.0')
+        before = scene.snapshot(self.served)
+        for more in (['--patch-from', '3.1.4'], ['--patch-from', '* '], ['--patch-memory', '31'], ['--patch-memory', 'x']):
+            with self.subTest(more):
+                self.assertCode(2, self.store(self.B, '1.1', *self.options(*more)))
+        self.assertEqual(before, scene.snapshot(self.served))
+
+    def test_empty_images_and_the_same_image_have_no_patch(self):
+        for content, version in ((b'', '1.0'), (self.A, '1.1')):
+            self.store(content, version)
+        self.assertCode(0, self.store(self.A, '1.2', *self.options('--patch-from', '9')))
+        self.assertCode(0, self.store(b'', '1.3', *self.options('--patch-from', '9')))
+        self.assertEqual([], [name for name in self.stored() if name.endswith('.patch')])
+
+    def test_a_dry_run_makes_neither(self):
+        self.store(self.A, '1.0')
+        before = scene.snapshot(self.served)
+        self.assertCode(0, self.store(self.B, '1.1', *self.options('--dry-run', '--patch-from', '1')))
+        self.assertEqual(before, scene.snapshot(self.served))
 
 
 class SignTest(StoreCase):

@@ -1,4 +1,4 @@
-"""Section 12: what is printed, where, and how loud."""
+"""Section 14: what is printed, where, and how loud."""
 import io
 import os
 import pty

@@ -1,4 +1,4 @@
-"""Sections 8, 9 and 13: a download that was interrupted goes on where it ended, whoever lies about it."""
+"""Sections 10, 11 and 15: a download that was interrupted goes on where it ended, whoever lies about it."""
 import os
 import signal
 import time

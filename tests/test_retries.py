@@ -1,4 +1,4 @@
-"""Sections 9 and 13: what is asked again, how often, after which pauses; and that everything ends.
+"""Sections 11 and 15: what is asked again, how often, after which pauses; and that everything ends.
 
 The pauses pass at once, see scene.Clock: what is asserted is what Tako would have waited.
 """

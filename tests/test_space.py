@@ -1,4 +1,4 @@
-"""Sections 10, 13 and 15: room on the disk, what happens without it, and which images make room for others."""
+"""Sections 12, 16 and 18: room on the disk, what happens without it, and which images make room for others."""
 import errno
 import os
 import resource

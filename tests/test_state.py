@@ -1,4 +1,4 @@
-"""Section 10's notes: text and back, damage, and how seldom they are written."""
+"""Section 12's notes: text and back, damage, and how seldom they are written."""
 import os
 import random
 import string

@@ -1,4 +1,4 @@
-"""Section 14: what is known without asking anybody."""
+"""Section 17: what is known without asking anybody."""
 import json
 import os
 import time
@@ -49,7 +49,8 @@ class StatusTest(StatusCase):
         for key in ('since', 'last_check', 'last_success'):
             self.assertGreaterEqual(known[key], before - 1)
         text = self.run_tako('status', self.app).out
-        for words in (self.app, '1.1, ' + origin.digest_of(TWO), 'out of bounds: 0.9, 2.0', '3.0 kB of 3.0 kB', '2 images, 6000 bytes', ' UTC'):
+        for words in (self.app, '1.1, ' + origin.digest_of(TWO), 'out of bounds: 0.9, 2.0', '3.0 kB of 3.0 kB',
+                      '2 images, 6000 bytes', ' UTC'):
             self.assertIn(words, text)
         self.assertEqual(snapshot, scene.snapshot(self.destination))
 

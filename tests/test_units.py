@@ -1,4 +1,4 @@
-"""Section 11: restarting units, with a systemctl of our own on the PATH."""
+"""Section 13: restarting units, with a systemctl of our own on the PATH."""
 import os
 import unittest.mock
 

@@ -1,0 +1,111 @@
+"""File systems in files, on loop devices, whose power can be cut."""
+import contextlib
+import fcntl
+import os
+import struct
+import subprocess
+import threading
+import time
+
+# _IOR('X', 125, __u32), XFS_IOC_GOINGDOWN and EXT4_IOC_SHUTDOWN alike: from now on nothing reaches the device
+SHUTDOWN = 2 << 30 | 4 << 16 | ord('X') << 8 | 125
+NO_LOG_FLUSH = 2                        # not even what the log holds in memory
+UMOUNT_SECONDS = 20.0                   # for who was killed to let go of it
+# size, what makes it, and how it is mounted: at its most forgetful, and with a neighbour
+KINDS = {
+    'ext4': (64 << 20, ['mkfs.ext4', '-q', '-F'], ('loop,noauto_da_alloc', 'loop,noauto_da_alloc,data=writeback')),
+    'xfs': (320 << 20, ['mkfs.xfs', '-q'], ('loop', 'loop')),
+}
+
+
+class Disk:
+    """A file system of one kind, in a file, to be mounted at a directory."""
+
+    def __init__(self, kind, file, at):
+        self.file = file
+        self.at = at
+        self._size, self._make, self._options = KINDS[kind]
+
+    def make(self):
+        """A new and empty one."""
+        with open(self.file, 'wb') as stream:
+            stream.truncate(self._size)
+        self._run(self._make + [self.file])
+
+    def copy(self, other):
+        """Be the same as another, which is not mounted."""
+        self._run(['cp', '--sparse=always', other.file, self.file])
+
+    @contextlib.contextmanager
+    def mounted(self, has_neighbour=False):
+        """Mounted, and its log replayed, while the `with` lasts."""
+        self._run(['mount', '-o', self._options[has_neighbour], self.file, self.at])
+        try:
+            yield
+        finally:
+            self._unmount()
+
+    def cut(self):
+        """Cut the power."""
+        descriptor = os.open(self.at, os.O_RDONLY)
+        try:
+            fcntl.ioctl(descriptor, SHUTDOWN, struct.pack('I', NO_LOG_FLUSH))
+        finally:
+            os.close(descriptor)
+
+    def _unmount(self):
+        deadline = time.monotonic() + UMOUNT_SECONDS
+        while time.monotonic() < deadline:
+            if subprocess.call(['umount', self.at], stderr=subprocess.DEVNULL) == 0:
+                return
+            time.sleep(0.02)
+        self._run(['umount', '--lazy', self.at])
+        raise TimeoutError(self.at + ' stays busy')
+
+    @staticmethod
+    def _run(command):
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+        if done.returncode:
+            raise OSError('{}: {}'.format(' '.join(command), done.stdout.strip()))
+
+
+def fault_of_kind(kind, folder):
+    """Why disks of this kind cannot be had here; None if they can."""
+    at = os.path.join(folder, 'trial')
+    os.makedirs(at, exist_ok=True)
+    disk = Disk(kind, at + '.' + kind, at)
+    try:
+        disk.make()
+        with disk.mounted():
+            disk.cut()
+        with disk.mounted():
+            pass
+    except OSError as error:
+        return str(error)
+    finally:
+        if os.path.exists(disk.file):
+            os.unlink(disk.file)
+    return None
+
+
+@contextlib.contextmanager
+def neighbour(folder, seconds=0.003):
+    """Somebody else who writes in the same file system, and syncs: that brings names to the disk, and not what they name."""
+    is_over = threading.Event()
+
+    def write():
+        try:
+            with open(os.path.join(folder, 'neighbour'), 'wb', buffering=0) as stream:
+                while not is_over.wait(seconds):
+                    stream.write(b'.')
+                    os.fsync(stream.fileno())
+        except OSError:
+            pass                        # the power was cut
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()

@@ -1,0 +1,109 @@
+"""Every system call of a fetch and a store that touches a file: a kill there, and each error that a disk may answer.
+
+After each: a documented exit code, worded errors, the promise; and the next ordinary run makes up for it all.
+"""
+import signal
+from collections import namedtuple
+
+from kernel import calls, ground
+from suite import Suite
+
+SIZE = 300000                   # of the images: a run is to be short
+# what asks for, or changes, what is on a disk
+TOUCHES = ('openat', 'read', 'pread64', 'write', 'pwrite64', 'copy_file_range', 'lseek', 'ftruncate', 'fsync', 'fchmod',
+           'utimensat', 'flock', 'rename', 'symlink', 'readlink', 'unlink', 'mkdir', 'statfs', 'getdents64',
+           'newfstatat', 'close')
+ANSWERS = ('signal=KILL:when={}', 'error=ENOSPC:when={}', 'error=EIO:when={}', 'error=EACCES:when={}', 'error=EROFS:when={}')
+FROM_THEN_ON = 'error=EIO:when={}+'     # the disk has died; not for write, which also tells of it
+DYING = ('pwrite64', 'copy_file_range', 'ftruncate', 'fsync', 'fchmod', 'rename', 'symlink', 'unlink', 'mkdir')
+# runs that may have other calls than the recorded one: the line brings what it brings
+MISSED, MISSED_SHARE = 10, 0.1
+
+
+class Case(namedtuple('Case', ('flow', 'call', 'answer', 'text'))):
+    """A flow one of whose calls of this name, or more, is answered so; text: the call, as it was recorded."""
+
+    __slots__ = ()
+
+    def __str__(self):
+        return '{}, {}:{}: {}'.format(self.flow, self.call, self.answer, self.text)
+
+
+def cases(scratch):
+    """Each call of each flow that is about what is in the scratch directory, with each answer."""
+    for flow in ground.FLOWS:
+        scratch.begin(flow)
+        _, recorded = calls.record(scratch.run_flow(flow), scratch.path('trace'), ','.join(TOUCHES))
+        counts = dict.fromkeys(TOUCHES, 0)
+        for call in recorded:
+            counts[call.name] += 1
+            if scratch.directory in call.text:
+                for answer in ANSWERS + (FROM_THEN_ON,) * (call.name in DYING):
+                    yield Case(flow, call.name, answer.format(counts[call.name]), call.text.replace(scratch.directory, ''))
+
+
+def exit_codes(case, call, scratch):
+    """Those that may come of an error there."""
+    about = call.path()
+    if about.endswith('.tako'):
+        return (0, 2)           # 0: some a Python can do without, as the lseek with which it opens
+    if (case.call, about) == ('newfstatat', scratch.root):
+        return (1, 2, 3)        # it may be the look at what the config names
+    if about.startswith(scratch.path('served')):
+        return (0, 75)          # the origin's disk
+    return (0, 1, 3) if case.flow.name == 'repair' else (0, 1)
+
+
+def check_where(call, result, scratch):
+    """Whoever reads the message knows where to look."""
+    about = ' '.join(line for line in result.err.splitlines() if line.startswith('tako: '))
+    if not call.path().endswith('.tako'):
+        about = about.replace(scratch.path('http.tako'), '').replace(scratch.path('file.tako'), '')
+    ground.check.assertIn(scratch.directory, about, 'no path in the message')
+
+
+def run(case, scratch, suite):
+    """One case; whether the call was met."""
+    scratch.begin(case.flow)
+    trace = scratch.path('trace')
+    result = scratch.run_flow(case.flow)(calls.injected(trace, case.call, case.answer))
+    met = calls.read_trace(trace)[-1:]
+    if result.code != -signal.SIGKILL:
+        met = [call for call in calls.read_trace(trace) if '(INJECTED)' in call.text]
+    if not (met and scratch.directory in met[0].text):
+        return False
+    with suite.case('{}\n  met: {}'.format(case, met[0].text)):
+        if result.code >= 0:
+            scratch.check_words(result)
+            ground.check.assertIn(result.code, exit_codes(case, met[0], scratch), result)
+        scratch.check_promise(case.flow)
+        if result.code == 0:
+            scratch.check_end(case.flow)
+        elif result.code > 0:
+            check_where(met[0], result, scratch)
+        scratch.finish(case.flow)
+    suite.count('killed' if result.code < 0 else 'exit code {}'.format(result.code))
+    return True
+
+
+def main():
+    suite = Suite('syscalls')
+    if not calls.is_there():
+        suite.skip('all', 'no strace here, or it may not trace')
+        suite.close()
+    with ground.scratch('tako-syscalls-', SIZE) as scratch:
+        found = list(cases(scratch))
+        with suite.case('each kind of call is there'):
+            ground.check.assertEqual(set(TOUCHES), {case.call for case in found})
+        missed = begun = 0
+        for case in suite.sample(found):
+            begun += 1
+            missed += not run(case, scratch, suite)
+        suite.count('did not come again', missed)
+        with suite.case('the calls that were recorded come again'):
+            ground.check.assertLessEqual(missed, MISSED + MISSED_SHARE * begun)
+    suite.close()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,202 @@
+"""Section 8: patches make the image they were made of, whatever the images; and no hostile one does any harm."""
+import io
+import lzma
+import os
+import random
+import subprocess
+import sys
+import unittest
+
+import scene
+import tako
+from test_chunks import noise, text
+
+MEMORY = 64 << 20
+
+
+def program(seed, shift=0):
+    """Bytes like those of a program: the same instructions, with addresses in them that a new build moves."""
+    source, made = random.Random(seed), bytearray()
+    for number in range(8000):
+        made += bytes(source.choice((b'\x48\x89', b'\x8b\x05', b'\xe8', b'\x0f\x1f\x40')))
+        made += (number * 16 + shift).to_bytes(4, 'little')
+    return bytes(made)
+
+
+def make(old, new, memory=MEMORY):
+    pieces = []
+    tako.make_patch(old, new, pieces.append, memory, lambda _: None)
+    return b''.join(pieces)
+
+
+def apply(patch, old, size):
+    return list(tako.apply_patch(io.BytesIO(patch), lambda begin, count: old[begin:begin + count], size))
+
+
+OLD = noise(150000) + text(100000) + program(1)
+PAIRS = {
+    'the same': (OLD, OLD), 'both empty': (b'', b''), 'from nothing': (b'', OLD[:50000]), 'to nothing': (OLD, b''),
+    'one byte': (b'a', b'b'), 'to one byte': (OLD, b'x'), 'nothing in common': (noise(90000, 2), noise(90000, 3)),
+    'an insertion': (OLD, OLD[:70000] + b'inserted' * 9 + OLD[70000:]), 'a deletion': (OLD, OLD[:70000] + OLD[90000:]),
+    'moved': (OLD, OLD[200000:] + OLD[:200000]), 'twice': (OLD, OLD + OLD), 'the end alone': (OLD, OLD[-1000:]),
+    'scattered bytes': (OLD, bytes(byte ^ (number % 977 == 0) for number, byte in enumerate(OLD))),
+    'a new build': (program(1), program(1, 64)), 'zeros': (bytes(300000), bytes(400000)),
+    'zeros and noise': (bytes(300000), bytes(100000) + noise(5000) + bytes(100000)), 'reversed': (OLD, OLD[::-1]),
+    'longer than a block': (noise(3 * tako.BLOCK_BYTES), b'!' + noise(3 * tako.BLOCK_BYTES)),
+}
+
+
+class RoundTripTest(unittest.TestCase):
+    def test_a_patch_makes_what_it_was_made_of(self):
+        for name, (old, new) in PAIRS.items():
+            for memory in (MEMORY, 32 << 20):
+                with self.subTest(name, memory=memory):
+                    blocks = apply(make(old, new, memory), old, len(new))
+                    self.assertEqual(new, b''.join(blocks))
+                    self.assertLessEqual(max(map(len, blocks), default=0), tako.BLOCK_BYTES)
+
+    def test_random_edits(self):
+        chance = random.Random(5)
+        for _ in range(30):
+            new = bytearray(OLD[:120000])
+            for _ in range(chance.randrange(1, 40)):
+                place, size = chance.randrange(len(new)), chance.randrange(1, 3000)
+                other = chance.randrange(len(OLD))
+                new[place:place + chance.choice((0, size))] = chance.choice((b'', OLD[other:other + size], noise(size, other)))
+            with self.subTest(len(new)):
+                self.assertEqual(bytes(new), b''.join(apply(make(OLD, bytes(new)), OLD, len(new))))
+
+    def test_the_same_images_make_the_same_patch(self):
+        self.assertEqual(make(*PAIRS['scattered bytes']), make(*PAIRS['scattered bytes']))
+
+    def test_small_changes_make_small_patches(self):
+        for name, most in (('the same', 100), ('an insertion', 200), ('a deletion', 150), ('moved', 200), ('twice', 150),
+                           ('scattered bytes', 6000), ('a new build', 3000), ('zeros', 150)):
+            with self.subTest(name):
+                self.assertLess(len(make(*PAIRS[name])), most)
+
+    def test_what_is_new_costs_itself(self):
+        old, new = PAIRS['nothing in common']
+        self.assertLess(len(make(old, new)), len(new) + 200)
+
+    def test_progress_is_told(self):
+        told = []
+        tako.make_patch(OLD, OLD[::-1], lambda _: None, MEMORY, told.append)
+        self.assertGreater(len(told), 10)
+        self.assertLessEqual(max(told), len(OLD))
+
+
+def number(value):
+    """As a patch has it."""
+    made = bytearray()
+    while value > 127:
+        made.append(value & 127 | 128)
+        value >>= 7
+    return bytes(made) + bytes([value])
+
+
+def stream(content, dictionary=1 << 20):
+    if not content:
+        return b''
+    return lzma.compress(content, lzma.FORMAT_RAW, filters=[{'id': lzma.FILTER_LZMA2, 'dict_size': dictionary}])
+
+
+def segment(operations, differences=b'', new=b'', control=None):
+    """A segment of (kind, length, change of the shift), or with this control stream."""
+    if control is None:
+        numbers = [len(operations)] + [kind for kind, _, _ in operations]
+        numbers += [length for each in (tako.COPY, tako.ADD, tako.NEW) for kind, length, _ in operations if kind == each]
+        numbers += [2 * change if change >= 0 else -2 * change - 1 for kind, _, change in operations if kind != tako.NEW]
+        control = b''.join(map(number, numbers))
+    streams = [each if isinstance(each, tuple) else stream(each) for each in (control, differences, new)]
+    streams = [each[0] if isinstance(each, tuple) else each for each in streams]
+    return b''.join([(2 * len(each) or 1).to_bytes(4, 'little') for each in streams] + streams)
+
+
+def patch(*segments):
+    return tako.PATCH_MAGIC + b''.join(segments)
+
+
+class HostileTest(unittest.TestCase):
+    OLD = noise(10000)
+
+    def test_these_are_no_attacks(self):
+        """What is changed in the attacks below is right to begin with."""
+        for right in (patch(segment([(tako.COPY, 5000, 0)])), patch(segment([(tako.NEW, 5000, 0)], new=bytes(5000))),
+                      patch(segment([(tako.ADD, 5000, 17)], differences=bytes(5000))),
+                      patch(segment([(tako.COPY, 2500, 100), (tako.COPY, 2500, -2600)]))):
+            self.assertEqual(5000, len(b''.join(apply(right, self.OLD, 5000))))
+
+    def test_attacks(self):
+        copy = segment([(tako.COPY, 5000, 0)])
+        attacks = {
+            'nothing': b'', 'another magic': b'x' + patch(copy), 'no segment': patch(),
+            'an unfinished segment': patch(copy[:9]), 'a stream beyond the end': patch(copy[:-3]),
+            'something after the end': patch(copy) + b'x', 'a segment too many': patch(copy, copy),
+            'more than the image': patch(segment([(tako.COPY, 5001, 0)])),
+            'less than the image': patch(segment([(tako.COPY, 4999, 0)])),
+            'nothing at a time': patch(segment([(tako.COPY, 0, 0)] * 9 + [(tako.COPY, 5000, 0)])),
+            'an endless copy': patch(segment([(tako.COPY, 1 << 62, 0)])),
+            'before the old image': patch(segment([(tako.COPY, 5000, -1)])),
+            'behind the old image': patch(segment([(tako.COPY, 5000, 5001)])),
+            'far behind the old image': patch(segment([(tako.COPY, 5000, 1 << 64)])),
+            'additions to nothing': patch(segment([(tako.ADD, 5000, 9999)], differences=bytes(5000))),
+            'a kind that is none': patch(segment([(3, 5000, 0)])),
+            'too few differences': patch(segment([(tako.ADD, 5000, 0)], differences=bytes(4999))),
+            'too many differences': patch(segment([(tako.ADD, 5000, 0)], differences=bytes(5001))),
+            'too few new bytes': patch(segment([(tako.NEW, 5000, 0)], new=bytes(4999))),
+            'too many new bytes': patch(segment([(tako.NEW, 5000, 0)], new=bytes(5001))),
+            'no new bytes': patch(segment([(tako.NEW, 5000, 0)])),
+            'a bomb of new bytes': patch(segment([(tako.COPY, 5000, 0)], new=bytes(100 << 20))),
+            'no operations': patch(segment([], control=number(0))), 'no control': patch(segment([], control=b'')),
+            'operations that are missing': patch(segment([], control=number(3) + b'\0\0')),
+            'more operations than a group may have': patch(segment([], control=number(1 << 40))),
+            'a number without end': patch(segment([], control=b'\xff' * 5000)),
+            'more operations than the image may have': patch(segment([(tako.COPY, 1, 0)] * 5000)),
+            'no LZMA': patch(segment([], control=(b'\xfe' * 50,))),
+            'bytes as they are that are cut': patch((3 + 3).to_bytes(4, 'little') + (1).to_bytes(4, 'little')
+                                                    + (2 * 5000 + 1).to_bytes(4, 'little') + bytes(4000)),
+            'a stream that is cut': patch(segment([(tako.NEW, 5000, 0)], new=(stream(noise(5000))[:-9],))),
+            'short segments': patch(*[segment([(tako.COPY, 1000, 0)])] * 5),
+        }
+        for name, attack in attacks.items():
+            with self.subTest(name):
+                with self.assertRaises(tako.PatchError):
+                    apply(attack, self.OLD, 5000)
+
+    def test_any_cut_or_flipped_bit_is_refused_or_makes_so_many_bytes(self):
+        old, new = OLD[:20000], OLD[:7000] + b'new' + OLD[7000:15000] + noise(300, 8)
+        right = make(old, new)
+        chance = random.Random(7)
+        damaged = [right[:size] for size in range(len(right))]
+        for _ in range(1500):
+            flipped = bytearray(right)
+            flipped[chance.randrange(len(flipped))] ^= 1 << chance.randrange(8)
+            damaged.append(bytes(flipped))
+        for each in damaged:
+            try:
+                self.assertEqual(len(new), sum(map(len, apply(each, old, len(new)))))
+            except tako.PatchError:
+                pass
+
+    def test_no_patch_takes_more_memory_than_is_said(self):
+        """A large image, and a patch that unpacks to a thousand times its size; dictionaries as large as they get."""
+        script = ('import http.client, io, resource, sys; sys.path[:0] = {!r}\n'
+                  'import tako, test_patches as t\n'
+                  'size = 300 << 20\n'
+                  'big = t.patch(t.segment([(tako.NEW, size, 0)], new=(open(sys.argv[1], "rb").read(),)))\n'
+                  'before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n'
+                  'for block in tako.apply_patch(io.BytesIO(big), lambda begin, count: bytes(count), size): pass\n'
+                  'print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n')
+        directory = scene.tempfile.mkdtemp(prefix='tako-test-')
+        self.addCleanup(scene.remove_tree, directory)
+        packer = lzma.LZMACompressor(lzma.FORMAT_RAW, filters=[
+            {'id': lzma.FILTER_LZMA2, 'preset': 0, 'dict_size': 64 << 20}])
+        with open(os.path.join(directory, 'packed'), 'wb') as packed:
+            for _ in range(300):
+                packed.write(packer.compress(bytes(1 << 20)))
+            packed.write(packer.flush())
+        done = subprocess.run([sys.executable, '-c', script.format([scene.PROJECT, os.path.dirname(__file__)]),
+                               os.path.join(directory, 'packed')], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.assertEqual(0, done.returncode, done.stderr)
+        self.assertLess(int(done.stdout), 32 << 10)
