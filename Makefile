@@ -129,3 +129,6 @@ prepare-power prepare-syscalls:
 
 $(SUITES:%=prove-%): prove-%: prepare-%
 	$(PYTHON) tests/e2e/prove.py $*
+
+prepare-machine:
+	@sh tests/e2e/machine_parts/prepare.sh

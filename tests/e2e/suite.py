@@ -32,6 +32,11 @@ class Suite:
         self._passed, self._failed, self._skipped, self._numbers = 0, [], [], {}
         print('== {}: seed {}{}'.format(name, self.seed, ', for {} s'.format(seconds) if seconds else ''), flush=True)
 
+    @property
+    def is_sample(self):
+        """Whether there is only so much time, and not for all cases."""
+        return self._seconds != float('inf')
+
     def has_time(self):
         """Whether another case may begin."""
         return time.monotonic() - self._began < self._seconds
@@ -39,7 +44,7 @@ class Suite:
     def sample(self, cases):
         """All cases, in order; where time is given, in random order, and as many as there is time for, at least one."""
         cases = list(cases)
-        if self._seconds == float('inf'):
+        if not self.is_sample:
             yield from cases
             return
         self.chance.shuffle(cases)
@@ -61,6 +66,10 @@ class Suite:
             print('FAILED {}: {}\n{}'.format(self.name, name, traceback.format_exc()), flush=True)
         else:
             self._passed += 1
+
+    def has_failed(self):
+        """Whether a case has."""
+        return bool(self._failed)
 
     def skip(self, name, why):
         """A case that cannot be run here; said loudly."""

@@ -1,0 +1,443 @@
+"""A machine of its own: a minimal Debian that boots, with Tako set up in it as README.md and docs/ say.
+
+First a story: cloud-init's first boot, a unit that runs from an image, a timer, cron, versions that do not run,
+reboots and power cuts in the middle of updates. Units, configs, user-data and crontab are those of the pages; where
+something differs, `vary` says so. Then each page, with all its snippets, in their order.
+"""
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+import unittest
+
+import certificates
+import origin
+import scene
+import suite as suites
+import tako
+from machine_parts import images, namespaces, pages, walk
+from machine_parts.container import Container
+from machine_parts.publisher import Publisher
+
+PROJECT = scene.PROJECT
+TREE = os.path.join(PROJECT, 'build/machine/tree.squashfs')
+ROOM = '/run/tako-machine'
+SEED = '/var/lib/cloud/seed/nocloud/'
+HELD_AT = 2 << 20           # how far a download comes before the power goes
+CONFIRM = 'Restart=app.service\nConfirm='
+SHORTER = ('Confirm=30', 'Confirm=4')      # in a sample
+TOLD = ('base-files', 'cloud-init', 'cron', 'nginx-light', 'python3', 'systemd')        # packages, with their versions
+DOWNLOADING = 'docs/downloading-images.md'
+
+check = unittest.TestCase()
+check.maxDiff = None
+
+
+def say(what, out=''):
+    """Tell what is done, and what came of it."""
+    print('  ' + what.replace('\n', '\n  '), flush=True)
+    for line in out.splitlines()[:12]:
+        print('      ' + line[:200], flush=True)
+
+
+def readme(path=None, begins=''):
+    return pages.snippet(PROJECT, 'README.md', path, begins)
+
+
+def downloading(path=None, begins=''):
+    return pages.snippet(PROJECT, DOWNLOADING, path, begins)
+
+
+def wait_until(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        check.assertLess(time.monotonic(), deadline)
+        time.sleep(0.02)
+
+
+class Story:
+    """A publisher, its server, and one machine after another."""
+
+    def __init__(self, directory, confirm):
+        self.directory = directory
+        self.confirm = confirm          # the lines for the config that have a unit looked at again
+        self.authority = certificates.Authority(directory)
+        self.publisher = Publisher(os.path.join(directory, 'served'), self.authority, say)
+        self.origin = self.publisher.origin
+        self.machine = None
+
+    # ---- what is done in many steps
+
+    def new_machine(self, name, user_data=None):
+        """A machine that has never been booted, and trusts the authority of https://images.example.com."""
+        if self.machine is not None:
+            self.machine.end()
+        self.machine = machine = Container(TREE, os.path.join(self.directory, name), say)
+        machine.write('/usr/local/share/ca-certificates/example.crt', scene.read(self.authority.bundle))
+        machine.chroot('update-ca-certificates')
+        say('a machine with ' + ', '.join(' '.join(each) for each in machine.packages() if each[0] in TOLD))
+        if user_data is not None:
+            machine.write(SEED + 'user-data', user_data)
+            machine.write(SEED + 'meta-data', 'instance-id: {}\n'.format(name))
+        return machine
+
+    def publish_app(self, version, **settings):
+        image = images.application(self.directory, self.machine.path('/usr/bin/busybox'), version, **settings)
+        return self.publisher.publish('app', version, image)
+
+    def publish_site(self, version):
+        return self.publisher.publish('site', version, images.site(self.directory, version))
+
+    def assert_whole(self, name='app'):
+        """latest keeps its promise, as seen from outside."""
+        root = self.machine.path('/var/lib/images/' + name)
+        check.assertIsNone(scene.fault_of_latest(root))
+        check.assertTrue(os.path.islink(os.path.join(root, 'latest')))
+
+    def assert_served(self, version, port=images.PORT):
+        """The unit that runs from the image serves this version of it."""
+        ask = 'python3 -c "import urllib.request as u; print(u.urlopen(\'http://127.0.0.1:{}/version\').read().decode())"'
+        self.machine.until('{} | grep -Fx {}'.format(ask.format(port), version), 20)
+
+    def status(self, name='app'):
+        told = self.machine.run('tako.py status --json /etc/tako/{}.tako'.format(name), is_told=False).out
+        return json.loads(told)[0]
+
+    def told(self, name='app'):
+        """What tako@name.service has told the journal since this was last asked."""
+        ask = 'journalctl --sync; journalctl -q -o cat -u tako@{0}.service --cursor-file=/var/cursor-{0}'
+        return self.machine.run(ask.format(name), None, is_told=False).out
+
+    def fetch(self, name='app', code=0):
+        """Start the unit that the timer starts, to its end; what it told the journal."""
+        self.told(name)
+        self.machine.run('systemctl start tako@{}.service'.format(name), 1 if code else 0, is_told=False)
+        told = self.told(name)
+        say('# systemctl start tako@{}.service'.format(name), told)
+        self.assert_exit(code, name)
+        return told
+
+    def assert_exit(self, code, name='app'):
+        status = self.machine.run('systemctl show -P ExecMainStatus tako@{}.service'.format(name), is_told=False).out
+        check.assertEqual(str(code), status.strip())
+        self.assert_whole(name)
+
+    def config(self, name, more=''):
+        return readme(begins='Origin=').replace('/app', '/' + name) + more
+
+    # ---- first boots
+
+    def boot_with_tako_in_the_image(self):
+        """README: user-data for a VM whose own image has tako.py in place."""
+        machine = self.new_machine('ready', readme(begins='#cloud-config'))
+        machine.write('/usr/local/bin/tako.py', scene.read(scene.TAKO), 0o755)
+        self.publish_app('1.0.0')
+        self.first_boot()
+
+    def boot_before_the_origin_is_up(self):
+        """The loop that stands in place of the last line goes on while the exit code is 75."""
+        user_data = downloading(begins='#cloud-config')
+        last = user_data.rstrip('\n').split('\n')[-1]
+        machine = self.new_machine('early', pages.vary(user_data, last + '\n', downloading(begins='  - |')))
+        machine.write('/usr/local/bin/tako.py', scene.read(scene.TAKO), 0o755)
+        self.origin.requests.clear()
+        self.origin.faults['*'] = origin.first(1, origin.status(404))
+        self.first_boot()
+        check.assertEqual(['/app/manifest'] * 2, [path for path in self.origin.paths() if path.endswith('manifest')])
+
+    def boot_with_nothing(self):
+        """User-data that brings tako.py along."""
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(scene.TAKO, folder)
+            with open(os.path.join(folder, 'app.tako'), 'w') as stream:
+                stream.write(readme(begins='Origin='))
+            subprocess.run(['sh', '-ec', downloading(begins='cat > user-data')], cwd=folder, check=True)
+            user_data = scene.read(os.path.join(folder, 'user-data'))
+        machine = self.new_machine('machine', user_data)
+        self.first_boot()
+        check.assertEqual(scene.read(scene.TAKO), scene.read(machine.path('/usr/local/bin/tako.py')))
+
+    def first_boot(self):
+        self.machine.boot()
+        told = self.machine.run('cloud-init status --wait; grep tako /var/log/cloud-init-output.log')
+        check.assertIn('status: done', told.out)
+        check.assertIn('/etc/tako/app.tako: 1.0.0 is in place', self.machine.read('/var/log/cloud-init-output.log'))
+        check.assertEqual(readme(begins='Origin='), self.machine.read('/etc/tako/app.tako'))
+        self.assert_whole()
+        self.machine.run('systemctl is-system-running --wait')
+
+    # ---- units
+
+    def run_a_unit_from_the_image(self):
+        """README's units, as they stand there; the application starts without a word to the origin."""
+        machine = self.machine
+        for name in ('tako@.service', 'tako@.timer', 'app.service'):
+            path = '/etc/systemd/system/' + name
+            machine.write(path, readme(path))
+            check.assertEqual(readme(path), downloading(path))
+        machine.run('rm -rf /usr/bin/app; systemctl daemon-reload')
+        machine.write('/etc/tako/app.tako', self.config('app', readme(begins='Restart=')))
+        self.origin.requests.clear()
+        machine.run('systemctl enable --now app.service')
+        self.assert_served('1.0.0')
+        check.assertEqual([], self.origin.requests)
+
+    def update_by_the_timer(self):
+        """Persistent=true: an hour was slept through. The update comes as a difference, and the unit runs from it."""
+        machine = self.machine
+        path = self.publish_app('1.0.1')
+        machine.write('/etc/systemd/system/tako@.timer.d/now.conf', '[Timer]\nRandomizedDelaySec=0\n')
+        machine.run('systemctl daemon-reload; touch -d "2 hours ago" /var/lib/systemd/timers/stamp-tako@app.timer')
+        self.told()
+        machine.run('systemctl enable --now tako@app.timer')
+        machine.until('test "$(systemctl show -P InactiveEnterTimestampMonotonic tako@app.service)" -gt 0')
+        told = self.told()
+        say('# journalctl -u tako@app.service', told)
+        check.assertRegex(told, r'/etc/tako/app.tako: 1.0.1 is in place \(\S+ \S+ instead of \S+ \S+\), restarted app.service')
+        self.assert_exit(0)
+        self.assert_served('1.0.1')
+        check.assertNotIn(None, self.origin.asked(path, 'Range'))
+        following = machine.run('systemctl show -P NextElapseUSecRealtime tako@app.timer').out
+        check.assertIn(':00:00 ', following)
+
+    def update_by_cron(self):
+        """README's line, as it stands there, under a cron whose clock is set to shortly before 10:07."""
+        machine = self.machine
+        machine.write('/usr/sbin/sendmail', '#!/bin/sh\ncat >> /var/mail/root\n', 0o755)
+        machine.write('/root/no-splay/sitecustomize.py', 'import random\nrandom.uniform = lambda begin, end: begin\n')
+        machine.write('/etc/cron.d/tako', 'PYTHONPATH=/root/no-splay\n' + readme('/etc/cron.d/tako'))
+        self.publish_app('1.0.2')
+        mail = self.cron_at('10:06:57')
+        check.assertIn('/etc/tako/app.tako: 1.0.2 is in place', mail)
+        self.assert_whole()
+        self.assert_served('1.0.2')
+        self.origin.requests.clear()
+        check.assertEqual('', self.cron_at('10:36:57'), 'cron mailed though nothing changed')
+        check.assertEqual(['/app/manifest'], self.origin.paths())
+        self.origin.faults['*'] = origin.status(404)
+        mail = self.cron_at('11:06:57')
+        self.origin.faults.clear()
+        check.assertRegex(mail, r'\ntako: /etc/tako/app.tako: https://images.example.com/app/manifest: .*\n  [a-z]')
+        machine.run('rm /etc/cron.d/tako')
+
+    def cron_at(self, clock):
+        """Start cron with its clock at this time of a day, and wait for the end of the job; the mail that it sent."""
+        machine = self.machine
+        machine.write('/etc/systemd/system/cron.service.d/clock.conf',
+                      '[Service]\nEnvironment=LD_PRELOAD=/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1\n'
+                      'Environment="FAKETIME=@2026-01-01 {}"\n'.format(clock))
+        begun = 'journalctl --sync; journalctl -q -t CRON --cursor-file=/var/cursor-cron | grep "CMD.*tako.py fetch"'
+        machine.run('rm -f /var/mail/root; systemctl daemon-reload; ' + begun, None, is_told=False)
+        say('at {} of a day, cron starts'.format(clock))
+        machine.run('systemctl restart cron', is_told=False)
+        machine.until(begun, 30)
+        machine.until("! cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\\0' ' ' | grep -q -e 'tako.py fetc[h]' -e 'sendmai[l]'")
+        mail = machine.run('cat /var/mail/root', None, is_told=False)
+        if mail.code:
+            return ''
+        say('mail', mail.out.partition('\n\n')[2])
+        return mail.out
+
+    def go_back_from_a_program_that_is_missing(self):
+        """The unit does not start on 1.1.0, and that is enough for README's config."""
+        self.publish_app('1.1.0', program=None)
+        told = self.fetch(code=1)
+        check.assertIn('app.service is ', told)
+        check.assertIn('1.1.0 is rejected, latest is 1.0.2 again', told)
+        self.assert_served('1.0.2')
+        check.assertEqual((['1.1.0'], '1.0.2', False), self.rejection())
+        check.assertNotIn('1.1.0', self.fetch())                        # it is not tried again
+        self.assert_served('1.0.2')
+
+    def go_back_from_a_program_that_dies(self):
+        """It starts, and ends a second later: Confirm= sees that."""
+        self.machine.write('/etc/tako/app.tako', self.config('app', self.confirm))
+        self.publish_app('1.1.1', program=images.DIES)
+        told = self.fetch(code=1)
+        check.assertIn('1.1.1 is rejected, latest is 1.0.2 again', told)
+        self.assert_served('1.0.2')
+        check.assertEqual((['1.1.1', '1.1.0'], '1.0.2', False), self.rejection())
+        self.publish_app('1.1.2')
+        check.assertIn('1.1.2 is in place', self.fetch())
+        self.assert_served('1.1.2')
+
+    def rejection(self):
+        known = self.status()
+        return known['rejected'], known['version'], known['restart_due']
+
+    def run_from_a_tarball(self):
+        """A unit that unpacks what latest names."""
+        path = '/etc/systemd/system/site.service'
+        self.machine.write(path, downloading(path))
+        self.machine.write('/etc/tako/site.tako', self.config('site', 'Restart=site.service\n'))
+        self.publish_site('1.0')
+        self.machine.run('mkdir -p /var/lib/images/site; systemctl daemon-reload; systemctl enable --now site.service')
+        self.assert_served('1.0', 8080)
+        self.publish_site('1.1')
+        check.assertIn('1.1 is in place, restarted site.service', self.fetch('site'))
+        self.assert_served('1.1', 8080)
+
+    # ---- reboots and power cuts
+
+    def reboot_in_a_download(self):
+        """An orderly reboot in the middle of a whole download, which goes on afterwards where it was."""
+        path = self.publish_site('1.2')
+        self.origin.requests.clear()
+        self.origin.faults[path] = origin.holds(HELD_AT)
+        self.machine.run('systemctl start --no-block tako@site.service')
+        partial = '/var/lib/images/site/.partial-' + path.rpartition('/')[2]
+        self.machine.until('test "$(stat -c %s {})" -ge {}'.format(partial, HELD_AT))
+        self.machine.reboot()
+        self.assert_whole('site')
+        self.assert_served('1.1', 8080)
+        self.origin.faults.clear()
+        check.assertRegex(self.fetch('site'), '/etc/tako/site.tako: 1.2 is in place.*, restarted site.service')
+        self.assert_served('1.2', 8080)
+        first, *others = self.origin.asked(path, 'Range')
+        check.assertIsNone(first)
+        begins = [int(re.match('bytes=([0-9]+)-', each).group(1)) for each in others]
+        check.assertGreaterEqual(min(begins), HELD_AT - 5 * tako.CHUNK_AVERAGE_BYTES // 3)
+
+    def lose_power_in_a_difference(self):
+        """The power goes when some ranges of a differential update have come; those are not asked for again."""
+        path = self.publish_app('1.2.0', changed=images.PIECES)
+        self.origin.requests.clear()
+        self.origin.answers.clear()
+        came = threading.Semaphore(2)       # how many ranges are answered before the server falls silent
+
+        def silent(handler):
+            if came.acquire(blocking=False):
+                handler.serve()
+            else:
+                self.origin.released.wait(60)
+        self.origin.faults[path] = silent
+        self.machine.run('systemctl start --no-block tako@app.service')
+        self.machine.until('test -s /var/lib/images/app/.partial-' + path.rpartition('/')[2])
+        wait_until(lambda: len(self.origin.asked(path, 'Range')) > 2)
+        self.machine.cut()
+        self.assert_whole()
+        self.machine.boot()
+        self.assert_served('1.1.2')
+        self.origin.faults.clear()
+        before = self.origin.asked(path, 'Range')
+        self.origin.requests.clear()
+        check.assertIn('1.2.0 is in place (', self.fetch())
+        self.assert_served('1.2.0')
+        after = self.origin.asked(path, 'Range')
+        check.assertNotIn(None, before + after)
+        check.assertEqual(2, len(set(before) - set(after)), (before, after))
+
+    def lose_power_in_a_restart(self):
+        """The power goes while the new version has still to prove itself; the restart is made up for."""
+        self.machine.write('/etc/tako/app.tako', self.config('app', downloading(begins=CONFIRM)))
+        self.publish_app('1.3.0')
+        self.machine.run('systemctl start --no-block tako@app.service')
+        self.assert_served('1.3.0')
+        self.machine.cut()
+        self.machine.boot()
+        self.assert_whole()
+        self.assert_served('1.3.0')
+        self.machine.write('/etc/tako/app.tako', self.config('app', self.confirm))
+        check.assertEqual((True, '1.3.0'), (self.status()['restart_due'], self.status()['version']))
+        check.assertIn('/etc/tako/app.tako: restarted app.service\n', self.fetch())
+        check.assertFalse(self.status()['restart_due'])
+
+    # ---- what else a machine meets
+
+    def keep_what_is_mounted(self):
+        """Keep=1 removes old images, but none that is mounted."""
+        root = '/var/lib/images/app'
+        oldest = self.origin_digest('1.0.0')
+        self.machine.run('mount -o loop,ro {}/store/{} /mnt'.format(root, oldest))
+        self.machine.write('/etc/tako/app.tako', self.config('app', readme(begins='Restart=') + 'Keep=1\n'))
+        check.assertIn('removed ', self.fetch())
+        check.assertIn(oldest, os.listdir(self.machine.path(root + '/store')))
+        self.machine.run('cat /mnt/www/version; umount /mnt')
+        check.assertIn('removed 1.0.0\n', self.fetch())
+        self.assert_served('1.3.0')
+
+    def origin_digest(self, version):
+        """The SHA-256 of a published version of the application."""
+        signed = scene.read(os.path.join(self.publisher.directory, 'app/manifest'))
+        entries = tako.open_manifest(signed, [tako.parse_public_key(origin.PUBLIC_KEY)], 'manifest').entries
+        return next(entry.digest for entry in entries if entry.version.text == version)
+
+    def update_tako_itself(self):
+        """A tako.py that does not work is not what runs next."""
+        good, bad = (os.path.join(self.directory, name) for name in ('good.py', 'bad.py'))
+        shutil.copy(scene.TAKO, good)
+        with open(bad, 'w') as stream:
+            stream.write('import sys\nsys.exit("a version that should not have been published")\n')
+        self.publisher.publish('tako', '0.1.0', good)
+        for path in ('/etc/tako/tako.tako', '/etc/systemd/system/tako-works.service'):
+            self.machine.write(path, downloading(path))
+        self.machine.run(downloading(begins='systemctl daemon-reload\nmkdir'))
+        self.publisher.publish('tako', '0.2.0', bad)
+        check.assertIn('0.2.0 is rejected, latest is 0.1.0 again', self.fetch('tako', code=1))
+        check.assertEqual('', self.fetch_by_hand('tako'))
+        check.assertEqual('', self.fetch_by_hand('app'))
+
+    def fetch_by_hand(self, name):
+        return self.machine.run('python3 /usr/local/bin/tako.py fetch /etc/tako/{}.tako'.format(name)).out
+
+
+STORY = (
+    ('first boot, tako.py is in the image', Story.boot_with_tako_in_the_image),
+    ('first boot, before the origin is up', Story.boot_before_the_origin_is_up),
+    ('first boot, user-data brings tako.py', Story.boot_with_nothing),
+    ('a unit runs from an image', Story.run_a_unit_from_the_image),
+    ('an update by the timer', Story.update_by_the_timer),
+    ('an update by cron', Story.update_by_cron),
+    ('a version without its program', Story.go_back_from_a_program_that_is_missing),
+    ('a version that dies', Story.go_back_from_a_program_that_dies),
+    ('a unit that unpacks a tarball', Story.run_from_a_tarball),
+    ('a reboot in a download', Story.reboot_in_a_download),
+    ('a power cut in a differential update', Story.lose_power_in_a_difference),
+    ('a power cut in a restart', Story.lose_power_in_a_restart),
+    ('old images, one of them mounted', Story.keep_what_is_mounted),
+    ('a tako.py that does not work', Story.update_tako_itself),
+)
+
+
+def main():
+    suite = suites.Suite('machine')
+    os.mkdir(ROOM)
+    confirm = downloading(begins=CONFIRM)
+    if suite.is_sample:
+        confirm = pages.vary(confirm, *SHORTER)
+    story = Story(ROOM, confirm)
+    with story.publisher:
+        for name, step in STORY:
+            say('\n{}'.format(name))
+            with suite.case(name):
+                step(story)
+            if suite.has_failed():      # each step goes on where the last one ended
+                say('the story ends here')
+                break
+        story.machine.end()
+    walk.walk(suite, PROJECT, ROOM, TREE, say)
+    suite.close()
+
+
+def why_not():
+    """Why it cannot be run here; None if it can."""
+    if os.getuid() != 0:
+        return 'needs root'
+    if not os.path.exists(TREE):
+        return 'there is no Debian to boot: see what make prepare-machine says'
+    if not namespaces.are_possible():
+        return 'there are no namespaces to be had here'
+    return None
+
+
+if __name__ == '__main__':
+    if why_not():
+        idle = suites.Suite('machine')
+        idle.skip('all', why_not())
+        idle.close()
+    namespaces.enter()
+    main()

@@ -1,0 +1,87 @@
+"""The snippets of README.md and docs/: each fenced block, and each indented one, in the order of its page."""
+import collections
+import glob
+import os
+import re
+
+# what an indented block, which names no language, begins with if it is to be run
+COMMAND = re.compile(r'(python3|mkdir|make|scp|rsync|systemctl|cd|ln|PYTHONPATH=\S+) ')
+CRON_LINE = re.compile(r'[0-9*][0-9,*/-]* [0-9*]\S* \S+ \S+ \S+ root ')
+FENCE = re.compile(r'( *)```(\w*)$')
+
+
+class Block(collections.namedtuple('Block', 'page line language text path is_output')):
+    """One snippet. language: as the page says it, or commands, cron, or '' for what is only shown.
+
+    is_output: whether the paragraph before says that it is what the snippet before prints.
+    path: the first file below /etc in backquotes in the paragraph before, which says what the snippet is to be.
+    """
+
+    @property
+    def is_synopsis(self):
+        """Whether it says how a command is called, as the pages of commands do."""
+        return not self.language and re.match(r'tako [a-z-]+( |$)', self.first_line()) is not None
+
+    def __str__(self):
+        return '{}:{} ({})'.format(self.page, self.line, self.first_line())
+
+    def first_line(self):
+        return self.text.strip().split('\n')[0].strip()
+
+
+def pages(project):
+    """The names of all pages, README.md first."""
+    return ['README.md'] + sorted('docs/' + os.path.basename(path) for path in glob.glob(os.path.join(project, 'docs', '*.md')))
+
+
+def blocks_of(project, page):
+    """The Blocks of a page, from top to bottom."""
+    with open(os.path.join(project, page)) as stream:
+        lines = stream.read().split('\n')
+    blocks, number = [], 0
+    while number < len(lines):
+        fence = FENCE.match(lines[number])
+        if fence:
+            end = lines.index(fence.group(1) + '```', number + 1)
+            text, language, begin = lines[number + 1:end], fence.group(2), number + 1
+            indent = len(fence.group(1))
+        elif lines[number].startswith('    ') and not lines[number - 1].strip():
+            end = next(at for at in range(number, len(lines)) if not lines[at].startswith('    '))
+            text, begin, indent = lines[number:end], number, 4
+            language = _language('\n'.join(text))
+        else:
+            number += 1
+            continue
+        text = '\n'.join(line[indent:] for line in text) + '\n'
+        blocks.append(Block(page, begin + 1, language, text, *_intent(lines[:number])))
+        number = end + 1
+    return blocks
+
+
+def _language(text):
+    if CRON_LINE.match(text.strip()):
+        return 'cron'
+    return 'commands' if COMMAND.match(text.strip()) else ''
+
+
+def _intent(before):
+    """What the last paragraph of these lines says of the block that follows: its path, and whether it is output."""
+    paragraph = '\n'.join(before).rstrip().rpartition('\n\n')[2]
+    found = re.search('`(/etc/[^` ]+)`', paragraph)
+    return found.group(1) if found else None, paragraph.startswith('prints')
+
+
+def snippet(project, page, path=None, begins=''):
+    """The text of the one block of a page that is for this path, or begins so."""
+    found = [block.text for block in blocks_of(project, page)
+             if path in (None, block.path) and block.text.startswith(begins) and block.language != 'console']
+    if len(found) != 1:
+        raise AssertionError('{} has {} blocks for {} that begin with {!r}'.format(page, len(found), path, begins))
+    return found[0]
+
+
+def vary(text, before, after):
+    """The text of a snippet with this one difference, for which the page has to have the place."""
+    if text.count(before) != 1:
+        raise AssertionError('{!r} is not once in:\n{}'.format(before, text))
+    return text.replace(before, after)
