@@ -1319,7 +1319,7 @@ class _PatchWriter:
         self.add_new(start)
         while self.at < end:
             stop = self.matcher.end_of_run(self.at, end, shift)
-            if stop - self.at >= COPY_MIN_BYTES or stop - start == end - self.at:
+            if stop - self.at >= COPY_MIN_BYTES or (self.at, stop) == (start, end):
                 self._add(COPY, stop, shift)
                 continue
             stop = min(end, self.at + min(self._room(), BLOCK_BYTES))

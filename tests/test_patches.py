@@ -42,6 +42,7 @@ PAIRS = {
     'scattered bytes': (OLD, bytes(byte ^ (number % 977 == 0) for number, byte in enumerate(OLD))),
     'a new build': (program(1), program(1, 64)), 'zeros': (bytes(300000), bytes(400000)),
     'zeros and noise': (bytes(300000), bytes(100000) + noise(5000) + bytes(100000)), 'reversed': (OLD, OLD[::-1]),
+    'one byte in the middle': (noise(2000), noise(2000)[:1000] + b'\0' + noise(2000)[1001:]),
     'longer than a block': (noise(3 * tako.BLOCK_BYTES), b'!' + noise(3 * tako.BLOCK_BYTES)),
 }
 
