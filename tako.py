@@ -1454,8 +1454,8 @@ def _operations(control: '_Unpacker') -> 'Iterator[Tuple[int, int, int]]':
     """Kind, length and change of the shift of each operation; the length is 0 where there is none."""
     numbers = _varints(control)
     for count in numbers:
-        if count > GROUP_MAX_OPERATIONS:
-            raise PatchError('the patch has too large a group')
+        if not 0 < count <= GROUP_MAX_OPERATIONS:
+            raise PatchError('the patch has a group of no operations, or of too many')
         kinds = list(itertools.islice(numbers, count))
         lengths = [iter(list(itertools.islice(numbers, kinds.count(kind)))) for kind in (COPY, ADD, NEW)]
         for kind in kinds:

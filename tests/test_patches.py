@@ -151,6 +151,8 @@ class HostileTest(unittest.TestCase):
             'a bomb of new bytes': patch(segment([(tako.COPY, 5000, 0)], new=bytes(100 << 20))),
             'no operations': patch(segment([], control=number(0))), 'no control': patch(segment([], control=b'')),
             'operations that are missing': patch(segment([], control=number(3) + b'\0\0')),
+            'groups of nothing, which no bound on operations would end': patch(segment(
+                [], control=bytes(5000) + b'\1\0' + number(5000) + number(0))),
             'more operations than a group may have': patch(segment([], control=number(1 << 40))),
             'a number without end': patch(segment([], control=b'\xff' * 5000)),
             'more operations than the image may have': patch(segment([(tako.COPY, 1, 0)] * 5000)),
