@@ -1155,7 +1155,7 @@ class _Matcher:
         import zlib
         self.old, self.new, self.memory_bytes, self.progress = old, new, memory_bytes, progress
         sample = b''.join([new[at:at + 4096] for at in range(0, len(new), len(new) // 64 + 1)])
-        self.is_packed = len(zlib.compress(sample, 1)) > len(sample) * 7 // 8
+        self.is_packed = len(zlib.compress(sample, 1)) > len(sample) * 5 // 8
         # where new bytes cannot be packed, short matches are worth more, and are nowhere by chance
         self.seed_bytes, self.match_min_bytes, self.stride = (8, 12, 4) if self.is_packed else (16, 24, 2)
 
