@@ -61,9 +61,9 @@ class Publication:
             self._start_again(self.before, self.destination)
         return cost
 
-    def cpu(self, figure):
-        """The same as a function that returns seconds of CPU."""
-        return lambda: self.cost(figure).cpu
+    def once(self, figure):
+        """The same as a function that returns seconds."""
+        return lambda: self.cost(figure).seconds
 
     @staticmethod
     def _start_again(source, target):
