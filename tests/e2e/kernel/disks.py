@@ -1,6 +1,8 @@
 """File systems in files, on loop devices, whose power can be cut."""
 import contextlib
+import ctypes
 import fcntl
+import glob
 import os
 import struct
 import subprocess
@@ -10,12 +12,20 @@ import time
 # _IOR('X', 125, __u32), XFS_IOC_GOINGDOWN and EXT4_IOC_SHUTDOWN alike: from now on nothing reaches the device
 SHUTDOWN = 2 << 30 | 4 << 16 | ord('X') << 8 | 125
 NO_LOG_FLUSH = 2                        # not even what the log holds in memory
-UMOUNT_SECONDS = 20.0                   # for who was killed to let go of it
+CLONE_NEWNS = 0x20000                   # of unshare(2): mounts of our own
+UMOUNT_SECONDS = 20.0                   # for who was killed to let go of it, and the loop device of its file
 # size, what makes it, and how it is mounted: at its most forgetful, and with a neighbour
 KINDS = {
     'ext4': (64 << 20, ['mkfs.ext4', '-q', '-F'], ('loop,noauto_da_alloc', 'loop,noauto_da_alloc,data=writeback')),
     'xfs': (320 << 20, ['mkfs.xfs', '-q'], ('loop', 'loop')),
 }
+
+
+def unshare_mounts():
+    """Let our mounts be ours alone: a copy in another's namespace would keep alive what is to lose its power."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    _run(['mount', '--make-rprivate', '/'])
 
 
 class Disk:
@@ -28,18 +38,20 @@ class Disk:
 
     def make(self):
         """A new and empty one."""
-        with open(self.file, 'wb') as stream:
+        with open(self.file, 'xb') as stream:
             stream.truncate(self._size)
-        self._run(self._make + [self.file])
+        _run(self._make + [self.file])
 
     def copy(self, other):
         """Be the same as another, which is not mounted."""
-        self._run(['cp', '--sparse=always', other.file, self.file])
+        if os.path.exists(self.file):
+            os.unlink(self.file)        # and no loop device knows the new one
+        _run(['cp', '--sparse=always', other.file, self.file])
 
     @contextlib.contextmanager
     def mounted(self, has_neighbour=False):
         """Mounted, and its log replayed, while the `with` lasts."""
-        self._run(['mount', '-o', self._options[has_neighbour], self.file, self.at])
+        _run(['mount', '-o', self._options[has_neighbour], self.file, self.at])
         try:
             yield
         finally:
@@ -54,19 +66,30 @@ class Disk:
             os.close(descriptor)
 
     def _unmount(self):
-        deadline = time.monotonic() + UMOUNT_SECONDS
-        while time.monotonic() < deadline:
-            if subprocess.call(['umount', self.at], stderr=subprocess.DEVNULL) == 0:
-                return
-            time.sleep(0.02)
-        self._run(['umount', '--lazy', self.at])
-        raise TimeoutError(self.at + ' stays busy')
+        """Have it forgotten: no memory of it may outlive the power."""
+        deadline, is_mounted = time.monotonic() + UMOUNT_SECONDS, True
+        while is_mounted or self._is_attached():
+            is_mounted = is_mounted and subprocess.call(['umount', self.at], stderr=subprocess.DEVNULL) != 0
+            if time.monotonic() >= deadline:
+                subprocess.call(['umount', '--lazy', self.at], stderr=subprocess.DEVNULL)
+                raise TimeoutError(self.at + ' stays busy')
+            time.sleep(0.01)
 
-    @staticmethod
-    def _run(command):
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
-        if done.returncode:
-            raise OSError('{}: {}'.format(' '.join(command), done.stdout.strip()))
+    def _is_attached(self):
+        for path in glob.glob('/sys/block/loop*/loop/backing_file'):
+            try:
+                with open(path) as stream:
+                    if stream.read().strip() == self.file:
+                        return True
+            except OSError:             # detached meanwhile
+                pass
+        return False
+
+
+def _run(command):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    if done.returncode:
+        raise OSError('{}: {}'.format(' '.join(command), done.stdout.strip()))
 
 
 def fault_of_kind(kind, folder):
