@@ -2010,6 +2010,7 @@ class Network:
     def __init__(self, environ: 'Mapping[str, str]') -> None:
         self.deadline = float('inf')
         self.turn = float('inf'), ''
+        self.answered = None    # type: Optional[http.client.HTTPResponse]      # the newest, received or not
         self._has_proxies = any(name.lower().endswith('_proxy') for name in environ)
         # what was asked last on each connection, by scheme, host and lane; one whose answer has not come, or was
         # not read to its end, is of no more use
@@ -2195,11 +2196,14 @@ class Network:
         else:
             target = '/' + url.partition('://')[2].partition('/')[2]
         self._open[lane] = connection, None
+        self.answered = None
         try:
             connection.timeout = self.timeout()
             connection.request('GET', target, headers=headers)
         except BaseException:
             connection.close()
+            if self.answered is not None:       # a proxy's no, which http.client leaves open before 3.12
+                self.answered.close()
             raise
 
     def _receive(self, lane: 'Lane') -> 'http.client.HTTPResponse':
@@ -2292,6 +2296,7 @@ def _paced_response(network: Network, connection: 'socket.socket', *arguments: '
     response.fp.close()
     response.pace = _PacedReader(network, connection)               # type: ignore[attr-defined]
     response.fp = io.BufferedReader(response.pace)                  # type: ignore[attr-defined]
+    network.answered = response
     return response
 
 

@@ -1,5 +1,6 @@
 """What the tests play on: a scratch directory, a client with its config, a run of tako.py as a process."""
 import contextlib
+import gc
 import io
 import os
 import shutil
@@ -122,6 +123,7 @@ class Scene(unittest.TestCase):
             stack.enter_context(contextlib.redirect_stdout(out))
             stack.enter_context(contextlib.redirect_stderr(err))
             code = tako.main(arguments)
+            gc.collect()                # what was left open says so now, not in the middle of a later test
         result = Result(code, out.getvalue(), err.getvalue())
         self.assertNotIn('Traceback', result.err)
         self.assertNotIn('a defect of this program', result.err)

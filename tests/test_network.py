@@ -344,6 +344,12 @@ class TlsTest(NetworkCase):
                               caught.exception.what)
                 self.assertIn(hint, caught.exception.hint)
 
+    def test_nothing_is_left_open_at_a_proxy_that_refuses(self):
+        proxy = Proxy(b'', 403)
+        self.addCleanup(proxy.close)
+        app = self.config('https://127.0.0.1:9')
+        self.assertCode(75, self.run_here('fetch', app, environ={'https_proxy': 'http://' + proxy.address}))
+
     def test_a_proxy_that_finds_no_server_may_find_it_later(self):
         proxy = Proxy(b'', 503)
         self.addCleanup(proxy.close)
