@@ -150,6 +150,7 @@ PATCH_DICTIONARY_BYTES = 8 << 20        # what each of three decompressors may r
 SEGMENT_MIN_BYTES = 1 << 18             # of the image that a segment makes, if it is not the last
 OPERATION_BYTES = 256                   # that an operation makes on an average
 OPERATIONS_SPARE = 4096                 # more operations than that makes of the image's size
+READ_AHEAD_BYTES = 1 << 14              # of the older image, where an operation takes fewer
 
 
 # ======================================================================== 2  errors
@@ -1404,6 +1405,18 @@ def apply_patch(patch: 'BinaryIO', read_old: 'Callable[[int, int], bytes]', size
     something is wrong, at the latest in place of the end. Takes 32 MiB of memory at most, whatever
     the patch holds. Raises ImportError if this Python lacks lzma.
     """
+    held, held_bytes = [], 0            # type: List[bytes], int
+    for piece in _patch_pieces(patch, _OldImage(read_old), size):
+        if held_bytes + len(piece) > BLOCK_BYTES:
+            yield b''.join(held)
+            held, held_bytes = [], 0
+        held.append(piece)
+        held_bytes += len(piece)
+    yield b''.join(held)
+
+
+def _patch_pieces(patch: 'BinaryIO', old: '_OldImage', size: int) -> 'Iterator[bytes]':
+    """What each operation makes, or BLOCK_BYTES of it at a time."""
     place, at, shift, count, masks = len(PATCH_MAGIC), 0, 0, 0, _masks(BLOCK_BYTES)
     patch.seek(0)
     if patch.read(place) != PATCH_MAGIC:
@@ -1416,24 +1429,34 @@ def apply_patch(patch: 'BinaryIO', read_old: 'Callable[[int, int], bytes]', size
             if not at < end <= size or count > OPERATIONS_SPARE + size // OPERATION_BYTES:
                 raise PatchError('the patch makes more than the image, or too little at a time')
             while at < end:
-                block_bytes = min(BLOCK_BYTES, end - at)
-                block = new_bytes.read(block_bytes) if kind == NEW else _old_block(read_old, at + shift, block_bytes)
-                if kind == ADD:
-                    block = _add_bytes(block, differences.read(block_bytes), *masks)
-                yield block
-                at += block_bytes
-        if differences.some(1) or new_bytes.some(1) or at - segment_start < min(SEGMENT_MIN_BYTES, size - segment_start):
+                piece_bytes = min(BLOCK_BYTES, end - at)
+                piece = new_bytes.read(piece_bytes) if kind == NEW else old.read(at + shift, piece_bytes)
+                yield piece if kind != ADD else _add_bytes(piece, differences.read(piece_bytes), *masks)
+                at += piece_bytes
+        if not differences.is_used_up() or not new_bytes.is_used_up() or (
+                at - segment_start < min(SEGMENT_MIN_BYTES, size - segment_start)):
             raise PatchError('the patch has a segment that makes too little')
     patch.seek(place)
     if patch.read(1):
         raise PatchError('the patch goes on after its end')
 
 
-def _old_block(read_old: 'Callable[[int, int], bytes]', begin: int, size: int) -> bytes:
-    block = read_old(begin, size) if 0 <= begin < IMAGE_MAX_BYTES - BLOCK_BYTES else b''
-    if len(block) != size:
-        raise PatchError('the patch is for an old image of another size')
-    return block
+class _OldImage:
+    """The old image, read some way ahead: most operations go on near to where the one before ended."""
+
+    def __init__(self, read: 'Callable[[int, int], bytes]') -> None:
+        self.read_old, self.begin, self.window = read, 0, b''
+
+    def read(self, begin: int, size: int) -> bytes:
+        """Exactly size bytes."""
+        skip = begin - self.begin
+        if skip < 0 or skip + size > len(self.window):
+            if not 0 <= begin < IMAGE_MAX_BYTES - BLOCK_BYTES:
+                raise PatchError('the patch is for an old image of another size')
+            self.begin, self.window, skip = begin, self.read_old(begin, max(size, READ_AHEAD_BYTES)), 0
+            if len(self.window) < size:
+                raise PatchError('the patch is for an old image of another size')
+        return self.window[skip:skip + size]
 
 
 def _open_segment(patch: 'BinaryIO', place: int) -> 'Tuple[List[_Unpacker], int]':
@@ -1486,6 +1509,7 @@ class _Unpacker:
         import lzma
         filters = [{'id': lzma.FILTER_LZMA2, 'dict_size': PATCH_DICTIONARY_BYTES}]
         self.patch, self.place, self.left, self.error = patch, place, size, lzma.LZMAError
+        self.unpacked, self.at = b'', 0         # what was unpacked last, and how much of it was read
         self.decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters) if is_packed else None
 
     def some(self, size: int) -> bytes:
@@ -1512,14 +1536,20 @@ class _Unpacker:
         return data
 
     def read(self, size: int) -> bytes:
-        """Exactly size bytes."""
-        blocks = [b'']
-        while size and (blocks[-1] or len(blocks) == 1):
-            blocks.append(self.some(size))
-            size -= len(blocks[-1])
-        if size:
-            raise PatchError('the patch has a stream that is too short')
-        return b''.join(blocks)
+        """Exactly size bytes, of which there are BLOCK_BYTES at most."""
+        if self.at + size > len(self.unpacked):
+            self.unpacked, self.at = self.unpacked[self.at:], 0
+        while size > len(self.unpacked):
+            more = self.some(BLOCK_BYTES)
+            if not more:
+                raise PatchError('the patch has a stream that is too short')
+            self.unpacked += more
+        self.at += size
+        return self.unpacked[self.at - size:self.at]
+
+    def is_used_up(self) -> bool:
+        """Whether all of it was read."""
+        return self.at == len(self.unpacked) and not self.some(1)
 
 
 # ======================================================================== 9  config

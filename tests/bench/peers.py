@@ -10,7 +10,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TAKO = os.path.abspath(os.environ.get('TAKO') or os.path.join(HERE, '..', '..', 'tako.py'))
 PACKAGES = ['bsdiff', 'casync', 'curl', 'debootstrap', 'e2fsprogs', 'erofs-utils', 'nginx-light', 'squashfs-tools', 'xdelta3',
             'zchunk', 'zsync']
-MAKING_SECONDS = 900
+MAKING_SECONDS = 300
 UPDATE_SECONDS = 300
 BSDIFF_MEMORY = 20                      # bytes for each of the old image: two suffix arrays of eight each, and the rest
 XDELTA_WINDOW_BYTES = 16 << 20
