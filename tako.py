@@ -2240,6 +2240,7 @@ class Network:
         connection, _ = self._open[lane]
         try:
             response = connection.getresponse()
+            response.pace.has_headers = True                        # type: ignore[attr-defined]
         except BaseException:
             connection.close()
             raise
@@ -2284,12 +2285,13 @@ class Network:
 class _PacedReader(io.RawIOBase):
     """The bytes of a socket, as long as they get to the point: what drips, or is all framing, is an OSError.
 
-    http.client bounds a line, and reads lines without end. delivered is how much of the body came, which
-    whoever reads the body counts.
+    http.client bounds a line, reads lines without end, and takes the end of a connection for that of the headers.
+    delivered is how much of the body came, which whoever reads the body counts; so has_headers is set.
     """
 
     def __init__(self, network: Network, connection: 'socket.socket') -> None:
         self.delivered = 0
+        self.has_headers = False
         self._received = 0
         self._network = network
         self._socket = connection
@@ -2302,6 +2304,8 @@ class _PacedReader(io.RawIOBase):
     def readinto(self, buffer: 'Any') -> 'Optional[int]':
         self._socket.settimeout(self._network.timeout())
         size = self._stream.readinto(buffer) or 0
+        if not size and self._received and not self.has_headers:
+            raise OSError('the connection ended within the headers')
         self._received += size
         if self._received > FRAMING_MAX_BYTES + FRAMING_MAX_FACTOR * self.delivered + len(buffer):
             raise OSError('headers without end')

@@ -92,6 +92,13 @@ class AnswerTest(NetworkCase):
             self.assertEqual(BODY, b''.join(self.network.open(six.url + '/body').chunks))
 
 
+def cut_in_headers(head):
+    def fault(handler):
+        handler.wfile.write(head)
+        handler.hang_up()
+    return fault
+
+
 class FaultTest(NetworkCase):
     def test_each_way_to_answer_wrongly_has_its_words(self):
         cases = ((origin.status(404), 'status 404'), (origin.status(401), 'status 401'), (origin.status(403), 'status 403'),
@@ -99,6 +106,9 @@ class FaultTest(NetworkCase):
                  (origin.status(206, b'half'), 'status 206'), (origin.hangs_up, 'closed connection'),
                  (origin.talks_nonsense, 'not a valid HTTP answer'), (origin.cuts(1000), '255000 bytes early'),
                  (origin.chunked(finish=False), 'not a valid HTTP answer'),
+                 (cut_in_headers(b'HTTP/1.1 200 OK\r\n'), 'ended within the headers'),
+                 (cut_in_headers(b'HTTP/1.1 200 OK\r\nContent-Len'), 'ended within the headers'),
+                 (cut_in_headers(b'HTTP/1.1 200 OK\r\nX: y\r\n'), 'ended within the headers'),
                  (origin.serves(b'x', [('Content-Encoding', 'gzip')]), 'gzip'))
         for fault, message in cases:
             with self.subTest(message):

@@ -1,0 +1,1 @@
+"""Tables of attacks for the suite of liars."""

@@ -1,0 +1,265 @@
+"""The attacks that The Update Framework's specification lists (section 1.5.2), in its words, as they look here."""
+import base64
+import hashlib
+
+import origin
+import tako
+from liars_attacks.attack import (ANY, LISTED, MIB, NEW, OLD, OTHER, SAME, UPDATED, Tarpit, attack, drips, drips_slowly, for_ever, on_all,
+                                  on_image, on_index, on_manifest, ranged, signed, sleeps, whole_or, with_manifest)
+
+HOSTILE_LINES = {
+    'a path for a digest': b'1.2 5 ../../../../../../etc/passwd\n',
+    'a size below zero': b'1.2 -5 ' + b'0' * 64 + b'\n',
+    'a size of 2^63': b'1.2 9223372036854775808 ' + b'0' * 64 + b'\n',
+    'a size of a thousand digits': b'1.2 1' + b'0' * 1000 + b' ' + b'0' * 64 + b'\n',
+    'a version of a megabyte': b'1.' + b'9' * MIB + b' 5 ' + b'0' * 64 + b'\n',
+    'a terminal\'s escape codes for a version': b'1.2\x1b[2J 5 ' + b'0' * 64 + b'\n',
+    'no text': b'\xff\xfe\x00 5 ' + b'0' * 64 + b'\n',
+    'a second spelling of a version': b'1.1.0 5 ' + b'0' * 64 + b'\n',
+    'a version below the last': b'0.9 5 ' + b'0' * 64 + b'\n',
+}
+
+
+def honest(stage):
+    return stage.liar.read('manifest')
+
+
+def other_signature(change):
+    """The honest manifest with its signature, 64 bytes, changed."""
+    def make(stage):
+        body, _, signature = honest(stage)[:-1].rpartition(b'\n')
+        return body + b'\n' + base64.b64encode(change(base64.b64decode(signature))) + b'\n'
+    return make
+
+
+def plus_order(signature):
+    s = int.from_bytes(signature[32:], 'little') + tako.L
+    return signature[:32] + s.to_bytes(32, 'little')
+
+
+def old_signature_on_new(stage):
+    old = signed([stage.older, stage.old])
+    return honest(stage)[:-1].rpartition(b'\n')[0] + b'\n' + old[:-1].rpartition(b'\n')[2] + b'\n'
+
+
+def replays(*entries_of):
+    return with_manifest(lambda stage: signed([getattr(stage, name) for name in entries_of]))
+
+
+def yesterday(lay):
+    """The same when the manifest was looked at last yesterday."""
+    def lay_then(stage):
+        lay(stage)
+        stage.age_manifest(2 * tako.FULL_ANSWER_SECONDS)
+    return lay_then
+
+
+def many_entries(stage):
+    """As many as a manifest may hold, signed: what a stolen key can do to a reader."""
+    lines, size, number = [], len(honest(stage)), 0
+    while size < tako.MANIFEST_MAX_BYTES - 200:
+        lines.append('0.{} 5 {}\n'.format(number, hashlib.sha256(b'%d' % number).hexdigest()).encode())
+        size, number = size + len(lines[-1]), number + 1
+    return signed(lines + [stage.older, stage.old, stage.new])
+
+
+def long_versions(stage):
+    """The same, with versions that take long to compare."""
+    lines, size, number = [], len(honest(stage)), 0
+    while size < tako.MANIFEST_MAX_BYTES - 2000:
+        parts = '0.' + '1.' * 110 + '{:08}'.format(number)
+        lines.append('{} 5 {}\n'.format(parts[:255], hashlib.sha256(b'%d' % number).hexdigest()).encode())
+        size, number = size + len(lines[-1]), number + 1
+    return signed(lines + [stage.older, stage.old, stage.new])
+
+
+def listing(line_or_entry):
+    """A manifest with one more line, signed by the right key."""
+    return with_manifest(lambda stage: signed([stage.older, stage.old, stage.new, line_or_entry]))
+
+
+def hands_out(content):
+    """The right key lists what it should not, and its image is there."""
+    def lay(stage):
+        entry = origin.entry_of('999999999999.0', content)
+        stage.liar.faults['/manifest'] = origin.serves(signed([stage.older, stage.old, stage.new, entry]))
+        stage.liar.faults['/store/' + entry.digest] = origin.serves(content)
+    return lay
+
+
+def of_another_product(stage):
+    return signed([origin.entry_of('1.0', b'another product'), origin.entry_of('1.5', OTHER)])
+
+
+def in_tarpit(scheme, greeting=b''):
+    def lay(stage):
+        pit = Tarpit(greeting)
+        stage.addCleanup(pit.close)
+        stage.lead_to('{}://127.0.0.1:{}'.format(scheme, pit.port))
+    return lay
+
+
+def slowly_in_circles(handler):
+    sleeps(0.4, origin.redirects(handler.path))(handler)
+
+
+BIG = b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n' % len(NEW)
+PART = b'HTTP/1.1 206 Partial Content\r\nContent-Length: 400000\r\nContent-Range: bytes 0-399999/%d\r\n\r\n' % len(NEW)
+CHUNKED = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n'
+
+ARBITRARY_INSTALLATION = [
+    attack('signed by another key', with_manifest(lambda stage: signed([stage.older, stage.old, stage.new], origin.OTHER_SEED)), 3, SAME),
+    attack('an entry added after signing', with_manifest(lambda stage: honest(stage).replace(
+        b'\n\n', b'\n' + origin.entry_of('1.9', OTHER).line().encode() + b'\n', 2)), 3, SAME),
+    attack('a digest changed after signing', with_manifest(lambda stage: honest(stage).replace(
+        stage.new.digest.encode(), origin.digest_of(OTHER).encode())), 3, SAME),
+    attack('the signature of another manifest', with_manifest(old_signature_on_new), 3, SAME),
+    attack('S + L in the signature', with_manifest(other_signature(plus_order)), 3, SAME),
+    attack('a signature of zeros', with_manifest(other_signature(lambda _: bytes(64))), 3, SAME),
+    attack('R of small order', with_manifest(other_signature(lambda each: b'\x01' + bytes(31) + each[32:])), 3, SAME),
+    attack('no signature', with_manifest(lambda stage: honest(stage)[:-1].rpartition(b'\n')[0] + b'\n'), 3, SAME),
+    attack('lines after the signature', with_manifest(lambda stage: honest(stage) + b'1.9 5 ' + b'0' * 64 + b'\n'), 3, SAME),
+    attack('other line ends', with_manifest(lambda stage: honest(stage).replace(b'\n', b'\r\n')), 3, SAME),
+    attack('a byte order mark', with_manifest(lambda stage: b'\xef\xbb\xbf' + honest(stage)), 3, SAME),
+    attack('a page for a manifest', on_manifest(origin.serves(b'<!DOCTYPE html><title>Sign in</title>')), 3, SAME),
+    attack('nothing for a manifest', on_manifest(origin.serves(b'')), 3, SAME),
+    attack('other bytes for the image', on_image(origin.serves(OTHER)), 3, LISTED),
+    attack('other bytes for the image, on a first fetch', on_image(origin.serves(OTHER)), 3, LISTED, start='nothing'),
+    attack('a byte more', on_image(origin.serves(NEW + b'x')), 3, LISTED, start='nothing'),
+    attack('a byte less', on_image(origin.serves(NEW[:-1])), 3, LISTED, start='nothing'),
+    attack('one flipped bit', on_image(origin.serves(NEW[:-1] + bytes([NEW[-1] ^ 1]))), 3, LISTED, start='nothing'),
+    attack('a page for the image', on_image(origin.serves(b'<html>')), 3, LISTED),
+]
+
+ENDLESS_DATA = [
+    attack('a manifest without end', on_manifest(origin.endless), 3, SAME, memory=60 * MIB),
+    attack('a manifest without end, in chunks', on_manifest(for_ever(CHUNKED, b'ffff\r\n' + b'\n' * 65535 + b'\r\n')), 3, SAME,
+           memory=60 * MIB),
+    attack('a manifest without end, in chunks of a byte', on_manifest(for_ever(CHUNKED, b'1\r\n\n\r\n' * 10000)), 75, SAME,
+           memory=60 * MIB, options=('--timeout', '5'), words='--timeout'),
+    attack('a manifest of 17 MiB', on_manifest(origin.serves(b'\n' * (17 << 20))), 3, SAME, memory=60 * MIB),
+    attack('a manifest of 2^62 bytes', on_manifest(for_ever(
+        b'HTTP/1.1 200 OK\r\nContent-Length: 4611686018427387904\r\n\r\n', b'\n' * 65536)), 3, SAME, memory=60 * MIB),
+    attack('an image without end', on_image(origin.endless), 3, LISTED),
+    attack('an image without end, on a first fetch', on_image(origin.endless), 3, LISTED, start='nothing'),
+    attack('an image without end, in chunks', on_image(for_ever(CHUNKED, b'ffff\r\n' + b'\n' * 65535 + b'\r\n')), 3, LISTED,
+           start='nothing'),
+    attack('an index without end', on_index(origin.endless), 0, UPDATED),
+    attack('an index without end, in chunks of a byte', on_index(for_ever(CHUNKED, b'1\r\n\n\r\n' * 1000)), 0, UPDATED),
+    attack('ranges without end', on_image(whole_or(for_ever(PART.replace(b'Content-Length: 400000\r\n', b''), b'x' * 65536))),
+           0, UPDATED),
+    attack('the page of an error without end', on_manifest(for_ever(b'HTTP/1.1 404 No\r\n\r\n', b'x' * 65536)), 75, SAME),
+    attack('the page of a redirect without end', on_manifest(for_ever(
+        b'HTTP/1.1 302 Found\r\nLocation: /manifest\r\n\r\n', b'x' * 65536)), 75, SAME),
+]
+
+MIX_AND_MATCH = [
+    attack('another version\'s image', on_image(origin.serves(OLD)), 3, LISTED, start='nothing'),
+    attack('another version\'s index', on_index(lambda handler: origin._Handler.serve(renamed(handler, OLD))), 0, UPDATED),
+    attack('ranges of another image', on_image(ranged(lambda _, ranges: origin.in_ranges(ranges, OTHER))), 0, UPDATED),
+    attack('every second range of another image', on_image(ranged(lambda handler, ranges: mixed(handler, ranges))), 0, UPDATED),
+    attack('lines of two histories', with_manifest(lambda stage: signed(
+        [stage.older, stage.old, origin.entry_of('1.0.5', OTHER), stage.new, origin.entry_of('1.0.6', OTHER)])), 3, SAME),
+    attack('the new manifest under the old one\'s ETag', lambda stage: setattr(stage.liar, 'etag', lambda _: '"the same"'),
+           0, UPDATED),
+]
+
+
+def renamed(handler, content):
+    handler.path = '/store/{}.chunks'.format(origin.digest_of(content))
+    return handler
+
+
+def mixed(handler, ranges):
+    code, body, headers = origin.in_ranges(ranges, handler.body)
+    half = len(body) // 2
+    return code, body[:half] + bytes(len(body) - half), headers
+
+
+FAST_FORWARD = [
+    attack('a version far ahead, signed by nobody', with_manifest(lambda stage: honest(stage).replace(b'1.1 ', b'999.1 ')), 3, SAME),
+    attack('a version far ahead, by a stolen key, out of bounds', hands_out(OTHER), 0, UPDATED, then=3, beside=0),
+    attack('a version far ahead, by a stolen key, without an image', listing(origin.entry_of('1.9', OTHER)), 75, ANY,
+           then=3, beside=75),
+]
+
+INDEFINITE_FREEZE = [
+    attack('the old manifest for ever', replays('older', 'old'), 0, SAME),
+    attack('always "not modified", today', on_manifest(origin.status(304, b'')), 0, SAME),
+    attack('always "not modified", since yesterday', yesterday(on_manifest(origin.status(304, b''))), 75, SAME),
+    attack('a lying ETag, since yesterday', yesterday(lambda stage: setattr(stage.liar, 'etag', lambda _: stage.old_etag)),
+           0, UPDATED),
+    attack('the new version is never found', on_image(origin.status(404)), 75, LISTED),
+    attack('the new version is said to be withdrawn', on_image(origin.status(410)), 0, LISTED),
+    attack('busy for ever', on_all(origin.status(503, headers=[('Retry-After', '999999999')])), 75, SAME),
+]
+
+ROLLBACK = [
+    attack('an empty manifest', replays(), 3, SAME),
+    attack('an older manifest', replays('older'), 3, SAME),
+    attack('another image under a version that is known', with_manifest(lambda stage: signed(
+        [stage.older, origin.entry_of('1.0', OTHER), stage.new])), 3, SAME, beside=3),
+    attack('another spelling of a version that is known', with_manifest(lambda stage: signed(
+        [stage.older, origin.entry_of('1.0.0', OLD), stage.new])), 3, SAME, beside=3),
+    attack('a new version below the one in place', with_manifest(lambda stage: signed(
+        [origin.entry_of('0.9', OTHER), stage.older, stage.old])), 0, ANY, then=3, beside=3),
+]
+
+SLOW_RETRIEVAL = [
+    attack('silence', in_tarpit('http'), 75, SAME),
+    attack('silence instead of TLS', in_tarpit('https'), 75, SAME),
+    attack('half a TLS handshake', in_tarpit('https', b'\x16\x03\x03\x00\x7a\x02\x00\x00\x76'), 75, SAME),
+    attack('a status line in drips', on_manifest(drips(b'HTTP/1.1 2', b'0')), 75, SAME),
+    attack('headers in drips', on_manifest(drips(b'HTTP/1.1 200 OK\r\nX: ')), 75, SAME),
+    attack('a manifest in drips', on_manifest(drips(BIG)), 75, SAME),
+    attack('a manifest in drips of chunks', on_manifest(drips(CHUNKED, b'1\r\nx\r\n')), 75, SAME),
+    attack('a chunk\'s size in drips', on_manifest(drips(CHUNKED, b'0')), 75, SAME),
+    attack('a manifest that stops', on_manifest(origin.holds(100)), 75, SAME),
+    attack('an image in drips', on_image(drips(BIG)), 75, LISTED),
+    attack('an image in drips, on a first fetch', on_image(drips(BIG)), 75, LISTED, start='nothing'),
+    attack('an image that stops', on_image(origin.holds(200000)), 75, LISTED, start='nothing'),
+    attack('an index in drips', on_index(drips(BIG)), 0, UPDATED, seconds=25),
+    attack('an index that stops', on_index(origin.holds(20)), 0, UPDATED),
+    attack('ranges in drips', on_image(whole_or(drips(PART))), 0, UPDATED, seconds=30),
+    attack('ranges that stop', on_image(whole_or(origin.holds(20))), 0, UPDATED),
+    attack('the page of an error in drips', on_manifest(drips(b'HTTP/1.1 404 No\r\nContent-Length: 60000\r\n\r\n')), 75, SAME),
+    attack('slow redirects in a circle', on_manifest(slowly_in_circles), 75, SAME),
+]
+
+WRONG_SOFTWARE = [
+    attack('another product\'s manifest, by the same key', with_manifest(of_another_product), 3, SAME, beside=3),
+    attack('another product\'s image', on_image(origin.serves(OTHER)), 3, LISTED, start='nothing'),
+    attack('another product\'s manifest, by its own key', with_manifest(lambda stage: signed(
+        [origin.entry_of('1.5', OTHER)], origin.OTHER_SEED)), 3, SAME),
+]
+
+KEY_COMPROMISE = [
+    attack('a key that the config does not list any more', lambda stage: stage.trust(origin.OTHER_PUBLIC_KEY), 3, SAME, then=3,
+           beside=None, start='nothing'),
+    attack('one of two keys signs another history', lambda stage: (
+        stage.trust(origin.PUBLIC_KEY, origin.OTHER_PUBLIC_KEY), stage.liar.faults.update({'/manifest': origin.serves(signed(
+            [origin.entry_of('1.0', OTHER)], origin.OTHER_SEED))})), 3, SAME, beside=3),
+    attack('lines are dropped by a stolen key', replays('old', 'new'), 3, SAME, beside=3),
+    attack('an image of 2^63 - 1 bytes', listing(b'1.9 9223372036854775807 ' + b'0' * 64 + b'\n'), 1, ANY, then=3, beside=1),
+    attack('as many entries as there may be', with_manifest(many_entries), 0, UPDATED, then=3, memory=400 * MIB, seconds=40,
+           disk=40 * MIB, beside=0),
+    attack('as many long versions as there may be', with_manifest(long_versions), 0, UPDATED, then=3, memory=400 * MIB,
+           seconds=40, disk=40 * MIB, beside=0),
+] + [attack(name, listing(line), 3, SAME, words='tell the publisher') for name, line in HOSTILE_LINES.items()]
+
+GROUPS = {
+    'arbitrary software installation': ARBITRARY_INSTALLATION, 'endless data': ENDLESS_DATA, 'mix-and-match': MIX_AND_MATCH,
+    'fast-forward': FAST_FORWARD, 'indefinite freeze': INDEFINITE_FREEZE, 'rollback': ROLLBACK,
+    'slow retrieval': SLOW_RETRIEVAL, 'wrong software installation': WRONG_SOFTWARE, 'key compromise': KEY_COMPROMISE,
+}
+
+# with the limits as they are, under which a window is 30 seconds; and whether an honest mirror stands beside
+WITH_TRUE_LIMITS = [
+    (attack('a manifest in drips', on_manifest(drips_slowly(BIG)), 75, SAME, seconds=300), False),
+    (attack('headers in drips', on_manifest(drips_slowly(b'HTTP/1.1 200 OK\r\nX: ')), 75, SAME, seconds=300), False),
+    (attack('an image in drips', on_image(drips_slowly(BIG)), 75, LISTED, seconds=300, start='nothing'), False),
+    (attack('an index in drips', on_index(drips_slowly(BIG)), 0, UPDATED, seconds=120), False),
+    (attack('silence', in_tarpit('http'), 75, SAME, seconds=150), False),
+    (attack('down for ever', on_all(origin.status(503)), 75, SAME, seconds=60), False),
+    (attack('one mirror in drips', on_manifest(drips_slowly(BIG)), 75, SAME, seconds=90), True),
+]

@@ -1,0 +1,108 @@
+"""A program that runs while a `with` lasts, and ports for it."""
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+
+START_SECONDS = 30
+PORTS = range(20000, 32000)             # below those that the kernel gives to clients
+
+
+def free_port():
+    """A port on which nobody listens, by IPv4 or IPv6."""
+    for port in random.SystemRandom().sample(PORTS, 100):
+        with contextlib.ExitStack() as stack:
+            try:
+                for family, host in ((socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, '::1')):
+                    each = stack.enter_context(contextlib.closing(socket.socket(family)))
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    each.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise OSError('no port is free')
+
+
+class Program:
+    """Processes with a folder of their own: their configs, what they wrote to stderr, their logs."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self._processes = []
+        os.makedirs(folder)
+        os.chmod(folder, 0o755)
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def write(self, name, content):
+        """A file in the folder; its path."""
+        with open(self.path(name), 'w') as stream:
+            stream.write(content)
+        return self.path(name)
+
+    def commands(self):
+        """What to start, each in the foreground."""
+        raise NotImplementedError
+
+    def ports(self):
+        """Where they listen, once they do, as host and port."""
+        raise NotImplementedError
+
+    def start(self):
+        """Start them; __enter__ waits until they listen."""
+        environ = {'PATH': os.environ['PATH'], 'HOME': self.folder, 'PYTHONUNBUFFERED': '1'}
+        for number, command in enumerate(self.commands()):
+            with open(self.path('stderr.{}'.format(number)), 'wb') as stream:
+                self._processes.append(subprocess.Popen(command, cwd=self.folder, env=environ, stdin=subprocess.DEVNULL,
+                                                        stdout=stream, stderr=stream))
+        return self
+
+    def __enter__(self):
+        if not self._processes:
+            self.start()
+        deadline = time.monotonic() + START_SECONDS
+        try:
+            for address in self.ports():
+                self._wait_for(address, deadline)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _wait_for(self, address, deadline):
+        while True:
+            try:
+                socket.create_connection(address, 1).close()
+                return
+            except OSError:
+                if time.monotonic() > deadline or any(each.poll() is not None for each in self._processes):
+                    raise RuntimeError('{} does not listen at {}: {}'.format(
+                        type(self).__name__, address, self.complaints())) from None
+                time.sleep(0.05)
+
+    def __exit__(self, *error):
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(self.end_signal)
+        for process in self._processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        del self._processes[:]
+
+    end_signal = signal.SIGTERM
+
+    def complaints(self):
+        """The ends of what they wrote to stderr."""
+        found = []
+        for name in sorted(os.listdir(self.folder)):
+            if name.startswith(('stderr.', 'error')):
+                with open(self.path(name), errors='replace') as stream:
+                    found.append(stream.read()[-2000:])
+        return '\n'.join(found)

@@ -1,0 +1,104 @@
+"""The wire between a client and a server: counts what comes back, cuts it, or lets it stall."""
+import contextlib
+import socket
+import threading
+
+
+class Wire:
+    """Passes bytes on, while the `with` lasts.
+
+    received counts those that came from the server. Once these are as many as cut() or stall() said, a
+    connection is closed, once, or nothing more passes.
+    """
+
+    def __init__(self, host, port):
+        self.received = 0
+        self.connections = 0
+        self.stalled = threading.Event()
+        self._cut_at = self._stall_at = float('inf')
+        self._target = host, port
+        self._lock = threading.Lock()
+        self._open = set()
+        family = socket.AF_INET6 if ':' in host else socket.AF_INET
+        self._listener = socket.socket(family)
+        self._listener.bind((host, 0))
+        self._listener.listen(64)
+        self.port = self._listener.getsockname()[1]
+
+    def __enter__(self):
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *error):
+        self._end(self._listener)
+        for each in list(self._open):
+            self._end(each)
+        self._listener.close()
+
+    def cut(self, after):
+        """Close the connection that brings so many bytes from now on."""
+        with self._lock:
+            self._cut_at = self.received + after
+
+    def stall(self, after):
+        """Let no more than so many bytes pass from now on; stalled is set when they have."""
+        with self._lock:
+            self._stall_at = self.received + after
+
+    def heal(self):
+        """Be as good as new; what stalled is closed."""
+        with self._lock:
+            self._cut_at = self._stall_at = float('inf')
+            self.received = 0
+            self.stalled.clear()
+        for each in list(self._open):
+            self._end(each)
+
+    def _end(self, each):
+        self._open.discard(each)
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            try:
+                server = socket.create_connection(self._target)
+            except OSError:
+                client.close()
+                continue
+            self._open.update((client, server))
+            threading.Thread(target=self._pass, args=(client, server, False), daemon=True).start()
+            threading.Thread(target=self._pass, args=(server, client, True), daemon=True).start()
+
+    def _pass(self, source, target, is_counted):
+        with contextlib.suppress(OSError):
+            for block in iter(lambda: source.recv(16384), b''):
+                if is_counted and not self._may_pass(len(block)):
+                    break
+                target.sendall(block)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+        if is_counted:
+            self._end(source)
+            self._end(target)
+            source.close()
+            target.close()
+
+    def _may_pass(self, size):
+        with self._lock:
+            self.received += size
+            if self.received >= self._cut_at:
+                self._cut_at = float('inf')
+                return False
+            is_stalled = self.received >= self._stall_at
+        if is_stalled:
+            self.stalled.set()
+            while self._stall_at != float('inf'):
+                threading.Event().wait(0.05)
+            return False
+        return True
