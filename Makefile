@@ -119,13 +119,28 @@ $(TOOLS)/installed: tests/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(TOOLS) .venv-bench* build .coverage .coverage.* .mypy_cache .ruff_cache __pycache__ tests/__pycache__ tests/bench/__pycache__ tests/e2e/__pycache__ tests/e2e/kernel/__pycache__
+	rm -rf $(TOOLS) $(SERVERS_TOOLS) .venv-bench* build .coverage .coverage.* .mypy_cache .ruff_cache __pycache__ tests/__pycache__ tests/bench/__pycache__ tests/e2e/__pycache__ tests/e2e/kernel/__pycache__
 
 # What a suite of make prove needs, beyond python3. A suite without a recipe here needs nothing.
 $(SUITES:%=prepare-%):
 
 prepare-power prepare-syscalls:
 	-@dpkg --status strace xfsprogs e2fsprogs >/dev/null 2>&1 || { apt-get update -q && apt-get install -qy strace xfsprogs e2fsprogs; }
+
+SERVERS_TOOLS = .venv-servers
+SERVERS_COMMANDS = nginx apache2 lighttpd caddy squid tinyproxy openssl curl
+SERVERS_PACKAGES = nginx-light apache2 lighttpd lighttpd-mod-openssl caddy squid tinyproxy openssl curl ca-certificates
+
+# RUNLEVEL keeps Debian from starting what it installs
+prepare-servers: $(SERVERS_TOOLS)/installed
+	@for each in $(SERVERS_COMMANDS); do PATH="$$PATH:/usr/sbin" command -v "$$each" > /dev/null || missing="$$missing $$each"; done; \
+	test -z "$$missing" || { echo "lacking:$$missing"; apt-get update -q && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -qy --no-install-recommends $(SERVERS_PACKAGES); }
+
+$(SERVERS_TOOLS)/installed: tests/e2e/servers_requirements.txt
+	$(PYTHON) -m venv $(SERVERS_TOOLS)
+	$(SERVERS_TOOLS)/bin/pip install --quiet --disable-pip-version-check -r tests/e2e/servers_requirements.txt
+	touch $@
 
 $(SUITES:%=prove-%): prove-%: prepare-%
 	$(PYTHON) tests/e2e/prove.py $*

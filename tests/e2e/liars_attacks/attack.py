@@ -119,6 +119,16 @@ def drips_slowly(head, seconds=100):
     return fault
 
 
+def stops(head):
+    """Sends this, and then nothing, for as long as the liar is not released."""
+    def fault(handler):
+        handler.wfile.write(head)
+        handler.wfile.flush()
+        handler.server.origin.released.wait(30)
+        handler.hang_up()
+    return fault
+
+
 def ranged(answer):
     """Whoever asks for ranges gets answer(handler, ranges), which is (status, body, headers); all others what is honest."""
     def fault(handler):

@@ -4,7 +4,7 @@ import zlib
 
 import origin
 import tako
-from liars_attacks.attack import (MIB, NEW, OLD, OTHER, UPDATED, attack, for_ever, on_image, on_index, ranged)
+from liars_attacks.attack import (LISTED, MIB, NEW, OLD, OTHER, UPDATED, attack, for_ever, on_image, on_index, ranged)
 
 HEADER = ('magic', 'method', 'zero', 'patches', 'average', 'size', 'count', 'planes')
 
@@ -151,8 +151,8 @@ GROUPS = {
        attack('index: parts without end', on_index(for_ever(
            b'HTTP/1.1 206 OK\r\nContent-Type: multipart/byteranges; boundary=B\r\n\r\n', b'\r\n--B\r\nX: y\r\n\r\n' * 1000)),
            0, UPDATED)],
-    'ranges': [attack('{}: {}'.format(what, name), on(parts(change)), 3 if name == 'all of another' and what == 'single range' else 0,
-                      UPDATED if name != 'all of another' or what != 'single range' else 'listed')
+    'ranges': [attack('{}: {}'.format(what, name), on(parts(change)), (0, 3) if name == 'all of another' else 0,
+                      LISTED if name == 'all of another' else UPDATED)
                for what, on in (('ranges', on_image), ('single range', on_single), ('ranges of both', on_both))
                for name, change in RANGES.items()],
 }

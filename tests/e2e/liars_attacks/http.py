@@ -60,7 +60,7 @@ ANSWERS = [
     ('truncated within the headers', says(OK + b'Content-Len'), (75,)),
     ('truncated without a length', says(OK + b'\r\n', lambda handler: body_of(handler)[:-20]), (3, 75)),
     # chunks
-    ('chunks that never end', in_chunks(end=b''), (75,)),
+    ('chunks that never end', in_chunks(end=b''), (0, 75)),         # all of an image has come by then
     ('a chunk without its line end', in_chunks(lambda chunk: chunk[:-2]), EITHER),
     ('a chunk of a size that is none', says(CHUNKED, b'many\r\n', body_of), (75,)),
     ('a chunk of a size below zero', says(CHUNKED, b'-5\r\n', body_of), EITHER),
@@ -143,7 +143,10 @@ ANSWERS = [
 def met_by(what, on, codes, state):
     """The table, where each meets what is asked for."""
     for name, fault, those in ANSWERS:
-        yield attack('{}: {}'.format(what, name), on(fault), those if codes is None else codes, state,
+        if name == 'status 304' and what == 'manifest':     # which may be true, as the tables of freezes have it
+            continue
+        codes_here = those if codes is None else codes
+        yield attack('{}: {}'.format(what, name), on(fault), codes_here, UPDATED if codes_here == 0 else state, seconds=30,
                      memory=60 * MIB if what == 'manifest' else 12 * MIB, beside=0 if what == 'manifest' else None)
 
 
@@ -156,7 +159,7 @@ def content_range(begin, end, size):
     return [('Content-Range', 'bytes {}-{}/{}'.format(begin, end, size))]
 
 
-RESUMED = [attack('rest: ' + name, on_image(half_of(answer)), codes, LISTED, start='half', options=('--no-delta',))
+RESUMED = [attack('rest: ' + name, on_image(half_of(answer)), codes, UPDATED if codes == 0 else LISTED, start='half', options=('--no-delta',))
            for name, answer, codes in (
     ('another range', lambda body, at: (206, body[at - 1:], content_range(at - 1, len(body) - 1, len(body))), 0),
     ('a range that is not there', lambda body, at: (206, body[at:], content_range(len(body), 2 * len(body), len(body))), 0),
@@ -172,7 +175,7 @@ RESUMED = [attack('rest: ' + name, on_image(half_of(answer)), codes, LISTED, sta
     ('not satisfiable', lambda body, at: (416, b'', [('Content-Range', 'bytes */5')]), 0),
     ('unchanged', lambda body, at: (304, b'', []), 75),
     ('all of it', lambda body, at: (200, body, []), 0),
-    ('all of another', lambda body, at: (200, OTHER, []), 3),
+    ('all of another', lambda body, at: (200, OTHER, []), 0),        # once more, from zero, that is answered rightly
     ('nothing', lambda body, at: (206, b'', content_range(at, len(body) - 1, len(body))), 0),
 )]
 

@@ -5,7 +5,7 @@ import hashlib
 import origin
 import tako
 from liars_attacks.attack import (ANY, LISTED, MIB, NEW, OLD, OTHER, SAME, UPDATED, Tarpit, attack, drips, drips_slowly, for_ever, on_all,
-                                  on_image, on_index, on_manifest, ranged, signed, sleeps, whole_or, with_manifest)
+                                  on_image, on_index, on_manifest, ranged, signed, sleeps, stops, whole_or, with_manifest)
 
 HOSTILE_LINES = {
     'a path for a digest': b'1.2 5 ../../../../../../etc/passwd\n',
@@ -221,7 +221,8 @@ SLOW_RETRIEVAL = [
     attack('an index in drips', on_index(drips(BIG)), 0, UPDATED, seconds=25),
     attack('an index that stops', on_index(origin.holds(20)), 0, UPDATED),
     attack('ranges in drips', on_image(whole_or(drips(PART))), 0, UPDATED, seconds=30),
-    attack('ranges that stop', on_image(whole_or(origin.holds(20))), 0, UPDATED),
+    attack('ranges that stop', on_image(whole_or(stops(PART + b'x' * 20))), 0, UPDATED),
+    attack('all of it in place of ranges, which stops', on_image(whole_or(origin.holds(20))), (0, 75), LISTED),
     attack('the page of an error in drips', on_manifest(drips(b'HTTP/1.1 404 No\r\nContent-Length: 60000\r\n\r\n')), 75, SAME),
     attack('slow redirects in a circle', on_manifest(slowly_in_circles), 75, SAME),
 ]
@@ -239,12 +240,13 @@ KEY_COMPROMISE = [
     attack('one of two keys signs another history', lambda stage: (
         stage.trust(origin.PUBLIC_KEY, origin.OTHER_PUBLIC_KEY), stage.liar.faults.update({'/manifest': origin.serves(signed(
             [origin.entry_of('1.0', OTHER)], origin.OTHER_SEED))})), 3, SAME, beside=3),
-    attack('lines are dropped by a stolen key', replays('old', 'new'), 3, SAME, beside=3),
+    attack('lines are dropped by a stolen key', replays('old', 'new'), 3, SAME),
     attack('an image of 2^63 - 1 bytes', listing(b'1.9 9223372036854775807 ' + b'0' * 64 + b'\n'), 1, ANY, then=3, beside=1),
     attack('as many entries as there may be', with_manifest(many_entries), 0, UPDATED, then=3, memory=400 * MIB, seconds=40,
            disk=40 * MIB, beside=0),
-    attack('as many long versions as there may be', with_manifest(long_versions), 0, UPDATED, then=3, memory=400 * MIB,
-           seconds=40, disk=40 * MIB, beside=0),
+    # whose order is a tuple of a hundred parts, each
+    attack('as many long versions as there may be', with_manifest(long_versions), 0, UPDATED, then=3, memory=500 * MIB,
+           seconds=60, disk=40 * MIB, beside=0),
 ] + [attack(name, listing(line), 3, SAME, words='tell the publisher') for name, line in HOSTILE_LINES.items()]
 
 GROUPS = {
