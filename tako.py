@@ -109,7 +109,7 @@ INDEX_MAX_BYTES = 16 << 20              # of an index
 INDEX_SPARE_BYTES = 1 << 16             # what it may have beyond 1/256 of its image
 PATCHES_MAX = 16                        # in an index
 CHUNK_HEAD_BYTES = 1 << 17              # of an image, for telling of what kind it is
-INDEX_PROBE_BYTES = 32                  # of its first range, where it is asked for in two
+INDEX_PROBE_BYTES = 32                  # of its head, where these and what follows are asked for as two ranges
 DELTA_MIN_BYTES = 1 << 16               # of an image of which less than all is worth asking for
 DELTA_MAX_SHARE = 0.8                   # of an image that may come as index, ranges or patch; else all of it does
 RANGE_BYTES = 1 << 20                   # of a range that is asked for, and of all in one request
@@ -3310,25 +3310,25 @@ class Download:
         return index
 
     def _probe_ranges(self, origin: Origin, url: str, limit: int) -> 'Optional[bytes]':
-        """What follows the head of an index, asked for in two ranges; None if it came otherwise, or not at all.
+        """What follows the head of an index, asked for with a little of that; None if it came otherwise, or not at all.
 
+        There are two ranges with a byte between them: of two that touch, Apache makes one.
         Whoever answers with two may be asked so for an image.
         """
-        middle = INDEX_HEAD_BYTES + INDEX_PROBE_BYTES
+        begin, last = INDEX_HEAD_BYTES - 1 - INDEX_PROBE_BYTES, INDEX_HEAD_BYTES - 2
         try:
-            answer = self._network.open(url, origin.authorization,
-                                        {'Range': f'bytes={INDEX_HEAD_BYTES}-{middle - 1},{middle}-'})
+            answer = self._network.open(url, origin.authorization, {'Range': f'bytes={begin}-{last},{INDEX_HEAD_BYTES}-'})
             raw = self._read(answer, limit + 2 * RANGE_FRAMING_BYTES)
-            end = INDEX_HEAD_BYTES + len(raw)
-            if answer.headers.get('Content-Range') == f'bytes {INDEX_HEAD_BYTES}-{end - 1}/{end}':
-                return raw                      # lighttpd, among others, makes one range of those that are near
-            (one, first), (two, second) = parse_byteranges(raw, answer.headers.get('Content-Type', ''))
+            end = begin + len(raw)
+            if answer.headers.get('Content-Range') == f'bytes {begin}-{end - 1}/{end}':
+                return raw[INDEX_HEAD_BYTES - begin:]   # lighttpd, among others, makes one range of those that are near
+            (one, _), (two, rest) = parse_byteranges(raw, answer.headers.get('Content-Type', ''))
         except (UnreachableError, ValueError):  # there are servers that stumble over this
             return None
-        if not one.startswith(f'bytes {INDEX_HEAD_BYTES}-{middle - 1}/') or not two.startswith(f'bytes {middle}-'):
+        if not one.startswith(f'bytes {begin}-{last}/') or not two.startswith(f'bytes {INDEX_HEAD_BYTES}-'):
             return None
         self._ranged[origin.url] = True
-        return first + second
+        return rest
 
     def _gap(self, origin: Origin) -> int:
         """Up to how many bytes between ranges are cheaper asked for than left out."""

@@ -179,6 +179,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if ranges[0][0] >= len(body):
                 self.answer(416, b'', headers + [('Content-Range', 'bytes */{}'.format(len(body)))])
                 return
+            ranges = joined(ranges)
             if len(ranges) == 1 or origin.has_several:
                 code, body, more = in_ranges(ranges, body)
                 headers += more
@@ -221,6 +222,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *arguments):
         pass
+
+
+def joined(ranges):
+    """Ranges of which those that touch are one, as Apache answers."""
+    found = []
+    for begin, end in ranges:
+        if found and found[-1][1] == begin:
+            found[-1] = found[-1][0], end
+        else:
+            found.append((begin, end))
+    return found
 
 
 def in_ranges(ranges, body, boundary='THIS_SEPARATES'):
