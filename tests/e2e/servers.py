@@ -231,8 +231,8 @@ def updates_to_new(stage):
     if stage.server.has_several:
         stage.assertEqual(1, len(answers))
     if stage.server.has_sizes:
-        index, = stage.log('store/{}.chunks'.format(origin.digest_of(content)), bool)[-1:]
-        stage.assertEqual(known['received'], index.size + sum(each.size for each in answers))
+        answers += stage.log('store/{}.chunks'.format(origin.digest_of(content)), bool)
+        stage.assertEqual(known['received'], sum(each.size for each in answers))
 
 
 def resumes(stage):
@@ -480,14 +480,15 @@ def meet_cache(field, kind, cache_kind, check):
 def updates_from_cache(stage, cache):
     stage.fetched('1.0', CONTENT_OLD)
     content = stage.publish('1.1', CONTENT_NEW)
-    for _ in range(2):
+    for is_kept in (False, True):
         cache.expire(stage.url + '/manifest')
         result = stage.fetch()
         stage.assertCode(0, result)
         stage.assertInPlace(content)
         known, = json.loads(stage.run_tako('status', '--json', stage.app).out)
         stage.assertLess(known['received'], 0.08 * len(content))
-        stage.assertLess(stage.wire.received, known['received'] + OVERHEAD_BYTES)
+        if is_kept:         # else it may begin with all of the image, where it is asked for several ranges of it
+            stage.assertLess(stage.wire.received, known['received'] + OVERHEAD_BYTES)
         # again, as another client that has 1.0 alone
         os.unlink(stage.path('destination', 'latest'))
         os.unlink(stage.path('destination', 'store', origin.digest_of(content)))
