@@ -123,9 +123,9 @@ class Stage(scene.Scene):
         environ = {name: value for name, value in os.environ.items() if not name.lower().endswith('_proxy')}
         with open(self.path('out'), 'w+') as out, open(self.path('err'), 'w+') as err:
             process = subprocess.Popen(
-                [sys.executable, '-I', '-S', '-c', MEASURED, told, str(file_bytes)] + command + ['fetch'] + list(self.attack.options)
-                + [self.app], stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=self.directory, env=environ,
-                start_new_session=True)
+                [sys.executable, '-I', '-S', '-c', MEASURED, told, str(file_bytes)] + command
+                + ['fetch'] + list(self.attack.options) + [self.app], stdin=subprocess.DEVNULL,
+                stdout=out, stderr=err, cwd=self.directory, env=environ, start_new_session=True)
             deadline, before, disk = time.monotonic() + 2 * seconds, self.used(), 0
             while process.poll() is None:
                 disk = max(disk, self.used() - before)

@@ -24,9 +24,9 @@ class Attack(namedtuple('Attack', (
 
     lay(stage): does it. codes: how fetch may end. state: of the destination then. SAME: all is as before; LISTED: but
     for the manifest, which is the honest one; ANY: but for the manifest; UPDATED: the new image is there, as it has to
-    be after 0 where that is one of several codes. seconds, memory (bytes beyond what an honest update takes), disk (bytes): bounds. then: how an
-    honest run ends after it, 0 if it converges. beside: how it ends where an honest mirror stands beside the liar;
-    None if there is no such case. start: what is there before: the old image, nothing, or half of the new one.
+    be after 0 where that is one of several codes. seconds, memory (bytes beyond what an honest update takes) and disk
+    (bytes) are bounds. then: how an honest run ends after it, 0 if it converges. beside: how it ends where an honest
+    mirror stands beside the liar; None if there is no such case. start: what is there before: the old image, nothing, or half of the new one.
     options: of fetch. words: what is told.
     """
 
@@ -34,7 +34,8 @@ class Attack(namedtuple('Attack', (
 
 
 def attack(name, lay, codes, state, **settings):
-    given = dict(seconds=15, memory=12 * MIB, disk=MIB + len(NEW), then=0, beside=0, start='old', options=(), words='')
+    given = {'seconds': 15, 'memory': 12 * MIB, 'disk': MIB + len(NEW), 'then': 0, 'beside': 0, 'start': 'old', 'options': (),
+             'words': ''}
     assert not set(settings) - set(given), settings
     return Attack(name, lay, (codes,) if isinstance(codes, int) else codes, state, **dict(given, **settings))
 

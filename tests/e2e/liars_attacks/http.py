@@ -103,7 +103,8 @@ ANSWERS = [
     ('a line feed for ever', for_ever(b'', b'\n' * 65536), (75,)),
     ('a reason of escape codes', answers(b'500 \x1b[2J\x1b]0;owned\x07\nContent-Length: 0'), (75,)),
 ] + [('status {}'.format(code), says(b'HTTP/1.1 %d Odd\r\nContent-Length: 3\r\n\r\nno\n' % code), (75,))
-     for code in (201, 202, 203, 204, 205, 206, 226, 300, 304, 305, 306, 400, 402, 406, 412, 416, 421, 451, 505, 511, 600, 999)] + [
+     for code in (201, 202, 203, 204, 205, 206, 226, 300, 304, 305, 306, 400, 402, 406, 412, 416, 421, 451, 505, 511,
+                  600, 999)] + [
     # headers
     ('a header of a megabyte', answers(b'200 OK\nX: ' + b'x' * MIB), (75,)),
     ('ten thousand headers', answers(b'200 OK\n' + b'\n'.join(b'X-%d: x' % number for number in range(10000))), (75,)),
@@ -159,7 +160,8 @@ def content_range(begin, end, size):
     return [('Content-Range', 'bytes {}-{}/{}'.format(begin, end, size))]
 
 
-RESUMED = [attack('rest: ' + name, on_image(half_of(answer)), codes, UPDATED if codes == 0 else LISTED, start='half', options=('--no-delta',))
+RESUMED = [attack('rest: ' + name, on_image(half_of(answer)), codes, UPDATED if codes == 0 else LISTED, start='half',
+                  options=('--no-delta',))
            for name, answer, codes in (
     ('another range', lambda body, at: (206, body[at - 1:], content_range(at - 1, len(body) - 1, len(body))), 0),
     ('a range that is not there', lambda body, at: (206, body[at:], content_range(len(body), 2 * len(body), len(body))), 0),

@@ -4,8 +4,9 @@ import hashlib
 
 import origin
 import tako
-from liars_attacks.attack import (ANY, LISTED, MIB, NEW, OLD, OTHER, SAME, UPDATED, Tarpit, attack, drips, drips_slowly, for_ever, on_all,
-                                  on_image, on_index, on_manifest, ranged, signed, sleeps, stops, whole_or, with_manifest)
+from liars_attacks.attack import (
+    ANY, LISTED, MIB, NEW, OLD, OTHER, SAME, UPDATED, Tarpit, attack, drips, drips_slowly, for_ever, on_all, on_image, on_index,
+    on_manifest, ranged, signed, sleeps, stops, whole_or, with_manifest)
 
 HOSTILE_LINES = {
     'a path for a digest': b'1.2 5 ../../../../../../etc/passwd\n',
@@ -103,12 +104,24 @@ def slowly_in_circles(handler):
     sleeps(0.4, origin.redirects(handler.path))(handler)
 
 
+def renamed(handler, content):
+    handler.path = '/store/{}.chunks'.format(origin.digest_of(content))
+    return handler
+
+
+def mixed(handler, ranges):
+    code, body, headers = origin.in_ranges(ranges, handler.body)
+    half = len(body) // 2
+    return code, body[:half] + bytes(len(body) - half), headers
+
+
 BIG = b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n' % len(NEW)
 PART = b'HTTP/1.1 206 Partial Content\r\nContent-Length: 400000\r\nContent-Range: bytes 0-399999/%d\r\n\r\n' % len(NEW)
 CHUNKED = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n'
 
 ARBITRARY_INSTALLATION = [
-    attack('signed by another key', with_manifest(lambda stage: signed([stage.older, stage.old, stage.new], origin.OTHER_SEED)), 3, SAME),
+    attack('signed by another key', with_manifest(lambda stage: signed(
+        [stage.older, stage.old, stage.new], origin.OTHER_SEED)), 3, SAME),
     attack('an entry added after signing', with_manifest(lambda stage: honest(stage).replace(
         b'\n\n', b'\n' + origin.entry_of('1.9', OTHER).line().encode() + b'\n', 2)), 3, SAME),
     attack('a digest changed after signing', with_manifest(lambda stage: honest(stage).replace(
@@ -157,27 +170,16 @@ MIX_AND_MATCH = [
     attack('another version\'s image', on_image(origin.serves(OLD)), 3, LISTED, start='nothing'),
     attack('another version\'s index', on_index(lambda handler: origin._Handler.serve(renamed(handler, OLD))), 0, UPDATED),
     attack('ranges of another image', on_image(ranged(lambda _, ranges: origin.in_ranges(ranges, OTHER))), 0, UPDATED),
-    attack('every second range of another image', on_image(ranged(lambda handler, ranges: mixed(handler, ranges))), 0, UPDATED),
+    attack('every second range of another image', on_image(ranged(mixed)), 0, UPDATED),
     attack('lines of two histories', with_manifest(lambda stage: signed(
         [stage.older, stage.old, origin.entry_of('1.0.5', OTHER), stage.new, origin.entry_of('1.0.6', OTHER)])), 3, SAME),
     attack('the new manifest under the old one\'s ETag', lambda stage: setattr(stage.liar, 'etag', lambda _: '"the same"'),
            0, UPDATED),
 ]
 
-
-def renamed(handler, content):
-    handler.path = '/store/{}.chunks'.format(origin.digest_of(content))
-    return handler
-
-
-def mixed(handler, ranges):
-    code, body, headers = origin.in_ranges(ranges, handler.body)
-    half = len(body) // 2
-    return code, body[:half] + bytes(len(body) - half), headers
-
-
 FAST_FORWARD = [
-    attack('a version far ahead, signed by nobody', with_manifest(lambda stage: honest(stage).replace(b'1.1 ', b'999.1 ')), 3, SAME),
+    attack('a version far ahead, signed by nobody', with_manifest(lambda stage: honest(stage).replace(
+        b'1.1 ', b'999.1 ')), 3, SAME),
     attack('a version far ahead, by a stolen key, out of bounds', hands_out(OTHER), 0, UPDATED, then=3, beside=0),
     attack('a version far ahead, by a stolen key, without an image', listing(origin.entry_of('1.9', OTHER)), 75, ANY,
            then=3, beside=75),

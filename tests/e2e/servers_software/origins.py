@@ -80,7 +80,8 @@ class Origin(Program):
         """What was answered for a path, once until(that), within reason."""
         deadline = time.monotonic() + LOG_SECONDS
         while True:
-            found = [] if not os.path.exists(self.path(self.log_name)) else [each for each in self.read_log() if each.path == path]
+            has_begun = os.path.exists(self.path(self.log_name))
+            found = [each for each in self.read_log() if each.path == path] if has_begun else []
             if until(found) or time.monotonic() > deadline:
                 return found
             time.sleep(0.1)

@@ -2,12 +2,14 @@
 import contextlib
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import time
 
 START_SECONDS = 30
+PATH = os.environ['PATH'] + ':/usr/sbin'      # where Debian has servers
 PORTS = range(20000, 32000)             # below those that the kernel gives to clients
 
 
@@ -54,8 +56,9 @@ class Program:
 
     def start(self):
         """Start them; __enter__ waits until they listen."""
-        environ = {'PATH': os.environ['PATH'], 'HOME': self.folder, 'PYTHONUNBUFFERED': '1'}
+        environ = {'PATH': PATH, 'HOME': self.folder, 'PYTHONUNBUFFERED': '1'}
         for number, command in enumerate(self.commands()):
+            command[0] = shutil.which(command[0], path=PATH) or command[0]
             with open(self.path('stderr.{}'.format(number)), 'wb') as stream:
                 self._processes.append(subprocess.Popen(command, cwd=self.folder, env=environ, stdin=subprocess.DEVNULL,
                                                         stdout=stream, stderr=stream))
