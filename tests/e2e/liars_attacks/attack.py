@@ -26,8 +26,8 @@ class Attack(namedtuple('Attack', (
     for the manifest, which is the honest one; ANY: but for the manifest; UPDATED: the new image is there, as it has to
     be after 0 where that is one of several codes. seconds, memory (bytes beyond what an honest update takes) and disk
     (bytes) are bounds. then: how an honest run ends after it, 0 if it converges. beside: how it ends where an honest
-    mirror stands beside the liar; None if there is no such case. start: what is there before: the old image, nothing, or half of the new one.
-    options: of fetch. words: what is told.
+    mirror stands beside the liar; None if there is no such case. start: what is there before: the old image, nothing,
+    or half of the new one. options: of fetch. words: what is told.
     """
 
     __slots__ = ()

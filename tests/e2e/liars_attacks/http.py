@@ -3,7 +3,7 @@ import gzip
 import zlib
 
 import origin
-from liars_attacks.attack import (LISTED, MIB, OTHER, SAME, UPDATED, answers, attack, body_of, for_ever, on_image,
+from liars_attacks.attack import (ANY, LISTED, MIB, OTHER, SAME, UPDATED, answers, attack, body_of, for_ever, on_image,
                                   on_index, on_manifest, ranged, says, with_length)
 
 OK = b'HTTP/1.1 200 OK\r\n'
@@ -38,6 +38,13 @@ def bomb(size, compress):
 
 
 STRAY = b'HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray'
+
+# what comes just as the next request is sent is its answer, which a liar may give as well
+STRAYS = [
+    ('a stray answer after the right one', then(serves, STRAY), EITHER),
+    ('a hundred stray answers', then(serves, STRAY * 100), EITHER),
+    ('bytes after the end', then(serves, OTHER[:50000]), EITHER),
+]
 
 # name, fault, exit codes where it meets the manifest or the image
 ANSWERS = [
@@ -134,9 +141,7 @@ ANSWERS = [
     ('a redirect of zeros and escapes', says(b'HTTP/1.1 302 Found\r\nLocation: http://\x00\x1b[2J/\xff\r\n\r\n'), (75,)),
     ('a redirect to a user of many', origin.redirects('http://' + 'a@' * 1000 + 'x/'), (75,)),
     # connections
-    ('a stray answer after the right one', then(serves, STRAY), 0),
-    ('a hundred stray answers', then(serves, STRAY * 100), 0),
-    ('bytes after the end', then(serves, OTHER[:50000]), 0),
+    *STRAYS,
     ('no word', origin.hangs_up, (75,)),
 ]
 
@@ -146,8 +151,9 @@ def met_by(what, on, codes, state):
     for name, fault, those in ANSWERS:
         if name == 'status 304' and what == 'manifest':     # which may be true, as the tables of freezes have it
             continue
-        codes_here = those if codes is None else codes
-        yield attack('{}: {}'.format(what, name), on(fault), codes_here, UPDATED if codes_here == 0 else state, seconds=30,
+        is_stray = fault in [each for _, each, _ in STRAYS]
+        yield attack('{}: {}'.format(what, name), on(fault), those if codes is None or is_stray else codes,
+                     ANY if is_stray else state, seconds=30,
                      memory=60 * MIB if what == 'manifest' else 12 * MIB, beside=0 if what == 'manifest' else None)
 
 
