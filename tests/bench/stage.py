@@ -228,7 +228,7 @@ def machine():
         os.getloadavg()[0]))]
     openssl = output_of([PYTHON, '-c', 'import ssl; print(ssl.OPENSSL_VERSION)'])
     found.append(('Python', '{} with {}{}'.format(sys.version.split()[0], openssl, '' if HAS_OPENSSL_HASHES else
-                                                  ', but a hashlib without it: no bound on large downloads')))
+                                                  ', but a hashlib without it')))
     for name, command, pattern in (('curl', ['curl', '--version'], 'curl ([^ ]+)'),
                                    ('openssl', ['openssl', 'version'], 'OpenSSL ([^ ]+)'),
                                    ('nginx', ['nginx', '-v'], 'nginx/([^ ]+)'),
