@@ -21,7 +21,7 @@ import time
 from collections import namedtuple
 
 import scene
-from servers_software.programs import Program, free_port
+from servers_software.programs import NGINX, Program, free_port
 
 USER, PASSWORD = 'me', 'se cret'
 LOG_SECONDS = 10                # a server may take to write its log
@@ -95,24 +95,11 @@ class Origin(Program):
                                  (0 if match.group(3) == '-' else int(match.group(3))))
 
 
-NGINX = '''
-daemon off;
-pid {folder}/pid;
-error_log {folder}/error.log;
-user root;
-events {{ }}
-http {{
+NGINX_HTTP = '''
     log_format told '$uri $status $body_bytes_sent';
-    access_log {folder}/access.log told;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
     types {{ }}
     default_type application/octet-stream;
 {servers}
-}}
 '''
 NGINX_PATHS = '''
     root {root};
@@ -138,7 +125,8 @@ class Nginx(Origin):
         servers.append('server {{ listen 127.0.0.1:{up}; return 301 https://127.0.0.1:{tls13}$request_uri; }}'.format(
             **self.port))
         return [['nginx', '-e', self.path('error.log'), '-c', self.write(
-            'nginx.conf', NGINX.format(folder=self.folder, servers='\n'.join(servers)))]]
+            'nginx.conf', NGINX.format(folder=self.folder, log=self.path('access.log') + ' told',
+                                       http=NGINX_HTTP.format(servers='\n'.join(servers))))]]
 
     def upload(self, tree):
         for folder, _, names in os.walk(os.path.join(self.site.root, tree)):

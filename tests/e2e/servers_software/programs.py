@@ -11,6 +11,23 @@ import time
 START_SECONDS = 30
 PATH = os.environ['PATH'] + ':/usr/sbin'      # where Debian has servers
 PORTS = range(20000, 32000)             # below those that the kernel gives to clients
+# an nginx that stays in the foreground and in its folder
+NGINX = '''
+daemon off;
+pid {folder}/pid;
+error_log {folder}/error.log;
+user root;
+events {{ }}
+http {{
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+{http}
+    access_log {log};
+}}
+'''
 
 
 def free_port():

@@ -5,7 +5,7 @@ import os
 import shutil
 
 from servers_software.origins import PASSWORD, USER
-from servers_software.programs import Program, free_port
+from servers_software.programs import NGINX, Program, free_port
 
 SQUID = '''
 http_port 127.0.0.1:{port}
@@ -67,18 +67,6 @@ class Tinyproxy(Proxy):
 
 
 NGINX_CACHE = '''
-daemon off;
-pid {folder}/pid;
-error_log {folder}/error.log;
-user root;
-events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
     proxy_cache_path {folder}/cache keys_zone=kept:1m;
     server {{
         listen 127.0.0.1:{port};
@@ -92,7 +80,6 @@ http {{
             {more}
         }}
     }}
-}}
 '''
 
 
@@ -125,8 +112,9 @@ class NginxCache(Cache):
     more = ''
 
     def commands(self):
-        return [['nginx', '-e', self.path('error.log'), '-c', self.write('nginx.conf', NGINX_CACHE.format(
-            folder=self.folder, port=self.port, origin=self.origin.port['http'], more=self.more))]]
+        cache = NGINX_CACHE.format(folder=self.folder, port=self.port, origin=self.origin.port['http'], more=self.more)
+        return [['nginx', '-e', self.path('error.log'), '-c', self.write(
+            'nginx.conf', NGINX.format(folder=self.folder, log='off', http=cache))]]
 
 
 class NginxSlices(NginxCache):
