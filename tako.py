@@ -147,6 +147,7 @@ SYSTEMCTL_TIMEOUT_SECONDS = 900.0       # for units to restart; systemd's own li
 CONFIRM_MAX_SECONDS = 3600              # of Confirm=
 # of patches
 PATCH_DICTIONARY_BYTES = 8 << 20        # what each of three decompressors may remember
+PATCH_PART_MIN_BYTES = 1 << 22          # of a stream that shrinks little, for packing it in parts
 SEGMENT_MIN_BYTES = 1 << 18             # of the image that a segment makes, if it is not the last
 OPERATION_BYTES = 256                   # that an operation makes on an average
 OPERATIONS_SPARE = 4096                 # more operations than that makes of the image's size
@@ -1374,6 +1375,27 @@ class _PatchWriter:
 
     def _pack(self, stream: bytearray, literal_bits: int) -> 'Tuple[int, bytes]':
         """A stream's word, and its bytes, packed if they are fewer then."""
+        data = self._lzma2(stream, literal_bits)
+        if len(data) < len(stream) < len(data) * 32 // 31 and len(stream) > PATCH_PART_MIN_BYTES:
+            data = self._pack_parts(stream, literal_bits)
+        return (2 * len(data), data) if len(data) < len(stream) else (2 * len(stream) + 1, bytes(stream))
+
+    def _pack_parts(self, stream: bytearray, literal_bits: int) -> bytes:
+        """Raw LZMA2 of which only those parts are packed that shrink by more than 1/32: unpacking takes a client's time.
+
+        Its chunks, as liblzma has them: 1 for bytes as they are, whose number less one follows, and 0 for the end.
+        """
+        parts = []
+        for at in range(0, len(stream), BLOCK_BYTES):
+            part = stream[at:at + BLOCK_BYTES]
+            packed = self._lzma2(part, literal_bits)[:-1]
+            if len(packed) > len(part) * 31 // 32:
+                pieces = [part[begin:begin + (1 << 16)] for begin in range(0, len(part), 1 << 16)]
+                packed = b''.join([b'\1' + (len(piece) - 1).to_bytes(2, 'big') + piece for piece in pieces])
+            parts.append(packed)
+        return b''.join(parts + [b'\0'])
+
+    def _lzma2(self, stream: bytearray, literal_bits: int) -> bytes:
         import lzma
         packer = lzma.LZMACompressor(lzma.FORMAT_RAW, filters=[{
             'id': lzma.FILTER_LZMA2, 'preset': 9 | lzma.PRESET_EXTREME, 'dict_size': self.dictionary_bytes,
@@ -1382,8 +1404,7 @@ class _PatchWriter:
         for at in range(0, len(stream), BLOCK_BYTES):
             self.matcher.progress(self.at)
             packed.append(packer.compress(stream[at:at + BLOCK_BYTES]))
-        data = b''.join(packed + [packer.flush()])
-        return (2 * len(data), data) if len(data) < len(stream) else (2 * len(stream) + 1, bytes(stream))
+        return b''.join(packed + [packer.flush()])
 
 
 def _masks(size: int) -> 'Tuple[int, int]':

@@ -80,6 +80,14 @@ class RoundTripTest(unittest.TestCase):
         old, new = PAIRS['nothing in common']
         self.assertLess(len(make(old, new)), len(new) + 200)
 
+    def test_what_shrinks_little_is_packed_in_parts(self):
+        hardly = noise(tako.PATCH_PART_MIN_BYTES + 100000).translate(bytes(range(248)) + bytes(8))
+        new = hardly[:3000000] + text(70000) + hardly[3000000:]
+        patch = make(b'', new, 256 << 20)
+        self.assertEqual(new, b''.join(apply(patch, b'', len(new))))
+        self.assertLess(len(patch), len(hardly) + 30000)
+        self.assertTrue(new[1 << 20:(1 << 20) + (1 << 16)] in patch, 'all of it is packed')
+
     def test_progress_is_told(self):
         told = []
         tako.make_patch(OLD, OLD[::-1], lambda _: None, MEMORY, told.append)
