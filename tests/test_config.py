@@ -2,6 +2,7 @@
 import base64
 import os
 import unittest
+from unittest import mock
 
 import tako
 
@@ -49,7 +50,7 @@ class ConfigTest(unittest.TestCase):
         """That the value is refused under its key, at its line, before or after the others."""
         alone = '{}={}\n'.format(key, value)
         self.assertRefused('# an image\n\n' + alone + config(**{key: None}), 3, key + '= ' + what, hint)
-        self.assertRefused(config(**{key: None}) + '\n;\n' + alone, len(SETTINGS) + (0 if key == 'Restart' else -1) + 3,
+        self.assertRefused(config(**{key: None}) + '\n;\n' + alone, len(SETTINGS) + (-1 if key in SETTINGS else 0) + 3,
                            key + '= ' + what, hint)
 
 
@@ -119,9 +120,9 @@ class KeyTest(ConfigTest):
 
     def test_a_misspelt_key_is_told_which_it_resembles(self):
         misspellings = {
-            'Origin': ('Orgin', 'Orign', 'Origins'), 'PublicKey': ('Public-Key', 'PublicKeys', 'Public_Key', 'Pubkey'),
+            'Origin': ('Orgin', 'Orign', 'Origins', 'Origon'), 'PublicKey': ('Public-Key', 'PublicKeys', 'Public_Key', 'Pubkey'),
             'Destination': ('Destinaton', 'Destination_Path'), 'Version': ('Versions', 'Verison'),
-            'Restart': ('Restarts', 'Resart'),
+            'Restart': ('Restarts', 'Resart'), 'Confirm': ('Confrim',), 'Keep': ('Keeps',),
         }
         for known, several in misspellings.items():
             for misspelt in several:
@@ -142,6 +143,10 @@ class KeyTest(ConfigTest):
                 self.assertRefused(key + ' = x\n' + CONFIG, 1, "unknown key '{}'".format(key),
                                    'Origin, PublicKey, Destination, Version, Restart')
 
+    def test_without_difflib_a_misspelt_key_is_told_all(self):
+        with mock.patch.dict('sys.modules', difflib=None):
+            self.assertRefused(CONFIG + 'Orign=x\n', 5, "unknown key 'Orign'", 'the keys are Origin, PublicKey')
+
     def test_what_cannot_be_a_key_is_not_repeated(self):
         for key in ('', '\x1b[2JOrigin', 'Orig\u00ecn', '\ufeffOrigin', 'Origin:', 'Destination Path', '"Origin"',
                     '[Image] x', 'k' * 100000):
@@ -150,10 +155,12 @@ class KeyTest(ConfigTest):
                 self.assertLess(len(self.refusal(key + '=x').what), 40)
 
     def test_a_key_that_comes_twice_is_refused(self):
-        for number, (key, value) in enumerate(SETTINGS.items(), 1):
+        settings = dict(SETTINGS, Confirm='30', Keep='3')
+        text = config('', **settings)
+        for number, (key, value) in enumerate(settings.items(), 1):
             if key not in ('PublicKey', 'Origin'):
                 with self.subTest(key):
-                    self.assertRefused(CONFIG + '\n#\n{}={}\n'.format(key, value), 7,
+                    self.assertRefused(text + '#\n{}={}\n'.format(key, value), 8,
                                        '{}= a second time, after line {}'.format(key, number), 'has to go')
 
     def test_a_missing_key_is_named_with_an_example(self):
@@ -236,6 +243,27 @@ class ValueTest(ConfigTest):
                 self.assertValueRefused('Restart', unit, ascii(unit[:80]) + ' is no unit name', 'systemd units')
                 self.assertValueRefused('Restart', 'a.service ' + unit, ascii(unit[:80]) + ' is no unit name')
 
+    def test_seconds_to_confirm(self):
+        self.assertEqual(tako.parse_config(CONFIG).confirm_seconds, 0)
+        for value in ('0', '1', '30', '007', str(tako.CONFIRM_MAX_SECONDS)):
+            self.assertEqual(tako.parse_config(config('Confirm=' + value)).confirm_seconds, int(value))
+
+    def test_bad_seconds_to_confirm(self):
+        for value in ('', '-1', '+1', '1.5', '30s', '0x1', '1 2', '\u0661', 'yes', str(tako.CONFIRM_MAX_SECONDS + 1), '9' * 9,
+                      '0' * 10):
+            with self.subTest(value):
+                self.assertValueRefused('Confirm', value, 'is not a number of seconds', '0 to 3600')
+
+    def test_images_to_keep(self):
+        self.assertEqual(tako.parse_config(CONFIG).keep, 0)
+        for value in ('1', '3', '10', '9' * 9):
+            self.assertEqual(tako.parse_config(config('Keep=' + value)).keep, int(value))
+
+    def test_bad_numbers_of_images_to_keep(self):
+        for value in ('', '0', '-1', '03', '1.5', 'all', '1 2', '\u0661', '9' * 10):
+            with self.subTest(value):
+                self.assertValueRefused('Keep', value, 'is not a number of images', '1 or more')
+
 
 class OriginTest(ConfigTest):
 
@@ -248,6 +276,10 @@ class OriginTest(ConfigTest):
                 ('file:/srv/app', 'file:///srv/app')):
             with self.subTest(value):
                 self.assertEqual(tako.parse_config(config(Origin=value)).origins, (tako.Origin(url, ''),))
+
+    def test_mirrors_stay_in_order(self):
+        origins = tako.parse_config(config('Origin=file:///srv/b', 'Origin=http://a')).origins
+        self.assertEqual([each.url for each in origins], ['https://images.example.com/app', 'file:///srv/b', 'http://a'])
 
     def test_urls_that_stay_as_they_are(self):
         for url in ('http://images.example.com', 'http://h:8080/app', 'http://h:1', 'http://192.0.2.7:80/app',
@@ -281,6 +313,7 @@ class OriginTest(ConfigTest):
                 'file:', 'file:srv'),
             'names no host, or no possible port': (
                 'http:///app', 'https://:80/', 'https://me@/app', 'https://h:0/app', 'https://h:/', 'https://h:65536/',
+                'https://h:99999/',
                 'https://h:http/', 'https://h:-1/', 'https://h:+80/', 'https://h:8_0/', 'https://[::1/', 'https://::1]/',
                 'https://::1/', 'https://[h]/', 'https://h\\x/', 'https://h%2fx/', 'https://h,x/'),
             'has a query or a fragment': (

@@ -138,6 +138,7 @@ class SecretKeyTest(KeyTest):
         misfits = {
             'first copy': (SEED, other, public_key), 'second copy': (SEED, public_key, other),
             'both copies': (SEED, other, other), 'seed': (bytes(32), public_key, public_key),
+            'first copy, below': (SEED, bytes(32), public_key), 'first copy, above': (SEED, b'\xff' * 32, public_key),
             'order': (public_key, public_key, SEED), 'one bit': (SEED, public_key, public_key[:-1] + b'\xd8'),
         }
         for name, parts in misfits.items():

@@ -151,7 +151,7 @@ class SignatureTest(ManifestTest):
             'nothing': b'', 'a newline': b'\n', 'the signature alone': signature, 'no signature': body,
             'a web page': b'<!DOCTYPE html>\n<title>Log in</title>\n' * 20, 'garbage': bytes(range(256)) * 4,
             'no final newline': GOLDEN[:-1], 'cut short': GOLDEN[:-30], 'another final newline': GOLDEN + b'\n',
-            'CR for the final newline': GOLDEN[:-1] + b'\r', 'CRLF at the end': GOLDEN[:-1] + b'\r\n',
+            'CR for the final newline': GOLDEN[:-1] + b'\r', 'NUL for it': GOLDEN[:-1] + b'\0', 'CRLF at the end': GOLDEN[:-1] + b'\r\n',
             'CRLF throughout': GOLDEN.replace(b'\n', b'\r\n'), 'an entry after the signature': GOLDEN + line() + b'\n',
             'a comment after the signature': GOLDEN + b'# signed\n', 'byte order mark': b'\xef\xbb\xbf' + GOLDEN,
             'a space after the signature': GOLDEN[:-1] + b' \n',
@@ -261,8 +261,9 @@ class SealTest(ManifestTest):
                 self.assertNotSealed(*entries)
 
     def test_an_entry_that_holds_another_is_not_signed(self):
-        smuggler = '1 1 {}\n2'.format(DIGEST)
-        self.assertNotSealed(tako.Entry(tako.Version(smuggler, tako.parse_version('2').order), 1, DIGEST))
+        for claimed in ('0', '2'):
+            smuggler = '1 1 {}\n2'.format(DIGEST)
+            self.assertNotSealed(tako.Entry(tako.Version(smuggler, tako.parse_version(claimed).order), 1, DIGEST))
 
     def test_a_manifest_that_no_reader_would_read_whole_is_not_signed(self):
         sealed = tako.seal_manifest(manifest('1', '2', '3'), SEED)
@@ -294,6 +295,17 @@ class SupersetTest(unittest.TestCase):
 
     def test_an_older_manifest_is_a_rollback(self):
         self.assertEqual('0.9', tako.first_lost(manifest('0.9', '1.0'), manifest('1.0', '2.0')).version.text)
+
+    def test_the_newest_of_several_has_what_all_others_have(self):
+        old, middle, new = manifest('1'), manifest('1', '2'), manifest('1', '2', '3')
+        for several, newest in (([old], 0), ([old, new], 1), ([new, old], 0), ([old, new, middle], 1), ([middle, old, middle], 0)):
+            self.assertEqual(tako.pick_newest(several), (newest, None))
+
+    def test_two_that_contradict_each_other_are_named(self):
+        one, other, old = manifest('1', '2', '4'), manifest('1', '3'), manifest('1')
+        for several, two in (([one, other], (0, 1)), ([other, one], (1, 0)), ([old, other, one], (2, 1)),
+                             ([manifest('1', '2'), other], (0, 1))):
+            self.assertEqual(tako.pick_newest(several), two)
 
 
 class AddEntryTest(unittest.TestCase):

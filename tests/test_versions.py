@@ -134,6 +134,12 @@ class SyntaxTest(unittest.TestCase):
                 self.assertTrue(caught.exception.what.isprintable() and len(caught.exception.what) < 500)
                 self.assertIn('version is', caught.exception.hint)
 
+    def test_as_much_is_quoted_as_a_line_holds(self):
+        for parse_text in (parse, tako.parse_pattern):
+            with self.assertRaises(tako.VersionError) as caught:
+                parse_text('v' * 300)
+            self.assertEqual(re.findall('v{10,}', caught.exception.what), ['v' * 80])
+
 
 class PatternTest(unittest.TestCase):
 
