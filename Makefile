@@ -15,7 +15,7 @@ LIBRARY = $(DESTDIR)$(PREFIX)/lib/tako
 COMMAND = $(DESTDIR)$(PREFIX)/bin/tako
 
 .PHONY: help demo install uninstall check check-pythons check-large soak lint coverage bench bench-packages bench-plots \
-        bench-delta prove clean $(PYTHONS:%=check@%) $(SUITES:%=prepare-%) $(SUITES:%=prove-%)
+        bench-delta prove mutants clean $(PYTHONS:%=check@%) $(SUITES:%=prepare-%) $(SUITES:%=prove-%)
 
 help:
 	@echo 'make demo            publish two versions of an image and fetch them, on this machine'
@@ -27,6 +27,7 @@ help:
 	@echo 'make soak            kill updates at random moments for SOAK_SECONDS (300), and see them converge'
 	@echo 'make prove           what needs root and packages: real servers, systemd, power cuts, injected failures, liars'
 	@echo '                     and fuzzers; in a sample of PROVE_SECONDS, if set; SUITES names some of them'
+	@echo 'make mutants         break tako.py in each small way, and see that the tests notice (needs PyPI; SECTIONS names some)'
 	@echo 'make bench-delta     updates of real images beside casync, zsync, zchunk, xdelta3 and bsdiff (root; 10 GB, an hour)'
 	@echo 'make lint            ruff, mypy, vermin, and other implementations as oracles (needs PyPI)'
 	@echo 'make coverage        how much of tako.py the tests reach (needs PyPI)'
@@ -119,7 +120,7 @@ $(TOOLS)/installed: tests/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(TOOLS) $(SERVERS_TOOLS) .venv-bench* build .coverage .coverage.* .mypy_cache .ruff_cache __pycache__ tests/__pycache__ tests/bench/__pycache__ tests/e2e/__pycache__ tests/e2e/kernel/__pycache__
+	rm -rf $(TOOLS) $(SERVERS_TOOLS) $(PARSERS_TOOLS) $(MUTANTS_TOOLS) .venv-bench* build .coverage .coverage.* .mypy_cache .ruff_cache __pycache__ tests/__pycache__ tests/bench/__pycache__ tests/e2e/__pycache__ tests/e2e/kernel/__pycache__
 
 # What a suite of make prove needs, beyond python3. A suite without a recipe here needs nothing.
 $(SUITES:%=prepare-%):
@@ -140,6 +141,27 @@ prepare-servers: $(SERVERS_TOOLS)/installed
 $(SERVERS_TOOLS)/installed: tests/e2e/servers_requirements.txt
 	$(PYTHON) -m venv $(SERVERS_TOOLS)
 	$(SERVERS_TOOLS)/bin/pip install --quiet --disable-pip-version-check -r tests/e2e/servers_requirements.txt
+	touch $@
+
+PARSERS_TOOLS = .venv-parsers
+MUTANTS_TOOLS = .venv-mutants
+
+prepare-parsers: $(PARSERS_TOOLS)/installed
+
+# of the Pythons here, one that atheris has a wheel for; if there is none, the suite says so and is skipped
+$(PARSERS_TOOLS)/installed: tests/e2e/parsers_requirements.txt
+	@for python in $(PYTHON) $(PYTHONS); do \
+	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 12))' || continue; \
+	    "$$python" -m venv --clear $(PARSERS_TOOLS) && $(PARSERS_TOOLS)/bin/pip install --quiet --disable-pip-version-check \
+	        --only-binary :all: -r tests/e2e/parsers_requirements.txt && touch $@ && exit 0; \
+	done; rm -rf $(PARSERS_TOOLS); echo 'no Python from 3.12 on here for which atheris installs'
+
+mutants: $(MUTANTS_TOOLS)/installed
+	$(MUTANTS_TOOLS)/bin/python tests/mutants.py $(SECTIONS)
+
+$(MUTANTS_TOOLS)/installed: tests/mutants_requirements.txt
+	$(PYTHON) -m venv $(MUTANTS_TOOLS)
+	$(MUTANTS_TOOLS)/bin/pip install --quiet --disable-pip-version-check -r tests/mutants_requirements.txt
 	touch $@
 
 $(SUITES:%=prove-%): prove-%: prepare-%

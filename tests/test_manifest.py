@@ -151,7 +151,8 @@ class SignatureTest(ManifestTest):
             'nothing': b'', 'a newline': b'\n', 'the signature alone': signature, 'no signature': body,
             'a web page': b'<!DOCTYPE html>\n<title>Log in</title>\n' * 20, 'garbage': bytes(range(256)) * 4,
             'no final newline': GOLDEN[:-1], 'cut short': GOLDEN[:-30], 'another final newline': GOLDEN + b'\n',
-            'CR for the final newline': GOLDEN[:-1] + b'\r', 'NUL for it': GOLDEN[:-1] + b'\0', 'CRLF at the end': GOLDEN[:-1] + b'\r\n',
+            'CR for the final newline': GOLDEN[:-1] + b'\r', 'NUL for it': GOLDEN[:-1] + b'\0',
+            'CRLF at the end': GOLDEN[:-1] + b'\r\n',
             'CRLF throughout': GOLDEN.replace(b'\n', b'\r\n'), 'an entry after the signature': GOLDEN + line() + b'\n',
             'a comment after the signature': GOLDEN + b'# signed\n', 'byte order mark': b'\xef\xbb\xbf' + GOLDEN,
             'a space after the signature': GOLDEN[:-1] + b' \n',
@@ -298,7 +299,8 @@ class SupersetTest(unittest.TestCase):
 
     def test_the_newest_of_several_has_what_all_others_have(self):
         old, middle, new = manifest('1'), manifest('1', '2'), manifest('1', '2', '3')
-        for several, newest in (([old], 0), ([old, new], 1), ([new, old], 0), ([old, new, middle], 1), ([middle, old, middle], 0)):
+        for several, newest in (([old], 0), ([old, new], 1), ([new, old], 0), ([old, new, middle], 1),
+                                ([middle, old, middle], 0)):
             self.assertEqual(tako.pick_newest(several), (newest, None))
 
     def test_two_that_contradict_each_other_are_named(self):
