@@ -61,7 +61,7 @@ def sorting_versions_puts_no_pair_the_wrong_way(texts):
     in_order = sorted(map(tako.parse_version, texts))
     for number, one in enumerate(in_order):
         for other in in_order[number:]:
-            assert one <= other and not other < one and (one == other) is (other <= one)
+            assert one <= other and not other < one and (one < other) is not (one == other)
 
 
 @holds(PATTERNS, st.lists(VERSIONS.filter(naive_parts), min_size=3, max_size=12))

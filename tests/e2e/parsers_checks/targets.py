@@ -12,7 +12,7 @@ import re
 import socket
 import ssl
 
-from test_versions import naive_order, naive_prefix, naive_range
+from test_versions import naive_order, naive_parts, naive_prefix, naive_range
 
 import tako
 
@@ -40,6 +40,7 @@ def lines(data, count):
 def versions_hold(parsed, data):
     texts = lines(data, 2)
     assert [str(each) for each in parsed] == texts, 'a version is spelled otherwise now'
+    assert all(naive_parts(text) for text in texts), 'a version of no parts'
     one, other = parsed
     order = naive_order(*texts)
     assert (one < other, one == other, one > other) == (order < 0, order == 0, order > 0), 'not the naive order'
@@ -57,7 +58,8 @@ def pattern_holds(parsed, data):
     spelled = pattern.split()
     if len(spelled) > 1:
         expected = naive_range(spelled[0], spelled[4], text)
-    elif pattern.endswith('*'):
+    elif '*' in pattern:
+        assert re.fullmatch('([^*]*[._-])?[*]', pattern), 'a star that is not all of the last part'
         expected = naive_prefix(pattern[:-1], text)
     else:
         expected = naive_order(pattern, text) == 0
@@ -121,9 +123,11 @@ def packed_index(data):
     """An index, and the size of its image, of an input that holds the chunks' sizes unpacked, which a fuzzer reaches."""
     import struct
     import zlib
-    size, head, planes = int.from_bytes(data[:8], 'little'), bytearray(data[8:8 + tako.INDEX_FORMAT_BYTES]), data[42:]
-    count = int.from_bytes(data[40:42], 'little') % 1000
-    hashes, planes = planes[:count * tako.CHUNK_HASH_BYTES], zlib.compress(planes[count * tako.CHUNK_HASH_BYTES:])
+    head, rest, count = bytearray(data[8:8 + tako.INDEX_FORMAT_BYTES]), data[42:], int.from_bytes(data[40:42], 'little') % 1000
+    hashes, sizes = rest[:count * tako.CHUNK_HASH_BYTES], rest[count * tako.CHUNK_HASH_BYTES:]
+    size, planes = int.from_bytes(data[:8], 'little'), zlib.compress(sizes)
+    if size == 0:                               # what the chunks' sizes add up to, which a fuzzer finds by chance alone
+        size = sum(byte << 8 * (at // count) for at, byte in enumerate(sizes[:3 * count]))
     if len(head) == tako.INDEX_FORMAT_BYTES:
         struct.pack_into('<BIQ', head, 11, 0, int.from_bytes(head[12:16], 'little'), size)
         struct.pack_into('<II', head, 24, count, len(planes) if head[8] else 0)
@@ -133,14 +137,23 @@ def packed_index(data):
 def unpacked_index(index):
     """The input of which packed_index() makes this index."""
     planes = b''.join(bytes(length >> shift & 255 for length in index.lengths) for shift in (0, 8, 16))
-    return (index.size.to_bytes(8, 'little') + tako.format_index(index)[:tako.INDEX_FORMAT_BYTES]
+    return (bytes(8) + tako.format_index(index)[:tako.INDEX_FORMAT_BYTES]
             + len(index.lengths).to_bytes(2, 'little') + index.hashes + planes)
 
 
 def index_holds(index, data):
-    size = int.from_bytes(data[:8], 'little')
+    chunks_hold(index, int.from_bytes(data[:8], 'little'))
+
+
+def unpacked_index_holds(index, data):
+    chunks_hold(index, packed_index(data)[1])
+
+
+def chunks_hold(index, size):
     assert index.size == sum(index.lengths) == size, 'the chunks do not make the image'
     assert len(index.hashes) == len(index.lengths) * tako.CHUNK_HASH_BYTES, 'as many hashes as chunks'
+    assert tako.CHUNK_MIN_BYTES <= index.average <= tako.CHUNK_MAX_BYTES, 'an average that may not be'
+    assert all(0 < length <= index.average * 5 // 3 for length in index.lengths), 'a chunk of a size that may not be'
     assert len(index.lengths) <= tako.CHUNKS_MAX and len(index.patches) <= tako.PATCHES_MAX, 'more than is read'
     again = tako.format_index(index)
     if len(again) <= tako.index_max_bytes(size):
@@ -237,6 +250,7 @@ def config_holds(config, data):
     assert config.origins and config.public_keys and config.destination, 'a config that lacks something'
     assert '\0' not in config.destination and os.fsencode(config.destination) in data, 'a destination from nowhere'
     assert 0 <= config.confirm_seconds <= tako.CONFIRM_MAX_SECONDS and config.keep >= 0, 'a number that may not be'
+    assert config.keep > 0 or not re.search(b'^[ \t]*Keep', data, re.MULTILINE), 'a Keep= of no images'
     assert all(unit and unit[0] != '-' and unit.isascii() for unit in config.units), 'a unit that systemctl takes for an option'
     assert data.decode('utf-8').split('\n')[config.destination_line - 1].strip().startswith('Destination'), 'another line'
 
@@ -373,7 +387,7 @@ TARGETS = {
                             (CONFIG.replace('https://user:pass%20word@images.example.com:8443', 'http://[::1]:80'),)), 2000),
     'indexes': Target(parse_index, ValueError, index_holds,
                       [each.size.to_bytes(8, 'little') + tako.format_index(each) for each in INDEXES], 2000),
-    'chunks': Target(parse_unpacked_index, ValueError, index_holds,
+    'chunks': Target(parse_unpacked_index, ValueError, unpacked_index_holds,
                      [unpacked_index(each) for each in INDEXES if not each.patches], 2000),
     'patches': Target(apply_patch, tako.PatchError, patch_holds,
                       [size.to_bytes(3, 'little') + patch for patch, size in PATCHES], 2000),
