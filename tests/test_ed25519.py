@@ -123,6 +123,18 @@ class VerifyTest(unittest.TestCase):
         signature = tako.ed25519_sign(SEED, b'\0message')
         self.assertRefused(self.key + b'\0', self.message, signature)
 
+    def test_a_byte_cannot_move_from_the_key_to_the_message(self):
+        # without its last byte, which is 0, the key would still be the same point
+        seed = next(seed for seed in (b'%032d' % number for number in range(10000))
+                    if tako.ed25519_public_key(seed)[-1:] == b'\0')
+        key, signature = tako.ed25519_public_key(seed), tako.ed25519_sign(seed, self.message)
+        self.assertTrue(tako.ed25519_verify(key, self.message, signature))
+        self.assertRefused(key[:-1], b'\0' + self.message, signature)
+
+    def test_a_y_that_is_on_no_point_is_none(self):
+        # where (y^2 - 1) / (d y^2 + 1) is no square, by Euler's criterion
+        self.assertEqual([y for y in range(2, 12) if tako._decode_point(y.to_bytes(32, 'little')) is None], [2, 7, 8, 11])
+
     def test_another_message_is_refused(self):
         for message in (b'', b'messagf', b'message\0', b'message\n'):
             with self.subTest(message):
