@@ -1,0 +1,118 @@
+"""For `make mutants`: breaks tako.py in each small way that Cosmic Ray knows, and sees that the tests notice.
+
+    mutants.py [SECTION...]
+
+A mutant that survives is a line that no test holds: it is killed by a better test, or its line stands in the table of
+docs/development.md with the reason why no test can. All happens on a copy. There the section under test is moved to
+a file of its own, which tako.py runs in its place: that parses fast, and the rest of tako.py is compiled once.
+"""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+SECTIONS = {'keys': 'test_keys.py', 'versions': 'test_versions.py', 'config': 'test_config.py', 'manifest': 'test_manifest.py',
+            'Ed25519': 'test_ed25519.py'}
+BANNER = '^# =+ [0-9]+ +{}\n'
+TIMEOUT_FACTOR = 10         # of what the tests take unbroken; who takes longer is in an endless loop, and was noticed
+TIMEOUT_MIN_SECONDS = 10
+# which differ from the original for values alone that CPython does not keep once
+EQUIVALENT = ['core/ReplaceComparisonOperator_Eq_Is', 'core/ReplaceComparisonOperator_NotEq_IsNot',
+              'core/ReplaceComparisonOperator_Is_Eq', 'core/ReplaceComparisonOperator_IsNot_NotEq']
+LOADER = "exec(compile(open(os.path.join(os.path.dirname(__file__), 'section.py')).read(), 'section.py', 'exec'))\n"
+SETTINGS = '''[cosmic-ray]
+module-path = "section.py"
+timeout = {timeout}
+excluded-modules = []
+test-command = "{python} -W ignore -m unittest discover -f -s tests -p {tests}"
+[cosmic-ray.distributor]
+name = "local"
+[cosmic-ray.filters.operators-filter]
+exclude-operators = {equivalent}
+'''
+
+
+def split(source, name):
+    """What stands before a section, the section, and what stands behind it."""
+    begin = re.search(BANNER.format(re.escape(name)), source, re.MULTILINE)
+    end = re.compile('^# (=|~){20}', re.MULTILINE).search(source, begin.end())
+    return source[:begin.start()], source[begin.start():end.start()], source[end.start():]
+
+
+def command(name, *arguments, **settings):
+    return subprocess.run([os.path.join(os.path.dirname(sys.executable), name)] + list(arguments), check=True, **settings)
+
+
+def mutate(name, folder):
+    """All mutants of a section: how each fared, and its diff."""
+    for each in ('tests', 'docs'):
+        shutil.copytree(os.path.join(ROOT, each), os.path.join(folder, each), ignore=shutil.ignore_patterns('__pycache__'))
+    for each in ('README.md', 'Makefile'):
+        shutil.copy(os.path.join(ROOT, each), folder)
+    with open(os.path.join(ROOT, 'tako.py')) as stream:
+        before, section, after = split(stream.read(), name)
+    for path, text in (('tako.py', before + LOADER + after), ('section.py', section)):
+        with open(os.path.join(folder, path), 'w') as new:
+            new.write(text)
+    settings = {'cwd': folder, 'env': dict(os.environ, PYTHONPATH='.')}
+    began = time.monotonic()
+    command(os.path.basename(sys.executable), '-m', 'unittest', 'discover', '-f', '-s', 'tests', '-p', SECTIONS[name],
+            stderr=subprocess.DEVNULL, **settings)
+    timeout = max(TIMEOUT_MIN_SECONDS, TIMEOUT_FACTOR * (time.monotonic() - began))
+    with open(os.path.join(folder, 'settings.toml'), 'w') as new:
+        new.write(SETTINGS.format(timeout=timeout, python=sys.executable, tests=SECTIONS[name],
+                                  equivalent=json.dumps(EQUIVALENT)))
+    command('cosmic-ray', 'init', 'settings.toml', 'session.sqlite', **settings)
+    command('cr-filter-operators', 'session.sqlite', 'settings.toml', stderr=subprocess.DEVNULL, **settings)
+    command('cosmic-ray', 'exec', 'settings.toml', 'session.sqlite', **settings)
+    dump = command('cosmic-ray', 'dump', 'session.sqlite', stdout=subprocess.PIPE, universal_newlines=True, **settings)
+    return [json.loads(line) for line in dump.stdout.splitlines()]
+
+
+def change(diff):
+    """The line of tako.py that a mutant has otherwise, and the words that it has for others there."""
+    line, new = (next((line[1:].strip() for line in diff.splitlines() if re.match(sign + '(?!' + sign * 2 + ')', line)), '')
+                 for sign in ('-', '[+]'))
+    old_words, new_words = (re.findall(r'\w+|[^\w\s]+', each) for each in (line, new))
+    while old_words[:1] == new_words[:1] and old_words:
+        del old_words[0], new_words[0]
+    while old_words[-1:] == new_words[-1:] and old_words:
+        del old_words[-1], new_words[-1]
+    return line, '{} > {}'.format(' '.join(old_words), ' '.join(new_words))
+
+
+def explained():
+    """The lines that docs/development.md says why they may change, and how."""
+    with open(os.path.join(ROOT, 'docs', 'development.md')) as stream:
+        table = stream.read().partition('Mutants that live:')[2].partition('\n\nIn ')[0]
+    rows = re.findall('^[|] `` (.*?) `` [|] (.*?) [|] ', table, re.MULTILINE)
+    return {(line.replace('\\|', '|'), each.replace('\\|', '|')) for line, changes in rows
+            for each in re.findall('`` (.*?) ``', changes)}
+
+
+def main(names):
+    known_changes, is_right = explained(), True
+    for name in names or SECTIONS:
+        with tempfile.TemporaryDirectory() as folder:
+            mutants = [result for _, result in mutate(name, folder) if result and result['worker_outcome'] != 'skipped']
+        survivors = [result['diff'] for result in mutants if result['test_outcome'] == 'survived']
+        known = [diff for diff in survivors if change(diff) in known_changes]
+        for diff in survivors:
+            if diff not in known:
+                print('{}\n`` {} `` {}'.format(diff, *change(diff)), flush=True)
+        bad = [each for each in mutants if each['worker_outcome'] != 'normal']
+        print('{}: {} mutants, {} killed, {} live and are explained, {} live, {} could not be tried'.format(
+            name, len(mutants), len(mutants) - len(survivors) - len(bad), len(known), len(survivors) - len(known), len(bad)),
+            flush=True)
+        is_right = is_right and mutants and len(survivors) == len(known) and not bad
+    return 0 if is_right else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))
