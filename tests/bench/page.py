@@ -59,8 +59,6 @@ def remark(same):
     is_contest = same[0]['kind'] == 'ratio' and not same[0]['is_floor']
     if is_contest and min(compared) > 1:
         return 'peer ahead'
-    if any(row['bound'] is None for row in same) and any(row['bound'] is not None for row in same):
-        return 'no bound without OpenSSL in hashlib'
     return ''
 
 
@@ -97,8 +95,8 @@ def write(found):
     with open(TEXT) as stream:
         text = stream.read()
     for name, content in parts.items():
-        text, count = re.subn('(?s)(<!-- {} -->\n).*?(\n<!-- end -->)'.format(re.escape(name)),
-                              lambda match, content=content: match.group(1) + '\n' + content + '\n' + match.group(2), text)
+        text, count = re.subn('(?s)(<!-- {} -->\n).*?(<!-- end -->)'.format(re.escape(name)),
+                              lambda match, content=content: match.group(1) + '\n' + content + '\n\n' + match.group(2), text)
         if count != 1:
             raise SystemExit('{}: no place for {}'.format(TEXT, name))
     with open(PAGE, 'w') as stream:
