@@ -3933,15 +3933,18 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
         'images': len(stored), 'image_bytes': sum(stored.values()),
         'restart_due': bool(state.restart_due) and (state.restart_due == linked or linked in state.rejected),
         'last_check': time_of(manifest_path(root)) or None, 'last_success': time_of(state_path(root)) or None,
-        'reason': _reason(config, state, compatible, linked, rejected, withdrawn),
+        'reason': _reason(config, state, manifest, linked, rejected, withdrawn),
     }
 
 
-def _reason(config: Config, state: State, compatible: 'List[Entry]', linked: 'Optional[str]', rejected: 'List[str]',
+def _reason(config: Config, state: State, manifest: Manifest, linked: 'Optional[str]', rejected: 'List[str]',
             withdrawn: 'List[str]') -> str:
     """Why the version in place is the one in place."""
+    compatible = list(compatible_entries(manifest, config.bounds))
     if linked is None:
         return 'nothing was fetched yet'
+    if linked not in [entry.digest for entry in manifest.entries]:
+        return 'the local manifest does not list it; the next fetch looks for another'
     if linked in state.rejected:
         return 'a unit did not run on it; the next fetch goes back to the image before, or on to another'
     if linked not in [entry.digest for entry in compatible]:

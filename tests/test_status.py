@@ -71,6 +71,17 @@ class StatusTest(StatusCase):
         self.config('file://' + self.path('served'), version='3.*')
         self.assertIn('before Version= became 3.*', self.known()['reason'])
 
+    def test_an_image_that_the_manifest_does_not_list(self):
+        """As after somebody has put the publisher's manifest in the place of a thief's."""
+        honest = self.publisher.read('manifest')
+        self.publisher.publish('1.9', TWO)
+        self.run_tako('fetch', self.app)
+        os.unlink(self.path('destination', 'manifest'))
+        self.write('destination/manifest', honest)
+        known = self.known()
+        self.assertEqual((None, origin.digest_of(TWO)), (known['version'], known['digest']))
+        self.assertIn('does not list it', known['reason'])
+
     def test_a_restart_that_is_due_and_an_image_that_is_lost(self):
         self.run_tako('fetch', self.app)
         tako.place_state(self.destination, tako.State('', self.one.digest, '', (), (), ()))
