@@ -90,6 +90,36 @@ class RoadTest(scene.Scene):
         self.assertInPlace(self.second)
 
 
+class StolenKeyTest(scene.Scene):
+    """A thief has published with the key, and one machine has taken it."""
+
+    def test_machines_go_on_with_a_new_key_and_the_publishers_manifest(self):
+        honest = origin.Publisher(self.path('served'))
+        honest.publish('1.0', b'honest')
+        app = self.config('file://' + self.path('served'))
+        self.assertCode(0, self.run_tako('fetch', app))
+        thief = origin.Publisher(self.path('served'))
+        thief.entries = list(honest.entries)
+        stolen = thief.publish('1.9', b'stolen')
+        self.assertCode(0, self.run_tako('fetch', app))
+        honest.sign()
+        self.assertCode(3, self.run_tako('fetch', app))
+        # what docs/security.md has them do
+        new_key = self.write('new.key', tako.format_secret_key(origin.OTHER_SEED), 0o600)
+        self.assertCode(0, self.run_tako('sign', '-f', new_key, '-p', origin.PUBLIC_KEY, self.path('served')))
+        self.config('file://' + self.path('served'), public_keys=[origin.OTHER_PUBLIC_KEY])
+        self.assertCode(3, self.run_tako('fetch', app))
+        os.unlink(self.path('destination', 'manifest'))
+        self.write('destination/manifest', honest.read('manifest'), 0o444)
+        os.unlink(self.path('destination', 'store', stolen.digest))
+        self.assertCode(0, self.run_tako('fetch', app))
+        self.assertInPlace(b'honest')
+        # the old key is worth nothing any more
+        thief.publish('2.0', b'stolen again')
+        self.assertCode(3, self.run_tako('fetch', app))
+        self.assertInPlace(b'honest')
+
+
 class CrowdTest(scene.Scene):
     """Many runs on one directory at once."""
 

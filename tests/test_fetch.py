@@ -222,6 +222,18 @@ class RefusalTest(FetchCase):
         self.assertEqual([], self.origin.requests)
 
 
+    def test_a_manifest_put_there_by_hand_guards_a_first_fetch(self):
+        old = self.origin.read('manifest')
+        self.origin.publish('1.1', TWO)
+        self.write('destination/manifest', self.origin.read('manifest'), 0o444)
+        self.origin.faults['/manifest'] = origin.serves(old)
+        self.assertCode(3, self.run_tako('fetch', self.app))
+        self.assertEqual(['manifest'], os.listdir(self.destination))
+        self.origin.faults.clear()
+        self.assertCode(0, self.run_tako('fetch', self.app))
+        self.assertInPlace(TWO)
+
+
 class BoundsTest(FetchCase):
     def test_no_compatible_version_names_the_pattern_and_its_neighbours(self):
         self.have_one()
@@ -251,6 +263,14 @@ class WithdrawnTest(FetchCase):
         self.withdraw(self.three)
         self.assertCode(0, self.run_tako('fetch', self.app))
         self.assertInPlace(TWO)
+
+    def test_a_first_fetch_goes_no_lower_than_its_bounds(self):
+        self.withdraw(self.three, self.two)
+        other = self.path('other')
+        os.mkdir(other)
+        app = self.config(self.origin.url, 'other.tako', version='1.1 <= v < 2.0', destination=other)
+        self.assertCode(75, self.run_tako('fetch', app))
+        self.assertFalse(os.path.lexists(os.path.join(other, 'latest')))
 
     def test_never_below_the_version_in_place(self):
         self.withdraw(self.three, self.two)

@@ -40,6 +40,13 @@ class NewFileTest(scene.Scene):
         with open(self.path('victim')) as stream:
             self.assertEqual('precious', stream.read())
 
+    def test_on_its_way_it_is_its_owners_alone(self):
+        old = os.umask(0)
+        self.addCleanup(os.umask, old)
+        for kind in (tako.NewFile, tako.PartialFile):
+            with self.subTest(kind.__name__), kind(self.path('.new')):
+                self.assertEqual(0o100600, os.stat(self.path('.new')).st_mode)
+
     def test_the_umask_takes_nothing_away(self):
         old = os.umask(0o077)
         self.addCleanup(os.umask, old)
@@ -131,6 +138,12 @@ class DirectoryLockTest(scene.Scene):
         with self.lock():
             self.assertEqual(0o100600, os.stat(self.path('.lock')).st_mode)
         self.assertEqual(before, scene.snapshot(self.directory))
+
+    def test_a_link_in_its_place_is_not_followed(self):
+        os.symlink(self.path('elsewhere'), self.path('.lock'))
+        with self.assertRaises(OSError):
+            self.lock().__enter__()
+        self.assertFalse(os.path.lexists(self.path('elsewhere')))
 
     def test_the_kernel_takes_it_back_from_the_dead(self):
         code = ('import sys, tako, time\n'

@@ -354,6 +354,15 @@ class TlsTest(NetworkCase):
                               caught.exception.what)
                 self.assertIn(hint, caught.exception.hint)
 
+    def test_no_message_repeats_the_password_of_a_proxy(self):
+        refusing, app = Proxy(b'', 407), self.config('https://127.0.0.1:9')
+        self.addCleanup(refusing.close)
+        for address in (refusing.address, '127.0.0.1:9', '127.0.0.1:99999', '[::1:80', ''):
+            with self.subTest(address):
+                result = self.run_here('fetch', '-v', app, environ={'https_proxy': 'http://u:hush@' + address})
+                self.assertIn(result.code, (2, 75))
+                self.assertNotIn('hush', result.out + result.err)
+
     def test_nothing_is_left_open_at_a_proxy_that_refuses(self):
         proxy = Proxy(b'', 403)
         self.addCleanup(proxy.close)

@@ -373,6 +373,16 @@ class SignTest(StoreCase):
         self.assertCode(2, self.run_tako('sign', '-f', self.new_key, '-p', origin.PUBLIC_KEY, self.path('missing')))
         self.assertEqual(before, scene.snapshot(self.served))
 
+    def test_a_manifest_alone_is_enough(self):
+        """So the machine that has the key needs no image, and no network."""
+        os.mkdir(self.path('apart'))
+        self.write('apart/manifest', scene.read(self.path('served', 'manifest')))
+        self.assertCode(0, self.run_tako('sign', '-f', self.new_key, '-p', origin.PUBLIC_KEY, self.path('apart')))
+        self.assertEqual(['manifest'], os.listdir(self.path('apart')))
+        os.unlink(self.path('served', 'manifest'))
+        self.write('served/manifest', scene.read(self.path('apart', 'manifest')))
+        self.assertCode(0, self.run_tako('verify', '-p', origin.OTHER_PUBLIC_KEY, self.served))
+
     def test_clients_that_list_both_keys_go_on(self):
         config = self.config('file://' + self.served, public_keys=[origin.PUBLIC_KEY, origin.OTHER_PUBLIC_KEY])
         self.assertCode(0, self.run_tako('fetch', config))

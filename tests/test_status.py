@@ -109,6 +109,17 @@ class StatusTest(StatusCase):
         self.assertEqual(0, self.run_tako('fetch', self.app).code)
         self.assertGreater(self.known()['last_success'], 1000)
 
+    def test_an_origin_that_stands_still_shows_in_since_alone(self):
+        """A manifest has no date: whoever serves the same one for ever is made sure of each time."""
+        self.run_tako('fetch', self.app)
+        for name in ('latest', 'manifest', '.state'):
+            os.utime(self.path('destination', name), (1000, 1000), follow_symlinks=False)
+        self.assertEqual(0, self.run_tako('fetch', self.app).code)
+        known = self.known()
+        self.assertEqual(1000, known['since'])
+        self.assertGreater(min(known['last_check'], known['last_success']), 1000)
+        self.assertEqual(0, self.run_tako('status', '--max-age', '1h', self.app).code)
+
 
 class TroubleTest(StatusCase):
     def setUp(self):
