@@ -1,0 +1,146 @@
+"""README.md and docs/: where their links lead, and whether the tests that docs/security.md names are there."""
+import ast
+import glob
+import os
+import re
+import unittest
+
+import scene
+
+TESTS = os.path.join(scene.PROJECT, 'tests')
+PAGES = ['README.md'] + sorted('docs/' + name for name in os.listdir(os.path.join(scene.PROJECT, 'docs')) if name.endswith('.md'))
+
+
+def read(*names):
+    with open(os.path.join(scene.PROJECT, *names), encoding='utf-8') as stream:
+        return stream.read()
+
+
+def prose(text):
+    """A page without its code blocks."""
+    return re.sub(r'^( *)```.*?^\1```$', '', text, flags=re.M | re.S)
+
+
+def anchors(text):
+    """What a link may name of a page: its headings, as GitHub spells them."""
+    headings = re.findall('^#+ (.*)$', prose(text), re.M)
+    return {re.sub('[^a-z0-9 _-]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+def dead_links(page, text):
+    """The links within the project that lead nowhere."""
+    found = []
+    for target in re.findall(r'\]\(([^)\s]+)\)', prose(text)):
+        name, _, anchor = target.partition('#')
+        path = os.path.normpath(os.path.join(os.path.dirname(page), name)) if name else page
+        if '://' in target:
+            continue
+        is_page = not name or os.path.exists(os.path.join(scene.PROJECT, path))
+        if not is_page or (anchor and anchor not in anchors(text if path == page else read(path))):
+            found.append(target)
+    return found
+
+
+def promises(text):
+    """The rows of the last table of a page: a promise, and the tests that it names."""
+    rows = re.findall(r'^\| (.*) \| (.*) \|$', text.rpartition('\n## ')[2], re.M)
+    return [(promise, re.findall('`([^`]+)`', tests)) for promise, tests in rows[1:]]
+
+
+def definitions(path):
+    """The classes and functions of a program, and the methods of the classes, as Class.method."""
+    found = set()
+    for node in ast.parse(read(path)).body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            found.add(node.name)
+            found.update('{}.{}'.format(node.name, each.name) for each in getattr(node, 'body', ())
+                         if isinstance(node, ast.ClassDef) and isinstance(each, ast.FunctionDef))
+    return found
+
+
+def text_of(node):
+    """The string that an expression is; empty if it is made when the program runs."""
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return ''
+
+
+def attacks():
+    """The groups of attacks of the suite of liars, and each attack as "group: name"."""
+    found = set()
+    for path in glob.glob(os.path.join(TESTS, 'e2e', 'liars_attacks', '*.py')):
+        named = {}
+        for node in ast.parse(read(path)).body:
+            if not isinstance(node, ast.Assign):
+                continue
+            name = getattr(node.targets[0], 'id', '')
+            named[name] = {text_of(call.args[0]) for call in ast.walk(node.value)
+                           if isinstance(call, ast.Call) and getattr(call.func, 'id', '') == 'attack'}
+            if name == 'GROUPS':
+                for key, value in zip(node.value.keys, node.value.values):
+                    group = ast.literal_eval(key)
+                    found.add(group)
+                    found.update('{}: {}'.format(group, each) for each in named.get(getattr(value, 'id', ''), ()))
+    return found
+
+
+def is_there(test):
+    """Whether a test, a suite, or a suite's case exists: test_file.Class.test_name, suite, or suite: case."""
+    module, _, name = test.partition('.')
+    suite, _, case = test.partition(': ')
+    if module.startswith('test_'):
+        path = 'tests/{}.py'.format(module)
+        return os.path.exists(os.path.join(scene.PROJECT, path)) and name in definitions(path)
+    path = 'tests/e2e/{}.py'.format(suite)
+    if not os.path.exists(os.path.join(scene.PROJECT, path)):
+        return False
+    return not case or case in (attacks() if suite == 'liars' else definitions(path))
+
+
+class LinkTest(unittest.TestCase):
+    def test_each_leads_somewhere(self):
+        for page in PAGES:
+            with self.subTest(page):
+                self.assertEqual([], dead_links(page, read(page)))
+
+    def test_each_page_can_be_reached_from_the_overview_and_from_the_readme(self):
+        for start in ('docs/index.md', 'README.md'):
+            seen, ahead = set(), [start]
+            while ahead:
+                page = ahead.pop()
+                if page not in seen:
+                    seen.add(page)
+                    ahead += [os.path.normpath(os.path.join(os.path.dirname(page), name))
+                              for name in re.findall(r'\]\(([^)#\s:]+[.]md)', prose(read(page)))]
+            self.assertEqual(set(), set(PAGES) - seen - {'README.md'})
+
+
+class PromiseTest(unittest.TestCase):
+    def test_the_tests_that_are_named_are_there(self):
+        rows = promises(read('docs', 'security.md'))
+        self.assertGreater(len(rows), 40)
+        self.assertEqual([], [promise for promise, tests in rows if not tests])
+        self.assertEqual([], [test for _, tests in rows for test in tests if not is_there(test)])
+
+
+class CheckerTest(unittest.TestCase):
+    """The checks above find what is wrong."""
+
+    def test_a_test_that_is_not_there(self):
+        for name in ('test_fetch.RefusalTest', 'test_files.NewFileTest.test_the_umask_takes_nothing_away', 'power',
+                     'liars: rollback', 'liars: rollback: an older manifest', 'servers: meet_redirect'):
+            self.assertTrue(is_there(name), name)
+        for name in ('test_fetch', 'test_fetch.NoTest', 'test_fetch.RefusalTest.test_nothing', 'test_none.RefusalTest', 'none',
+                     'liars: boredom', 'liars: rollback: silence', 'servers: meet_nobody', ''):
+            self.assertFalse(is_there(name), name)
+
+    def test_a_row_and_what_it_names(self):
+        page = '\n## Other\n\n| a | `b` |\n\n## Last\n\n| promise | test |\n|---|---|\n| `x` holds | `y`, `z: w` |\n'
+        self.assertEqual([('`x` holds', ['y', 'z: w'])], promises(page))
+
+    def test_a_link_that_leads_nowhere(self):
+        text = '# `a` B, c\n[1](#a-b-c) [2](index.md#guides) [3](https://example.com/)\n```\n[4](code.md)\n```\n'
+        self.assertEqual([], dead_links('docs/x.md', text))
+        self.assertEqual(['#d', 'none.md', 'index.md#none'],
+                         dead_links('docs/x.md', text + '[1](#d) [2](none.md)\n[3](index.md#none)'))
