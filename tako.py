@@ -133,7 +133,7 @@ PAUSE_BUDGET_SECONDS = 20.0             # for all pauses that one host costs one
 PROGRESS_MIN_BYTES = 1 << 16            # brought by a connection that failed later: it starts afresh with pauses
 ETAG_MAX_CHARS = 200
 FULL_ANSWER_SECONDS = 86400             # once in each of these a manifest is asked for whatever its ETag
-MANIFEST_SECONDS = 60.0                 # for a mirror's manifest, while another is unasked
+MANIFEST_SECONDS = 60.0                 # for a mirror's manifest, while another is unasked, or once one has answered
 LOCK_WAIT_SECONDS = 120.0               # for another run on the same directory
 LOCK_POLL_SECONDS = 0.05
 PIPE_POLL_SECONDS = 0.5                 # that a signal may have to wait while a pipe is silent
@@ -3006,8 +3006,8 @@ class Mirrors:
         while waiting and not results:
             failed = {}
             for number, origin in enumerate(waiting):
-                now, others = time.monotonic(), len(waiting) - number - 1
-                if others and not is_one_enough:    # a mirror's turn is not to eat up the others'
+                now, others = time.monotonic(), len(waiting) - number - 1 + bool(results)
+                if others and not is_one_enough:    # a mirror's turn is not to eat up theirs, nor the image's
                     share = (self._network.deadline - now) / (others + 1)
                     self._network.turn = now + min(MANIFEST_SECONDS, share), origin.url
                 try:

@@ -436,6 +436,26 @@ class SlowTest(MirrorCase):
                 self.assertIn(self.a.url, result.err)
                 self.assertInPlace(ONE)
 
+    def test_the_last_one_does_not_keep_a_machine_from_what_another_has_said(self):
+        for options, limits in (((), {'MANIFEST_SECONDS': 0.3}), (('--timeout', '4'), {})):
+            with self.subTest(options):
+                self.anew()
+                self.b.faults['/manifest'] = drips
+                self.app = self.list(self.a.url, self.b.url)
+                result = self.run_here('fetch', *options + (self.app,), limits=dict(limits, MANIFEST_MAX_BYTES=12000))
+                self.assertEqual(0, result.code, result)
+                self.assertIn(self.b.url, result.err)
+                self.assertNotIn('longer than', result.err)
+                self.assertInPlace(ONE)
+
+    def test_one_that_is_the_only_hope_may_take_its_time(self):
+        self.a.faults['/manifest'] = origin.status(404)
+        self.b.faults['/manifest'] = drips
+        self.app = self.list(self.a.url, self.b.url)
+        result = self.run_here('fetch', self.app, limits={'MANIFEST_SECONDS': 0.3, 'MANIFEST_MAX_BYTES': 10000})
+        self.assertCode(3, result)
+        self.assertIn(self.b.url + '/manifest: longer than it may be', result.err)
+
 
 def drips(handler):
     """Sends a manifest without end, faster than the floor under the rate."""
