@@ -105,12 +105,16 @@ class FetchTest(FetchCase):
         self.assertInPlace(ONE)
 
     def test_a_password_in_the_origin_is_sent_and_never_printed(self):
+        self.origin.etag = lambda _: '"validator"'
         self.config(self.origin.url.replace('//', '//user:hush@'))
         result = self.run_tako('fetch', '-v', self.app)
         self.assertCode(0, result)
         self.assertTrue(all('Authorization' in headers for _, headers in self.origin.requests))
         self.origin.faults['*'] = origin.status(401)
         self.assertNotIn('hush', repr(result) + repr(self.run_tako('fetch', '-v', self.app)))
+        noted = scene.read(self.path('destination', '.state')).decode()
+        self.assertIn(self.origin.url, noted)
+        self.assertNotIn('hush', noted + self.run_tako('status', '--json', self.app).out)
 
 
 class RefusalTest(FetchCase):
