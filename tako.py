@@ -4389,7 +4389,8 @@ examples:
 
 def main(argv: 'Sequence[str]') -> int:
     """Run a command line (without the program's name); the exit code. Prints no traceback, and raises nothing."""
-    gc.set_threshold(COLLECT_EVERY_OBJECTS)
+    if hasattr(gc, 'set_threshold'):                # which PyPy's collector has no use for
+        gc.set_threshold(COLLECT_EVERY_OBJECTS)
     report = Report(sys.stdout, sys.stderr, os.environ.get('JOURNAL_STREAM', ''))
     try:
         arguments = argument_parser().parse_args(list(argv))

@@ -169,6 +169,10 @@ class PythonTest(scene.Scene):
         self.assertEqual(1, result.returncode, result.stderr)
         self.assertIn('this Python lacks its json package', result.stderr)
 
+    def test_on_a_python_that_collects_garbage_in_its_own_way(self):
+        with unittest.mock.patch.object(tako, 'gc', object()):
+            self.assertCode(0, self.run_here('--version'))
+
     def test_without_ssl(self):
         result = self.without('ssl', 'fetch', self.config('https://127.0.0.1:1'))
         self.assertEqual(1, result.returncode, result.stderr)
