@@ -268,7 +268,7 @@ def as_tako_error(error: Exception) -> TakoError:
         return error
     if isinstance(error, ImportError):
         return TakoError(f'this Python lacks its {error.name} package',
-                         'install all of Python (Debian: apt install python3); file:// origins work without http')
+                         'install all of Python (Debian: apt install python3)')
     if not isinstance(error, OSError):
         lines, trace = [], error.__traceback__
         while trace is not None:
@@ -2414,7 +2414,8 @@ def _require_http(url: str) -> None:
         if url.startswith('https:'):
             import ssl                          # noqa: F401
     except ImportError as error:
-        raise as_tako_error(error) from None
+        lack = as_tako_error(error)
+        raise TakoError(lack.what, lack.hint + '; file:// origins work without http') from None
 
 
 def _authorities_by_hash() -> 'Optional[str]':
