@@ -4108,6 +4108,8 @@ def _write_patch(root: str, older: Entry, entry: Entry, new: NewFile, memory_byt
 
 def _older_entries(root: str, manifest: Manifest, version: Version, patch_from: str) -> 'List[Entry]':
     """The entries that --patch-from means: so many of the newest before version that are here, or a version."""
+    if patch_from:
+        import lzma, mmap                   # noqa: E401, F401  # to say what is missing before anything is stored
     here = stored_images(root) if patch_from else {}
     if patch_from.isdigit():
         older = [each for each in reversed(manifest.entries) if each.version < version and each.digest in here]

@@ -169,6 +169,20 @@ class PythonTest(scene.Scene):
         self.assertEqual(1, result.returncode, result.stderr)
         self.assertRegex(result.stderr, r'this Python lacks its json package\n  install all of Python \(.*\)\n$')
 
+    def test_without_what_makes_patches(self):
+        """That is told before anything is stored, not halfway."""
+        publisher = origin.Publisher(self.path('served'))
+        publisher.publish('1.0', b'image')
+        before = scene.snapshot(self.path('served'))
+        key, image = self.write('key', tako.format_secret_key(origin.SEED), 0o600), self.write('image', b'another')
+        for module in ('mmap', 'lzma'):
+            result = self.without(module, 'store', '-f', key, '-o', self.path('served'), '--patch-from', '1', image, '1.1')
+            self.assertEqual(1, result.returncode, result.stderr)
+            self.assertIn('this Python lacks its {} package'.format(module), result.stderr)
+            self.assertEqual(before, scene.snapshot(self.path('served')))
+            result = self.without(module, 'store', '--dry-run', '-f', key, '-o', self.path('served'), image, '1.1')
+            self.assertEqual(0, result.returncode, result.stderr)
+
     def test_on_a_python_that_collects_garbage_in_its_own_way(self):
         with unittest.mock.patch.object(tako, 'gc', object()):
             self.assertCode(0, self.run_here('--version'))
