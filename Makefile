@@ -4,6 +4,7 @@ PYTHON ?= python3
 # those installed by the system, by hand, and by pyenv; each is checked once
 PYTHONS ?= $(sort $(realpath $(wildcard /usr/bin/python3 /usr/bin/python3.[0-9] /usr/bin/python3.[0-9][0-9] \
              /usr/local/bin/python3.[0-9] /usr/local/bin/python3.[0-9][0-9] $(HOME)/.pyenv/versions/3.*/bin/python3)))
+TESTS ?= test*.py
 TOOLS = .venv-tools
 SUITES ?= $(patsubst tests/e2e/%.py,%,$(filter-out %/suite.py %/prove.py,$(sort $(wildcard tests/e2e/*.py))))
 BENCH_TOOLS = .venv-bench-$(subst /,-,$(PYTHON))
@@ -66,7 +67,7 @@ uninstall:
 	rmdir '$(LIBRARY)/__pycache__' '$(LIBRARY)' 2> /dev/null || true
 
 check:
-	PYTHONPATH=. $(PYTHON) -W error -m unittest discover -s tests
+	PYTHONPATH=. $(PYTHON) -W error -m unittest discover -s tests -p '$(TESTS)'
 
 check-pythons: $(PYTHONS:%=check@%)
 
@@ -166,6 +167,10 @@ $(MUTANTS_TOOLS)/installed: tests/mutants_requirements.txt
 
 $(SUITES:%=prove-%): prove-%: prepare-%
 	$(PYTHON) tests/e2e/prove.py $*
+
+# the minimal Python's root is made once, of Debian's packages
+prepare-pythons:
+	@sh tests/e2e/pythons_parts/prepare.sh
 
 prepare-machine:
 	@sh tests/e2e/machine_parts/prepare.sh

@@ -50,6 +50,7 @@ class Scene(unittest.TestCase):
     """A test with a scratch directory, self.directory, and a client in it."""
 
     limits = {}         # of tako's, to be other than they are
+    python = (sys.executable, '-I', '-W', 'error')      # what runs it as a process
 
     def setUp(self):
         self.directory = tempfile.mkdtemp(prefix='tako-test-')
@@ -93,7 +94,7 @@ class Scene(unittest.TestCase):
             program = ['-c', AS_NOBODY, TAKO]
         elif limits:
             program = ['-c', WITH_LIMITS, TAKO, repr(limits)]
-        return subprocess.Popen([sys.executable, '-I', '-W', 'error'] + program + list(arguments), env=environ,
+        return subprocess.Popen(list(self.python) + program + list(arguments), env=environ,
                                 stdin=settings.pop('stdin', subprocess.DEVNULL), stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, cwd=self.directory, **settings)
 

@@ -1,0 +1,122 @@
+"""Every Python that is here: the whole story as processes, the unit tests, and Debian's python3-minimal.
+
+The processes are run with -I -S -W error -X dev: whatever a Python has to warn of fails the story.
+"""
+import collections
+import glob
+import os
+import re
+import subprocess
+
+import scene
+import suite
+from pythons_parts import minimal
+from pythons_parts.story import Story
+
+WANTED = ['3.{}'.format(minor) for minor in range(6, 15)]       # that tako.py supports
+DEFAULT_FLAGS = ('-I', '-S', '-W', 'error')
+ABOUT = 'import platform, sys; print(platform.python_implementation(), platform.python_version(), "%d.%d" % sys.version_info[:2])'
+TESTS_SECONDS = 1200            # that the tests of one file may take
+
+# test files that PyPy cannot pass, and why
+NOT_ON_PYPY = {}
+
+Python = collections.namedtuple('Python', ('path', 'name', 'minor', 'command'))
+
+
+def found():
+    """All Pythons of pyenv, of /usr/local and of the PATH, once each."""
+    folders = os.environ.get('PATH', '').split(os.pathsep) + ['/usr/local/bin']
+    paths = [path for folder in folders for path in glob.glob(os.path.join(folder, '*py*3*'))
+             if re.fullmatch(r'(python|pypy)3([.][0-9]+)?', os.path.basename(path)) and '/shims/' not in path]
+    paths += glob.glob(os.path.expanduser('~/.pyenv/versions/*/bin/python3'))
+    pythons = [each for each in map(python_at, sorted({os.path.realpath(path) for path in paths})) if each is not None]
+    return sorted(pythons, key=lambda each: (each.name.split()[0], [int(part) for part in each.minor.split('.')], each.path))
+
+
+def python_at(path):
+    """The Python there; None if it does not run, or is older than tako.py supports."""
+    told = subprocess.run([path, '-I', '-c', ABOUT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                          universal_newlines=True)
+    if told.returncode != 0:
+        return None
+    implementation, version, minor = told.stdout.split()
+    if tuple(map(int, minor.split('.'))) < (3, 6):
+        return None
+    command = (path,) + DEFAULT_FLAGS
+    if minor != '3.6':
+        command += ('-X', 'dev')
+    if implementation == 'PyPy':
+        command += ('-X', 'track-resources')        # without it, nothing is said of what is left open
+    return Python(path, '{} {}'.format(implementation, version), minor, command)
+
+
+def tell_stories(pythons, all_of_it):
+    """The story by each Python, though the time were up: and all have to publish the same bytes."""
+    published = {}
+    for python in pythons:
+        with all_of_it.case(python.name + ': the story'):
+            story = Story(python.command)
+            try:
+                published[python.name] = story.tell()
+            finally:
+                all_of_it.count('processes', story.processes)
+    with all_of_it.case('all Pythons publish the same'):
+        names = sorted(published)
+        for name in names[1:]:
+            story.assertEqual(published[names[0]], published[name], '{} and {}'.format(names[0], name))
+
+
+def run_tests(python, file, all_of_it):
+    """The unit tests of a file, by make check."""
+    done = subprocess.run(['make', '--no-print-directory', '-C', scene.PROJECT, 'check', 'PYTHON=' + python.path, 'TESTS=' + file],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TESTS_SECONDS,
+                          env={name: value for name, value in os.environ.items() if not name.startswith('MAKE')})
+    said = done.stdout.decode('utf-8', 'replace')
+    ran, skipped = re.search(r'^Ran ([0-9]+) tests? in', said, re.M), re.search(r'skipped=([0-9]+)', said)
+    if done.returncode != 0 or ran is None or ran.group(1) == '0':
+        raise AssertionError('{} on {} ended with {}:\n{}'.format(file, python.path, done.returncode, said[-8000:]))
+    if 'ResourceWarning' in said or 'Exception ignored' in said:
+        raise AssertionError('{} on {}:\n{}'.format(file, python.path, said[-8000:]))
+    all_of_it.count('unit tests', int(ran.group(1)))
+    if skipped is not None:
+        all_of_it.count('of them skipped', int(skipped.group(1)))
+
+
+def run_minimal(all_of_it):
+    """What Debian's smallest Python does."""
+    why = minimal.reason_to_skip()
+    if why:
+        all_of_it.skip('python3-minimal', why)
+        return
+    command = minimal.PYTHON + DEFAULT_FLAGS + ('-X', 'dev')
+    with all_of_it.case('python3-minimal: is minimal'), minimal.Minimal(command) as small:
+        small.assertEqual(minimal.LACKS, small.lacking())
+    for case in minimal.CASES:
+        with all_of_it.case('python3-minimal: ' + case.__name__), minimal.Minimal(command) as small:
+            case(small)
+            all_of_it.count('processes', small.processes)
+
+
+def main():
+    all_of_it = suite.Suite('pythons')
+    pythons = found()
+    for python in pythons:
+        print('{} at {}'.format(python.name, python.path), flush=True)
+    has = {python.minor for python in pythons if python.name.startswith('CPython')}
+    for minor in WANTED:
+        if minor not in has:
+            all_of_it.skip('CPython ' + minor, 'CPython {} is not here'.format(minor))
+    if not any(python.name.startswith('PyPy') for python in pythons):
+        all_of_it.skip('PyPy', 'PyPy is not here')
+    run_minimal(all_of_it)
+    tell_stories(pythons, all_of_it)
+    files = sorted(os.path.basename(path) for path in glob.glob(os.path.join(scene.PROJECT, 'tests', 'test_*.py')))
+    for python, file in all_of_it.sample((python, file) for python in pythons for file in files):
+        with all_of_it.case('{}: {}'.format(python.name, file)):
+            run_tests(python, file, all_of_it)
+    all_of_it.close()
+
+
+if __name__ == '__main__':
+    main()
