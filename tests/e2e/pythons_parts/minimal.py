@@ -35,8 +35,9 @@ class Minimal(Told):
         return '/' + os.path.relpath(path, ROOT)
 
     def run_tako(self, *arguments, **settings):
-        done = subprocess.run(list(self.python) + [self.inside(self.path('tako.py'))] + list(arguments), timeout=60,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={'PATH': '/usr/sbin:/usr/bin:/sbin:/bin'})
+        done = subprocess.run(list(self.python) + [self.inside(self.path('tako.py'))] + list(arguments),
+                              env={'PATH': '/usr/sbin:/usr/bin:/sbin:/bin'}, timeout=60,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         return scene.Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def app(self, *urls):
@@ -75,12 +76,10 @@ class Minimal(Told):
 
     def fetch_what_has_a_patch(self):
         """As another Python publishes it, of which this one can have all but the patch."""
-        self.publisher.publish('1.0', FIRST)
-        self.publisher.publish('1.1', PATCHED)
-        os.remove(self.served + '/manifest')
         for content, version in ((FIRST, '1.0'), (PATCHED, '1.1')):
             self.write('image', content)
-            self.assertCode(0, self.run_here('store', '-f', self.key, '-o', self.served, '--patch-from', '1', self.image, version))
+            self.assertCode(0, self.run_here('store', '-f', self.key, '-o', self.served, '--patch-from', '1',
+                                             self.image, version))
             self.ran(0, 'fetch', self.app(self.url))
             self.assertInPlace(content)
         self.assertEqual(1, sum(name.endswith('.patch') for name in os.listdir(self.served + '/store')))
