@@ -2,6 +2,7 @@
 import io
 import lzma
 import os
+import platform
 import random
 import subprocess
 import sys
@@ -210,4 +211,5 @@ class HostileTest(unittest.TestCase):
         done = subprocess.run([sys.executable, '-c', script.format([scene.PROJECT, os.path.dirname(__file__)]),
                                os.path.join(directory, 'packed')], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.assertEqual(0, done.returncode, done.stderr)
-        self.assertLess(int(done.stdout), 32 << 10)
+        # PyPy frees memory when it collects, not at once
+        self.assertLess(int(done.stdout), (64 if platform.python_implementation() == 'PyPy' else 32) << 10)

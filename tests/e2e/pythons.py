@@ -18,9 +18,6 @@ DEFAULT_FLAGS = ('-I', '-S', '-W', 'error')
 ABOUT = 'import platform, sys; print(platform.python_implementation(), platform.python_version(), "%d.%d" % sys.version_info[:2])'
 TESTS_SECONDS = 1200            # that the tests of one file may take
 
-# test files that PyPy cannot pass, and why
-NOT_ON_PYPY = {}
-
 Python = collections.namedtuple('Python', ('path', 'name', 'minor', 'command'))
 
 
