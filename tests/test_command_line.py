@@ -2,6 +2,7 @@
 import contextlib
 import io
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -224,6 +225,7 @@ class SignalTest(scene.Scene):
         self.assertIn(code, (130, 143))
         self.assertEqual((b'', b'', {'manifest'}), (out, err, set(os.listdir(self.destination)) - set(self.partials())))
 
+    @unittest.skipIf(platform.python_implementation() == 'PyPy', 'PYPY DOES NOT SAY WHICH SIGNALS IT FOUND IGNORED')
     def test_what_was_ignored_stays_ignored(self):
         code, _, _ = self.interrupted(signal.SIGHUP, signal.SIGTERM,
                                       preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
