@@ -50,18 +50,17 @@ def python_at(path):
 
 def tell_stories(pythons, all_of_it):
     """The story by each Python, though the time were up: and all have to publish the same bytes."""
-    published = {}
+    published = []
     for python in pythons:
         with all_of_it.case(python.name + ': the story'):
             story = Story(python.command)
             try:
-                published[python.name] = story.tell()
+                published.append((python.name, story.tell()))
             finally:
                 all_of_it.count('processes', story.processes)
-    names = sorted(published)
-    for name in names[1:]:
-        with all_of_it.case('{} publishes what {} does'.format(name, names[0])):
-            story.assertEqual(published[names[0]], published[name])
+    for name, files in published[1:]:
+        with all_of_it.case('{} publishes what {} does'.format(name, published[0][0])):
+            story.assertEqual(published[0][1], files)
 
 
 def run_tests(python, file, all_of_it):
