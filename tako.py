@@ -1269,8 +1269,9 @@ class _Matcher:
 
     def stretched(self) -> 'Iterator[Match]':
         """The matches, stretched over what lies between them while more bytes are equal than not, as in bsdiff."""
-        start, end, shift, reach = 0, 0, 0, 1 << 16
-        for next_start, next_end, next_shift in itertools.chain(self._matches(), [(len(self.new), len(self.new), 0)]):
+        start, end, shift, reach, size = 0, 0, 0, 1 << 16, len(self.new)
+        ends = size, size, len(self.old) - size         # where both images end, whichever is longer
+        for next_start, next_end, next_shift in itertools.chain(self._matches(), [ends]):
             ahead = self.equal(end, min(next_start, end + reach), shift)
             behind = self.equal(max(end, next_start - reach, -next_shift), next_start, next_shift)
             stop, resume = end + _surplus(ahead), next_start - _surplus(behind[::-1])

@@ -44,6 +44,9 @@ PAIRS = {
     'a new build': (program(1), program(1, 64)), 'zeros': (bytes(300000), bytes(400000)),
     'zeros and noise': (bytes(300000), bytes(100000) + noise(5000) + bytes(100000)), 'reversed': (OLD, OLD[::-1]),
     'one byte in the middle': (noise(2000), noise(2000)[:1000] + b'\0' + noise(2000)[1001:]),
+    # no run is long enough for a match, and the old image ends where the likeness does
+    'alike up to the end of a shorter image': (noise(2000), noise(1000, 2) + bytes(
+        byte ^ (number % 3 == 0) for number, byte in enumerate(noise(2000)[1000:])) + noise(500, 3)),
     'longer than a block': (noise(3 * tako.BLOCK_BYTES), b'!' + noise(3 * tako.BLOCK_BYTES)),
 }
 
