@@ -4112,7 +4112,7 @@ def _older_entries(root: str, manifest: Manifest, version: Version, patch_from: 
     if patch_from:
         import lzma, mmap                   # noqa: E401, F401  # to say what is missing before anything is stored
     here = stored_images(root) if patch_from else {}
-    if patch_from.isdigit():
+    if re.fullmatch('[0-9]{1,9}', patch_from):
         older = [each for each in reversed(manifest.entries) if each.version < version and each.digest in here]
         return older[:int(patch_from)]
     found = [each for each in manifest.entries if patch_from and each.version == parse_version(patch_from)]

@@ -316,7 +316,8 @@ class DeltaTest(StoreCase):
     def test_what_patch_from_and_patch_memory_may_not_be(self):
         self.store(self.A, '1.0')
         before = scene.snapshot(self.served)
-        for more in (['--patch-from', '3.1.4'], ['--patch-from', '* '], ['--patch-memory', '31'], ['--patch-memory', 'x']):
+        for more in (['--patch-from', '3.1.4'], ['--patch-from', '* '], ['--patch-from', '\u00b2'], ['--patch-from', '9' * 5000],
+                     ['--patch-memory', '31'], ['--patch-memory', 'x']):
             with self.subTest(more):
                 self.assertCode(2, self.store(self.B, '1.1', *self.options(*more)))
         self.assertEqual(before, scene.snapshot(self.served))
