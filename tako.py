@@ -1779,6 +1779,11 @@ class NewFile:
         self._stream.flush()
         os.utime(self._stream.fileno(), (seconds, seconds))
 
+    def read_back(self) -> 'BinaryIO':
+        """What was written, to be read."""
+        self._stream.flush()
+        return open(self.temporary, 'rb')
+
     def publish(self, path: str) -> None:
         """Give it its name, read-only, once its bytes are on the disk; then make the name durable too."""
         self._stream.flush()
@@ -3343,6 +3348,8 @@ class Download:
             answer = self._network.open(url, origin.authorization, {'Range': f'bytes={begin}-{last},{INDEX_HEAD_BYTES}-'})
             raw = self._read(answer, limit + 2 * RANGE_FRAMING_BYTES)
             end = begin + len(raw)
+            if answer.status == 200:
+                return raw[INDEX_HEAD_BYTES:]   # it does ranges one at a time
             if answer.headers.get('Content-Range') == f'bytes {begin}-{end - 1}/{end}':
                 return raw[INDEX_HEAD_BYTES - begin:]   # lighttpd, among others, makes one range of those that are near
             (one, _), (two, rest) = parse_byteranges(raw, answer.headers.get('Content-Type', ''))
@@ -4074,9 +4081,23 @@ def _make_patch(arguments: 'argparse.Namespace', older: Entry, entry: Entry, rep
     with NewFile(os.path.join(root, NEW_PATCH)) as new:
         size = _write_patch(root, older, entry, new, arguments.patch_memory,
                             lambda done: report.progress(name, done, entry.size))
+        if size < limit and not _is_right(root, older, entry, new):
+            return report.trouble(name, 'does not make the image', 'it is left out; report this, or test this machine')
         if size < limit:
             new.publish(path)
     report.result(f'{name}: {format_size(size)}' + ', which would spare nothing' * (size >= limit))
+
+
+def _is_right(root: str, older: Entry, entry: Entry, new: NewFile) -> bool:
+    """Whether clients can make the image of a patch: all of them would try."""
+    digest = hashlib.sha256()
+    with new.read_back() as patch, open(image_path(root, older.digest), 'rb') as image:
+        try:
+            for block in apply_patch(patch, functools.partial(read_older, image.fileno()), entry.size):
+                digest.update(block)
+        except PatchError:
+            return False
+    return digest.hexdigest() == entry.digest
 
 
 def _size_of_ranges(root: str, older: Entry, entry: Entry) -> int:

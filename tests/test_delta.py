@@ -391,6 +391,13 @@ class LiarTest(DeltaCase):
         self.assertFewBytes()
         self.assertEqual(2, len(self.origin.served(self.index)))
 
+    def test_a_server_that_answers_several_ranges_with_the_whole(self):
+        self.origin.has_several = False
+        self.assertUpdated()
+        self.assertFewBytes()
+        size = len(self.origin.read(self.index.lstrip('/')))
+        self.assertEqual([(206, tako.INDEX_HEAD_BYTES), (200, size)], self.origin.served(self.index))
+
     def test_a_server_that_stumbles_over_several_ranges(self):
         def fault(handler):
             if len(handler.ranges(1)) > 1:

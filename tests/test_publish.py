@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+import unittest.mock
 
 import origin
 import scene
@@ -248,6 +249,24 @@ class DeltaTest(StoreCase):
             self.assertEqual(tako.chunk_hash(self.A[begin:begin + length]), index.hash_of(number))
             begin += length
         self.assertEqual(0o100444, os.stat(tako.index_path(self.served, origin.digest_of(self.A))).st_mode)
+
+    def test_a_patch_that_does_not_make_the_image_is_left_out(self):
+        self.store(self.A, '1.0')
+        whole = tako.make_patch
+        for name, changed in (('cut', lambda patch: patch[:-1]),
+                              ('another byte', lambda patch: patch[:-20] + b'!' + patch[-19:])):
+            def wrong(old, new, write, memory, progress, changed=changed):
+                pieces = []
+                whole(old, new, pieces.append, memory, progress)
+                write(changed(b''.join(pieces)))
+            with self.subTest(name), unittest.mock.patch.object(tako, 'make_patch', wrong):
+                image = self.B + name.encode()
+                result = self.run_here('store', *self.options('--patch-from', '1.0', '-o', self.served,
+                                                              self.write('image', image), '1.' + str(len(name))))
+                self.assertEqual(0, result.code, result)
+                self.assertIn('does not make the image', result.err)
+                self.assertEqual([], [each for each in self.stored() if each.endswith('.patch')])
+                self.assertEqual((), self.read_index(image).patches)
 
     def test_an_empty_image(self):
         self.assertCode(0, self.store(b'', '1.0'))
