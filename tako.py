@@ -3818,7 +3818,8 @@ class ImageFetch:
                 publish_image(self.root, partial, entry.digest)
         finally:
             if older is not None:
-                older.close()
+                with About(older.name):
+                    older.close()
         self.state = self.state._replace(received=f'{entry.digest} {download.received}')
         if not download.is_of_parts and not self.options.no_delta:
             download.ask_for_index(self.mirrors.usable[0])
@@ -4091,7 +4092,8 @@ def _make_patch(arguments: 'argparse.Namespace', older: Entry, entry: Entry, rep
 def _is_right(root: str, older: Entry, entry: Entry, new: NewFile) -> bool:
     """Whether clients can make the image of a patch: all of them would try."""
     digest = hashlib.sha256()
-    with new.read_back() as patch, open(image_path(root, older.digest), 'rb') as image:
+    path = image_path(root, older.digest)
+    with About(path), new.read_back() as patch, open(path, 'rb') as image:
         try:
             for block in apply_patch(patch, functools.partial(read_older, image.fileno()), entry.size):
                 digest.update(block)
