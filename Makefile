@@ -15,6 +15,13 @@ PREFIX ?= /usr/local
 LIBRARY = $(DESTDIR)$(PREFIX)/lib/tako
 COMMAND = $(DESTDIR)$(PREFIX)/bin/tako
 
+# for the target VENV/installed of a file of requirements
+define INTO_VENV
+$(PYTHON) -m venv $(@D)
+$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+touch $@
+endef
+
 .PHONY: help demo install uninstall check check-pythons check-large soak lint coverage bench bench-packages bench-plots \
         bench-delta prove mutants clean $(PYTHONS:%=check@%) $(SUITES:%=prepare-%) $(SUITES:%=prove-%)
 
@@ -111,14 +118,10 @@ bench-packages:
 	test -z "$$missing" || { echo "lacking:$$missing"; apt-get update -q && apt-get install -qy $(BENCH_PACKAGES); }
 
 $(BENCH_TOOLS)/installed: tests/bench/requirements.txt
-	$(PYTHON) -m venv $(BENCH_TOOLS)
-	$(BENCH_TOOLS)/bin/pip install --quiet --disable-pip-version-check -r tests/bench/requirements.txt
-	touch $@
+	$(INTO_VENV)
 
 $(TOOLS)/installed: tests/requirements.txt
-	$(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
-	touch $@
+	$(INTO_VENV)
 
 clean:
 	rm -rf $(TOOLS) $(SERVERS_TOOLS) $(PARSERS_TOOLS) $(MUTANTS_TOOLS) .venv-bench* build .coverage .coverage.* .mypy_cache .ruff_cache __pycache__ tests/__pycache__ tests/bench/__pycache__ tests/e2e/__pycache__ tests/e2e/kernel/__pycache__ tests/e2e/pythons_parts/__pycache__
@@ -140,9 +143,7 @@ prepare-servers: $(SERVERS_TOOLS)/installed
 	    apt-get install -qy --no-install-recommends $(SERVERS_PACKAGES); }
 
 $(SERVERS_TOOLS)/installed: tests/e2e/servers_requirements.txt
-	$(PYTHON) -m venv $(SERVERS_TOOLS)
-	$(SERVERS_TOOLS)/bin/pip install --quiet --disable-pip-version-check -r tests/e2e/servers_requirements.txt
-	touch $@
+	$(INTO_VENV)
 
 PARSERS_TOOLS = .venv-parsers
 MUTANTS_TOOLS = .venv-mutants
@@ -161,9 +162,7 @@ mutants: $(MUTANTS_TOOLS)/installed
 	$(MUTANTS_TOOLS)/bin/python tests/mutants.py $(SECTIONS)
 
 $(MUTANTS_TOOLS)/installed: tests/mutants_requirements.txt
-	$(PYTHON) -m venv $(MUTANTS_TOOLS)
-	$(MUTANTS_TOOLS)/bin/pip install --quiet --disable-pip-version-check -r tests/mutants_requirements.txt
-	touch $@
+	$(INTO_VENV)
 
 $(SUITES:%=prove-%): prove-%: prepare-%
 	$(PYTHON) tests/e2e/prove.py $*
