@@ -220,6 +220,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.flush()
         self.close_connection = True
 
+    def hold(self):
+        """Send nothing more for as long as the origin is not released; then hang up."""
+        self.wfile.flush()
+        self.server.origin.released.wait(30)
+        self.hang_up()
+
     def log_message(self, *arguments):
         pass
 
@@ -365,9 +371,7 @@ def holds(at):
     """Announces the whole, sends so many bytes of it, and then nothing, for as long as the origin is not released."""
     def fault(handler):
         handler.answer(200, handler.body[:at], length=len(handler.body))
-        handler.wfile.flush()
-        handler.server.origin.released.wait(30)
-        handler.hang_up()
+        handler.hold()
     return fault
 
 

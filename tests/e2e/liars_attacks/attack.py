@@ -97,13 +97,8 @@ def with_length(make):
                 + b'\r\n\r\n' + body_of(handler))
 
 
-def for_ever(head, piece):
-    """Sends head, and then piece over and over, as fast as it is taken."""
-    return origin.floods(head, piece)
-
-
 def drips(head=b'', piece=b'x', seconds=0.05):
-    """The same with pauses."""
+    """Sends head, and then piece over and over, with pauses."""
     return origin.floods(head, piece, seconds)
 
 
@@ -124,9 +119,7 @@ def stops(head):
     """Sends this, and then nothing, for as long as the liar is not released."""
     def fault(handler):
         handler.wfile.write(head)
-        handler.wfile.flush()
-        handler.server.origin.released.wait(30)
-        handler.hang_up()
+        handler.hold()
     return fault
 
 

@@ -7,7 +7,7 @@ import zlib
 
 import origin
 import tako
-from liars_attacks.attack import (LISTED, MIB, NEW, OLD, OTHER, UPDATED, attack, for_ever, on_image, on_index, ranged)
+from liars_attacks.attack import (LISTED, MIB, NEW, OLD, OTHER, UPDATED, attack, on_image, on_index, ranged)
 
 HEADER = ('magic', 'method', 'zero', 'patches', 'average', 'size', 'count', 'planes')
 
@@ -153,7 +153,7 @@ def index_and_ranges(stage):
 GROUPS = {
     'chunk indexes': [attack('index: ' + name, on_index(origin.serves(content)), 0, UPDATED) for name, content in INDEXES.items()]
     + [attack('index: and ranges that fit it, of another image', index_and_ranges, 0, UPDATED),
-       attack('index: parts without end', on_index(for_ever(
+       attack('index: parts without end', on_index(origin.floods(
            b'HTTP/1.1 206 OK\r\nContent-Type: multipart/byteranges; boundary=B\r\n\r\n', b'\r\n--B\r\nX: y\r\n\r\n' * 1000)),
            0, UPDATED)],
     'ranges': [attack('{}: {}'.format(what, name), on(parts(change)), (0, 3) if name == 'all of another' else 0,

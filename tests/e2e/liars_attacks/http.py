@@ -3,7 +3,7 @@ import gzip
 import zlib
 
 import origin
-from liars_attacks.attack import (ANY, LISTED, MIB, OTHER, SAME, UPDATED, answers, attack, body_of, for_ever, on_image,
+from liars_attacks.attack import (ANY, LISTED, MIB, OTHER, SAME, UPDATED, answers, attack, body_of, on_image,
                                   on_index, on_manifest, ranged, says, with_length)
 
 OK = b'HTTP/1.1 200 OK\r\n'
@@ -75,10 +75,10 @@ ANSWERS = [
     ('a chunk of five thousand digits', says(CHUNKED, b'1' * 5000 + b'\r\n', body_of), EITHER),
     ('a chunk of a size in 0x', in_chunks(lambda chunk: b'0x' + chunk), EITHER),
     ('a chunk size with an underscore', in_chunks(lambda chunk: chunk[:1] + b'_' + chunk[1:]), EITHER),
-    ('a chunk extension without end', for_ever(CHUNKED + b'5;', b'x' * 65536), (75,)),
-    ('chunk extensions without end', for_ever(CHUNKED, b'1;' + b'x' * 4000 + b'\r\nx\r\n'), (3, 75)),
+    ('a chunk extension without end', origin.floods(CHUNKED + b'5;', b'x' * 65536), (75,)),
+    ('chunk extensions without end', origin.floods(CHUNKED, b'1;' + b'x' * 4000 + b'\r\nx\r\n'), (3, 75)),
     ('trailers without end', in_chunks(end=b'0\r\n' + b'X: ' + b'x' * 8000 * 1000), EITHER),
-    ('many trailers without end', for_ever(CHUNKED + b'0\r\n', b'X: x\r\n' * 1000), EITHER),
+    ('many trailers without end', origin.floods(CHUNKED + b'0\r\n', b'X: x\r\n' * 1000), EITHER),
     ('chunks and a length', in_chunks(head=OK + b'Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n'), EITHER),
     ('a transfer encoding that is none', in_chunks(head=OK + b'Transfer-Encoding: gzip, chunked\r\n\r\n'), EITHER),
     ('chunks in HTTP/1.0', in_chunks(head=b'HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n'), EITHER),
@@ -91,9 +91,9 @@ ANSWERS = [
     ('an encoding of escape codes', origin.serves(b'x', [('Content-Encoding', '\x1b[2J\x1b]0;owned\x07')]), (75,)),
     ('an encoding of 60 KB', origin.serves(b'x', [('Content-Encoding', 'x' * 60000)]), (75,)),
     # statuses
-    ('continue for ever', for_ever(b'', b'HTTP/1.1 100 Continue\r\n\r\n'), (75,)),
-    ('continue with headers for ever', for_ever(b'', b'HTTP/1.1 100 Continue\r\nX: ' + b'x' * 1000 + b'\r\n\r\n'), (75,)),
-    ('early hints for ever', for_ever(b'', b'HTTP/1.1 103 Early Hints\r\n\r\n'), (75,)),
+    ('continue for ever', origin.floods(b'', b'HTTP/1.1 100 Continue\r\n\r\n'), (75,)),
+    ('continue with headers for ever', origin.floods(b'', b'HTTP/1.1 100 Continue\r\nX: ' + b'x' * 1000 + b'\r\n\r\n'), (75,)),
+    ('early hints for ever', origin.floods(b'', b'HTTP/1.1 103 Early Hints\r\n\r\n'), (75,)),
     ('switching protocols', says(b'HTTP/1.1 101 Switching\r\nUpgrade: h2c\r\n\r\n', b'PRI * HTTP/2.0\r\n\r\n' * 1000), (75,)),
     ('a status of three letters', answers(b'abc OK\nContent-Length: 0'), (75,)),
     ('a status of 0', answers(b'000 OK\nContent-Length: 0'), (75,)),
@@ -107,7 +107,7 @@ ANSWERS = [
     ('an alert of TLS', says(b'\x15\x03\x03\x00\x02\x02\x28'), (75,)),
     ('noise', says(OTHER[:100000]), (75,)),
     ('zeros', says(bytes(1000000)), (75,)),
-    ('a line feed for ever', for_ever(b'', b'\n' * 65536), (75,)),
+    ('a line feed for ever', origin.floods(b'', b'\n' * 65536), (75,)),
     ('a reason of escape codes', answers(b'500 \x1b[2J\x1b]0;owned\x07\nContent-Length: 0'), (75,)),
 ] + [('status {}'.format(code), says(b'HTTP/1.1 %d Odd\r\nContent-Length: 3\r\n\r\nno\n' % code), (75,))
      for code in (201, 202, 203, 204, 205, 206, 226, 300, 304, 305, 306, 400, 402, 406, 412, 416, 421, 451, 505, 511,
@@ -115,9 +115,9 @@ ANSWERS = [
     # headers
     ('a header of a megabyte', answers(b'200 OK\nX: ' + b'x' * MIB), (75,)),
     ('ten thousand headers', answers(b'200 OK\n' + b'\n'.join(b'X-%d: x' % number for number in range(10000))), (75,)),
-    ('headers without end', for_ever(OK, b'X: x\r\n' * 1000), (75,)),
-    ('a header without end', for_ever(OK + b'X: ', b'x' * 65536), (75,)),
-    ('folded headers without end', for_ever(OK + b'X: x\r\n', b' folded\r\n' * 1000), (75,)),
+    ('headers without end', origin.floods(OK, b'X: x\r\n' * 1000), (75,)),
+    ('a header without end', origin.floods(OK + b'X: ', b'x' * 65536), (75,)),
+    ('folded headers without end', origin.floods(OK + b'X: x\r\n', b' folded\r\n' * 1000), (75,)),
     ('a header without a colon', answers(b'200 OK\nno colon'), EITHER),
     ('a header of zeros', answers(b'200 OK\nX: \0\0\0'), EITHER),
     ('a header of no text', answers(b'200 OK\nX: \xff\xfe\x80'), EITHER),

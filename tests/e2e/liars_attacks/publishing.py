@@ -5,7 +5,7 @@ import hashlib
 import origin
 import tako
 from liars_attacks.attack import (
-    ANY, LISTED, MIB, NEW, OLD, OTHER, SAME, UPDATED, Tarpit, attack, drips, drips_slowly, for_ever, on_all, on_image, on_index,
+    ANY, LISTED, MIB, NEW, OLD, OTHER, SAME, UPDATED, Tarpit, attack, drips, drips_slowly, on_all, on_image, on_index,
     on_manifest, ranged, signed, sleeps, stops, whole_or, with_manifest)
 
 HOSTILE_LINES = {
@@ -146,23 +146,23 @@ ARBITRARY_INSTALLATION = [
 
 ENDLESS_DATA = [
     attack('a manifest without end', on_manifest(origin.endless), 3, SAME, memory=60 * MIB),
-    attack('a manifest without end, in chunks', on_manifest(for_ever(CHUNKED, b'ffff\r\n' + b'\n' * 65535 + b'\r\n')), 3, SAME,
-           memory=60 * MIB),
-    attack('a manifest without end, in chunks of a byte', on_manifest(for_ever(CHUNKED, b'1\r\n\n\r\n' * 10000)), 75, SAME,
+    attack('a manifest without end, in chunks', on_manifest(origin.floods(CHUNKED, b'ffff\r\n' + b'\n' * 65535 + b'\r\n')), 3,
+           SAME, memory=60 * MIB),
+    attack('a manifest without end, in chunks of a byte', on_manifest(origin.floods(CHUNKED, b'1\r\n\n\r\n' * 10000)), 75, SAME,
            memory=60 * MIB, options=('--timeout', '5'), words='--timeout'),
     attack('a manifest of 17 MiB', on_manifest(origin.serves(b'\n' * (17 << 20))), 3, SAME, memory=60 * MIB),
-    attack('a manifest of 2^62 bytes', on_manifest(for_ever(
+    attack('a manifest of 2^62 bytes', on_manifest(origin.floods(
         b'HTTP/1.1 200 OK\r\nContent-Length: 4611686018427387904\r\n\r\n', b'\n' * 65536)), 3, SAME, memory=60 * MIB),
     attack('an image without end', on_image(origin.endless), 3, LISTED),
     attack('an image without end, on a first fetch', on_image(origin.endless), 3, LISTED, start='nothing'),
-    attack('an image without end, in chunks', on_image(for_ever(CHUNKED, b'ffff\r\n' + b'\n' * 65535 + b'\r\n')), 3, LISTED,
+    attack('an image without end, in chunks', on_image(origin.floods(CHUNKED, b'ffff\r\n' + b'\n' * 65535 + b'\r\n')), 3, LISTED,
            start='nothing'),
     attack('an index without end', on_index(origin.endless), 0, UPDATED),
-    attack('an index without end, in chunks of a byte', on_index(for_ever(CHUNKED, b'1\r\n\n\r\n' * 1000)), 0, UPDATED),
-    attack('ranges without end', on_image(whole_or(for_ever(PART.replace(b'Content-Length: 400000\r\n', b''), b'x' * 65536))),
-           0, UPDATED),
-    attack('the page of an error without end', on_manifest(for_ever(b'HTTP/1.1 404 No\r\n\r\n', b'x' * 65536)), 75, SAME),
-    attack('the page of a redirect without end', on_manifest(for_ever(
+    attack('an index without end, in chunks of a byte', on_index(origin.floods(CHUNKED, b'1\r\n\n\r\n' * 1000)), 0, UPDATED),
+    attack('ranges without end', on_image(whole_or(
+        origin.floods(PART.replace(b'Content-Length: 400000\r\n', b''), b'x' * 65536))), 0, UPDATED),
+    attack('the page of an error without end', on_manifest(origin.floods(b'HTTP/1.1 404 No\r\n\r\n', b'x' * 65536)), 75, SAME),
+    attack('the page of a redirect without end', on_manifest(origin.floods(
         b'HTTP/1.1 302 Found\r\nLocation: /manifest\r\n\r\n', b'x' * 65536)), 75, SAME),
 ]
 
