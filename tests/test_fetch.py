@@ -1,4 +1,5 @@
 """Section 16: fetch as a process, against everything that can be wrong."""
+import functools
 import os
 import unittest.mock
 
@@ -498,6 +499,26 @@ class DestinationTest(FetchCase):
                 self.assertIn(self.app + ':2: Destination= ', result.err)
         self.assertEqual([], self.origin.requests)
         self.assertFalse(os.path.exists(self.path('missing')))
+
+    def test_the_store_is_open_to_readers_whatever_the_umask(self):
+        for umask in (0, 0o077):
+            with self.subTest(oct(umask)):
+                os.mkdir(self.path(str(umask)))
+                self.config(self.origin.url, destination=self.path(str(umask)))
+                self.assertCode(0, self.run_tako('fetch', self.app, preexec_fn=functools.partial(os.umask, umask)))
+                self.assertEqual(0o40755, os.stat(self.path(str(umask), 'store')).st_mode)
+
+    def test_it_and_its_store_may_be_links(self):
+        os.mkdir(self.path('elsewhere'))
+        os.symlink(self.path('elsewhere'), self.path('destination', 'store'))
+        os.symlink('destination', self.path('link'))
+        self.config(self.origin.url, version='1.*', destination=self.path('link'))
+        self.have_one()
+        self.assertCode(0, self.run_tako('fetch', self.app))
+        self.assertInPlace(TWO)
+        self.assertEqual(TWO, scene.read(self.path('elsewhere', self.two.digest)))
+        self.assertEqual(['destination', self.path('elsewhere')],
+                         [os.readlink(self.path(*names)) for names in (('link',), ('destination', 'store'))])
 
     def test_not_writable(self):
         os.chmod(self.destination, 0o755)

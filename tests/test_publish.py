@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+import unittest
 import unittest.mock
 
 import origin
@@ -10,6 +11,17 @@ import tako
 from test_chunks import noise
 
 ONE, TWO = b'image one' * 1000, b'image two' * 2000
+# runs tako.py, and tells on stderr whenever it starts a program or connects to anything
+TELLING = """
+import runpy, sys
+def tell(event, about):
+    if event in ('subprocess.Popen', 'os.exec', 'os.fork', 'os.forkpty', 'os.posix_spawn', 'os.spawn', 'os.system',
+                 'socket.connect'):
+        print('told:', event, file=sys.stderr)
+sys.addaudithook(tell)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
 
 
 class StoreCase(scene.Scene):
@@ -410,6 +422,33 @@ class SignTest(StoreCase):
         self.assertQuiet(self.run_tako('fetch', config))
         self.config('file://' + self.served, public_keys=[origin.OTHER_PUBLIC_KEY])
         self.assertQuiet(self.run_tako('fetch', config))
+
+
+@unittest.skipIf(sys.version_info < (3, 8), 'nothing to listen with')
+class AloneTest(StoreCase):
+    """With the key, Tako starts no other program and speaks to nobody."""
+
+    def told(self, *arguments):
+        done = subprocess.run([sys.executable, '-I', '-c', TELLING, scene.TAKO] + list(arguments), cwd=self.directory, env={},
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, universal_newlines=True)
+        return done.returncode, done.stderr
+
+    def test_store_and_sign(self):
+        image = self.write('image', ONE + TWO)
+        for version, options in (('1.0', ()), ('1.1', ('--patch-from', '1'))):
+            with open(image, 'ab') as stream:
+                stream.write(version.encode())
+            self.assertEqual((0, ''), self.told('store', '-f', self.key_file, '-o', self.served, image, version, *options))
+        new_key = self.write('new.key', tako.format_secret_key(origin.OTHER_SEED), 0o600)
+        self.assertEqual((0, ''), self.told('sign', '-f', new_key, '-p', origin.PUBLIC_KEY, self.served))
+
+    def test_gen_key(self):
+        self.assertEqual((0, ''), self.told('gen-key'))
+
+    def test_it_would_be_told(self):
+        server = self.serve()
+        server.publish('1.0', ONE)
+        self.assertEqual((0, 'told: socket.connect\n'), self.told('fetch', self.config(server.url)))
 
 
 class VerifyTest(StoreCase):
