@@ -468,11 +468,15 @@ def encode_base64(data: bytes) -> str:
     return binascii.b2a_base64(data, newline=False).decode('ascii')
 
 
+def refuse_secret_key(text: str, what: str) -> None:
+    """UsageError if text is a secret key where something else belongs: it would be shown there, or published."""
+    if text.startswith(SECRET_KEY_PREFIX):
+        raise UsageError(f'a secret key where {what} belongs', 'who could read this can sign: make a new key pair')
+
+
 def parse_public_key(text: str) -> bytes:
     """The 32 bytes of a public key in base64; UsageError if it is none that can have signed anything."""
-    if text.startswith(SECRET_KEY_PREFIX):
-        raise UsageError('a secret key where a public one belongs',
-                         'who could read this can sign: make a new key pair, and put its public key here')
+    refuse_secret_key(text, 'a public one')
     key = decode_base64(text, 32)
     if key is None:
         raise UsageError('not a public key', 'expected 44 characters of base64, as gen-key prints them')
@@ -614,7 +618,8 @@ class _RangeBounds(Bounds):
 
 
 def parse_pattern(text: str) -> Bounds:
-    """The bounds of a pattern, in one of the forms of PATTERN_FORMS; VersionError if in none."""
+    """The bounds of a pattern, in one of the forms of PATTERN_FORMS; VersionError if in none, UsageError for a secret key."""
+    refuse_secret_key(text, 'a version pattern')
     spelled = text.split()
     if len(spelled) == 5 and spelled[1:4] == ['<=', 'v', '<']:
         lowest, below = _pattern_version(spelled[0], text), _pattern_version(spelled[4], text)
@@ -4213,6 +4218,7 @@ def _new_version(text: str, image: str) -> Version:
         raise UsageError(f'{image} is no file, and {text} is one', 'the image comes first, then its version')
     if '*' in text:
         raise UsageError(f'not a version: {text!a}', 'a * belongs in patterns alone')
+    refuse_secret_key(text, 'a version')
     return parse_version(text)
 
 

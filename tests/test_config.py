@@ -197,9 +197,10 @@ class ValueTest(ConfigTest):
 
     def test_a_secret_key_in_a_config_is_refused_and_not_repeated(self):
         secret = tako.format_secret_key(bytes(range(32)))
-        for text in (config(PublicKey=secret), config('PublicKey = ' + secret)):
+        for key, text in (('PublicKey', config(PublicKey=secret)), ('PublicKey', config('PublicKey = ' + secret)),
+                          ('Version', config(Version=secret))):
             error = self.refusal(text)
-            self.assertIn('PublicKey= a secret key', error.what)
+            self.assertIn(key + '= a secret key', error.what)
             self.assertNotIn(secret[7:15], error.what + error.hint + str(error.args))
 
     def test_destinations(self):

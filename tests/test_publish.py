@@ -140,6 +140,9 @@ class StoreRefusalTest(StoreCase):
             with self.subTest(version):
                 self.assertRefused(2, self.store(TWO, version), 'not a version')
 
+    def test_a_secret_key_is_no_version(self):
+        self.assertRefused(2, self.store(TWO, self.secret), 'a secret key where a version belongs')
+
     def test_keys_that_are_none(self):
         other = tako.format_secret_key(origin.OTHER_SEED)
         swapped = tako.SECRET_KEY_PREFIX + tako.encode_base64(
