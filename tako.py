@@ -2477,7 +2477,7 @@ def _refusal(answer: Answer) -> UnreachableError:
     what = f'{answer.url}: answered with status {answer.status}'
     if answer.status == 410:
         return GoneError(f'{answer.url}: withdrawn (410)', 'its publisher took it back')
-    if answer.status in (408, 429) or answer.status >= 500:
+    if answer.status in (408, 429) or 500 <= answer.status < 600:
         seconds = answer.headers.get('Retry-After', '')
         return TransientError(what, 'try again later, or tell who runs the server',
                               float(seconds) if re.fullmatch('[0-9]{1,9}', seconds) else 0.0)

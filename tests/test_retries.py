@@ -80,7 +80,7 @@ class TransientTest(RetryCase):
         self.assertEqual(3, len(self.clock.pauses))
 
     def test_what_will_not_change_soon_is_not_asked_again(self):
-        for code in (400, 401, 403, 404, 405, 410, 451):
+        for code in (400, 401, 403, 404, 405, 410, 451, 600, 999):
             for what in ('/manifest', self.image):
                 with self.subTest((code, what)):
                     self.anew()
