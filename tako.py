@@ -2740,7 +2740,8 @@ def format_state(state: State) -> str:
 def read_state(root: str) -> 'Optional[State]':
     """What is remembered in root; None if it is damaged."""
     try:
-        return parse_state(read_at_most(STATE_MAX_BYTES, state_path(root)).decode('ascii'))
+        raw = read_at_most(STATE_MAX_BYTES + 1, state_path(root))
+        return parse_state(raw.decode('ascii')) if len(raw) <= STATE_MAX_BYTES else None
     except FileNotFoundError:
         return parse_state('')
     except (ValueError, IsADirectoryError):
