@@ -3268,6 +3268,10 @@ class Download:
             if isinstance(error, TransientError):
                 raise
             return False
+        except OSError as error:
+            if error.errno in NO_SPACE:         # what came is in everybody's way
+                remove_if_there(temporary)
+            raise
         except (ValueError, EOFError, RefusedError) as error:
             remove_if_there(temporary)
             partial.cut_back(0, hashlib.sha256())

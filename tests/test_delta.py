@@ -1,4 +1,5 @@
 """Section 15: an update brings what changed, from any server, and never costs more or is less safe than the whole."""
+import errno
 import json
 import os
 import random
@@ -619,6 +620,18 @@ class PatchTest(PatchCase):
                 self.assertUpdated()
                 self.assertFewBytes()
             self.tearDownDestination()
+
+    def test_a_full_disk_is_left_without_what_came(self):
+        write = tako.PartialFile.write
+
+        def fill(partial, block):
+            if not partial.temporary.endswith('.patch'):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write(partial, block)
+        with unittest.mock.patch.object(tako.PartialFile, 'write', fill):
+            self.assertCode(1, self.run_here('fetch', self.app))
+        self.assertEqual(([], 1), (self.partials(), len(self.origin.served(self.patch))))
+        self.assertUpdated()
 
     def test_a_patch_from_an_image_that_is_not_here(self):
         self.old_digest = origin.digest_of(b'another')
