@@ -3706,10 +3706,9 @@ class ImageFetch:
             lost = first_lost(choice[one][0], choice[two][0])
             raise ForkError(choice[one][2], choice[two][2], lost.line().strip() if lost else '')
         manifest, signed, _ = choice[newest]
-        if not is_dry:
-            if signed != local:
-                place_manifest(self.root, signed)
-            touch(manifest_path(self.root))         # when that was checked last
+        # its time is that of the last check; another user's is replaced
+        if not is_dry and (signed != local or not touch(manifest_path(self.root))):
+            place_manifest(self.root, signed)
         digest = hashlib.sha256(signed).hexdigest()
         self.state = self.state._replace(validators=tuple(
             f'{digest} {origin.url} {etag}' for origin, answered, _, etag in offers if answered == signed and etag))

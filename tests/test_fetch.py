@@ -105,6 +105,21 @@ class FetchTest(FetchCase):
         self.assertCode(0, self.run_tako('fetch', self.app))
         self.assertInPlace(ONE)
 
+    def test_times_that_may_not_be_set_since_another_user_left_the_files(self):
+        self.assertCode(0, self.run_here('fetch', self.app))
+        files, utime = [self.path('destination', name) for name in ('manifest', '.state')], os.utime
+        for file in files:
+            os.utime(file, (1e9, 1e9))
+
+        def refuse(file, *times):
+            if file in files:
+                raise PermissionError
+            utime(file, *times)
+        with unittest.mock.patch('os.utime', refuse):
+            self.assertCode(0, self.run_here('fetch', self.app))
+        for file in files:
+            self.assertEqual((True, 0o100444), (os.stat(file).st_mtime > 1e9, os.stat(file).st_mode))
+
     def test_a_password_in_the_origin_is_sent_and_never_printed(self):
         self.origin.etag = lambda _: '"validator"'
         self.config(self.origin.url.replace('//', '//user:hush@'))
