@@ -6,6 +6,7 @@ import re
 import unittest
 
 import scene
+import tako
 
 TESTS = os.path.join(scene.PROJECT, 'tests')
 PAGES = ['README.md'] + sorted('docs/' + name for name in os.listdir(os.path.join(scene.PROJECT, 'docs')) if name.endswith('.md'))
@@ -114,6 +115,29 @@ class LinkTest(unittest.TestCase):
                     ahead += [os.path.normpath(os.path.join(os.path.dirname(page), name))
                               for name in re.findall(r'\]\(([^)#\s:]+[.]md)', prose(read(page)))]
             self.assertEqual(set(), set(PAGES) - seen - {'README.md'})
+
+
+class LimitTest(unittest.TestCase):
+    UNITS = {'': 1, 's': 1, 'day': 86400, 'KiB': 1 << 10, 'MiB': 1 << 20}
+
+    def told(self, text):
+        """What a page says of limits, in the first cells of a row, or after a name: pairs of a name and its value."""
+        for names, values in re.findall(r'^[|] (`[A-Z_]+`(?:, `[A-Z_]+`)*) [|] ([^|]*) [|]', text, re.M):
+            yield from zip(re.findall('[A-Z_]+', names), values.split(', '))
+        yield from re.findall(r'`([A-Z]+_[A-Z_]+|CONNECTIONS)`, ([0-9][0-9.,]*(?: (?:KiB|MiB)\b)?)', text)
+
+    def value(self, told):
+        power = re.fullmatch(r'2\^([0-9]+) - 1', told)
+        if power:
+            return (1 << int(power.group(1))) - 1
+        number, _, unit = told.rstrip(',.').replace(',', '').partition(' ')
+        return float(number) * self.UNITS[unit]
+
+    def test_each_stands_on_a_page_with_its_value(self):
+        limits = re.findall('^([A-Z_]+) = ', read('tako.py').split('# ====')[1], re.M)
+        told = [(name, text) for page in PAGES for name, text in self.told(read(page)) if name in limits]
+        self.assertEqual([], [(name, text) for name, text in told if getattr(tako, name) != self.value(text)])
+        self.assertEqual(set(limits), {name for name, _ in told})
 
 
 class PromiseTest(unittest.TestCase):
