@@ -31,7 +31,7 @@ help:
 	@echo 'make uninstall       take it away again'
 	@echo 'make check           run the tests; needs nothing but python3'
 	@echo 'make check-pythons   run the tests on every Python found here'
-	@echo 'make check-large     store and fetch an image of 5 GiB in flat memory (needs 11 GiB of disk)'
+	@echo 'make check-large     store and fetch an image of 5 GiB in flat memory (needs 12 GiB of disk)'
 	@echo 'make soak            kill updates at random moments for SOAK_SECONDS (300), and see them converge'
 	@echo 'make prove           what needs root and packages: real servers, systemd, power cuts, injected failures, liars'
 	@echo '                     and fuzzers; in a sample of PROVE_SECONDS, if set; SUITES names some of them'

@@ -22,7 +22,8 @@ A config names one image, one setting a line:
     Restart=app.service
 
 Then /var/lib/images/app/latest is a link to the newest image in these bounds whose signature, size
-and digest were all checked. What fails leaves the link as it was.
+and digest were all checked. A fetch that fails leaves the link as it was, or
+puts it back.
 
 Exit codes: 0 done; 1 failed; 2 the command line or the config is wrong; 3 refused, because a
 signature, a digest, a size or a manifest is not what it has to be; 75 the origin or the lock is
