@@ -2346,13 +2346,17 @@ class _PacedReader(io.RawIOBase):
         now = time.monotonic()
         if now - began >= RATE_WINDOW_SECONDS:
             if self.delivered - before < RATE_MIN_BYTES:
-                raise OSError(f'brought less than {RATE_MIN_BYTES} bytes in {RATE_WINDOW_SECONDS:.0f} seconds')
+                raise OSError(_too_slow())
             self._window = now, self.delivered
         return size
 
     def close(self) -> None:
         self._stream.close()
         super().close()
+
+
+def _too_slow() -> str:
+    return f'brought less than {RATE_MIN_BYTES} bytes in {RATE_WINDOW_SECONDS:.0f} seconds'
 
 
 def _paced_response(network: Network, connection: 'socket.socket', *arguments: 'Any',
@@ -3164,7 +3168,10 @@ class Download:
                     continue
                 self._report.trouble(self._whose, f'{self._url(origin)}.chunks: {error}', 'all of the image is fetched')
                 self._give_assembly_up()
-        self._download(origin)
+        if self.is_assembling():                # by another origin's ranges, of which this one has none
+            self.attempt_whole(origin)
+        else:
+            self._download(origin)
 
     def ask_for_index(self, origin: Origin) -> None:
         """Get the index of an image that came whole, if there is one: it spares the next update looking at the image."""
@@ -3178,7 +3185,7 @@ class Download:
                 pass                            # as said where it is needed
 
     def attempt_whole(self, origin: Origin) -> None:
-        """The same with all of it; what is there is given up only once an origin has that."""
+        """Let it become the image with all that an origin has of it; only then is what ranges brought given up."""
         answer = self._network.open(self._url(origin), origin.authorization)
         self._give_assembly_up()
         self._download(origin, answer)
@@ -3291,7 +3298,10 @@ class Download:
         return True
 
     def _receive_patch(self, url: str, origin: Origin, size: int, patch: PartialFile) -> None:
-        if patch.size > size:
+        if patch.size > size:                   # it was made anew; or, the second time, somebody plays with us
+            if url in self._misled:
+                raise PatchError('its patch has one size and then another')
+            self._misled.add(url)
             patch.cut_back(0, hashlib.sha256())
         before = patch.size
         self._report.step(f'{self._whose}: fetching {size - before} bytes from {url}')
@@ -3308,6 +3318,7 @@ class Download:
     def _give_assembly_up(self) -> None:
         self._older = None
         if self._assembly is not None:
+            self._assembly = None               # once: what comes from now on is kept
             self._partial.cut_back(0, hashlib.sha256())
 
     def _tolerated(self, url: str, ask: 'Callable[[], T]') -> 'Optional[T]':
@@ -3381,6 +3392,7 @@ class Download:
         total = assembly.taken + assembly.lacks()
         self._report.step(f'{self._whose}: fetching {assembly.lacks()} bytes of {self._entry.version}, '
                           f'{len(assembly.ranges)} ranges, from {self._url(origin)}')
+        began, before = time.monotonic(), assembly.taken
         while assembly.ranges:
             groups = _group_ranges(assembly.ranges, RANGES_PER_REQUEST if self._ranged.get(origin.url) else 1)
             if origin.url not in self._ranged:  # one alone shows whether the server does this at all
@@ -3395,6 +3407,10 @@ class Download:
                         assembly.take(data)
                         self._report.progress(self._whose, assembly.taken, total)
                     self._ranged.setdefault(origin.url, False)
+                    if time.monotonic() - began >= RATE_WINDOW_SECONDS:     # each answer may have kept to it alone
+                        if assembly.taken - before < RATE_MIN_BYTES:
+                            raise TransientError(f'{answer.url}: {_too_slow()}')
+                        began, before = time.monotonic(), assembly.taken
             except _PartsError:                 # it does not do with the image what it did with the index
                 self._ranged[origin.url] = False
             finally:

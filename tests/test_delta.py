@@ -557,6 +557,52 @@ class InterruptionTest(DeltaCase):
         self.assertGreater(self.image_bytes(), 0)
         self.assertLess(sum(size for _, size in second.served(self.image)), 200000)
 
+    def test_a_server_that_fails_over_ranges_and_breaks_the_whole_off_is_not_asked_for_ever(self):
+        whole = [0]
+
+        def fault(handler):
+            whole[0] += not handler.headers.get('Range')
+            if handler.headers.get('Range') or whole[0] > 20:
+                handler.answer(503, b'')
+            else:
+                handler.serve(drop_at=200000)
+        self.origin.faults[self.image] = fault
+        with scene.Clock().patch():
+            self.assertCode(75, self.run_here('fetch', self.app))
+        self.assertLess(whole[0], 20)
+        self.assertEqual(200000, os.stat(self.path('destination', '.partial-' + self.new.digest)).st_size)
+
+    def test_ranges_that_drip_are_dropped_though_each_comes_in_time(self):
+        clock = scene.Clock()
+
+        def drips(handler):
+            if len(self.origin.served(self.image)) < 2:
+                clock.ahead += 0.9 * tako.RATE_WINDOW_SECONDS
+            handler.serve()
+        self.origin.faults[self.image] = drips
+        with clock.patch():
+            self.assertUpdated(limits={'PAUSE_BUDGET_SECONDS': 0.0})
+        self.assertIn(200, [code for code, _ in self.origin.served(self.image)])
+
+    def test_a_mirror_on_disk_that_lacks_the_image_leaves_alone_what_ranges_brought(self):
+        mirror = self.path('mirror')
+        os.mkdir(mirror)
+        self.write('mirror/manifest', self.origin.read('manifest'))
+        self.app = self.config(self.origin.url, more='Origin=file://{}\n'.format(mirror))
+        times = [0]
+
+        def breaks(handler):
+            times[0] += 1
+            if 4 <= times[0] <= 10:
+                handler.answer(503, b'')
+            else:
+                handler.serve()
+        self.origin.faults[self.image] = breaks
+        with scene.Clock().patch():
+            self.assertUpdated()
+        self.assertNotIn(200, [code for code, _ in self.origin.served(self.image)])
+        self.assertLessEqual(self.asked_twice(), 4)
+
     def test_kills_at_random(self):
         source = random.Random(5)
         def slow(handler):
@@ -570,6 +616,21 @@ class InterruptionTest(DeltaCase):
             process.communicate()
             self.assertIsNone(scene.fault_of_latest(self.destination))
         self.assertUpdated()
+
+
+class IndexOfTheWholeTest(DeltaCase):
+    def test_it_is_asked_for_once_the_image_is_in_place(self):
+        named = []
+
+        def fault(handler):
+            named.append(os.readlink(self.path('destination', 'latest')))
+            handler.serve()
+        os.unlink(self.path('destination', 'latest'))
+        scene.remove_tree(self.path('destination', 'store'))
+        self.origin.faults[self.index] = fault
+        self.assertUpdated()
+        self.assertEqual(['store/' + self.new.digest], named)
+        self.assertTrue(os.path.isfile(self.path('destination', self.index[1:])))
 
 
 class PatchCase(DeltaCase):
@@ -675,6 +736,21 @@ class PatchTest(PatchCase):
         self.origin.faults[self.patch] = fault
         self.assertUpdated()
         self.assertEqual([None, 'bytes=2000-'], left)
+
+    def test_a_patch_that_has_one_size_and_then_another(self):
+        asked = []
+
+        def changes(handler):
+            sizes = (900000, 100000) if len(asked) % 2 else (100000, 900000)
+            asked.append(sizes[1])
+            self.publish_patch(b'', sizes[1])
+            handler.answer(200, bytes(sizes[0] // 4 * 3), length=sizes[0])
+            handler.hang_up()
+        self.publish_patch(b'', 100000)
+        self.origin.faults[self.patch] = lambda handler: changes(handler) if len(asked) < 20 else handler.serve()
+        with scene.Clock().patch():
+            self.assertWhole(self.assertUpdated(), 'its patch has one size and then another')
+        self.assertLess(len(asked), 20)
 
     def test_a_run_that_was_killed_fetches_no_patch_twice(self):
         patch = self.origin.read(self.patch[1:])
