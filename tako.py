@@ -1930,6 +1930,21 @@ def remove_if_there(path: str) -> None:
         pass
 
 
+def rewrite(path: str, content: bytes, seconds: float) -> None:
+    """Give a small file other bytes, durably, in the room that it has, and its time. A power cut may leave it torn."""
+    with About(path):
+        os.chmod(path, 0o600)
+        try:
+            with open(path, 'r+b') as stream:
+                stream.write(content)
+                stream.truncate()
+                stream.flush()
+                os.utime(stream.fileno(), (seconds, seconds))
+                os.fsync(stream.fileno())
+        finally:
+            os.chmod(path, 0o444)
+
+
 def touch(path: str) -> bool:
     """Set a file's time to now, not durably; whether we may."""
     try:
@@ -2755,10 +2770,16 @@ def read_state(root: str) -> 'Optional[State]':
 
 def place_state(root: str, state: State, last_success: float = 0.0) -> None:
     """Remember state, durably; last_success, in seconds since 1970, becomes its time."""
-    with NewFile(os.path.join(root, NEW_STATE)) as new:
-        new.write(format_state(state).encode('ascii'))
-        new.date(last_success)
-        new.publish(state_path(root))
+    content = format_state(state).encode('ascii')
+    try:
+        with NewFile(os.path.join(root, NEW_STATE)) as new:
+            new.write(content)
+            new.date(last_success)
+            new.publish(state_path(root))
+    except OSError as error:
+        if error.errno not in NO_SPACE or not os.path.isfile(state_path(root)):
+            raise
+        rewrite(state_path(root), content, last_success)    # or a restart comes twice, and a rollback not at all
 
 
 def time_of(path: str) -> int:
@@ -2844,6 +2865,9 @@ def clear_leftovers(root: str) -> None:
 
 # ======================================================================== 13 units
 
+NO_STATE = 'not active'         # of a unit of which systemctl does not say more
+
+
 def require_systemctl(environ: 'Mapping[str, str]') -> None:
     """UnitError unless there is a systemctl on the PATH."""
     folders = environ.get('PATH', os.defpath).split(os.pathsep)
@@ -2854,7 +2878,8 @@ def require_systemctl(environ: 'Mapping[str, str]') -> None:
 def restart_units(units: 'Sequence[str]', confirm_seconds: float) -> None:
     """Restart systemd units, and see that they are active confirm_seconds later, if that is not 0.
 
-    Raises UnitError, which names the units that do not run, their state, and where to look.
+    Raises UnitError, which names the units that do not run, their state, and where to look; TakoError if
+    systemd does not even say that, which tells nothing about the image.
     """
     code, said = _systemctl('restart', '--', *units)
     if code == 0:
@@ -3590,10 +3615,17 @@ class ImageFetch:
             self._switch(before, entry)
         clear_partials(self.root)
         self._remove_spare(manifest)
-        if self.index:
+        if self.download is not None and not self.options.no_delta:
+            self._keep_index(entry, self.download)
+
+    def _keep_index(self, entry: Entry, download: Download) -> None:
+        """Have the index beside an image that came, once all else is done: nothing depends on it."""
+        if not download.is_of_parts:
+            download.ask_for_index(self.mirrors.usable[0])
+        if download.index:
             try:
-                place_index(self.root, entry.digest, self.index)
-            except OSError as error:            # nothing depends on it
+                place_index(self.root, entry.digest, download.index)
+            except OSError as error:
                 self._step(f'the index of {entry.version} is not kept: {error.strerror}')
 
     def _remove_spare(self, manifest: Manifest) -> None:
@@ -3624,7 +3656,7 @@ class ImageFetch:
         if linked in self.state.rejected and has_whole_image(self.root, self.state.previous):
             point_latest(self.root, self.state.previous)
             linked = self.state.previous
-            self.changes.append(f'{_name_of(linked, self._local_manifest(read_manifest(self.root)))} is in place again')
+            self.changes.append(f'{self._name(linked)} is in place again')
         if linked and self.state.restart_due == linked:
             self._restart()
 
@@ -3644,10 +3676,9 @@ class ImageFetch:
                 raise UnitError(f'{error.what}; there is no earlier image to go back to', error.hint) from None
             self._remember(self.state._replace(rejected=self.state.rejected + (linked,), restart_due=previous))
             point_latest(self.root, previous)
-            manifest = self._local_manifest(read_manifest(self.root))
-            name = _name_of(previous, manifest)
+            name = self._name(previous)
             self.changes[:] = [f'{name} is in place again']
-            told = f'{error.what}; {_name_of(linked, manifest)} is rejected, latest is {name} again'
+            told = f'{error.what}; {self._name(linked)} is rejected, latest is {name} again'
             hint = error.hint + '; if the image is not at fault: tako fetch --retry-rejected'
             try:
                 restart_units(units, confirm_seconds)
@@ -3656,6 +3687,13 @@ class ImageFetch:
             self._remember(self.state._replace(restart_due='', previous=''))
             raise UnitError(told, hint) from None
         self._remember(self.state._replace(restart_due=''))
+
+    def _name(self, digest: str) -> str:
+        """What messages call an image, even where the manifest is not to be trusted."""
+        try:
+            return _name_of(digest, self._local_manifest(read_manifest(self.root)))
+        except RefusedError:
+            return digest
 
     def _recall(self) -> None:
         """Read the state; start it anew if it is damaged."""

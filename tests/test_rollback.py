@@ -1,8 +1,10 @@
 """Restarts, confirmed or rolled back: fetch, with a systemctl that fails, hangs, or lets a unit die later."""
+import errno
 import os
 import signal
 import subprocess
 import time
+import unittest.mock
 
 import origin
 import scene
@@ -106,6 +108,48 @@ class RollbackTest(UnitsCase):
         self.systemctl(DIES, self.two)
         self.assertCode(0, self.fetch())
         self.assertInPlace(TWO)
+
+    def test_a_unit_that_fills_the_disk(self):
+        """Nothing new fits on it, neither when the rejection is noted nor when the restart on 1.0 is."""
+        publish = tako.NewFile.publish
+
+        def fill(new, path):
+            if path.endswith('.state') and self.restarts():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            publish(new, path)
+        for script, code, content in ((FAILS, 1, ONE), (':', 0, TWO)):
+            with self.subTest(script), unittest.mock.patch.object(tako.NewFile, 'publish', fill):
+                self.systemctl(script, self.two)
+                self.assertCode(code, self.fetch('--retry-rejected'))
+                self.assertInPlace(content)
+                self.assertEqual(('', 0o100444), (self.state().restart_due, os.stat(self.path('destination', '.state')).st_mode))
+                self.assertEqual([self.two.digest] if code else [], list(self.state().rejected))
+                self.forget()
+                self.assertQuiet(self.fetch())
+                self.assertEqual([], self.restarts())
+
+    def test_a_local_manifest_that_does_not_verify_leaves_no_rollback_half_done(self):
+        self.assertCode(0, self.fetch())
+        self.forget()
+        tako.place_state(self.destination, self.state()._replace(restart_due=self.two.digest, previous=self.one.digest))
+        self.config(self.origin.url, public_keys=[origin.OTHER_PUBLIC_KEY], more='Restart=app.service\n')
+        self.systemctl(FAILS, self.two)
+        result = self.fetch()
+        self.assertCode(3, result)
+        self.assertIn('; {} is rejected, latest is {} again\n'.format(self.two.digest, self.one.digest), result.err)
+        self.assertInPlace(ONE)
+        self.assertEqual((['1.1', '1.0'], ''), (self.restarts(), self.state().restart_due))
+
+    def test_a_systemd_that_does_not_answer_says_nothing_of_the_image(self):
+        self.systemctl('echo "Failed to connect to bus: No such file or directory"; exit 1', self.two)
+        result = self.fetch()
+        self.assertCode(1, result)
+        self.assertIn('systemctl does not get through to systemd: exit code 1: Failed to connect', result.err)
+        self.assertInPlace(TWO)
+        self.assertEqual(((), self.two.digest), (self.state().rejected, self.state().restart_due))
+        self.systemctl()
+        self.assertCode(0, self.fetch())
+        self.assertEqual('', self.state().restart_due)
 
     def test_one_of_several_units_takes_all_of_them_back(self):
         self.configure('Restart=db.service web.service\nRestart=app.service\n')
@@ -255,6 +299,21 @@ class InitTest(UnitsCase):
         self.assertEqual([], self.restarts())
         self.assertCode(0, self.fetch())
         self.assertEqual(['1.2'], self.restarts())
+
+
+    def test_the_earlier_image_will_do_out_of_bounds_if_all_in_bounds_are_rejected(self):
+        """So a unit starts that asks for an image before it does, in the midst of a rollback."""
+        self.config(self.origin.url, version='1.1', more='Restart=app.service\n')
+        self.systemctl(FAILS, self.two)
+        self.assertRolledBack(self.fetch())
+        self.forget()
+        with tako.DirectoryLock(self.destination, 0, print):
+            self.assertQuiet(self.fetch('--init'))
+        self.assertEqual([], self.origin.requests)
+        self.write('destination/store/' + self.one.digest + '.new', ONE[::-1])
+        os.replace(self.path('destination', 'store', self.one.digest + '.new'),
+                   self.path('destination', 'store', self.one.digest))
+        self.assertCode(1, self.fetch('--init'))
 
 
 class WithoutSystemdTest(UnitsCase):
