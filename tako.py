@@ -144,6 +144,7 @@ COLLECT_EVERY_OBJECTS = 200000          # that are new: the entries of a long ma
 HELP_COLUMNS = 80                       # of what --help prints
 PROGRESS_EVERY_SECONDS = 0.2            # the progress line is drawn anew
 STATE_MAX_BYTES = 1 << 20               # of our own notes in a destination
+WITHDRAWN_MAX = 1000                    # versions in these, or they get too long
 SYSTEMCTL_TIMEOUT_SECONDS = 900.0       # for units to restart; systemd's own limits are below it, as a rule
 CONFIRM_MAX_SECONDS = 3600              # of Confirm=
 # of patches
@@ -2890,9 +2891,12 @@ def restart_units(units: 'Sequence[str]', confirm_seconds: float) -> None:
     for unit in units:
         inactive, state = _systemctl('is-active', '--', unit)
         if inactive:
-            down.append((unit, state if re.fullmatch('[a-z-]+', state) else 'not active'))
+            down.append((unit, state if re.fullmatch('[a-z-]+', state) else NO_STATE))
     if code == 0 and not down:
         return
+    if code != 0 and down and all(state == NO_STATE for _, state in down):
+        raise TakoError(f'systemctl does not get through to systemd: exit code {code}: {said}',
+                        'the restart stays due; see: systemctl status')
     names = [unit for unit, _ in down] or units
     what = ', '.join(f'{unit} is {state}' for unit, state in down) or 'cannot restart ' + ' '.join(units)
     if code != 0:
@@ -3550,7 +3554,7 @@ class ImageFetch:
         self.report = report
         self.changes = []   # type: List[str]           # what the user is told
         self.fetched = ''       # how much of the image came, if not all
-        self.index = b''        # of an image that came
+        self.download = None    # type: Optional[Download]      # that brought an image
         self.mirrors = Mirrors(self.config.origins, network, lambda error: report.trouble(path, error.what, error.hint))
 
     def run(self) -> int:
@@ -3726,11 +3730,14 @@ class ImageFetch:
         self.report.step(f'{self.path}: {line}')
 
     def _has_compatible_image(self) -> bool:
-        """Whether latest is an intact image within bounds; takes neither lock nor network."""
+        """Whether latest is an intact image within bounds, or gone back to; takes neither lock nor network."""
         digest = linked_digest(self.root)
         manifest = self._local_manifest(read_manifest(self.root))
-        return any(entry.digest == digest and self._image_fault(entry) is None
-                   for entry in compatible_entries(manifest, self.config.bounds))
+        entries = list(compatible_entries(manifest, self.config.bounds))
+        state = read_state(self.root)
+        if state is not None and entries and all(entry.digest in state.rejected for entry in entries):
+            entries = list(manifest.entries)        # latest went back to one out of bounds: there is no better one
+        return any(entry.digest == digest and self._image_fault(entry) is None for entry in entries)
 
     def _image_fault(self, entry: Entry) -> 'Optional[str]':
         is_in_place = entry.digest == linked_digest(self.root)
@@ -3807,22 +3814,31 @@ class ImageFetch:
 
         Going from newest to oldest, this never passes the version that latest names.
         """
-        withdrawn = []
-        for entry in self._candidates(manifest):
-            try:
-                self._ensure_image(entry, entry.digest == before)
-                self.state = self.state._replace(
-                    withdrawn=tuple(digest for digest in self.state.withdrawn if digest != entry.digest))
-                return entry
-            except GoneError as error:
-                withdrawn.append(entry)
-                if entry.digest not in self.state.withdrawn:
-                    self.report.trouble(self.path, f'{entry.version}: {error.what}',
-                                        'an older version will do, if there is one')
-                    self._remember(self.state._replace(withdrawn=self.state.withdrawn + (entry.digest,)))
-                if entry.digest == before:
-                    break
+        withdrawn = []  # type: List[Entry]
+        try:
+            for entry in self._candidates(manifest):
+                try:
+                    self._ensure_image(entry, entry.digest == before)
+                    self.state = self.state._replace(
+                        withdrawn=tuple(digest for digest in self.state.withdrawn if digest != entry.digest))
+                    return entry
+                except GoneError:
+                    withdrawn.append(entry)
+                    if entry.digest == before:
+                        break
+        finally:
+            self._tell_withdrawn(withdrawn)
         raise self._no_version(manifest, withdrawn)
+
+    def _tell_withdrawn(self, entries: 'List[Entry]') -> None:
+        """Say of versions that they are gone, if that was not said before."""
+        known = set(self.state.withdrawn)
+        new = [entry for entry in entries if entry.digest not in known]
+        if new:
+            self.report.trouble(self.path, '{}: withdrawn (410)'.format(_some([entry.version.text for entry in new])),
+                                'an older version will do, if there is one')
+            digests = self.state.withdrawn + tuple(entry.digest for entry in new)
+            self._remember(self.state._replace(withdrawn=digests[-WITHDRAWN_MAX:]))
 
     def _no_version(self, manifest: Manifest, withdrawn: 'List[Entry]') -> TakoError:
         pattern = self.config.bounds.text
@@ -3845,7 +3861,13 @@ class ImageFetch:
             return
         if fault == MISSING:
             self._download(entry)
-            return
+        else:
+            self._replace(entry, fault, is_in_place)
+        if fault != MISSING or is_in_place:
+            self.changes.append(f'{entry.version} is repaired{self.fetched}')
+
+    def _replace(self, entry: Entry, fault: str, is_in_place: bool) -> None:
+        """Bring a damaged image anew."""
         self.report.trouble(self.path, f'{image_path(self.root, entry.digest)} {fault}',
                             'fetching it anew; look at the disk if this happens again')
         try:
@@ -3857,7 +3879,6 @@ class ImageFetch:
             told = as_tako_error(error)
             raise RefusedError(f'the damaged image of {entry.version} cannot be replaced: {told.what}',
                                told.hint) from error
-        self.changes.append(f'{entry.version} is repaired{self.fetched}')
 
     def _download(self, entry: Entry) -> None:
         """Bring the image of entry into the store, verified, from the first mirror that serves it."""
@@ -3885,9 +3906,7 @@ class ImageFetch:
                 with About(older.name):
                     older.close()
         self.state = self.state._replace(received=f'{entry.digest} {download.received}')
-        if not download.is_of_parts and not self.options.no_delta:
-            download.ask_for_index(self.mirrors.usable[0])
-        self.index = download.index
+        self.download = download
         if download.is_of_parts:
             self.fetched = f' ({format_size(download.received)} instead of {format_size(entry.size)})'
 

@@ -301,14 +301,17 @@ class WithdrawnTest(FetchCase):
     def test_it_is_told_once(self):
         self.withdraw(self.three, self.two)
         told = self.run_tako('fetch', self.app).err
-        self.assertIn('1.2: ', told)
-        self.assertIn('1.1: ', told)
+        self.assertIn(': 1.2, 1.1: withdrawn (410)\n', told)
         self.assertQuiet(self.run_tako('fetch', self.app))
         self.four = self.origin.publish('1.3', NEXT[1:])
         self.withdraw(self.four, self.three, self.two)
         told = self.run_tako('fetch', self.app).err
-        self.assertIn('1.3: ', told)
-        self.assertNotIn('1.2: ', told)
+        self.assertIn(': 1.3: withdrawn (410)\n', told)
+
+    def test_so_many_are_remembered(self):
+        self.withdraw(self.three, self.two)
+        self.assertCode(0, self.run_tako('fetch', self.app, limits=dict(self.limits, WITHDRAWN_MAX=1)))
+        self.assertEqual((self.two.digest,), tako.read_state(self.destination).withdrawn)
 
     def test_a_withdrawn_image_that_is_here_stays(self):
         self.withdraw(self.three, self.two, self.one)
@@ -378,7 +381,8 @@ class DamageTest(FetchCase):
 
     def test_an_image_that_was_removed_comes_again(self):
         os.unlink(self.image)
-        self.assertQuiet(self.run_tako('fetch', self.app))
+        result = self.run_tako('fetch', self.app)
+        self.assertEqual((0, self.app + ': 1.0 is repaired\n', ''), (result.code, result.out, result.err))
         self.assertInPlace(ONE)
 
 
