@@ -1,6 +1,8 @@
 """Section 16: fetch as a process, against everything that can be wrong."""
 import functools
 import os
+import subprocess
+import sys
 import unittest.mock
 
 import origin
@@ -94,6 +96,16 @@ class FetchTest(FetchCase):
         self.run_tako('fetch', good, self.app)
         self.assertEqual(1, self.origin.connections)
 
+    def test_which_of_two_exit_codes_is_the_graver(self):
+        refused = self.config(self.origin.url, 'refused.tako', public_keys=(origin.OTHER_PUBLIC_KEY,))
+        broken = self.write('broken.tako', 'Nonsense\n')
+        no_version = self.config(self.origin.url, 'no-version.tako', version='7.*')
+        unreachable = self.config(self.origin.url + '/nothing', 'unreachable.tako')
+        for code, one, two in ((3, refused, broken), (2, broken, no_version), (1, no_version, unreachable)):
+            for configs in ((one, two), (two, one)):
+                with self.subTest(configs):
+                    self.assertCode(code, self.run_tako('fetch', *configs))
+
     def test_verbose_says_what_is_going_on(self):
         result = self.run_tako('fetch', '-v', self.app)
         self.assertIn('asking for ' + self.origin.url, result.err)
@@ -119,6 +131,16 @@ class FetchTest(FetchCase):
             self.assertCode(0, self.run_here('fetch', self.app))
         for file in files:
             self.assertEqual((True, 0o100444), (os.stat(file).st_mtime > 1e9, os.stat(file).st_mode))
+
+    def test_a_manifest_that_is_a_link_is_replaced_and_what_it_names_left_alone(self):
+        self.have_one()
+        manifest, other = self.path('destination', 'manifest'), self.path('other')
+        os.rename(manifest, other)
+        os.symlink(other, manifest)
+        before = scene.read(other)
+        self.assertCode(0, self.run_tako('fetch', self.app))
+        self.assertInPlace(TWO)
+        self.assertEqual((False, before), (os.path.islink(manifest), scene.read(other)))
 
     def test_a_password_in_the_origin_is_sent_and_never_printed(self):
         self.origin.etag = lambda _: '"validator"'
@@ -328,6 +350,13 @@ class WithdrawnTest(FetchCase):
         self.assertEqual(['.state', 'manifest'], sorted(os.listdir(self.path('fresh'))))
         self.assertEqual(1, len(self.run_tako('fetch', self.app).err.splitlines()) - 1)      # told each version once
 
+    def test_of_many_five_are_listed(self):
+        for minor in range(3, 10):
+            self.origin.publish('1.{}'.format(minor), NEXT[minor:])
+        self.withdraw(*self.origin.entries)
+        self.config(self.origin.url, version='1.2 <= v < 2.0')
+        self.assertIn('withdrawn: 1.9, 1.8, 1.7, 1.6, 1.5 and 3 more\n', self.run_tako('fetch', self.app).err)
+
     def test_a_latest_whose_image_is_lost_is_no_way_down(self):
         self.run_tako('fetch', self.app)
         os.unlink(self.path('destination', 'store', self.three.digest))
@@ -392,6 +421,27 @@ class InitTest(FetchCase):
         with tako.DirectoryLock(self.destination, 0, print):
             self.assertQuiet(self.run_tako('fetch', '--init', self.app))
         self.assertEqual((before, []), (scene.snapshot(self.destination), self.origin.requests))
+
+    def test_an_intact_image_loads_nothing_for_network_and_programs(self):
+        self.have_one()
+        script = '\n'.join((
+            'import sys',
+            'sys.path.insert(0, sys.argv[1])',
+            'import tako',
+            'code = tako.main(sys.argv[2:])',
+            'print(code, sorted({"http", "ssl", "urllib", "subprocess"} & set(sys.modules)))'))
+        # without -S, site's .pth files may have imported anything
+        said = subprocess.check_output([sys.executable, '-I', '-S', '-c', script, scene.PROJECT, 'fetch', '--init', self.app])
+        self.assertEqual(b'0 []\n', said)
+
+    def test_an_image_that_the_local_manifest_does_not_list_will_not_do(self):
+        self.have_one()
+        older = scene.read(self.path('destination', 'manifest'))
+        self.assertCode(0, self.run_tako('fetch', self.app))
+        self.write('destination/manifest', older, 0o444)
+        self.origin.requests.clear()
+        self.assertQuiet(self.run_tako('fetch', '--init', self.app))
+        self.assertEqual(['/manifest'], self.origin.paths())
 
     def test_without_an_image_it_fetches_and_restarts_nothing(self):
         self.config(self.origin.url, more='Restart=app.service\n')

@@ -389,6 +389,8 @@ class ForkTest(MirrorCase):
         self.b.faults.clear()
         self.assertEqual(0, self.fetch().code)
         self.assertInPlace(TWO)
+        evidence = [scene.read(self.path('destination', name)) for name in ('.fork.1', '.fork.2')]
+        self.assertEqual([self.mine, self.theirs], evidence)        # it is the user's to remove
 
 
 class ChoiceTest(MirrorCase):

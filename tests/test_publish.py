@@ -105,10 +105,13 @@ class StoreTest(StoreCase):
         self.assertEqual(999999, self.manifest().entries[0].size)
 
     def test_a_key_file_that_others_can_read_is_warned_about(self):
-        os.chmod(self.key_file, 0o640)
-        result = self.store(ONE, '1.0')
-        self.assertEqual(0, result.code)
-        self.assertIn('others can read', result.err)
+        for mode in (0o640, 0o604, 0o620, 0o601):
+            os.chmod(self.key_file, mode)
+            for result in (self.store(ONE, '1.0'),
+                           self.run_tako('sign', '-f', self.key_file, '-p', origin.PUBLIC_KEY, self.served)):
+                with self.subTest(oct(mode)):
+                    self.assertEqual(0, result.code)
+                    self.assertIn('others can read', result.err)
 
     def test_what_a_killed_run_left_does_not_matter(self):
         self.write('served/' + tako.NEW_IMAGE, 'half')
@@ -183,6 +186,16 @@ class StoreRefusalTest(StoreCase):
         os.chmod(self.key_file, 0o644)
         self.before = scene.snapshot(self.served)
         self.assertRefused(1, self.store(TWO, '1.1', as_nobody=True), 'Permission denied')
+
+    def test_while_another_run_holds_the_lock(self):
+        other = tako.format_secret_key(origin.OTHER_SEED)
+        for command in (('store', '-f', self.key_file, '-o', self.served, self.write('image', TWO), '1.1'),
+                        ('store', '--reindex', '-o', self.served),
+                        ('sign', '-k', other, '-p', origin.PUBLIC_KEY, self.served)):
+            with self.subTest(command):
+                with tako.DirectoryLock(self.served, 0, print):
+                    result = self.run_here(*command, limits={'LOCK_WAIT_SECONDS': 0.1})
+                self.assertRefused(75, result, 'another run holds the lock')
 
     def test_a_manifest_that_does_not_verify_is_not_overwritten(self):
         for content in (b'', b'<html>', scene.read(self.path('served', 'manifest'))[:-1]):
@@ -471,6 +484,10 @@ class VerifyTest(StoreCase):
         result = self.verify()
         self.assertEqual((0, self.served + ': the manifest is right, 2 of 2 images are whole\n', ''),
                          (result.code, result.out, result.err))
+
+    def test_it_takes_no_lock(self):
+        with tako.DirectoryLock(self.served, 0, print):
+            self.assertEqual(0, self.verify().code)
 
     def test_a_missing_image(self):
         os.unlink(self.image)

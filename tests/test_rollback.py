@@ -86,7 +86,14 @@ class RollbackTest(UnitsCase):
         self.systemctl(FAILS, self.two)
         result = self.fetch()
         self.assertRolledBack(result)
+        self.assertEqual(self.app + ': 1.0 is in place again\n', result.out)
         self.assertIn('app.service is failed (systemctl restart: exit code 1: Job failed.)', result.err)
+
+    def test_it_is_no_success_for_status(self):
+        os.utime(self.path('destination', '.state'), (1e9, 1e9))
+        self.systemctl(FAILS, self.two)
+        self.assertRolledBack(self.fetch())
+        self.assertEqual(1e9, os.stat(self.path('destination', '.state')).st_mtime)
 
     def test_a_restart_that_hangs(self):
         self.systemctl(HANGS, self.two)
@@ -161,10 +168,14 @@ class RollbackTest(UnitsCase):
         self.assertEqual('restart -- db.service web.service app.service store/' + self.one.digest,
                          scene.read(self.path('called')).decode().splitlines()[-1])
 
-    def test_what_is_printed_ends_with_the_version_in_place(self):
-        self.systemctl(FAILS, self.two)
-        out = self.fetch().out
-        self.assertGreater(out.rfind('1.0'), out.rfind('1.1'), out)
+    def test_a_version_between_the_two_is_taken_by_the_next_run(self):
+        three = self.publish('1.2', THREE)
+        self.systemctl(FAILS, three)
+        self.assertCode(1, self.fetch())
+        self.assertInPlace(ONE)
+        self.assertCode(0, self.fetch())
+        self.assertInPlace(TWO)
+        self.assertEqual(['1.2', '1.0', '1.1'], self.restarts())
 
 
 class RejectedTest(UnitsCase):
@@ -207,6 +218,10 @@ class RejectedTest(UnitsCase):
 
     def test_retry_rejected_rolls_back_again(self):
         self.assertRolledBack(self.fetch('--retry-rejected'))
+
+    def test_it_is_tried_again_once_the_state_is_lost(self):
+        os.unlink(self.path('destination', '.state'))
+        self.assertRolledBack(self.fetch())
 
     def test_it_may_be_all_that_is_in_bounds(self):
         self.config(self.origin.url, version='1.1', more='Restart=app.service\n')
@@ -273,6 +288,17 @@ class NowhereToGoTest(UnitsCase):
             self.assertIn('there is no earlier image to go back to', result.err)
             self.assertInPlace(TWO)
         self.assertEqual((['1.1', '1.1'], ()), (self.restarts(), self.state().rejected))
+
+
+class RepairTest(UnitsCase):
+    def test_a_repair_restarts_nothing(self):
+        """Units restart when latest has moved, and only then."""
+        self.config(self.origin.url, version='1.0', more='Restart=app.service\n')
+        self.write('destination/store/' + self.one.digest, ONE[::-1], 0o444)
+        result = self.fetch()
+        self.assertEqual((0, self.app + ': 1.0 is repaired\n'), (result.code, result.out), result)
+        self.assertInPlace(ONE)
+        self.assertEqual([], self.restarts())
 
 
 class InitTest(UnitsCase):
@@ -375,6 +401,25 @@ class EndedTest(UnitsCase):
         self.configure('')
         self.assertQuiet(self.fetch())
         self.assertEqual(([], ''), (self.restarts(), self.state().restart_due))
+
+    def test_before_latest_moved(self):
+        """A restart is noted for an image that latest does not name: it is not due."""
+        tako.place_state(self.destination, self.state()._replace(restart_due=self.two.digest))
+        self.origin.faults['*'] = origin.status(503)
+        self.assertCode(75, self.fetch())
+        self.assertEqual([], self.restarts())
+
+    def test_a_dry_run_says_what_is_due_and_leaves_it_due(self):
+        self.end(signal.SIGKILL)
+        for _ in range(2):
+            result = self.fetch('--dry-run')
+            self.assertEqual((self.app + ': 1.1: would restart app.service\n', []), (result.out, self.restarts()))
+
+    def test_a_restart_that_was_due_is_forgotten_with_the_state(self):
+        self.end(signal.SIGKILL)
+        os.unlink(self.path('destination', '.state'))
+        self.assertQuiet(self.fetch())
+        self.assertEqual([], self.restarts())
 
     def test_a_rollback_that_was_ended_and_retry_rejected_lose_no_restart(self):
         self.end(signal.SIGKILL)

@@ -351,6 +351,12 @@ class KeepTest(SpaceCase):
         self.assertEqual('', self.bring('1.0', keep=1))         # nor do they go in a later run
         self.assertEqual(['1.0', '1.5'], self.stored())
 
+    def test_one_that_the_manifest_does_not_list_goes_first(self):
+        self.bring('1.0', '1.1', '1.2', '1.3')
+        self.write('destination/store/' + 'f' * 64, 'unlisted')
+        self.assertEqual('{}: removed {}\n'.format(self.app, 'f' * 64), self.bring('1.3', keep=4))
+        self.assertEqual(['1.0', '1.1', '1.2', '1.3'], self.stored())
+
     def test_old_ones_stay_while_they_need_not_go(self):
         self.bring('1.0', '1.1', keep=5)
         self.bring('1.1', keep=2)
@@ -426,9 +432,11 @@ class KeepTest(SpaceCase):
         self.assertCode(75, self.fetch())
         self.assertEqual(['1.0', '1.1', '1.2', '1.3'], self.stored())
 
-    def test_a_dry_run_removes_nothing(self):
+    def test_a_dry_run_says_what_would_go_and_needs_no_lock_for_that(self):
         self.bring('1.0', '1.1', '1.2', '1.3')
-        self.bring('1.3', keep=1, options=('--dry-run',))
+        with tako.DirectoryLock(self.destination, 0, print):
+            said = self.bring('1.3', keep=1, options=('--dry-run',))
+        self.assertEqual(self.app + ': 1.3: would remove 1.0, would remove 1.1\n', said)
         self.assertEqual(['1.0', '1.1', '1.2', '1.3'], self.stored())
 
     def test_after_a_switch_that_needs_no_download_too(self):

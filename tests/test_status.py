@@ -54,6 +54,15 @@ class StatusTest(StatusCase):
             self.assertIn(words, text)
         self.assertEqual(snapshot, scene.snapshot(self.destination))
 
+    def test_it_takes_no_lock_and_asks_nobody(self):
+        server = self.serve()
+        self.config(server.url)
+        self.assertCode(0, self.run_tako('fetch', self.app))
+        server.requests.clear()
+        with tako.DirectoryLock(self.destination, 0, print):
+            self.assertCode(0, self.run_tako('status', self.app))
+        self.assertEqual([], server.requests)
+
     def test_why_a_newer_one_is_not_in_place(self):
         self.run_tako('fetch', self.app)
         for version, content in (('1.1', TWO), ('1.2', THREE), ('1.3', b'')):
@@ -164,9 +173,10 @@ class MaxAgeTest(StatusCase):
             self.assertEqual(0, self.run_tako('status', '--max-age', age, self.app).code)
         week = time.time() - 7 * 86400
         os.utime(self.path('destination', '.state'), (week - 60, week - 60))
-        result = self.run_tako('status', '--max-age', '7d', self.app)
+        result = self.run_tako('status', '--json', '--max-age', '7d', self.app)
         self.assertCode(1, result)
         self.assertIn('the last success is too old', result.err)
+        self.assertEqual(['1.0'], [each['version'] for each in json.loads(result.out)])     # it is told all the same
         self.assertEqual(0, self.run_tako('status', '--max-age', '8d', self.app).code)
 
     def test_what_is_no_age(self):
