@@ -446,6 +446,13 @@ class OptionsTest(FetchCase):
                 self.assertEqual(0, tako.main(['fetch', '-q', '--splay', '90.5', self.app]))
         sleep.assert_called_once_with((0, 90.5))
 
+    def test_splay_takes_nothing_of_the_timeout(self):
+        clock = scene.Clock()
+        with clock.patch(), unittest.mock.patch('random.uniform', lambda _, high: high):
+            self.assertEqual(0, self.run_here('fetch', '--splay', '500', '--timeout', '20', self.app).code)
+        self.assertEqual([500], clock.pauses)
+        self.assertInPlace(ONE)
+
     def test_seconds_that_are_none(self):
         for option in ('--splay', '--timeout'):
             for value in ('-1', 'x', '', '1e3', 'nan', 'inf', '1 '):
