@@ -100,7 +100,7 @@ class FetchTest(FetchCase):
         self.assertIn('fetching 1.0', result.err)
 
     def test_what_a_killed_run_left_is_cleared(self):
-        for name in (tako.NEW_IMAGE, tako.NEW_MANIFEST, tako.NEW_LINK):
+        for name in scene.TEMPORARIES:
             self.write('destination/' + name, 'half')
         self.assertCode(0, self.run_tako('fetch', self.app))
         self.assertInPlace(ONE)
