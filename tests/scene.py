@@ -19,6 +19,7 @@ import tako
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TAKO = os.path.join(PROJECT, 'tako.py')
 NOBODY = 65534
+TEMPORARIES = [name for limit, name in vars(tako).items() if limit.startswith('NEW_')]  # what a killed run may leave
 
 
 # starts tako.py with some of its limits changed: sys.argv[2] is their dict

@@ -94,6 +94,7 @@ class CutTest(unittest.TestCase):
         for head, size, expected in ((ext4, 1 << 20, (tako.FIXED_SIZE, 4096)),
                                      (bytes(1024) + b'\xe2\xe1\xf5\xe0', 1 << 20, (tako.FIXED_SIZE, 4096)),
                                      (b'XFSB' + bytes(100), 1 << 20, (tako.FIXED_SIZE, 4096)),
+                                     (bytes(65600) + b'_BHRfS_M', 1 << 20, (tako.FIXED_SIZE, 4096)),
                                      (bytes(512) + b'EFI PART', 1 << 20, (tako.FIXED_SIZE, 4096)),
                                      (b'hsqs' + bytes(2000), 1 << 20, (tako.BY_CONTENT, 6144)),
                                      (b'', 0, (tako.BY_CONTENT, 6144)),
@@ -122,6 +123,10 @@ class IndexTest(unittest.TestCase):
         self.assertEqual(b'\xc7\xee\xcb\x02\x05\x03\0\0\0',
                          zlib.decompress(tako.format_index(index)[72:-24]))
         self.assertEqual(hashlib.sha256(content[:711]).digest()[:8], tako.format_index(index)[-24:-16])
+
+    def test_how_long_one_may_be(self):
+        """A 256th of its image and 64 KiB, and never more than 16 MiB."""
+        self.assertEqual([65536, 65636, 16 << 20], [tako.index_max_bytes(size) for size in (0, 25600, 1 << 40)])
 
     def test_reading_is_the_inverse_of_writing(self):
         for name, content in IMAGES.items():

@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -207,6 +208,33 @@ class UpdateTest(DeltaCase):
                 self.assertFewBytes(50000)
                 self.relink(NEW)
 
+    def test_an_index_that_is_kept_spares_cutting_the_older_image(self):
+        self.assertUpdated()
+        self.offer(NEW + noise(3000), '1.2')
+        with unittest.mock.patch.object(tako, 'hashed_chunks', None):
+            self.assertUpdated()
+        self.assertFewBytes(50000)
+
+    def test_without_latest_the_newest_image_that_is_here_will_do(self):
+        self.offer(GARBAGE, '1.2')
+        self.assertCode(0, self.run_here('fetch', self.app))
+        os.unlink(self.path('destination', 'latest'))
+        self.offer(GARBAGE + CHANGED, '1.3')
+        self.assertUpdated()
+        self.assertFewBytes()
+
+    def test_a_destination_serves_others_as_it_is(self):
+        mirror = self.serve('destination')
+        mirror.has_ranges = True
+        third = self.path('third')
+        os.mkdir(third)
+        app = self.config(mirror.url, 'third.tako', destination=third)
+        self.assertCode(0, self.run_here('fetch', app))
+        self.assertInPlace(OLD, third)
+        self.assertUpdated()
+        self.assertIn(' instead of ', self.run_here('fetch', app).out)
+        self.assertInPlace(NEW, third)
+
     def test_a_file_origin(self):
         self.app = self.config('file://' + self.origin.directory)
         self.assertUpdated()
@@ -241,6 +269,50 @@ class SeveralTest(UpdateTest):
         self.assertUpdated()
         self.assertEqual(1, len(self.origin.served(self.image)))
         self.assertGreater(self.origin.asked(self.image, 'Range')[0].count(','), 10)
+
+    def test_no_request_is_for_more_than_100_ranges_or_1_mib(self):
+        for version, every, size, average in (('1.2', 200000, 250000, 6144), ('1.3', 8000, 100, 1024)):
+            with self.subTest(version):
+                pieces = [OLD[at:at + every] + noise(size, at) for at in range(0, len(OLD), every)]
+                self.offer(b''.join(pieces), version, average=average)
+                self.assertUpdated()
+                self.assertFewBytes(2 << 20)
+                asked = [re.findall('([0-9]+)-([0-9]+)', ranges) for ranges in self.origin.asked(self.image, 'Range')]
+                self.assertGreaterEqual(len(asked), 2)
+                self.assertLessEqual(max(map(len, asked)), 100)
+                self.assertLessEqual(max(sum(int(last) + 1 - int(begin) for begin, last in each) for each in asked), 1 << 20)
+
+
+class ConnectionsTest(DeltaCase):
+    """Where each range costs a request, some are under way at once."""
+
+    def setUp(self):
+        super().setUp()
+        pieces = [OLD[at:at + 60000] + noise(300, at) for at in range(0, len(OLD), 60000)]
+        self.offer(b''.join(pieces), '1.2')
+        self.origin.connections = 0
+
+    def test_there_are_up_to_four(self):
+        self.assertUpdated()
+        self.assertGreaterEqual(len(self.origin.served(self.image)), 20)
+        self.assertEqual(4, self.origin.connections)
+
+    def test_a_server_that_refuses_all_but_one_is_asked_on_one(self):
+        is_busy, has_refused = threading.Lock(), threading.Event()
+
+        def fault(handler):
+            if not is_busy.acquire(blocking=False):
+                handler.answer(503, b'')
+                has_refused.set()
+                return
+            if self.origin.served(self.image):              # the first range is asked for alone
+                has_refused.wait(20)
+            is_busy.release()
+            handler.serve()
+        self.origin.faults[self.image] = fault
+        self.assertUpdated()
+        self.assertTrue(has_refused.is_set())
+        self.assertFewBytes(300000)
 
 
 def serve_as(handler, path):
@@ -602,6 +674,23 @@ class InterruptionTest(DeltaCase):
             self.assertUpdated()
         self.assertNotIn(200, [code for code, _ in self.origin.served(self.image)])
         self.assertLessEqual(self.asked_twice(), 4)
+
+    def test_a_mirror_that_failed_the_image_is_not_asked_for_its_index(self):
+        second = self.serve('served')
+        self.app = self.config(self.origin.url, more='Origin={}\n'.format(second.url))
+        self.origin.faults[self.image] = origin.status(404)
+        scene.remove_tree(self.destination)
+        os.mkdir(self.destination)
+        self.assertUpdated()
+        self.assertEqual(['/manifest', self.image], self.origin.paths())
+        self.assertEqual(['/manifest', self.image, self.index], second.paths())
+
+    def test_a_full_disk_leaves_nothing_of_an_assembly(self):
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with unittest.mock.patch.object(tako.PartialFile, 'write_at', side_effect=full):
+            self.assertCode(1, self.run_here('fetch', self.app))
+        self.assertEqual([], self.partials())
+        self.assertUpdated()
 
     def test_kills_at_random(self):
         source = random.Random(5)

@@ -18,7 +18,7 @@ import scene
 import tako
 
 ONE, TWO, THREE = b'image one' * 300, b'image two' * 400, b'image three' * 500
-KEY = tako.parse_public_key(origin.PUBLIC_KEY)
+KEYS = [tako.parse_public_key(key) for key in (origin.PUBLIC_KEY, origin.OTHER_PUBLIC_KEY)]
 RUN_IN_A_FORK = os.path.abspath(__file__)
 IS_ROOT = os.getuid() == 0
 
@@ -259,7 +259,7 @@ class CrashCase(scene.Scene):
                     with self.subTest(step=step, is_before=is_before, disk=sorted(os.listdir(self.root))):
                         self.assertPromiseKept()
                         self.assertConverges()
-            self.assertGreater(step, 10)
+            self.assertGreater(step, 7)
 
     def assertSurvivesPowerCuts(self, *arguments):
         """The same for disks that lost what was not synced, or have a newer name for what was not."""
@@ -661,9 +661,9 @@ class StoreCase(CrashCase):
         self.write('app.key', tako.format_secret_key(origin.SEED))
         self.environ = {'TAKO_SECRET_KEY': tako.format_secret_key(origin.SEED)}
 
-    def command(self, version, content):
+    def command(self, version, content, *options):
         self.versions[origin.digest_of(content)] = version
-        return ('store', '-o', self.root, self.write('image-' + version, content), version)
+        return ('store', '-o', self.root, *options, self.write('image-' + version, content), version)
 
     def run_fork(self, *arguments, **settings):
         return super().run_fork(*arguments, environ=self.environ, **settings)
@@ -672,29 +672,29 @@ class StoreCase(CrashCase):
         """The bytes of the manifest, whose entries are whole images; None without one."""
         signed = tako.read_manifest(self.root)
         if signed is not None:
-            for entry in tako.open_manifest(signed, [KEY], 'manifest').entries:
+            for entry in tako.open_manifest(signed, KEYS, 'manifest').entries:
                 self.assertIsNone(tako.image_fault(self.root, entry), entry)
         return signed
 
-    def prepare(self, *before):
-        """Store what is before, then find out what storing 1.1 as well makes of the manifest."""
+    def prepare(self, *before, then=()):
+        """Store what is before, then find out what storing 1.1 as well, or another command, makes of the directory."""
         for version, content in before:
             self.assertEqual(0, self.run_fork(*self.command(version, content)).code)
         self.keep()
         self.old = self.manifest()
-        self.next = self.command('1.1', TWO)
+        self.next = then or self.command('1.1', TWO)
         self.assertEqual(0, self.run_fork(*self.next).code)
-        self.new = self.manifest()
+        self.new, self.whole = self.manifest(), scene.snapshot(self.root)
         self.assertNotEqual(self.old, self.new)
+        index = tako.parse_index(scene.read(tako.index_path(self.root, origin.digest_of(TWO))), len(TWO))
+        self.assertEqual(len(TWO), sum(index.lengths))
 
     def assertPromiseKept(self):
         self.assertIn(self.manifest(), (self.old, self.new))
 
     def assertConverges(self):
         self.assertEqual(0, self.run_fork(*self.next).code)
-        self.assertEqual(self.new, self.manifest())
-        index = tako.parse_index(scene.read(tako.index_path(self.root, origin.digest_of(TWO))), len(TWO))
-        self.assertEqual(len(TWO), sum(index.lengths))
+        self.assertEqual(self.whole, scene.snapshot(self.root))
         self.assertEqual(['manifest', 'store'], sorted(os.listdir(self.root)))
         self.assertEqual(0o755, stat.S_IMODE(os.stat(os.path.join(self.root, 'store')).st_mode))
 
@@ -719,6 +719,35 @@ class StoreEndedTest(StoreCase):
     def test_the_first_store_survives_a_power_cut_after_a_kill(self):
         self.prepare()
         self.assertSurvivesKillsAndThenPowerCuts(*self.next)
+
+
+class PatchedStoreEndedTest(StoreCase):
+    def prepare(self):
+        super().prepare(('1.0', ONE), then=self.command('1.1', TWO, '--patch-from', '1'))
+        index = tako.read_index(self.root, origin.digest_of(TWO), len(TWO))
+        self.assertEqual([origin.digest_of(ONE)], [older for older, _ in index.patches])
+
+    def test_a_store_with_a_patch_survives_a_kill_at_every_step(self):
+        self.prepare()
+        self.assertSurvivesKills(*self.next)
+
+    def test_a_store_with_a_patch_survives_a_power_cut_at_every_step(self):
+        self.prepare()
+        self.assertSurvivesPowerCuts(*self.next)
+
+
+class SignEndedTest(StoreCase):
+    def prepare(self):
+        key = tako.format_secret_key(origin.OTHER_SEED)
+        super().prepare(('1.1', TWO), then=('sign', '-k', key, '-p', origin.PUBLIC_KEY, self.root))
+
+    def test_a_sign_survives_a_kill_at_every_step(self):
+        self.prepare()
+        self.assertSurvivesKills(*self.next)
+
+    def test_a_sign_survives_a_power_cut_at_every_step(self):
+        self.prepare()
+        self.assertSurvivesPowerCuts(*self.next)
 
 
 class StoreOrderTest(StoreCase):

@@ -112,7 +112,7 @@ class FetchTest(FetchCase):
         self.assertIn('fetching 1.0', result.err)
 
     def test_what_a_killed_run_left_is_cleared(self):
-        for name in (tako.NEW_IMAGE, tako.NEW_MANIFEST, tako.NEW_LINK):
+        for name in scene.TEMPORARIES:
             self.write('destination/' + name, 'half')
         self.assertCode(0, self.run_tako('fetch', self.app))
         self.assertInPlace(ONE)
@@ -514,6 +514,13 @@ class OptionsTest(FetchCase):
             with unittest.mock.patch('random.uniform', lambda low, high: (low, high)):
                 self.assertEqual(0, tako.main(['fetch', '-q', '--splay', '90.5', self.app]))
         sleep.assert_called_once_with((0, 90.5))
+
+    def test_splay_takes_nothing_of_the_timeout(self):
+        clock = scene.Clock()
+        with clock.patch(), unittest.mock.patch('random.uniform', lambda _, high: high):
+            self.assertEqual(0, self.run_here('fetch', '--splay', '500', '--timeout', '20', self.app).code)
+        self.assertEqual([500], clock.pauses)
+        self.assertInPlace(ONE)
 
     def test_seconds_that_are_none(self):
         for option in ('--splay', '--timeout'):

@@ -212,6 +212,18 @@ class CredentialsTest(NetworkCase):
         self.assertEqual([self.credentials, None],
                          [headers.get('Authorization') for _, headers in self.origin.requests])
 
+    def test_they_never_go_to_another_scheme(self):
+        """Though it is the same host, on a port that neither URL spells."""
+        seen = []
+
+        def ask(url, headers):
+            seen.append((url, headers.get('Authorization')))
+            headers = {'Location': 'https://images.example.com/x'}
+            return tako.Answer(url, 302 if url.startswith('http:') else 200, headers, 0, iter(()))
+        with unittest.mock.patch.object(self.network, '_ask', ask):
+            self.network.open('http://images.example.com/x', self.credentials)
+        self.assertEqual([('http://images.example.com/x', self.credentials), ('https://images.example.com/x', None)], seen)
+
 
 class FileTest(NetworkCase):
     def test_a_file(self):

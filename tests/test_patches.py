@@ -130,6 +130,19 @@ def patch(*segments):
     return tako.PATCH_MAGIC + b''.join(segments)
 
 
+class FormatTest(unittest.TestCase):
+    def test_a_known_patch(self):
+        """What was published stays readable: these bytes are the format."""
+        end = b'the same' + b'.' * 300
+        patch = (b'Tako Patch 1\n' + bytes.fromhex('21000000' '07000000' '09000000')  # three streams, as they are
+                 + bytes.fromhex('05' '0001000200')         # five operations: COPY, ADD, COPY, NEW, COPY
+                 + bytes.fromhex('0319b402' '03' '04')      # of 3, 25 and 308, of 3, of 4 bytes
+                 + bytes.fromhex('00000007')                # the last of them from 4 bytes less far on
+                 + b'\xe0\xe0\xe0' + b'not ')
+        old, new = b'an old image, of which some is ' + end, b'an OLD image, of which some is not ' + end
+        self.assertEqual(new, b''.join(apply(patch, old, len(new))))
+
+
 class HostileTest(unittest.TestCase):
     OLD = noise(10000)
 
@@ -194,15 +207,24 @@ class HostileTest(unittest.TestCase):
             except tako.PatchError:
                 pass
 
+
+class MemoryTest(unittest.TestCase):
+    """What both sides may take, beyond the images."""
+
+    def assertTakesLittle(self, prepare, work, *arguments):
+        """A process that did the one grows by less than 32 MiB when it does the other."""
+        script = '\n'.join((
+            'import http.client, io, lzma, mmap, resource, sys, zlib',
+            'sys.path[:0] = {!r}'.format([scene.PROJECT, os.path.dirname(__file__)]),
+            'import tako, test_patches as t', prepare, 'before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss', work,
+            'print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)'))
+        done = subprocess.run([sys.executable, '-c', script] + list(arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.assertEqual(0, done.returncode, done.stderr)
+        # PyPy frees memory when it collects, not at once
+        self.assertLess(int(done.stdout), (64 if platform.python_implementation() == 'PyPy' else 32) << 10)
+
     def test_no_patch_takes_more_memory_than_is_said(self):
         """A large image, and a patch that unpacks to a thousand times its size; dictionaries as large as they get."""
-        script = ('import http.client, io, resource, sys; sys.path[:0] = {!r}\n'
-                  'import tako, test_patches as t\n'
-                  'size = 300 << 20\n'
-                  'big = t.patch(t.segment([(tako.NEW, size, 0)], new=(open(sys.argv[1], "rb").read(),)))\n'
-                  'before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n'
-                  'for block in tako.apply_patch(io.BytesIO(big), lambda begin, count: bytes(count), size): pass\n'
-                  'print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n')
         directory = scene.tempfile.mkdtemp(prefix='tako-test-')
         self.addCleanup(scene.remove_tree, directory)
         packer = lzma.LZMACompressor(lzma.FORMAT_RAW, filters=[
@@ -211,8 +233,16 @@ class HostileTest(unittest.TestCase):
             for _ in range(300):
                 packed.write(packer.compress(bytes(1 << 20)))
             packed.write(packer.flush())
-        done = subprocess.run([sys.executable, '-c', script.format([scene.PROJECT, os.path.dirname(__file__)]),
-                               os.path.join(directory, 'packed')], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.assertEqual(0, done.returncode, done.stderr)
-        # PyPy frees memory when it collects, not at once
-        self.assertLess(int(done.stdout), (64 if platform.python_implementation() == 'PyPy' else 32) << 10)
+        self.assertTakesLittle('size = 300 << 20\n'
+                               'big = t.patch(t.segment([(tako.NEW, size, 0)], new=(open(sys.argv[1], "rb").read(),)))',
+                               'for _ in tako.apply_patch(io.BytesIO(big), lambda begin, count: bytes(count), size): pass',
+                               os.path.join(directory, 'packed'))
+
+    def test_making_one_takes_no_more_than_it_is_given(self):
+        """Images with more seeds than the memory has room for, a part that is all new, and one that is new here and there."""
+        self.assertTakesLittle('old, new = mmap.mmap(-1, 16 << 20), mmap.mmap(-1, 16 << 20)\n'
+                               'for at in range(0, len(old), 1 << 20):\n'
+                               '    old[at:at + (1 << 20)] = new[at:at + (1 << 20)] = t.noise(1 << 20, at)\n'
+                               'new[1 << 20:2 << 20] = t.noise(1 << 20, 2)\n'
+                               'for at in range(4 << 20, 7 << 20, 101): new[at] ^= 1',
+                               'tako.make_patch(old, new, len, 32 << 20, str)')

@@ -114,10 +114,12 @@ class StoreTest(StoreCase):
                     self.assertIn('others can read', result.err)
 
     def test_what_a_killed_run_left_does_not_matter(self):
-        self.write('served/' + tako.NEW_IMAGE, 'half')
-        self.write('served/' + tako.NEW_MANIFEST, 'half')
-        self.assertCode(0, self.store(ONE, '1.0'))
+        self.store(noise(9000), '1.0')
+        for name in scene.TEMPORARIES:
+            self.write('served/' + name, 'half')
+        self.assertCode(0, self.store(noise(9000) + b'x', '1.1', '-f', self.key_file, '--patch-from', '1'))
         self.assertEqual(['manifest', 'store'], sorted(os.listdir(self.served)))
+        self.assertEqual(5, len(os.listdir(self.path('served', 'store'))))      # with the patch
 
 
 class StoreRefusalTest(StoreCase):

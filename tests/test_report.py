@@ -103,13 +103,22 @@ class FullStreamTest(scene.Scene):
 
 
 class JournalTest(scene.Scene):
-    def test_lines_carry_their_priority_under_systemd(self):
+    def logged(self, *arguments):
+        """The beginnings of the lines that the journal gets."""
         with open(self.path('log'), 'wb') as log:
             status = os.fstat(log.fileno())
             environ = dict(os.environ, JOURNAL_STREAM='{}:{}'.format(status.st_dev, status.st_ino))
-            subprocess.call([sys.executable, '-I', scene.TAKO, 'fetch', '/nowhere'], stdout=log, stderr=log, env=environ)
-        for line in scene.read(self.path('log')).splitlines():
-            self.assertTrue(line.startswith(b'<3>'), line)
+            subprocess.call([sys.executable, '-I', scene.TAKO] + list(arguments), stdout=log, stderr=log, env=environ)
+        return [line[:5] for line in scene.read(self.path('log')).decode().splitlines()]
+
+    def test_lines_carry_their_priority_under_systemd(self):
+        """Errors 3, warnings 4, what changed 6, steps 7."""
+        self.assertEqual(['<3>ta', '<3>  '], self.logged('fetch', 'nowhere'))
+        server, dead = self.serve(), self.serve('dead')
+        server.publish('1.0', b'image')
+        app = self.config(server.url, more='Origin={}\n'.format(dead.url))
+        changed = '<6>' + app[:2]
+        self.assertEqual(['<7>ta', '<7>ta', '<4>ta', '<4>  ', '<7>ta', changed], self.logged('fetch', '-v', app))
 
     def test_a_stream_that_is_not_the_journals_does_not(self):
         result = self.run_tako('fetch', '/nowhere', environ={'JOURNAL_STREAM': '1:1'})
