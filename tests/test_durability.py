@@ -444,7 +444,7 @@ class FetchCase(CrashCase):
 cd {root}
 for image in store/*; do [ "$image" -ef latest ] && break; done
 [ "$1" = restart ] && echo "$@" "$image" >> {called}
-[ "$image" != "store/{bad}" ]
+[ "$image" != "store/{bad}" ] || {{ echo failed; exit 3; }}
 '''.format(root=self.root, called=self.path('called'), bad=self.bad), 0o755)
 
     def fetch(self, code=0):

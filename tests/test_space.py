@@ -211,22 +211,24 @@ class FullTest(SpaceCase):
         self.assertInPlace(IMAGE)
 
     def test_no_room_for_a_small_file(self):
-        """Manifest and state: whichever cannot be written, the old image stays, and the next run gets on."""
-        write = tako.NewFile.write
-        for name in (tako.NEW_MANIFEST, tako.NEW_STATE):
-            def full(new, chunk):
-                if new.temporary.endswith(name):                                # noqa: B023
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                write(new, chunk)
-            with self.subTest(name), unittest.mock.patch.object(tako.NewFile, 'write', full):
-                result = self.fetch()
-                self.assertCode(1, result)
-                self.assertIn(self.path('destination', name), result.err)
-                self.assertInPlace(ONE)
-                tako.open_manifest(scene.read(self.path('destination', 'manifest')),
-                                   [tako.parse_public_key(origin.PUBLIC_KEY)], 'it')
-        self.assertEqual(0, self.fetch().code)
-        self.assertInPlace(IMAGE)
+        """Without a new manifest the old image stays, and the next run gets on; the state is written over the old one."""
+        write, lacking = tako.NewFile.write, tako.NEW_MANIFEST
+
+        def full(new, chunk):
+            if new.temporary.endswith(lacking):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write(new, chunk)
+        with unittest.mock.patch.object(tako.NewFile, 'write', full):
+            result = self.fetch()
+            self.assertCode(1, result)
+            self.assertIn(self.path('destination', lacking), result.err)
+            self.assertInPlace(ONE)
+            tako.open_manifest(scene.read(self.path('destination', 'manifest')),
+                               [tako.parse_public_key(origin.PUBLIC_KEY)], 'it')
+            lacking = tako.NEW_STATE
+            self.assertEqual(0, self.fetch().code)
+            self.assertInPlace(IMAGE)
+        self.assertEqual(origin.digest_of(ONE), tako.read_state(self.destination).previous)
 
 
 class MakeRoomTest(SpaceCase):
