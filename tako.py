@@ -1205,7 +1205,8 @@ class _Matcher:
     def _seeds(self, anchors: 'List[Match]') -> 'array.array[int]':
         """Where in the old image which seed is: by its CRC-32, the place in strides, from 1 on.
 
-        Only what the anchors left of the old image has seeds, unless it is packed; and no more than half fill the table.
+        Only what the anchors left of the old image has seeds, unless it is packed; no more than half fill the table,
+        and no place is more than 32 bits hold.
         """
         page_bytes, size, crc32 = 4096, self.seed_bytes, binascii.crc32
         is_anchored = bytearray(len(self.old) // page_bytes + 1)
@@ -1215,7 +1216,7 @@ class _Matcher:
                 is_anchored[first:last] = b'\1' * (last - first)
         left = is_anchored.count(0) * page_bytes
         table = _table('I', 2 * left // self.stride, self.memory_bytes // 2)
-        while left // self.stride > len(table) // 2:
+        while left // self.stride > len(table) // 2 or len(self.old) > self.stride * 0xffffffff:
             self.stride *= 2
         for page in range(0, len(self.old), page_bytes):
             if not is_anchored[page // page_bytes]:
