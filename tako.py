@@ -4271,6 +4271,8 @@ def _warn_of_order_and_gaps(root: str, manifest: Manifest, entry: Entry, report:
 
 def gen_key(_: 'argparse.Namespace', report: Report, entropy: 'Callable[[int], bytes]' = os.urandom) -> int:
     """The gen-key command: a new key pair, printed; no file is written."""
+    if sys.stdout is None:
+        raise TakoError('standard output is closed', 'it is where the keys go')
     seed = entropy(32)
     report.result('Public key, for PublicKey= in the config of each client:',
                   encode_base64(ed25519_public_key(seed)),
