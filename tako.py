@@ -2560,10 +2560,12 @@ def patch_path(root: str, digest: str, older: str) -> str:
 
 
 def stored_patches(root: str, digest: str) -> 'Tuple[Tuple[str, int], ...]':
-    """Of which older images there are patches that make this one, and their sizes."""
+    """Of which older images there are patches that make this one, and their sizes; if too many, of those stored last."""
     with os.scandir(os.path.join(root, 'store')) as found:
         matches = [(re.fullmatch(digest + '[.]([0-9a-f]{64})[.]patch', each.name), each) for each in found]
-        return tuple(sorted((match.group(1), each.stat().st_size) for match, each in matches if match))[:PATCHES_MAX]
+        sizes = {match.group(1): each.stat().st_size for match, each in matches if match}
+    newest = sorted(sizes, key=lambda older: (time_of(image_path(root, older)), older))[-PATCHES_MAX:]
+    return tuple((older, sizes[older]) for older in sorted(newest))
 
 
 def read_index(root: str, digest: str, size: int) -> 'Optional[ChunkIndex]':
@@ -4145,6 +4147,8 @@ def _older_entries(root: str, manifest: Manifest, version: Version, patch_from: 
         import lzma, mmap                   # noqa: E401, F401  # to say what is missing before anything is stored
     here = stored_images(root) if patch_from else {}
     if re.fullmatch('[0-9]{1,9}', patch_from):
+        if int(patch_from) > PATCHES_MAX:
+            raise UsageError(f'--patch-from {patch_from}: too many', f'an index lists {PATCHES_MAX} patches at most')
         older = [each for each in reversed(manifest.entries) if each.version < version and each.digest in here]
         return older[:int(patch_from)]
     found = [each for each in manifest.entries if patch_from and each.version == parse_version(patch_from)]

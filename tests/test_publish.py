@@ -329,6 +329,20 @@ class DeltaTest(StoreCase):
         self.assertQuiet(self.store(self.C, '1.2', *self.options('--patch-from', '9')))
         self.assertEqual(before, scene.snapshot(self.served))
 
+    def test_of_too_many_patches_those_from_the_newest_images_are_listed(self):
+        olds = [self.A + bytes([number]) for number in range(3)]
+        for number, content in enumerate(olds):
+            self.store(content, '1.{}'.format(number))
+        for number in range(3):
+            self.store(self.B, '2.0', *self.options('--patch-from', '1.{}'.format(number)))
+        self.assertEqual({origin.digest_of(old) for old in olds}, {older for older, _ in self.read_index(self.B).patches})
+        for oldest in olds:
+            for old in olds:
+                os.utime(tako.image_path(self.served, origin.digest_of(old)), (9, 9 - (old is oldest)))
+            self.assertCode(0, self.run_tako('store', '--reindex', '-o', self.served, limits={'PATCHES_MAX': 2}))
+            self.assertEqual({origin.digest_of(old) for old in olds if old is not oldest},
+                             {older for older, _ in self.read_index(self.B).patches})
+
     def test_no_patch_from_a_newer_image_or_one_that_is_gone(self):
         for content, version in ((self.A, '1.0'), (self.B, '2.0')):
             self.store(content, version)
@@ -351,6 +365,7 @@ class DeltaTest(StoreCase):
         self.store(self.A, '1.0')
         before = scene.snapshot(self.served)
         for more in (['--patch-from', '3.1.4'], ['--patch-from', '* '], ['--patch-from', '\u00b2'], ['--patch-from', '9' * 5000],
+                     ['--patch-from', '17'],
                      ['--patch-memory', '31'], ['--patch-memory', 'x']):
             with self.subTest(more):
                 self.assertCode(2, self.store(self.B, '1.1', *self.options(*more)))
