@@ -851,8 +851,8 @@ def choose_chunks(head: bytes, size: int) -> 'Tuple[int, int]':
     """
     is_of_blocks = any(head.startswith(magic, offset) for offset, magic in BLOCK_MAGICS)
     average = CHUNK_BLOCK_BYTES if is_of_blocks else CHUNK_AVERAGE_BYTES
-    while size > average * CHUNKS_AIM:
-        average *= 2
+    while size > average * CHUNKS_AIM and average < CHUNK_MAX_BYTES:
+        average = min(2 * average, CHUNK_MAX_BYTES)
     return FIXED_SIZE if is_of_blocks else BY_CONTENT, average
 
 
@@ -996,6 +996,22 @@ def _parse_lengths(planes: bytes, method: int, average: int, size: int, count: i
         raise ValueError('too few or too many sizes')
     middle, high = low[count:2 * count], low[2 * count:]
     return array.array('I', (a | b << 8 | c << 16 for a, b, c in zip(low, middle, high)))
+
+
+def fit_index(image: 'BinaryIO', size: int) -> ChunkIndex:
+    """The index of an open image of size bytes, with chunks so large that parse_index() takes it; ValueError if none are.
+
+    Where content repeats itself, chunks may have a third of their average size.
+    """
+    method, average = choose_chunks(image.read(CHUNK_HEAD_BYTES), size)
+    while True:
+        image.seek(0)
+        try:
+            return parse_index(format_index(index_image(image.read, method, average)), size)
+        except ValueError:
+            if average >= CHUNK_MAX_BYTES:
+                raise
+        average = min(2 * average, CHUNK_MAX_BYTES)
 
 
 def find_chunks(index: ChunkIndex, chunks: 'Iterable[Tuple[bytes, int]]') -> 'Dict[bytes, int]':
@@ -2577,7 +2593,10 @@ def read_index(root: str, digest: str, size: int) -> 'Optional[ChunkIndex]':
 
 
 def make_index(root: str, digest: str) -> bool:
-    """Put the chunk index of a stored image beside it, durably, with its patches; False if it is there already."""
+    """Put the chunk index of a stored image beside it, durably, with its patches; False if it is there already.
+
+    ValueError if no client would take it.
+    """
     patches = stored_patches(root, digest)
     path = image_path(root, digest)
     with About(path), open(path, 'rb', buffering=0) as image:
@@ -2586,12 +2605,9 @@ def make_index(root: str, digest: str) -> bool:
         if index is not None and index.patches == patches:
             return False
         if index is None:
-            method, average = choose_chunks(image.read(CHUNK_HEAD_BYTES), size)
-            image.seek(0)
-            index = index_image(image.read, method, average)
+            index = fit_index(image, size)
     raw = format_index(index._replace(patches=patches))
-    if len(raw) > index_max_bytes(size):
-        return False                            # no client would take it
+    parse_index(raw, size)
     place_index(root, digest, raw)
     return True
 
@@ -4030,7 +4046,7 @@ def _reindex(arguments: 'argparse.Namespace', report: Report) -> int:
         raise UsageError('--reindex takes -o DIR alone', 'see: tako store --help')
     with _publishing(root, report):
         clear_leftovers(root)
-        made = [digest for digest in sorted(stored_images(root)) if make_index(root, digest)]
+        made = [digest for digest in sorted(stored_images(root)) if _make_index(root, digest, report)]
     if made:
         report.result(f'{root}: made {len(made)} chunk indexes')
     else:
@@ -4073,15 +4089,24 @@ def _store_image(arguments: 'argparse.Namespace', version: Version, manifest: Ma
             sealed = seal_manifest(grown, seed)
             publish_image(root, new, entry.digest)
     if is_changed or older:
-        make_index(root, entry.digest)
+        _make_index(root, entry.digest, report)
     for each in older:
         _make_patch(arguments, each, entry, report)
     if older:
-        make_index(root, entry.digest)
+        _make_index(root, entry.digest, report)
     if grown is not manifest:
         sync_names(root)
         place_manifest(root, sealed)
     return entry, grown, is_changed
+
+
+def _make_index(root: str, digest: str, report: Report) -> bool:
+    """Make the chunk index of a stored image, unless it is there, or would be of no use; whether it was made."""
+    try:
+        return make_index(root, digest)
+    except ValueError as error:
+        report.trouble(image_path(root, digest), f'has no chunk index: {error}', 'clients will download all of it')
+        return False
 
 
 def _make_patch(arguments: 'argparse.Namespace', older: Entry, entry: Entry, report: Report) -> None:

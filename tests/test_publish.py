@@ -283,6 +283,25 @@ class DeltaTest(StoreCase):
                 self.assertEqual([], [each for each in self.stored() if each.endswith('.patch')])
                 self.assertEqual((), self.read_index(image).patches)
 
+    def test_content_that_repeats_itself_has_an_index_that_is_taken(self):
+        """Its chunks have a third of their average size, and so are too many."""
+        content = b'a line like each other, and no more than that\n' * 6000
+        for number, limits in enumerate(({'CHUNKS_MAX': 64}, {'INDEX_SPARE_BYTES': 0})):
+            content += b'!'
+            with self.subTest(limits):
+                self.assertCode(0, self.store(content, str(number), limits=limits))
+                with unittest.mock.patch.multiple(tako, **limits):
+                    self.assertGreater(self.read_index(content).average, tako.CHUNK_AVERAGE_BYTES)
+
+    def test_an_image_for_which_no_index_is_taken_has_none(self):
+        limits = {'CHUNKS_MAX': 9, 'CHUNK_MAX_BYTES': 10000}
+        result = self.store(self.A, '1.0', limits=limits)
+        for said in (result, self.run_tako('store', '--reindex', '-o', self.served, limits=limits)):
+            self.assertEqual(0, said.code, said)
+            self.assertIn(tako.image_path(self.served, origin.digest_of(self.A)) + ': has no chunk index: ', said.err)
+        self.assertEqual([origin.digest_of(self.A)], self.stored())
+        self.assertEqual((origin.entry_of('1.0', self.A),), self.manifest().entries)
+
     def test_an_empty_image(self):
         self.assertCode(0, self.store(b'', '1.0'))
         self.assertEqual(0, len(self.read_index(b'').lengths))
