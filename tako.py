@@ -4046,12 +4046,19 @@ def _reindex(arguments: 'argparse.Namespace', report: Report) -> int:
         raise UsageError('--reindex takes -o DIR alone', 'see: tako store --help')
     with _publishing(root, report):
         clear_leftovers(root)
-        made = [digest for digest in sorted(stored_images(root)) if _make_index(root, digest, report)]
+        made, code = 0, 0
+        for digest, size in sorted(stored_images(root).items()):
+            if read_index(root, digest, size) is None and not has_whole_image(root, digest):
+                report.trouble(image_path(root, digest), 'has no chunk index, and cannot be read or is damaged',
+                               'put there what was published')
+                code = 3
+            else:
+                made += _make_index(root, digest, report)
     if made:
-        report.result(f'{root}: made {len(made)} chunk indexes')
+        report.result(f'{root}: made {made} chunk indexes')
     else:
-        report.unchanged(f'{root}: all images have chunk indexes')
-    return 0
+        report.unchanged(f'{root}: there are no more chunk indexes to make')
+    return code
 
 
 def _publish(arguments: 'argparse.Namespace', version: Version, seed: bytes, report: Report) -> None:
@@ -4084,12 +4091,14 @@ def _store_image(arguments: 'argparse.Namespace', version: Version, manifest: Ma
     with NewFile(os.path.join(root, NEW_IMAGE)) as new:
         entry = Entry(version, *copy_and_hash(_read_image(arguments.image), new.write))
         grown = add_entry(manifest, entry)
-        is_changed = grown is not manifest or image_fault(root, entry) is not None
+        fault = image_fault(root, entry)
+        is_changed = grown is not manifest or fault is not None
+        if fault is not None:
+            remove_if_there(index_path(root, entry.digest))     # which may tell of a damaged image
         if is_changed:
             sealed = seal_manifest(grown, seed)
             publish_image(root, new, entry.digest)
-    if is_changed or older:
-        _make_index(root, entry.digest, report)
+    _make_index(root, entry.digest, report)
     for each in older:
         _make_patch(arguments, each, entry, report)
     if older:
@@ -4116,6 +4125,9 @@ def _make_patch(arguments: 'argparse.Namespace', older: Entry, entry: Entry, rep
     if os.path.exists(path) or older.digest == entry.digest or not older.size or not entry.size:
         return
     report.step(name)
+    fault = image_fault(root, older)
+    if fault is not None:
+        return report.trouble(name, f'its image {fault}', 'put there what was published')
     limit = _size_of_ranges(root, older, entry)
     with NewFile(os.path.join(root, NEW_PATCH)) as new:
         size = _write_patch(root, older, entry, new, arguments.patch_memory,
@@ -4174,11 +4186,11 @@ def _older_entries(root: str, manifest: Manifest, version: Version, patch_from: 
     if re.fullmatch('[0-9]{1,9}', patch_from):
         if int(patch_from) > PATCHES_MAX:
             raise UsageError(f'--patch-from {patch_from}: too many', f'an index lists {PATCHES_MAX} patches at most')
-        older = [each for each in reversed(manifest.entries) if each.version < version and each.digest in here]
+        older = [each for each in reversed(manifest.entries) if each.version < version and here.get(each.digest) == each.size]
         return older[:int(patch_from)]
     found = [each for each in manifest.entries if patch_from and each.version == parse_version(patch_from)]
-    if patch_from and (not found or found[0].digest not in here):
-        raise UsageError(f'--patch-from {patch_from}: no such version is here', 'expected a number of images, or a version')
+    if patch_from and (not found or here.get(found[0].digest) != found[0].size):
+        raise UsageError(f'--patch-from {patch_from}: no such version is whole here', 'expected a number of images, or a version')
     return found
 
 

@@ -318,6 +318,67 @@ class DeltaTest(StoreCase):
         self.assertEqual((right, signed), (scene.snapshot(self.served), scene.read(self.path('served', 'manifest'))))
         self.assertQuiet(self.run_tako('store', '--reindex', '-o', self.served))
 
+    def spoil(self, content, spoilt):
+        """Let the stored image with this content have another."""
+        os.unlink(tako.image_path(self.served, origin.digest_of(content)))
+        origin.write(tako.image_path(self.served, origin.digest_of(content)), spoilt)
+
+    def test_reindex_makes_no_index_of_damage(self):
+        self.store(self.A, '1.0')
+        self.store(self.B, '1.1')
+        right = self.read_index(self.A)
+        for content in (self.A, self.B):
+            os.unlink(tako.index_path(self.served, origin.digest_of(content)))
+        self.spoil(self.A, self.A[:-1] + b'!')
+        result = self.run_tako('store', '--reindex', '-o', self.served)
+        self.assertEqual((3, self.served + ': made 1 chunk indexes\n'), (result.code, result.out))
+        self.assertIn(tako.image_path(self.served, origin.digest_of(self.A)) + ': has no chunk index, ', result.err)
+        self.assertFalse(os.path.exists(tako.index_path(self.served, origin.digest_of(self.A))))
+        self.spoil(self.A, self.A)
+        self.assertCode(0, self.run_tako('store', '--reindex', '-o', self.served))
+        self.assertEqual(right, self.read_index(self.A))
+
+    def test_an_image_that_is_put_back_has_a_new_index(self):
+        """The old one may have been made of the damage."""
+        self.store(self.A, '1.0')
+        right = scene.snapshot(self.served)
+        self.spoil(self.A, self.A[:100000] + noise(100000, 7))
+        os.unlink(tako.index_path(self.served, origin.digest_of(self.A)))
+        with unittest.mock.patch.object(tako, 'has_whole_image', return_value=True):
+            self.assertCode(0, self.run_here('store', '--reindex', '-o', self.served))
+        self.assertNotEqual(right, scene.snapshot(self.served))
+        self.assertCode(0, self.store(self.A, '1.0'))
+        self.assertEqual(right, scene.snapshot(self.served))
+
+    def test_an_index_that_a_killed_run_did_not_come_to_make(self):
+        self.store(self.A, '1.0')
+        right = scene.snapshot(self.served)
+        os.unlink(tako.index_path(self.served, origin.digest_of(self.A)))
+        self.assertQuiet(self.store(self.A, '1.0'))
+        self.assertEqual(right, scene.snapshot(self.served))
+
+    def test_no_patch_from_an_image_that_is_damaged(self):
+        self.store(self.A, '1.0')
+        self.spoil(self.A, b'!' + self.A[1:])
+        for patch_from in ('1', '1.0'):
+            result = self.store(self.B, '1.1', *self.options('--patch-from', patch_from))
+            self.assertEqual(0, result.code, result)
+            self.assertIn(': patch from 1.0: its image is damaged: ', result.err)
+        self.assertEqual(2, len(self.manifest().entries))
+        self.assertEqual([], [name for name in self.stored() if name.endswith('.patch')])
+
+    def test_no_patch_from_an_image_of_another_size(self):
+        self.store(self.A, '1.0')
+        for spoilt in (b'', self.A[:-1], self.A + b'!'):
+            self.spoil(self.A, spoilt)
+            before = scene.snapshot(self.served)
+            self.assertCode(2, self.store(self.B, '1.1', *self.options('--patch-from', '1.0')))
+            self.assertEqual(before, scene.snapshot(self.served))
+        self.spoil(self.A, b'')
+        self.assertCode(0, self.store(self.B, '1.1', *self.options('--patch-from', '1')))
+        self.assertEqual(2, len(self.manifest().entries))
+        self.assertEqual((), self.read_index(self.B).patches)
+
     def test_reindex_takes_nothing_else(self):
         image = self.write('image', ONE)
         for more in ([image, '1.0'], ['-f', self.key_file], ['--dry-run'], ['--patch-from', '1']):
