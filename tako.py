@@ -4065,6 +4065,9 @@ def _publish(arguments: 'argparse.Namespace', version: Version, seed: bytes, rep
     root, public_key = arguments.output, ed25519_public_key(seed)
     signed = read_manifest(root)
     manifest = Manifest(()) if signed is None else open_manifest(signed, [public_key], manifest_path(root))
+    if signed is None and stored_images(root):
+        report.trouble(root, 'has images and no manifest, so a new one begins',
+                       'if there was one, put it back and store again: machines that know it refuse another')
     check_spelling(manifest, version)
     older = _older_entries(root, manifest, version, arguments.patch_from)
     if arguments.dry_run:

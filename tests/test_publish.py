@@ -91,6 +91,14 @@ class StoreTest(StoreCase):
         self.assertEqual(0, result.code)
         self.assertIn('listed, but not in store/: 1.0', result.err)
 
+    def test_a_manifest_that_is_missing_beside_images_is_warned_about(self):
+        self.assertEqual('', self.store(ONE, '1.0').err)
+        os.unlink(self.path('served', 'manifest'))
+        result = self.store(TWO, '1.1')
+        self.assertEqual(0, result.code)
+        self.assertIn('has images and no manifest', result.err)
+        self.assertEqual((origin.entry_of('1.1', TWO),), self.manifest().entries)
+
     def test_one_image_under_two_versions(self):
         self.store(ONE, '1.0')
         self.assertCode(0, self.store(ONE, '1.1'))
