@@ -4149,7 +4149,7 @@ def _is_right(root: str, older: Entry, entry: Entry, new: NewFile) -> bool:
         try:
             blocks = apply_patch(patch, functools.partial(read_older, image.fileno()), entry.size)
             return copy_and_hash(blocks, len)[1] == entry.digest
-        except PatchError:
+        except (PatchError, EOFError):
             return False
 
 

@@ -310,6 +310,16 @@ class DeltaTest(StoreCase):
         self.assertEqual([origin.digest_of(self.A)], self.stored())
         self.assertEqual((origin.entry_of('1.0', self.A),), self.manifest().entries)
 
+    def test_a_disk_that_fails_while_a_patch_is_tried(self):
+        self.store(self.A, '1.0')
+        with unittest.mock.patch.object(tako, 'read_older', side_effect=EOFError('the older image cannot be read')):
+            result = self.run_here('store', *self.options('--patch-from', '1.0', '-o', self.served,
+                                                          self.write('image', self.B), '1.1'))
+        self.assertEqual(0, result.code, result)
+        self.assertIn('does not make the image', result.err)
+        self.assertEqual([], [each for each in self.stored() if each.endswith('.patch')])
+        self.assertEqual(2, len(self.manifest().entries))
+
     def test_an_empty_image(self):
         self.assertCode(0, self.store(b'', '1.0'))
         self.assertEqual(0, len(self.read_index(b'').lengths))
