@@ -852,8 +852,8 @@ def choose_chunks(head: bytes, size: int) -> 'Tuple[int, int]':
     """
     is_of_blocks = any(head.startswith(magic, offset) for offset, magic in BLOCK_MAGICS)
     average = CHUNK_BLOCK_BYTES if is_of_blocks else CHUNK_AVERAGE_BYTES
-    while size > average * CHUNKS_AIM:
-        average *= 2
+    while size > average * CHUNKS_AIM and average < CHUNK_MAX_BYTES:
+        average = min(2 * average, CHUNK_MAX_BYTES)
     return FIXED_SIZE if is_of_blocks else BY_CONTENT, average
 
 
@@ -997,6 +997,22 @@ def _parse_lengths(planes: bytes, method: int, average: int, size: int, count: i
         raise ValueError('too few or too many sizes')
     middle, high = low[count:2 * count], low[2 * count:]
     return array.array('I', (a | b << 8 | c << 16 for a, b, c in zip(low, middle, high)))
+
+
+def fit_index(image: 'BinaryIO', size: int) -> ChunkIndex:
+    """The index of an open image of size bytes, with chunks so large that parse_index() takes it; ValueError if none are.
+
+    Where content repeats itself, chunks may have a third of their average size.
+    """
+    method, average = choose_chunks(image.read(CHUNK_HEAD_BYTES), size)
+    while True:
+        image.seek(0)
+        try:
+            return parse_index(format_index(index_image(image.read, method, average)), size)
+        except ValueError:
+            if average >= CHUNK_MAX_BYTES:
+                raise
+        average = min(2 * average, CHUNK_MAX_BYTES)
 
 
 def find_chunks(index: ChunkIndex, chunks: 'Iterable[Tuple[bytes, int]]') -> 'Dict[bytes, int]':
@@ -1206,7 +1222,8 @@ class _Matcher:
     def _seeds(self, anchors: 'List[Match]') -> 'array.array[int]':
         """Where in the old image which seed is: by its CRC-32, the place in strides, from 1 on.
 
-        Only what the anchors left of the old image has seeds, unless it is packed; and no more than half fill the table.
+        Only what the anchors left of the old image has seeds, unless it is packed; no more than half fill the table,
+        and no place is more than 32 bits hold.
         """
         page_bytes, size, crc32 = 4096, self.seed_bytes, binascii.crc32
         is_anchored = bytearray(len(self.old) // page_bytes + 1)
@@ -1216,7 +1233,7 @@ class _Matcher:
                 is_anchored[first:last] = b'\1' * (last - first)
         left = is_anchored.count(0) * page_bytes
         table = _table('I', 2 * left // self.stride, self.memory_bytes // 2)
-        while left // self.stride > len(table) // 2:
+        while left // self.stride > len(table) // 2 or len(self.old) > self.stride * 0xffffffff:
             self.stride *= 2
         for page in range(0, len(self.old), page_bytes):
             if not is_anchored[page // page_bytes]:
@@ -2579,10 +2596,12 @@ def patch_path(root: str, digest: str, older: str) -> str:
 
 
 def stored_patches(root: str, digest: str) -> 'Tuple[Tuple[str, int], ...]':
-    """Of which older images there are patches that make this one, and their sizes."""
+    """Of which older images there are patches that make this one, and their sizes; if too many, of those stored last."""
     with os.scandir(os.path.join(root, 'store')) as found:
         matches = [(re.fullmatch(digest + '[.]([0-9a-f]{64})[.]patch', each.name), each) for each in found]
-        return tuple(sorted((match.group(1), each.stat().st_size) for match, each in matches if match))[:PATCHES_MAX]
+        sizes = {match.group(1): each.stat().st_size for match, each in matches if match}
+    newest = sorted(sizes, key=lambda older: (time_of(image_path(root, older)), older))[-PATCHES_MAX:]
+    return tuple((older, sizes[older]) for older in sorted(newest))
 
 
 def read_index(root: str, digest: str, size: int) -> 'Optional[ChunkIndex]':
@@ -2594,7 +2613,10 @@ def read_index(root: str, digest: str, size: int) -> 'Optional[ChunkIndex]':
 
 
 def make_index(root: str, digest: str) -> bool:
-    """Put the chunk index of a stored image beside it, durably, with its patches; False if it is there already."""
+    """Put the chunk index of a stored image beside it, durably, with its patches; False if it is there already.
+
+    ValueError if no client would take it.
+    """
     patches = stored_patches(root, digest)
     path = image_path(root, digest)
     with About(path), open(path, 'rb', buffering=0) as image:
@@ -2603,12 +2625,9 @@ def make_index(root: str, digest: str) -> bool:
         if index is not None and index.patches == patches:
             return False
         if index is None:
-            method, average = choose_chunks(image.read(CHUNK_HEAD_BYTES), size)
-            image.seek(0)
-            index = index_image(image.read, method, average)
+            index = fit_index(image, size)
     raw = format_index(index._replace(patches=patches))
-    if len(raw) > index_max_bytes(size):
-        return False                            # no client would take it
+    parse_index(raw, size)
     place_index(root, digest, raw)
     return True
 
@@ -4100,18 +4119,28 @@ def _reindex(arguments: 'argparse.Namespace', report: Report) -> int:
         raise UsageError('--reindex takes -o DIR alone', 'see: tako store --help')
     with _publishing(root, report):
         clear_leftovers(root)
-        made = [digest for digest in sorted(stored_images(root)) if make_index(root, digest)]
+        made, code = 0, 0
+        for digest, size in sorted(stored_images(root).items()):
+            if read_index(root, digest, size) is None and not has_whole_image(root, digest):
+                report.trouble(image_path(root, digest), 'has no chunk index, and cannot be read or is damaged',
+                               'put there what was published')
+                code = 3
+            else:
+                made += _make_index(root, digest, report)
     if made:
-        report.result(f'{root}: made {len(made)} chunk indexes')
+        report.result(f'{root}: made {made} chunk indexes')
     else:
-        report.unchanged(f'{root}: all images have chunk indexes')
-    return 0
+        report.unchanged(f'{root}: there are no more chunk indexes to make')
+    return code
 
 
 def _publish(arguments: 'argparse.Namespace', version: Version, seed: bytes, report: Report) -> None:
     root, public_key = arguments.output, ed25519_public_key(seed)
     signed = read_manifest(root)
     manifest = Manifest(()) if signed is None else open_manifest(signed, [public_key], manifest_path(root))
+    if signed is None and stored_images(root):
+        report.trouble(root, 'has images and no manifest, so a new one begins',
+                       'if there was one, put it back and store again: machines that know it refuse another')
     check_spelling(manifest, version)
     older = _older_entries(root, manifest, version, arguments.patch_from)
     if arguments.dry_run:
@@ -4138,20 +4167,31 @@ def _store_image(arguments: 'argparse.Namespace', version: Version, manifest: Ma
     with NewFile(os.path.join(root, NEW_IMAGE)) as new:
         entry = Entry(version, *copy_and_hash(_read_image(arguments.image), new.write))
         grown = add_entry(manifest, entry)
-        is_changed = grown is not manifest or image_fault(root, entry) is not None
+        fault = image_fault(root, entry)
+        is_changed = grown is not manifest or fault is not None
+        if fault is not None:
+            remove_if_there(index_path(root, entry.digest))     # which may tell of a damaged image
         if is_changed:
             sealed = seal_manifest(grown, seed)
             publish_image(root, new, entry.digest)
-    if is_changed or older:
-        make_index(root, entry.digest)
+    _make_index(root, entry.digest, report)
     for each in older:
         _make_patch(arguments, each, entry, report)
     if older:
-        make_index(root, entry.digest)
+        _make_index(root, entry.digest, report)
     if grown is not manifest:
         sync_names(root)
         place_manifest(root, sealed)
     return entry, grown, is_changed
+
+
+def _make_index(root: str, digest: str, report: Report) -> bool:
+    """Make the chunk index of a stored image, unless it is there, or would be of no use; whether it was made."""
+    try:
+        return make_index(root, digest)
+    except ValueError as error:
+        report.trouble(image_path(root, digest), f'has no chunk index: {error}', 'clients will download all of it')
+        return False
 
 
 def _make_patch(arguments: 'argparse.Namespace', older: Entry, entry: Entry, report: Report) -> None:
@@ -4161,6 +4201,9 @@ def _make_patch(arguments: 'argparse.Namespace', older: Entry, entry: Entry, rep
     if os.path.exists(path) or older.digest == entry.digest or not older.size or not entry.size:
         return
     report.step(name)
+    fault = image_fault(root, older)
+    if fault is not None:
+        return report.trouble(name, f'its image {fault}', 'put there what was published')
     limit = _size_of_ranges(root, older, entry)
     with NewFile(os.path.join(root, NEW_PATCH)) as new:
         size = _write_patch(root, older, entry, new, arguments.patch_memory,
@@ -4179,7 +4222,7 @@ def _is_right(root: str, older: Entry, entry: Entry, new: NewFile) -> bool:
         try:
             blocks = apply_patch(patch, functools.partial(read_older, image.fileno()), entry.size)
             return copy_and_hash(blocks, len)[1] == entry.digest
-        except PatchError:
+        except (PatchError, EOFError):
             return False
 
 
@@ -4217,11 +4260,13 @@ def _older_entries(root: str, manifest: Manifest, version: Version, patch_from: 
         import lzma, mmap                   # noqa: E401, F401  # to say what is missing before anything is stored
     here = stored_images(root) if patch_from else {}
     if re.fullmatch('[0-9]{1,9}', patch_from):
-        older = [each for each in reversed(manifest.entries) if each.version < version and each.digest in here]
+        if int(patch_from) > PATCHES_MAX:
+            raise UsageError(f'--patch-from {patch_from}: too many', f'an index lists {PATCHES_MAX} patches at most')
+        older = [each for each in reversed(manifest.entries) if each.version < version and here.get(each.digest) == each.size]
         return older[:int(patch_from)]
     found = [each for each in manifest.entries if patch_from and each.version == parse_version(patch_from)]
-    if patch_from and (not found or found[0].digest not in here):
-        raise UsageError(f'--patch-from {patch_from}: no such version is here', 'expected a number of images, or a version')
+    if patch_from and (not found or here.get(found[0].digest) != found[0].size):
+        raise UsageError(f'--patch-from {patch_from}: no such version is whole here', 'expected a number of images, or a version')
     return found
 
 
@@ -4343,6 +4388,8 @@ def _warn_of_order_and_gaps(root: str, manifest: Manifest, entry: Entry, report:
 
 def gen_key(_: 'argparse.Namespace', report: Report, entropy: 'Callable[[int], bytes]' = os.urandom) -> int:
     """The gen-key command: a new key pair, printed; no file is written."""
+    if sys.stdout is None:
+        raise TakoError('standard output is closed', 'it is where the keys go')
     seed = entropy(32)
     report.result('Public key, for PublicKey= in the config of each client:',
                   encode_base64(ed25519_public_key(seed)),

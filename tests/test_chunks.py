@@ -110,6 +110,11 @@ class CutTest(unittest.TestCase):
                 self.assertLessEqual(average, tako.CHUNK_MAX_BYTES)
                 self.assertLess((1 << exponent) / average * (1 + 0.1 * method), tako.CHUNKS_MAX)
 
+    def test_no_chunks_are_larger_than_a_reader_takes(self):
+        for head in (b'hsqs', b'XFSB'):
+            for size in (80 * 10 ** 9, 110 * 10 ** 9, 1 << 50):
+                self.assertEqual(tako.CHUNK_MAX_BYTES, tako.choose_chunks(head, size)[1])
+
 
 class IndexTest(unittest.TestCase):
     def test_a_known_index(self):

@@ -128,8 +128,17 @@ class StreamTest(scene.Scene):
         self.assertNotIn(b'Traceback', done.stderr)
 
     def test_stdout_closed_from_the_start(self):
-        code = subprocess.call(['/bin/sh', '-c', 'exec "$0" -I "$1" gen-key >&-', sys.executable, scene.TAKO])
-        self.assertEqual(0, code)
+        """The keys go nowhere else; what fetch does is done all the same."""
+        def run(*arguments):
+            return subprocess.run(['/bin/sh', '-c', 'exec "$@" >&-', 'sh', sys.executable, '-I', scene.TAKO] + list(arguments),
+                                  stderr=subprocess.PIPE)
+        done = run('gen-key')
+        self.assertEqual((1, b'tako: standard output is closed\n  it is where the keys go\n'), (done.returncode, done.stderr))
+        os.mkdir(self.path('served'))
+        origin.Publisher(self.path('served')).publish('1.0', b'image')
+        done = run('fetch', self.config('file://' + self.path('served')))
+        self.assertEqual((0, b''), (done.returncode, done.stderr))
+        self.assertInPlace(b'image')
 
 
 class MainTest(unittest.TestCase):

@@ -34,6 +34,21 @@ def apply(patch, old, size):
     return list(tako.apply_patch(io.BytesIO(patch), lambda begin, count: old[begin:begin + count], size))
 
 
+class Vast:
+    """Stands in for a mapped image of this many bytes: each place has its own number in it."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, which):
+        begin, end, _ = which.indices(self.size)
+        words = b''.join(number.to_bytes(8, 'little') for number in range(begin // 8, end // 8 + 1))
+        return words[begin % 8:begin % 8 + end - begin]
+
+
 OLD = noise(150000) + text(100000) + program(1)
 PAIRS = {
     'the same': (OLD, OLD), 'both empty': (b'', b''), 'from nothing': (b'', OLD[:50000]), 'to nothing': (OLD, b''),
@@ -91,6 +106,16 @@ class RoundTripTest(unittest.TestCase):
         self.assertEqual(new, b''.join(apply(patch, b'', len(new))))
         self.assertLess(len(patch), len(hardly) + 30000)
         self.assertTrue(new[1 << 20:(1 << 20) + (1 << 16)] in patch, 'all of it is packed')
+
+    def test_what_32_bits_do_not_count_has_seeds_too(self):
+        old = Vast((2 << 32) + (1 << 20))
+        matcher = tako._Matcher(old, bytes(100), MEMORY, lambda _: None)
+        seeds = matcher._seeds([(0, len(old) - (1 << 18), 0)])      # all but its end is in the new image, too
+        places = [(place - 1) * matcher.stride for place in seeds if place]
+        self.assertGreater(len(places), 1 << 15)
+        for place in places:
+            seed = old[place:place + matcher.seed_bytes]
+            self.assertEqual(place // matcher.stride + 1, seeds[tako.binascii.crc32(seed) % len(seeds)])
 
     def test_progress_is_told(self):
         told = []

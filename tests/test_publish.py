@@ -91,6 +91,14 @@ class StoreTest(StoreCase):
         self.assertEqual(0, result.code)
         self.assertIn('listed, but not in store/: 1.0', result.err)
 
+    def test_a_manifest_that_is_missing_beside_images_is_warned_about(self):
+        self.assertEqual('', self.store(ONE, '1.0').err)
+        os.unlink(self.path('served', 'manifest'))
+        result = self.store(TWO, '1.1')
+        self.assertEqual(0, result.code)
+        self.assertIn('has images and no manifest', result.err)
+        self.assertEqual((origin.entry_of('1.1', TWO),), self.manifest().entries)
+
     def test_one_image_under_two_versions(self):
         self.store(ONE, '1.0')
         self.assertCode(0, self.store(ONE, '1.1'))
@@ -298,6 +306,35 @@ class DeltaTest(StoreCase):
                 self.assertEqual([], [each for each in self.stored() if each.endswith('.patch')])
                 self.assertEqual((), self.read_index(image).patches)
 
+    def test_content_that_repeats_itself_has_an_index_that_is_taken(self):
+        """Its chunks have a third of their average size, and so are too many."""
+        content = b'a line like each other, and no more than that\n' * 6000
+        for number, limits in enumerate(({'CHUNKS_MAX': 64}, {'INDEX_SPARE_BYTES': 0})):
+            content += b'!'
+            with self.subTest(limits):
+                self.assertCode(0, self.store(content, str(number), limits=limits))
+                with unittest.mock.patch.multiple(tako, **limits):
+                    self.assertGreater(self.read_index(content).average, tako.CHUNK_AVERAGE_BYTES)
+
+    def test_an_image_for_which_no_index_is_taken_has_none(self):
+        limits = {'CHUNKS_MAX': 9, 'CHUNK_MAX_BYTES': 10000}
+        result = self.store(self.A, '1.0', limits=limits)
+        for said in (result, self.run_tako('store', '--reindex', '-o', self.served, limits=limits)):
+            self.assertEqual(0, said.code, said)
+            self.assertIn(tako.image_path(self.served, origin.digest_of(self.A)) + ': has no chunk index: ', said.err)
+        self.assertEqual([origin.digest_of(self.A)], self.stored())
+        self.assertEqual((origin.entry_of('1.0', self.A),), self.manifest().entries)
+
+    def test_a_disk_that_fails_while_a_patch_is_tried(self):
+        self.store(self.A, '1.0')
+        with unittest.mock.patch.object(tako, 'read_older', side_effect=EOFError('the older image cannot be read')):
+            result = self.run_here('store', *self.options('--patch-from', '1.0', '-o', self.served,
+                                                          self.write('image', self.B), '1.1'))
+        self.assertEqual(0, result.code, result)
+        self.assertIn('does not make the image', result.err)
+        self.assertEqual([], [each for each in self.stored() if each.endswith('.patch')])
+        self.assertEqual(2, len(self.manifest().entries))
+
     def test_an_empty_image(self):
         self.assertCode(0, self.store(b'', '1.0'))
         self.assertEqual(0, len(self.read_index(b'').lengths))
@@ -313,6 +350,67 @@ class DeltaTest(StoreCase):
         self.assertEqual((0, self.served + ': made 2 chunk indexes\n', ''), (result.code, result.out, result.err))
         self.assertEqual((right, signed), (scene.snapshot(self.served), scene.read(self.path('served', 'manifest'))))
         self.assertQuiet(self.run_tako('store', '--reindex', '-o', self.served))
+
+    def spoil(self, content, spoilt):
+        """Let the stored image with this content have another."""
+        os.unlink(tako.image_path(self.served, origin.digest_of(content)))
+        origin.write(tako.image_path(self.served, origin.digest_of(content)), spoilt)
+
+    def test_reindex_makes_no_index_of_damage(self):
+        self.store(self.A, '1.0')
+        self.store(self.B, '1.1')
+        right = self.read_index(self.A)
+        for content in (self.A, self.B):
+            os.unlink(tako.index_path(self.served, origin.digest_of(content)))
+        self.spoil(self.A, self.A[:-1] + b'!')
+        result = self.run_tako('store', '--reindex', '-o', self.served)
+        self.assertEqual((3, self.served + ': made 1 chunk indexes\n'), (result.code, result.out))
+        self.assertIn(tako.image_path(self.served, origin.digest_of(self.A)) + ': has no chunk index, ', result.err)
+        self.assertFalse(os.path.exists(tako.index_path(self.served, origin.digest_of(self.A))))
+        self.spoil(self.A, self.A)
+        self.assertCode(0, self.run_tako('store', '--reindex', '-o', self.served))
+        self.assertEqual(right, self.read_index(self.A))
+
+    def test_an_image_that_is_put_back_has_a_new_index(self):
+        """The old one may have been made of the damage."""
+        self.store(self.A, '1.0')
+        right = scene.snapshot(self.served)
+        self.spoil(self.A, self.A[:100000] + noise(100000, 7))
+        os.unlink(tako.index_path(self.served, origin.digest_of(self.A)))
+        with unittest.mock.patch.object(tako, 'has_whole_image', return_value=True):
+            self.assertCode(0, self.run_here('store', '--reindex', '-o', self.served))
+        self.assertNotEqual(right, scene.snapshot(self.served))
+        self.assertCode(0, self.store(self.A, '1.0'))
+        self.assertEqual(right, scene.snapshot(self.served))
+
+    def test_an_index_that_a_killed_run_did_not_come_to_make(self):
+        self.store(self.A, '1.0')
+        right = scene.snapshot(self.served)
+        os.unlink(tako.index_path(self.served, origin.digest_of(self.A)))
+        self.assertQuiet(self.store(self.A, '1.0'))
+        self.assertEqual(right, scene.snapshot(self.served))
+
+    def test_no_patch_from_an_image_that_is_damaged(self):
+        self.store(self.A, '1.0')
+        self.spoil(self.A, b'!' + self.A[1:])
+        for patch_from in ('1', '1.0'):
+            result = self.store(self.B, '1.1', *self.options('--patch-from', patch_from))
+            self.assertEqual(0, result.code, result)
+            self.assertIn(': patch from 1.0: its image is damaged: ', result.err)
+        self.assertEqual(2, len(self.manifest().entries))
+        self.assertEqual([], [name for name in self.stored() if name.endswith('.patch')])
+
+    def test_no_patch_from_an_image_of_another_size(self):
+        self.store(self.A, '1.0')
+        for spoilt in (b'', self.A[:-1], self.A + b'!'):
+            self.spoil(self.A, spoilt)
+            before = scene.snapshot(self.served)
+            self.assertCode(2, self.store(self.B, '1.1', *self.options('--patch-from', '1.0')))
+            self.assertEqual(before, scene.snapshot(self.served))
+        self.spoil(self.A, b'')
+        self.assertCode(0, self.store(self.B, '1.1', *self.options('--patch-from', '1')))
+        self.assertEqual(2, len(self.manifest().entries))
+        self.assertEqual((), self.read_index(self.B).patches)
 
     def test_reindex_takes_nothing_else(self):
         image = self.write('image', ONE)
@@ -344,6 +442,20 @@ class DeltaTest(StoreCase):
         self.assertQuiet(self.store(self.C, '1.2', *self.options('--patch-from', '9')))
         self.assertEqual(before, scene.snapshot(self.served))
 
+    def test_of_too_many_patches_those_from_the_newest_images_are_listed(self):
+        olds = [self.A + bytes([number]) for number in range(3)]
+        for number, content in enumerate(olds):
+            self.store(content, '1.{}'.format(number))
+        for number in range(3):
+            self.store(self.B, '2.0', *self.options('--patch-from', '1.{}'.format(number)))
+        self.assertEqual({origin.digest_of(old) for old in olds}, {older for older, _ in self.read_index(self.B).patches})
+        for oldest in olds:
+            for old in olds:
+                os.utime(tako.image_path(self.served, origin.digest_of(old)), (9, 9 - (old is oldest)))
+            self.assertCode(0, self.run_tako('store', '--reindex', '-o', self.served, limits={'PATCHES_MAX': 2}))
+            self.assertEqual({origin.digest_of(old) for old in olds if old is not oldest},
+                             {older for older, _ in self.read_index(self.B).patches})
+
     def test_no_patch_from_a_newer_image_or_one_that_is_gone(self):
         for content, version in ((self.A, '1.0'), (self.B, '2.0')):
             self.store(content, version)
@@ -366,6 +478,7 @@ class DeltaTest(StoreCase):
         self.store(self.A, '1.0')
         before = scene.snapshot(self.served)
         for more in (['--patch-from', '3.1.4'], ['--patch-from', '* '], ['--patch-from', '\u00b2'], ['--patch-from', '9' * 5000],
+                     ['--patch-from', '17'],
                      ['--patch-memory', '31'], ['--patch-memory', 'x']):
             with self.subTest(more):
                 self.assertCode(2, self.store(self.B, '1.1', *self.options(*more)))
