@@ -400,8 +400,6 @@ def _sum_of_multiples(*terms: 'Tuple[int, Tuple[int, int]]') -> 'Tuple[int, int]
                 scalar, bit = (scalar >> 5) + (scalar >> 4 & 1), bit + 5
             else:
                 scalar, bit = scalar >> 1, bit + 1
-    while additions and not additions[-1]:
-        additions.pop()
     x, y, z = 0, 1, 1
     for addends in reversed(additions):
         x, y, z, e, h = _double(x, y, z)

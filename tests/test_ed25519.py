@@ -118,6 +118,13 @@ class VerifyTest(unittest.TestCase):
                 self.assertRefused(self.key, self.message, (self.signature * 2)[:size])
         self.assertRefused(self.key, self.message, self.signature + b'\0')
 
+    def test_a_last_byte_that_is_zero_cannot_be_left_out(self):
+        # S would be the same number
+        message = next(b'%d' % number for number in range(1000) if tako.ed25519_sign(SEED, b'%d' % number)[-1] == 0)
+        signature = tako.ed25519_sign(SEED, message)
+        self.assertTrue(tako.ed25519_verify(self.key, message, signature))
+        self.assertRefused(self.key, message, signature[:-1])
+
     def test_a_byte_cannot_move_from_the_message_to_the_key(self):
         # what is hashed is R, key and message, one after the other
         signature = tako.ed25519_sign(SEED, b'\0message')
