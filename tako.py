@@ -3879,11 +3879,11 @@ class ImageFetch:
         if fault == MISSING:
             self._download(entry)
         else:
-            self._replace(entry, fault, is_in_place)
+            self._repair(entry, fault, is_in_place)
         if fault != MISSING or is_in_place:
             self.changes.append(f'{entry.version} is repaired{self.fetched}')
 
-    def _replace(self, entry: Entry, fault: str, is_in_place: bool) -> None:
+    def _repair(self, entry: Entry, fault: str, is_in_place: bool) -> None:
         """Bring a damaged image anew."""
         self.report.trouble(self.path, f'{image_path(self.root, entry.digest)} {fault}',
                             'fetching it anew; look at the disk if this happens again')
