@@ -2809,13 +2809,13 @@ def stored_images(root: str) -> 'Dict[str, int]':
         return {}
 
 
-def images_behind_loop_devices() -> 'Set[str]':
+def images_behind_loop_devices(devices: str = '/sys/block') -> 'Set[str]':
     """The names of all files that loop devices are backed by."""
     names = set()
-    for device in os.listdir('/sys/block') if os.path.isdir('/sys/block') else []:
+    for device in os.listdir(devices) if os.path.isdir(devices) else []:
         try:
-            with open(f'/sys/block/{device}/loop/backing_file') as stream:
-                names.add(os.path.basename(stream.read().strip()).split(' ')[0])
+            with open(f'{devices}/{device}/loop/backing_file', 'rb') as stream:     # any bytes: it is anybody's path
+                names.add(os.fsdecode(os.path.basename(stream.read().strip())).split(' ')[0])
         except OSError:                         # not a loop device, or not in use
             pass
     return names

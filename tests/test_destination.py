@@ -59,3 +59,16 @@ class ManifestFileTest(scene.Scene):
         os.symlink('nowhere', self.path(tako.NEW_LINK))
         tako.clear_leftovers(self.directory)
         self.assertEqual(['destination'], os.listdir(self.directory))
+
+
+class LoopDevicesTest(scene.Scene):
+    """What the kernel says of them, in files as those below /sys/block."""
+
+    def test_any_path_may_be_behind_one(self):
+        paths = [b'/home/jos\xe9/disk.img\n', b'/home/jos\xc3\xa9/' + b'a' * 64 + b'\n', b'/' + b'b' * 64 + b' (deleted)\n']
+        os.makedirs(self.path('block', 'sda'))
+        for number, path in enumerate(paths):
+            os.makedirs(self.path('block', 'loop{}'.format(number), 'loop'))
+            self.write('block/loop{}/loop/backing_file'.format(number), path)
+        self.assertEqual({'disk.img', 'a' * 64, 'b' * 64}, tako.images_behind_loop_devices(self.path('block')))
+        self.assertEqual(set(), tako.images_behind_loop_devices(self.path('nowhere')))
