@@ -1794,7 +1794,11 @@ class NewFile:
         """Give it its name, read-only, once its bytes are on the disk; then make the name durable too."""
         self._stream.flush()
         os.fchmod(self._stream.fileno(), 0o444)
-        os.fsync(self._stream.fileno())
+        try:
+            os.fsync(self._stream.fileno())
+        except OSError:                         # the kernel may forget what it could not write, and say so only once
+            remove_if_there(self.temporary)
+            raise
         os.rename(self.temporary, path)
         sync_directory(os.path.dirname(path))
 
