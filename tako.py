@@ -1828,6 +1828,18 @@ class PartialFile(NewFile):
     """
 
     def __enter__(self) -> 'PartialFile':
+        self._open()
+        try:
+            self.hash_again()
+        except OSError as error:                # as a failing disk has it: begin anew, elsewhere on it
+            self._close(error)
+            remove_if_there(self.temporary)
+            self._open()
+            self.size, self.sha256 = 0, hashlib.sha256()
+        self._stream.seek(self.size)
+        return self
+
+    def _open(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             descriptor = os.open(self.temporary, flags, 0o600)
@@ -1839,13 +1851,6 @@ class PartialFile(NewFile):
             descriptor = os.open(self.temporary, flags, 0o600)
         with About(self.temporary):
             self._stream = open(descriptor, 'r+b')
-        try:
-            self.hash_again()
-            self._stream.seek(self.size)
-        except OSError as error:
-            self._close(error)
-            raise
-        return self
 
     def hash_again(self) -> None:
         """See what is there now."""
@@ -2570,10 +2575,10 @@ def stored_patches(root: str, digest: str) -> 'Tuple[Tuple[str, int], ...]':
 
 
 def read_index(root: str, digest: str, size: int) -> 'Optional[ChunkIndex]':
-    """The chunk index of a stored image; None if there is none, or it is damaged."""
+    """The chunk index of a stored image; None if there is none, or it is damaged, or cannot be read."""
     try:
         return parse_index(read_at_most(index_max_bytes(size) + 1, index_path(root, digest)), size)
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
 
 

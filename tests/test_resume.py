@@ -82,6 +82,11 @@ class FailingDiskTest(ResumeCase):
         self.origin.requests.clear()
         self.assertFetched([None])
 
+    def test_what_it_does_not_give_back_is_fetched_anew(self):
+        self.left_behind(IMAGE[:HERE])
+        with self.failing('pread'):
+            self.assertFetched([None])
+
 
 class DropTest(ResumeCase):
     def test_the_same_run_asks_for_the_rest_alone(self):
