@@ -1974,6 +1974,14 @@ def read_blocks(stream: 'BinaryIO') -> 'Iterator[bytes]':
         yield from iter(lambda: stream.read(BLOCK_BYTES), b'')
 
 
+def is_readable(stream: 'Any', wait: float) -> bool:
+    """Whether a stream with a descriptor has bytes, or ends, within so many seconds."""
+    import select
+    poll = select.poll()                        # which knows descriptors above 1023, unlike select.select()
+    poll.register(stream, select.POLLIN)
+    return bool(poll.poll(wait * 1000))
+
+
 def at_most(limit: int, chunks: 'Iterable[bytes]', where: str) -> 'Iterator[bytes]':
     """The chunks; RefusedError as soon as they hold more than limit bytes, before any of those is passed on."""
     for chunk in chunks:
@@ -2242,11 +2250,10 @@ class Network:
 
     def _kept(self, lane: 'Lane') -> 'Optional[http.client.HTTPConnection]':
         """An open connection that is ready for a request: its last answer was read, and nothing came after it."""
-        import select
         if lane in self._open:
             connection, last = self._open[lane]
             if last is not None and last.isclosed() and connection.sock is not None and not (
-                    select.select([connection.sock], [], [], 0)[0] or getattr(connection.sock, 'pending', int)()):
+                    is_readable(connection.sock, 0) or getattr(connection.sock, 'pending', int)()):
                 return connection
             self._drop(lane)
         return None
@@ -4163,11 +4170,10 @@ def _older_entries(root: str, manifest: Manifest, version: Version, patch_from: 
 
 def _read_image(path: str) -> 'Iterator[bytes]':
     """The image's bytes. A pipe is waited for in short spells: a signal that came just before a read would not end it."""
-    import select
     stream = _standard_input().raw if path == '-' else open(path, 'rb', buffering=0)    # type: ignore[attr-defined]
     blocks, block = read_blocks(stream), b'-'
     while block:
-        while not select.select([stream], [], [], PIPE_POLL_SECONDS)[0]:
+        while not is_readable(stream, PIPE_POLL_SECONDS):
             pass
         block = next(blocks, b'')
         yield block
