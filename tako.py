@@ -2817,12 +2817,18 @@ def keep_evidence(root: str, manifests: 'Sequence[bytes]') -> None:
 
 def stored_images(root: str) -> 'Dict[str, int]':
     """The SHA-256 of the images in the store by their names, with their sizes in bytes."""
+    images = {}         # type: Dict[str, int]
     try:
         with os.scandir(os.path.join(root, 'store')) as found:
-            return {each.name: each.stat().st_size for each in found
-                    if re.fullmatch('[0-9a-f]{64}', each.name) and each.is_file()}
+            for each in found:
+                try:
+                    if re.fullmatch('[0-9a-f]{64}', each.name) and each.is_file():
+                        images[each.name] = each.stat().st_size
+                except FileNotFoundError:       # a run has removed it meanwhile
+                    pass
     except FileNotFoundError:
-        return {}
+        pass
+    return images
 
 
 def images_behind_loop_devices(devices: str = '/sys/block') -> 'Set[str]':
