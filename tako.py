@@ -3957,8 +3957,10 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
         state = parse_state('')
     compatible = list(compatible_entries(manifest, config.bounds))
     stored = stored_images(root)
-    rejected = [entry.version.text for entry in compatible if entry.digest in state.rejected]
-    withdrawn = [entry.version.text for entry in compatible if entry.digest in state.withdrawn]
+    fates = dict.fromkeys(state.withdrawn, 'was withdrawn')
+    fates.update(dict.fromkeys(state.rejected, 'was rejected'))
+    rejected, withdrawn = ([entry.version.text for entry in compatible if entry.digest in listed]
+                           for listed in (set(state.rejected), set(state.withdrawn)))
     return {
         'config': path, 'destination': root, 'pattern': config.bounds.text,
         'version': next((entry.version.text for entry in compatible + list(manifest.entries[::-1])
@@ -3975,28 +3977,26 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
         'images': len(stored), 'image_bytes': sum(stored.values()),
         'restart_due': bool(state.restart_due) and (state.restart_due == linked or linked in state.rejected),
         'last_check': time_of(manifest_path(root)) or None, 'last_success': time_of(state_path(root)) or None,
-        'reason': _reason(config, state, manifest, linked, rejected, withdrawn),
+        'reason': _reason(config, manifest, compatible, linked, fates),
     }
 
 
-def _reason(config: Config, state: State, manifest: Manifest, linked: 'Optional[str]', rejected: 'List[str]',
-            withdrawn: 'List[str]') -> str:
-    """Why the version in place is the one in place."""
-    compatible = list(compatible_entries(manifest, config.bounds))
+def _reason(config: Config, manifest: Manifest, compatible: 'List[Entry]', linked: 'Optional[str]',
+            fates: 'Dict[str, str]') -> str:
+    """Why the version in place is the one in place; fates say what became of other images."""
     if linked is None:
         return 'nothing was fetched yet'
     if linked not in [entry.digest for entry in manifest.entries]:
         return 'the local manifest does not list it; the next fetch looks for another'
-    if linked in state.rejected:
+    if fates.get(linked) == 'was rejected':
         return 'a unit did not run on it; the next fetch goes back to the image before, or on to another'
-    if linked not in [entry.digest for entry in compatible]:
+    newer = list(itertools.takewhile(lambda entry: entry.digest != linked, compatible))
+    if len(newer) == len(compatible):
         return f'it was in place before Version= became {config.bounds.text}; the next fetch looks for another'
-    newer = [entry.version.text for entry in compatible[:[entry.digest for entry in compatible].index(linked)]]
     if not newer:
         return f'it is the newest version in {config.bounds.text}'
-    fates = ((rejected, 'was rejected'), (withdrawn, 'was withdrawn'), (newer, 'is not fetched yet'))
-    return f'it is in {config.bounds.text}; of the newer ones ' + ', '.join(
-        f'{version} {next(fate for versions, fate in fates if version in versions)}' for version in newer)
+    return f'it is in {config.bounds.text}; of the newer ones ' + _some(
+        [f'{entry.version} {fates.get(entry.digest, "is not fetched yet")}' for entry in newer])
 
 
 def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
@@ -4012,8 +4012,8 @@ def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
              ('downloaded', 'unknown' if None in (known['received'], known['size']) else '{} of {}'.format(
                  format_size(known['received']), format_size(known['size']))),
              ('newest known', '{} in {}'.format(known['newest_compatible'] or 'none', known['pattern'])),
-             ('out of bounds', ', '.join(known['out_of_bounds']) or 'none'),
-             ('rejected', ', '.join(known['rejected']) or 'none'),
+             ('out of bounds', _some(known['out_of_bounds']) or 'none'),
+             ('rejected', _some(known['rejected']) or 'none'),
              ('store', '{} images, {} bytes'.format(known['images'], known['image_bytes'])),
              ('restart due', 'yes' if known['restart_due'] else 'no'),
              ('last check', when(known['last_check'])), ('last success', when(known['last_success']))]
