@@ -2807,6 +2807,13 @@ def check_space(root: str, size: int) -> None:
                         'make room there, or let Keep= remove old images; what is there stays as it is')
 
 
+def check_store(root: str) -> None:
+    """TakoError if the store is on another file system than root: no name can be moved there."""
+    path = os.path.join(root, 'store')
+    if os.path.isdir(path) and os.stat(path).st_dev != os.stat(root).st_dev:
+        raise TakoError(f'{path}: on another file system than {root}', 'move the whole directory there; it may be a link')
+
+
 def keep_evidence(root: str, manifests: 'Sequence[bytes]') -> None:
     """Keep manifests that contradict each other, for people to look at."""
     for number, signed in enumerate(manifests, 1):
@@ -3829,6 +3836,7 @@ class ImageFetch:
 
     def _download(self, entry: Entry) -> None:
         """Bring the image of entry into the store, verified, from the first mirror that serves it."""
+        check_store(self.root)
         clear_partials(self.root, but=entry.digest)
         older, older_digest = self._older_image(entry)
         try:
@@ -4059,6 +4067,7 @@ def _reindex(arguments: 'argparse.Namespace', report: Report) -> int:
 
 def _publish(arguments: 'argparse.Namespace', version: Version, seed: bytes, report: Report) -> None:
     root, public_key = arguments.output, ed25519_public_key(seed)
+    check_store(root)
     signed = read_manifest(root)
     manifest = Manifest(()) if signed is None else open_manifest(signed, [public_key], manifest_path(root))
     check_spelling(manifest, version)
