@@ -2028,7 +2028,14 @@ class DirectoryLock:
         return self
 
     def _try(self) -> bool:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except PermissionError:
+            if not os.access(self._directory, os.W_OK):
+                raise
+            # whether its owner still holds it cannot be seen: to remove it might let two runs in
+            raise TakoError(f"{self._path}: another user's, whose run is at work or was killed",
+                            'if no run is at work, remove it') from None
         try:
             with About(self._path):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

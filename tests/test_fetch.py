@@ -2,6 +2,7 @@
 import functools
 import os
 import resource
+import unittest
 import unittest.mock
 
 import origin
@@ -544,6 +545,19 @@ class DestinationTest(FetchCase):
         self.assertCode(1, result)
         self.assertIn('Permission denied', result.err)
         self.assertEqual([], os.listdir(self.destination))
+
+    @unittest.skipUnless(os.getuid() == 0, 'ONLY ROOT CAN LEAVE A LOCK OF ANOTHER USER: THAT IS NOT TESTED')
+    def test_a_lock_that_a_killed_run_of_root_left(self):
+        lock = self.write('destination/.lock', '', 0o600)
+        os.chown(self.destination, scene.NOBODY, scene.NOBODY)
+        result = self.run_tako('fetch', self.app, as_nobody=True)
+        self.assertCode(1, result)
+        self.assertIn(lock + ": another user's", result.err)
+        self.assertIn('remove it', result.err)
+        self.assertEqual(['.lock'], os.listdir(self.destination))
+        os.unlink(lock)
+        self.assertCode(0, self.run_tako('fetch', self.app, as_nobody=True))
+        self.assertInPlace(ONE)
 
     def test_latest_that_is_a_directory_is_left_alone(self):
         os.mkdir(self.path('destination', 'latest'))
