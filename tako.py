@@ -1810,7 +1810,11 @@ class NewFile:
         """Give it its name, read-only, once its bytes are on the disk; then make the name durable too."""
         self._stream.flush()
         os.fchmod(self._stream.fileno(), 0o444)
-        os.fsync(self._stream.fileno())
+        try:
+            os.fsync(self._stream.fileno())
+        except OSError:                         # the kernel may forget what it could not write, and say so only once
+            remove_if_there(self.temporary)
+            raise
         os.rename(self.temporary, path)
         sync_directory(os.path.dirname(path))
 
@@ -1840,6 +1844,18 @@ class PartialFile(NewFile):
     """
 
     def __enter__(self) -> 'PartialFile':
+        self._open()
+        try:
+            self.hash_again()
+        except OSError as error:                # as a failing disk has it: begin anew, elsewhere on it
+            self._close(error)
+            remove_if_there(self.temporary)
+            self._open()
+            self.size, self.sha256 = 0, hashlib.sha256()
+        self._stream.seek(self.size)
+        return self
+
+    def _open(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             descriptor = os.open(self.temporary, flags, 0o600)
@@ -1851,13 +1867,6 @@ class PartialFile(NewFile):
             descriptor = os.open(self.temporary, flags, 0o600)
         with About(self.temporary):
             self._stream = open(descriptor, 'r+b')
-        try:
-            self.hash_again()
-            self._stream.seek(self.size)
-        except OSError as error:
-            self._close(error)
-            raise
-        return self
 
     def hash_again(self) -> None:
         """See what is there now."""
@@ -1996,6 +2005,14 @@ def read_blocks(stream: 'BinaryIO') -> 'Iterator[bytes]':
         yield from iter(lambda: stream.read(BLOCK_BYTES), b'')
 
 
+def is_readable(stream: 'Any', wait: float) -> bool:
+    """Whether a stream with a descriptor has bytes, or ends, within so many seconds."""
+    import select
+    poll = select.poll()                        # which knows descriptors above 1023, unlike select.select()
+    poll.register(stream, select.POLLIN)
+    return bool(poll.poll(wait * 1000))
+
+
 def at_most(limit: int, chunks: 'Iterable[bytes]', where: str) -> 'Iterator[bytes]':
     """The chunks; RefusedError as soon as they hold more than limit bytes, before any of those is passed on."""
     for chunk in chunks:
@@ -2042,7 +2059,14 @@ class DirectoryLock:
         return self
 
     def _try(self) -> bool:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except PermissionError:
+            if not os.access(self._directory, os.W_OK):
+                raise
+            # whether its owner still holds it cannot be seen: to remove it might let two runs in
+            raise TakoError(f"{self._path}: another user's, whose run is at work or was killed",
+                            'if no run is at work, remove it') from None
         try:
             with About(self._path):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -2264,11 +2288,10 @@ class Network:
 
     def _kept(self, lane: 'Lane') -> 'Optional[http.client.HTTPConnection]':
         """An open connection that is ready for a request: its last answer was read, and nothing came after it."""
-        import select
         if lane in self._open:
             connection, last = self._open[lane]
             if last is not None and last.isclosed() and connection.sock is not None and not (
-                    select.select([connection.sock], [], [], 0)[0] or getattr(connection.sock, 'pending', int)()):
+                    is_readable(connection.sock, 0) or getattr(connection.sock, 'pending', int)()):
                 return connection
             self._drop(lane)
         return None
@@ -2603,10 +2626,10 @@ def stored_patches(root: str, digest: str) -> 'Tuple[Tuple[str, int], ...]':
 
 
 def read_index(root: str, digest: str, size: int) -> 'Optional[ChunkIndex]':
-    """The chunk index of a stored image; None if there is none, or it is damaged."""
+    """The chunk index of a stored image; None if there is none, or it is damaged, or cannot be read."""
     try:
         return parse_index(read_at_most(index_max_bytes(size) + 1, index_path(root, digest)), size)
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
 
 
@@ -2834,6 +2857,13 @@ def check_space(root: str, size: int) -> None:
                         'make room there, or let Keep= remove old images; what is there stays as it is')
 
 
+def check_store(root: str) -> None:
+    """TakoError if the store is on another file system than root: no name can be moved there."""
+    path = os.path.join(root, 'store')
+    if os.path.isdir(path) and os.stat(path).st_dev != os.stat(root).st_dev:
+        raise TakoError(f'{path}: on another file system than {root}', 'move the whole directory there; it may be a link')
+
+
 def keep_evidence(root: str, manifests: 'Sequence[bytes]') -> None:
     """Keep manifests that contradict each other, for people to look at."""
     for number, signed in enumerate(manifests, 1):
@@ -2844,21 +2874,27 @@ def keep_evidence(root: str, manifests: 'Sequence[bytes]') -> None:
 
 def stored_images(root: str) -> 'Dict[str, int]':
     """The SHA-256 of the images in the store by their names, with their sizes in bytes."""
+    images = {}         # type: Dict[str, int]
     try:
         with os.scandir(os.path.join(root, 'store')) as found:
-            return {each.name: each.stat().st_size for each in found
-                    if re.fullmatch('[0-9a-f]{64}', each.name) and each.is_file()}
+            for each in found:
+                try:
+                    if re.fullmatch('[0-9a-f]{64}', each.name) and each.is_file():
+                        images[each.name] = each.stat().st_size
+                except FileNotFoundError:       # a run has removed it meanwhile
+                    pass
     except FileNotFoundError:
-        return {}
+        pass
+    return images
 
 
-def images_behind_loop_devices() -> 'Set[str]':
+def images_behind_loop_devices(devices: str = '/sys/block') -> 'Set[str]':
     """The names of all files that loop devices are backed by."""
     names = set()
-    for device in os.listdir('/sys/block') if os.path.isdir('/sys/block') else []:
+    for device in os.listdir(devices) if os.path.isdir(devices) else []:
         try:
-            with open(f'/sys/block/{device}/loop/backing_file') as stream:
-                names.add(os.path.basename(stream.read().strip()).split(' ')[0])
+            with open(f'{devices}/{device}/loop/backing_file', 'rb') as stream:     # any bytes: it is anybody's path
+                names.add(os.fsdecode(os.path.basename(stream.read().strip())).split(' ')[0])
         except OSError:                         # not a loop device, or not in use
             pass
     return names
@@ -3899,6 +3935,7 @@ class ImageFetch:
 
     def _download(self, entry: Entry) -> None:
         """Bring the image of entry into the store, verified, from the first mirror that serves it."""
+        check_store(self.root)
         clear_partials(self.root, but=entry.digest)
         older, older_digest = self._older_image(entry)
         try:
@@ -4025,8 +4062,10 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
         state = parse_state('')
     compatible = list(compatible_entries(manifest, config.bounds))
     stored = stored_images(root)
-    rejected = [entry.version.text for entry in compatible if entry.digest in state.rejected]
-    withdrawn = [entry.version.text for entry in compatible if entry.digest in state.withdrawn]
+    fates = dict.fromkeys(state.withdrawn, 'was withdrawn')
+    fates.update(dict.fromkeys(state.rejected, 'was rejected'))
+    rejected, withdrawn = ([entry.version.text for entry in compatible if entry.digest in listed]
+                           for listed in (set(state.rejected), set(state.withdrawn)))
     return {
         'config': path, 'destination': root, 'pattern': config.bounds.text,
         'version': next((entry.version.text for entry in compatible + list(manifest.entries[::-1])
@@ -4043,28 +4082,26 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
         'images': len(stored), 'image_bytes': sum(stored.values()),
         'restart_due': bool(state.restart_due) and (state.restart_due == linked or linked in state.rejected),
         'last_check': time_of(manifest_path(root)) or None, 'last_success': time_of(state_path(root)) or None,
-        'reason': _reason(config, state, manifest, linked, rejected, withdrawn),
+        'reason': _reason(config, manifest, compatible, linked, fates),
     }
 
 
-def _reason(config: Config, state: State, manifest: Manifest, linked: 'Optional[str]', rejected: 'List[str]',
-            withdrawn: 'List[str]') -> str:
-    """Why the version in place is the one in place."""
-    compatible = list(compatible_entries(manifest, config.bounds))
+def _reason(config: Config, manifest: Manifest, compatible: 'List[Entry]', linked: 'Optional[str]',
+            fates: 'Dict[str, str]') -> str:
+    """Why the version in place is the one in place; fates say what became of other images."""
     if linked is None:
         return 'nothing was fetched yet'
     if linked not in [entry.digest for entry in manifest.entries]:
         return 'the local manifest does not list it; the next fetch looks for another'
-    if linked in state.rejected:
+    if fates.get(linked) == 'was rejected':
         return 'a unit did not run on it; the next fetch goes back to the image before, or on to another'
-    if linked not in [entry.digest for entry in compatible]:
+    newer = list(itertools.takewhile(lambda entry: entry.digest != linked, compatible))
+    if len(newer) == len(compatible):
         return f'it was in place before Version= became {config.bounds.text}; the next fetch looks for another'
-    newer = [entry.version.text for entry in compatible[:[entry.digest for entry in compatible].index(linked)]]
     if not newer:
         return f'it is the newest version in {config.bounds.text}'
-    fates = ((rejected, 'was rejected'), (withdrawn, 'was withdrawn'), (newer, 'is not fetched yet'))
-    return f'it is in {config.bounds.text}; of the newer ones ' + ', '.join(
-        f'{version} {next(fate for versions, fate in fates if version in versions)}' for version in newer)
+    return f'it is in {config.bounds.text}; of the newer ones ' + _some(
+        [f'{entry.version} {fates.get(entry.digest, "is not fetched yet")}' for entry in newer])
 
 
 def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
@@ -4080,8 +4117,8 @@ def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
              ('downloaded', 'unknown' if None in (known['received'], known['size']) else '{} of {}'.format(
                  format_size(known['received']), format_size(known['size']))),
              ('newest known', '{} in {}'.format(known['newest_compatible'] or 'none', known['pattern'])),
-             ('out of bounds', ', '.join(known['out_of_bounds']) or 'none'),
-             ('rejected', ', '.join(known['rejected']) or 'none'),
+             ('out of bounds', _some(known['out_of_bounds']) or 'none'),
+             ('rejected', _some(known['rejected']) or 'none'),
              ('store', '{} images, {} bytes'.format(known['images'], known['image_bytes'])),
              ('restart due', 'yes' if known['restart_due'] else 'no'),
              ('last check', when(known['last_check'])), ('last success', when(known['last_success']))]
@@ -4134,6 +4171,7 @@ def _reindex(arguments: 'argparse.Namespace', report: Report) -> int:
 
 def _publish(arguments: 'argparse.Namespace', version: Version, seed: bytes, report: Report) -> None:
     root, public_key = arguments.output, ed25519_public_key(seed)
+    check_store(root)
     signed = read_manifest(root)
     manifest = Manifest(()) if signed is None else open_manifest(signed, [public_key], manifest_path(root))
     if signed is None and stored_images(root):
@@ -4270,11 +4308,10 @@ def _older_entries(root: str, manifest: Manifest, version: Version, patch_from: 
 
 def _read_image(path: str) -> 'Iterator[bytes]':
     """The image's bytes. A pipe is waited for in short spells: a signal that came just before a read would not end it."""
-    import select
     stream = _standard_input().raw if path == '-' else open(path, 'rb', buffering=0)    # type: ignore[attr-defined]
     blocks, block = read_blocks(stream), b'-'
     while block:
-        while not select.select([stream], [], [], PIPE_POLL_SECONDS)[0]:
+        while not is_readable(stream, PIPE_POLL_SECONDS):
             pass
         block = next(blocks, b'')
         yield block

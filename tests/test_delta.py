@@ -235,6 +235,15 @@ class UpdateTest(DeltaCase):
         self.assertIn(' instead of ', self.run_here('fetch', app).out)
         self.assertInPlace(NEW, third)
 
+    def test_a_kept_index_that_cannot_be_read(self):
+        """As on a failing disk: it answers EIO, as does what this link leads to."""
+        self.assertUpdated()
+        os.unlink(self.kept(NEW))
+        os.symlink('/proc/self/mem', self.kept(NEW))
+        self.offer(NEW + noise(3000), '2.0')
+        self.assertEqual('', self.assertUpdated().err)
+        self.assertFewBytes(50000)
+
     def test_a_file_origin(self):
         self.app = self.config('file://' + self.origin.directory)
         self.assertUpdated()

@@ -1,5 +1,7 @@
 """Section 12: what lives in a destination."""
+import contextlib
 import os
+import unittest.mock
 
 import origin
 import scene
@@ -59,3 +61,41 @@ class ManifestFileTest(scene.Scene):
         os.symlink('nowhere', self.path(tako.NEW_LINK))
         tako.clear_leftovers(self.directory)
         self.assertEqual(['destination'], os.listdir(self.directory))
+
+
+class StoredImagesTest(scene.Scene):
+    def test_names_and_sizes_of_images_alone(self):
+        self.assertEqual({}, tako.stored_images(self.directory))
+        os.makedirs(self.path('store', 'c' * 64))
+        self.write('store/' + 'a' * 64, b'image')
+        self.write('store/' + 'a' * 64 + '.chunks', b'index')
+        os.symlink('nowhere', self.path('store', 'b' * 64))
+        self.assertEqual({'a' * 64: 5}, tako.stored_images(self.directory))
+
+    def test_one_that_goes_meanwhile_takes_no_other_with_it(self):
+        os.mkdir(self.path('store'))
+        for letter in 'abc':
+            self.write('store/' + letter * 64, b'image')
+        scandir = os.scandir
+
+        @contextlib.contextmanager
+        def scan(path):
+            with scandir(path) as found:
+                names = list(found)
+            os.unlink(self.path('store', 'b' * 64))
+            yield names
+        with unittest.mock.patch.object(os, 'scandir', scan):
+            self.assertEqual({'a' * 64: 5, 'c' * 64: 5}, tako.stored_images(self.directory))
+
+
+class LoopDevicesTest(scene.Scene):
+    """What the kernel says of them, in files as those below /sys/block."""
+
+    def test_any_path_may_be_behind_one(self):
+        paths = [b'/home/jos\xe9/disk.img\n', b'/home/jos\xc3\xa9/' + b'a' * 64 + b'\n', b'/' + b'b' * 64 + b' (deleted)\n']
+        os.makedirs(self.path('block', 'sda'))
+        for number, path in enumerate(paths):
+            os.makedirs(self.path('block', 'loop{}'.format(number), 'loop'))
+            self.write('block/loop{}/loop/backing_file'.format(number), path)
+        self.assertEqual({'disk.img', 'a' * 64, 'b' * 64}, tako.images_behind_loop_devices(self.path('block')))
+        self.assertEqual(set(), tako.images_behind_loop_devices(self.path('nowhere')))

@@ -1,8 +1,10 @@
 """Section 16: fetch as a process, against everything that can be wrong."""
 import functools
 import os
+import resource
 import subprocess
 import sys
+import unittest
 import unittest.mock
 
 import origin
@@ -605,6 +607,19 @@ class DestinationTest(FetchCase):
         self.assertIn('Permission denied', result.err)
         self.assertEqual([], os.listdir(self.destination))
 
+    @unittest.skipUnless(os.getuid() == 0, 'ONLY ROOT CAN LEAVE A LOCK OF ANOTHER USER: THAT IS NOT TESTED')
+    def test_a_lock_that_a_killed_run_of_root_left(self):
+        lock = self.write('destination/.lock', '', 0o600)
+        os.chown(self.destination, scene.NOBODY, scene.NOBODY)
+        result = self.run_tako('fetch', self.app, as_nobody=True)
+        self.assertCode(1, result)
+        self.assertIn(lock + ": another user's", result.err)
+        self.assertIn('remove it', result.err)
+        self.assertEqual(['.lock'], os.listdir(self.destination))
+        os.unlink(lock)
+        self.assertCode(0, self.run_tako('fetch', self.app, as_nobody=True))
+        self.assertInPlace(ONE)
+
     def test_latest_that_is_a_directory_is_left_alone(self):
         os.mkdir(self.path('destination', 'latest'))
         result = self.run_tako('fetch', self.app)
@@ -624,3 +639,29 @@ class DestinationTest(FetchCase):
         with tako.DirectoryLock(self.destination, 0, print), open(os.devnull, 'w') as quiet:
             with unittest.mock.patch.object(tako, 'LOCK_WAIT_SECONDS', 0.1), unittest.mock.patch('sys.stderr', quiet):
                 self.assertEqual(75, tako.main(['fetch', self.app]))
+
+
+class ManyDescriptorsTest(FetchCase):
+    """A run whose files and connections have numbers that select(2) cannot take, as its caller left as many open."""
+
+    def setUp(self):
+        super().setUp()
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (2048, before[1]))
+        except ValueError:
+            self.skipTest('NOT ALLOWED TO OPEN 2048 FILES: DESCRIPTORS ABOVE 1023 ARE NOT TESTED')
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        for _ in range(1024):
+            self.addCleanup(os.close, os.open(os.devnull, os.O_RDONLY))
+
+    def test_fetch(self):
+        self.assertCode(0, self.run_here('fetch', self.app))
+        self.assertInPlace(ONE)
+
+    def test_store(self):
+        image = self.write('image', TWO)
+        self.assertCode(0, self.run_here('store', '-k', tako.format_secret_key(origin.SEED), '-o', self.origin.directory,
+                                         image, '1.1'))
+        self.assertCode(0, self.run_here('fetch', self.app))
+        self.assertInPlace(TWO)

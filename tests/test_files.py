@@ -88,7 +88,7 @@ class FailingDiskTest(scene.Scene):
     def test_a_file_whose_time_cannot_be_set_is_named(self):
         self.assertNames(self.path('missing'), tako.touch, self.path('missing'))
 
-    def test_a_partial_file_that_cannot_be_read_is_named_and_closed(self):
+    def test_a_partial_file_that_can_neither_be_read_nor_removed_is_named_and_closed(self):
         partial = tako.PartialFile(UNREADABLE)
         self.assertNames(UNREADABLE, partial.__enter__)
         self.assertTrue(partial._stream.closed)

@@ -1,7 +1,9 @@
 """Sections 10, 11 and 15: a download that was interrupted goes on where it ended, whoever lies about it."""
+import errno
 import os
 import signal
 import time
+import unittest.mock
 
 import origin
 import scene
@@ -55,6 +57,35 @@ class ResumeCase(scene.Scene):
         self.assertEqual(ranges, self.origin.asked(self.image, 'Range'))
         if served is not None:
             self.assertEqual(served, self.origin.served(self.image))
+
+
+class FailingDiskTest(ResumeCase):
+    """What came is no use where the disk has lost it, and stands in no later run's way."""
+
+    def failing(self, name):
+        """A disk that refuses this to whoever would do it with the partial file."""
+        function = getattr(os, name)
+
+        def fail(descriptor, *arguments):
+            if os.path.exists(self.partial) and os.path.samestat(os.fstat(descriptor), os.stat(self.partial)):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return function(descriptor, *arguments)
+        return unittest.mock.patch.object(os, name, fail)
+
+    def test_what_may_not_have_reached_it_is_fetched_anew(self):
+        """Linux says so to the first fsync, and to the next that all is well."""
+        with self.failing('fsync'):
+            result = self.run_here('fetch', self.app)
+        self.assertCode(1, result)
+        self.assertIn(self.partial + ': ', result.err)
+        self.assertEqual([], self.partials())
+        self.origin.requests.clear()
+        self.assertFetched([None])
+
+    def test_what_it_does_not_give_back_is_fetched_anew(self):
+        self.left_behind(IMAGE[:HERE])
+        with self.failing('pread'):
+            self.assertFetched([None])
 
 
 class DropTest(ResumeCase):

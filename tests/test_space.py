@@ -231,6 +231,36 @@ class FullTest(SpaceCase):
         self.assertEqual(origin.digest_of(ONE), tako.read_state(self.destination).previous)
 
 
+class OtherFileSystemTest(SpaceCase):
+    """A store that leads to one: what comes could never be moved there, so nothing comes."""
+
+    def setUp(self):
+        super().setUp()
+        os.mkdir(self.path('other'))
+        self.mount(self.path('other'), 1 << 20)
+
+    def test_fetch(self):
+        store = self.path('destination', 'store')
+        os.symlink(self.path('other'), store)
+        for _ in range(2):
+            result = self.fetch()
+            self.assertCode(1, result)
+            self.assertIn('{}: on another file system'.format(store), result.err)
+        self.assertEqual(['/manifest'] * 2, self.origin.paths())
+        os.unlink(store)
+        self.assertCode(0, self.fetch())
+        self.assertInPlace(ONE)
+
+    def test_store(self):
+        os.mkdir(self.path('new'))
+        os.symlink(self.path('other'), self.path('new', 'store'))
+        result = self.run_here('store', '-k', SECRET_KEY, '-o', self.path('new'), self.write('new.img', IMAGE), '1.1')
+        self.assertCode(1, result)
+        self.assertIn('on another file system', result.err)
+        self.assertEqual(['store'], os.listdir(self.path('new')))
+        self.assertEqual([], os.listdir(self.path('other')))
+
+
 class MakeRoomTest(SpaceCase):
     def test_keep_makes_room_before_a_download_where_it_has_to(self):
         """After a success it would never come to it: the disk is full."""

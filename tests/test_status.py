@@ -73,6 +73,22 @@ class StatusTest(StatusCase):
                          self.known()['reason'])
         self.assertIn('rejected:      1.1', self.run_tako('status', self.app).out)
 
+    def test_many_versions_are_counted_and_not_listed(self):
+        self.run_tako('fetch', self.app)
+        for number in range(1, 8):
+            self.publisher.publish('1.{}'.format(number), b'%d' % number)
+            self.publisher.publish('2.{}'.format(number), b'%d' % number)
+        tako.place_manifest(self.destination, self.publisher.read('manifest'))
+        rejected = tuple(origin.digest_of(b'%d' % number) for number in range(1, 7))
+        tako.place_state(self.destination, tako.State('', '', '', rejected, (), ()))
+        text = self.run_tako('status', self.app).out
+        self.assertIn('of the newer ones 1.7 is not fetched yet, 1.6 was rejected, 1.5 was rejected, 1.4 was rejected, '
+                      '1.3 was rejected and 2 more\n', text)
+        self.assertIn('out of bounds: 0.9, 2.1, 2.2, 2.3, 2.4 and 3 more\n', text)
+        self.assertIn('rejected:      1.6, 1.5, 1.4, 1.3, 1.2 and 1 more\n', text)
+        known = self.known()
+        self.assertEqual((8, 6), (len(known['out_of_bounds']), len(known['rejected'])))
+
     def test_bounds_that_became_others(self):
         self.run_tako('fetch', self.app)
         self.config('file://' + self.path('served'), version='0.*')
