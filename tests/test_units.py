@@ -51,7 +51,10 @@ class RestartTest(UnitsCase):
 
     def test_a_systemctl_that_went_away(self):
         with unittest.mock.patch.dict(os.environ, PATH=self.path('nothing')):
-            self.assertIn('exit code 127', self.failure('app.service').what)
+            with self.assertRaises(tako.TakoError) as caught:
+                tako.restart_units(['app.service'], 0)
+        self.assertNotIsInstance(caught.exception, tako.UnitError)      # which would be the image's fault
+        self.assertIn('exit code 127', caught.exception.what)
 
 
 class ConfirmTest(UnitsCase):
