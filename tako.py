@@ -1994,9 +1994,9 @@ def sync_directory(path: str) -> None:
 
 
 def read_at_most(limit: int, path: str) -> bytes:
-    """The first bytes of a file, limit of them at most."""
+    """The bytes of a file; of one that is longer than limit, limit + 1, which say so."""
     with About(path), open(path, 'rb') as stream:
-        return stream.read(limit)
+        return stream.read(limit + 1)
 
 
 def read_blocks(stream: 'BinaryIO') -> 'Iterator[bytes]':
@@ -2020,6 +2020,14 @@ def at_most(limit: int, chunks: 'Iterable[bytes]', where: str) -> 'Iterator[byte
         if limit < 0:
             raise RefusedError(f'{where}: longer than it may be', 'what is served there is not what was published')
         yield chunk
+
+
+def join_at_most(limit: int, chunks: 'Iterable[bytes]', where: str) -> bytes:
+    """The chunks in one, within the same bounds."""
+    content = bytearray()                       # and no list: chunks may have a byte each
+    for chunk in at_most(limit, chunks, where):
+        content += chunk
+    return bytes(content)
 
 
 def copy_and_hash(chunks: 'Iterable[bytes]', write: 'Callable[[bytes], object]') -> 'Tuple[int, str]':
@@ -2628,7 +2636,7 @@ def stored_patches(root: str, digest: str) -> 'Tuple[Tuple[str, int], ...]':
 def read_index(root: str, digest: str, size: int) -> 'Optional[ChunkIndex]':
     """The chunk index of a stored image; None if there is none, or it is damaged, or cannot be read."""
     try:
-        return parse_index(read_at_most(index_max_bytes(size) + 1, index_path(root, digest)), size)
+        return parse_index(read_at_most(index_max_bytes(size), index_path(root, digest)), size)
     except (OSError, ValueError):
         return None
 
@@ -2801,7 +2809,7 @@ def format_state(state: State) -> str:
 def read_state(root: str) -> 'Optional[State]':
     """What is remembered in root; None if it is damaged."""
     try:
-        raw = read_at_most(STATE_MAX_BYTES + 1, state_path(root))
+        raw = read_at_most(STATE_MAX_BYTES, state_path(root))
         return parse_state(raw.decode('ascii')) if len(raw) <= STATE_MAX_BYTES else None
     except FileNotFoundError:
         return parse_state('')
@@ -3065,10 +3073,8 @@ class Report:
 
 def format_size(size: int) -> str:
     """A number of bytes, for people."""
-    for unit, divisor in (('kB', 1e3), ('MB', 1e6), ('GB', 1e9)):
-        if size < 999.5 * divisor or unit == 'GB':
-            return '{:.{}f} {}'.format(size / divisor, 1 if size < 99.95 * divisor else 0, unit)
-    return ''
+    unit, divisor = next((each for each in (('kB', 1e3), ('MB', 1e6)) if size < 999.5 * each[1]), ('GB', 1e9))
+    return '{:.{}f} {}'.format(size / divisor, 1 if size < 99.95 * divisor else 0, unit)
 
 
 def _is_terminal(stream: 'Optional[TextIO]') -> bool:
@@ -3285,10 +3291,7 @@ class Download:
             yield chunk
 
     def _read(self, answer: Answer, limit: int) -> bytes:
-        content = bytearray()                   # and no list: chunks may have a byte each
-        for chunk in at_most(limit, self._counted(answer.chunks), answer.url):
-            content += chunk
-        return bytes(content)
+        return join_at_most(limit, self._counted(answer.chunks), answer.url)
 
     def _assemble(self, origin: Origin) -> bool:
         """Put the image together, if that can be done; whether it is there then. ValueError if it comes out wrong."""
@@ -3704,7 +3707,7 @@ class ImageFetch:
     def _spare_images(self, manifest: Manifest, latest: str, previous: str) -> 'List[str]':
         if not self.config.keep:
             return []
-        return spare_images(set(stored_images(self.root)) | {latest}, self.config.keep,
+        return spare_images(set(stored_images(self.root)) | {latest} - {''}, self.config.keep,
                             [entry.digest for entry in reversed(manifest.entries)], {latest, previous})
 
     def _finish_switch(self) -> None:
@@ -3842,10 +3845,8 @@ class ImageFetch:
             answer = self.network.open(url, origin.authorization, {'If-None-Match': etag if local else ''})
         except GoneError as error:              # that is for images
             raise UnreachableError(error.what, 'has the publisher moved? look at Origin=') from None
-        content = bytearray()                   # and no list: chunks may have a byte each
-        for chunk in at_most(MANIFEST_MAX_BYTES, answer.chunks, answer.url):
-            content += chunk
-        signed = local if answer.status == 304 and local is not None else bytes(content)
+        content = join_at_most(MANIFEST_MAX_BYTES, answer.chunks, answer.url)
+        signed = local if answer.status == 304 and local is not None else content
         if signed == local:
             return origin, signed, known, etag if answer.status == 304 else answer.etag()
         offered = open_manifest(signed, self.config.public_keys, answer.url)
@@ -3993,7 +3994,7 @@ def _name_of(digest: str, manifest: Manifest) -> str:
 def load_config(path: str) -> Config:
     """The config in a file, its destination looked up; ConfigError says what is wrong with it."""
     try:
-        content = read_at_most(CONFIG_MAX_BYTES + 1, path)
+        content = read_at_most(CONFIG_MAX_BYTES, path)
         text = content.decode('utf-8').lstrip('\ufeff')
     except ValueError:
         raise ConfigError('not UTF-8 text, or no path', 'is this a config') from None

@@ -95,8 +95,13 @@ class FailingDiskTest(scene.Scene):
 
 
 class BoundsTest(scene.Scene):
-    def test_read_at_most_stops_there(self):
-        self.assertEqual(b'abc', tako.read_at_most(3, self.write('file', 'abcdef')))
+    def test_read_at_most_stops_at_the_byte_that_is_too_many(self):
+        for content, part in (('ab', b'ab'), ('abc', b'abc'), ('abcdef', b'abcd')):
+            self.assertEqual(part, tako.read_at_most(3, self.write('file', content)))
+
+    def test_join_at_most(self):
+        self.assertEqual(b'abcde', tako.join_at_most(5, [b'abc', b'de'], 'it'))
+        self.assertRaises(tako.RefusedError, tako.join_at_most, 4, [b'abc', b'de'], 'it')
 
     def test_at_most_passes_exactly_the_limit(self):
         self.assertEqual([b'abc', b'de'], list(tako.at_most(5, [b'abc', b'de'], 'it')))

@@ -279,6 +279,18 @@ class MakeRoomTest(SpaceCase):
         self.assertInPlace(IMAGE)
 
 
+    def test_a_latest_that_is_not_there_is_no_image_that_stays(self):
+        self.assertCode(0, self.fetch())
+        second = self.origin.publish('1.1', ONE[::-1])
+        self.assertCode(0, self.fetch())
+        self.origin.publish('1.2', IMAGE)
+        self.config(self.origin.url, more='Keep=2\n')
+        os.unlink(self.path('destination', 'latest'))
+        with free(len(ONE)):
+            self.assertCode(1, self.fetch())
+        self.assertEqual({self.one.digest, second.digest}, set(os.listdir(self.path('destination', 'store'))))
+
+
 class StoreTest(SpaceCase):
     """A publisher's disk that is full leaves what was published as it was."""
 

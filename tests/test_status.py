@@ -212,3 +212,11 @@ class ConfigsTest(StatusCase):
         self.config('file://' + self.path('served'), public_keys=[origin.OTHER_PUBLIC_KEY])
         self.assertCode(3, self.run_tako('status', self.app))
         self.assertEqual([], json.loads(self.run_tako('status', '--json', self.app).out))
+
+    def test_a_manifest_with_more_behind_it_than_may_be_read(self):
+        self.run_tako('fetch', self.app)
+        signed = self.publisher.read('manifest')
+        tako.place_manifest(self.destination, signed + b'more')
+        self.assertCode(3, self.run_here('status', self.app, limits={'MANIFEST_MAX_BYTES': len(signed)}))
+        tako.place_manifest(self.destination, signed)
+        self.assertCode(0, self.run_here('status', self.app, limits={'MANIFEST_MAX_BYTES': len(signed)}))
