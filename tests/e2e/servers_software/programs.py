@@ -73,7 +73,7 @@ class Program:
 
     def start(self):
         """Start them; __enter__ waits until they listen."""
-        environ = {'PATH': PATH, 'HOME': self.folder, 'PYTHONUNBUFFERED': '1'}
+        environ = {'PATH': PATH, 'HOME': self.folder, 'TMPDIR': self.folder, 'PYTHONUNBUFFERED': '1'}
         for number, command in enumerate(self.commands()):
             command[0] = shutil.which(command[0], path=PATH) or command[0]
             with open(self.path('stderr.{}'.format(number)), 'wb') as stream:
