@@ -30,9 +30,12 @@ http {{
 '''
 
 
+given = set()                           # ports, of which the servers may not have taken all yet
+
+
 def free_port():
-    """A port on which nobody listens, by IPv4 or IPv6."""
-    for port in random.SystemRandom().sample(PORTS, 100):
+    """A port on which nobody listens, by IPv4 or IPv6, and that nobody was given before."""
+    for port in random.SystemRandom().sample(sorted(set(PORTS) - given), 100):
         with contextlib.ExitStack() as stack:
             try:
                 for family, host in ((socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, '::1')):
@@ -41,7 +44,8 @@ def free_port():
                     each.bind((host, port))
             except OSError:
                 continue
-            return port
+        given.add(port)
+        return port
     raise OSError('no port is free')
 
 
