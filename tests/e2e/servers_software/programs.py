@@ -3,7 +3,6 @@ import contextlib
 import os
 import random
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -111,7 +110,7 @@ class Program:
     def __exit__(self, *error):
         for process in self._processes:
             if process.poll() is None:
-                process.send_signal(self.end_signal)
+                process.terminate()
         for process in self._processes:
             try:
                 process.wait(10)
@@ -119,8 +118,6 @@ class Program:
                 process.kill()
                 process.wait()
         del self._processes[:]
-
-    end_signal = signal.SIGTERM
 
     def complaints(self):
         """The ends of what they wrote to stderr."""
