@@ -7,8 +7,7 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 for program in pypy3 openssl; do
     command -v $program > /dev/null && continue
-    apt-get -q update
-    DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends pypy3 openssl || echo "there is no $program"
+    sh "$(dirname "$0")/../packages.sh" pypy3 openssl
     break
 done
 root=build/pythons/minimal debs=build/pythons/debs
