@@ -12,7 +12,7 @@ flock 9
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ]; then
     trap 'rm -f $policy' EXIT
-    trap 'exit 1' HUP INT TERM
+    trap 'exit 1' HUP INT PIPE TERM
     printf '#!/bin/sh\nexit 101\n' > $policy        # no service is to be started
     chmod 755 $policy
 fi
