@@ -127,7 +127,8 @@ $(TOOLS)/installed: tests/requirements.txt
 	$(INTO_VENV)
 
 clean:
-	rm -rf $(TOOLS) $(SERVERS_TOOLS) $(PARSERS_TOOLS) $(MUTANTS_TOOLS) .venv-bench* build .coverage .coverage.* .mypy_cache .ruff_cache __pycache__ tests/__pycache__ tests/bench/__pycache__ tests/e2e/__pycache__ tests/e2e/kernel/__pycache__ tests/e2e/pythons_parts/__pycache__
+	rm -rf $(TOOLS) $(SERVERS_TOOLS) $(PARSERS_TOOLS) $(MUTANTS_TOOLS) .venv-bench* build .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # What a suite of make prove needs, beyond python3. A suite without a recipe here needs nothing.
 $(SUITES:%=prepare-%):
