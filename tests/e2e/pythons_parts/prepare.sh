@@ -14,6 +14,7 @@ root=build/pythons/minimal debs=build/pythons/debs
 [ ! -e $root ] || exit 0
 
 packages() {
+    echo base-files                 # which has /lib64, where that is a link
     apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
         --no-enhances python3-minimal | grep '^[a-z0-9]' | sort -u
 }
