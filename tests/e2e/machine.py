@@ -31,6 +31,7 @@ HELD_AT = 2 << 20           # how far a download comes before the power goes
 CONFIRM = 'Restart=app.service\nConfirm='
 SHORTER = ('Confirm=30', 'Confirm=4')      # in a sample
 TOLD = ('base-files', 'cloud-init', 'cron', 'nginx-light', 'python3', 'systemd')        # packages, with their versions
+COMMANDS = ('systemd-nspawn', 'unshare', 'nsenter', 'setpriv', 'ip', 'openssl')
 DOWNLOADING = 'docs/downloading-images.md'
 
 check = unittest.TestCase()
@@ -429,6 +430,9 @@ def why_not():
         return 'needs root'
     if not os.path.exists(TREE):
         return 'there is no Debian to boot: see what make prepare-machine says'
+    missing = [name for name in COMMANDS if shutil.which(name) is None]
+    if missing:
+        return 'lacking: ' + ' '.join(missing)
     if not namespaces.are_possible():
         return 'there are no namespaces to be had here'
     return None

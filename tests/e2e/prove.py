@@ -3,18 +3,27 @@
     prove.py [SUITE...]
 
 PROVE_SECONDS, if it is set, is shared out among them. A suite that takes much longer than its share is ended.
+However a suite ends, what it started and what it wrote for a while ends with it.
 """
+import contextlib
+import ctypes
 import glob
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+
+import suite
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 NOT_SUITES = ('suite', 'prove')
 ENDING_SECONDS = 600                    # for what a suite began within its share, and again its share
+CLEANING_SECONDS = 10                   # for a suite that is told to end
+MEMORY = '/dev/shm'
+PR_SET_CHILD_SUBREAPER = 36             # of prctl(2)
 
 
 def run(name, environ):
@@ -34,7 +43,10 @@ def run(name, environ):
         code = process.wait()
     finally:
         clock.cancel()
-        end(process)
+        try:
+            end(process)
+        finally:
+            kill_orphans()
     if told is None:
         return {'name': name, 'passed': 0, 'failed': 1, 'skipped': 0, 'numbers': {}, 'seconds': 0, 'seed': 0,
                 'why': ['ended with {} before it was done'.format(code)]}
@@ -44,11 +56,49 @@ def run(name, environ):
 
 
 def end(process):
-    """Kill what is left of a suite."""
+    """Let a suite clean up, and kill what is left of it."""
     try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
+        process.terminate()
+        process.wait(CLEANING_SECONDS)
+    except subprocess.TimeoutExpired:
         pass
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def adopt_orphans():
+    """Be the parent of whatever a suite leaves behind, be it in a session of its own."""
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def kill_orphans():
+    """Kill what a suite that has ended left behind, and what that leaves behind in turn."""
+    for pid in iter(lambda: next(children(), None), None):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def children():
+    """The process ids of our children."""
+    for path in glob.glob('/proc/[0-9]*/stat'):
+        with contextlib.suppress(OSError), open(path) as stream:
+            if int(stream.read().rpartition(')')[2].split()[1]) == os.getpid():
+                yield int(path.split('/')[2])
+
+
+@contextlib.contextmanager
+def room(environ):
+    """The environment of a suite, with folders for what it writes, on disk and in memory; they go when the `with` ends."""
+    with contextlib.ExitStack() as stack:
+        environ = dict(environ, TMPDIR=stack.enter_context(tempfile.TemporaryDirectory(prefix='tako-')))
+        if os.access(MEMORY, os.W_OK):
+            environ['PROVE_MEMORY'] = stack.enter_context(tempfile.TemporaryDirectory(prefix='tako-', dir=MEMORY))
+            os.chmod(environ['PROVE_MEMORY'], 0o755)
+        os.chmod(environ['TMPDIR'], 0o1777)     # as /tmp has it: not all that a suite starts is root
+        yield environ
 
 
 def main(names):
@@ -57,7 +107,12 @@ def main(names):
     environ = dict(os.environ, PYTHONPATH=os.pathsep.join((os.path.dirname(os.path.dirname(HERE)), os.path.dirname(HERE))))
     if environ.get('PROVE_SECONDS'):
         environ['PROVE_SECONDS'] = str(int(environ['PROVE_SECONDS']) // len(names))
-    told = [run(name, environ) for name in names]
+    suite.exit_on_signals()
+    adopt_orphans()
+    told = []
+    for name in names:
+        with room(environ) as of_its_own:
+            told.append(run(name, of_its_own))
     print('\n{:<10} {:>7} {:>7} {:>7} {:>8}  {}'.format('suite', 'passed', 'failed', 'skipped', 'seconds', 'of it'))
     for each in told:
         print('{name:<10} {passed:>7} {failed:>7} {skipped:>7} {seconds:>8}  {of}'.format(of='; '.join(

@@ -31,6 +31,7 @@ from test_command_line import wait_until
 IMAGE_BYTES = 3 << 20
 OVERHEAD_BYTES = 40000          # of a few answers, beyond their bodies: headers, TLS
 CONTENT_OLD, CONTENT_NEW, CONTENT_OTHER, CONTENT_GONE = range(4)
+LIGHTTPD_TLS = '/usr/lib/lighttpd/mod_openssl.so'       # a package of its own
 COMMANDS = ('nginx', 'apache2', 'lighttpd', 'caddy', 'squid', 'tinyproxy', 'openssl', 'curl')
 URL_PASSWORD = '{}:{}@'.format(USER, PASSWORD.replace(' ', '%20'))
 # what a withdrawn image is answered with is what these wait for, so no pause has to be long
@@ -569,6 +570,7 @@ def main():
     servers = suite.Suite('servers')
     suite.require_root(servers)
     missing = [name for name in COMMANDS + (MOTO,) if shutil.which(name, path=PATH) is None]
+    missing += [path for path in (LIGHTTPD_TLS,) if not os.path.exists(path)]
     if missing:
         servers.skip('all', 'lacking: ' + ' '.join(missing))
         servers.close()

@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import random
+import signal
 import sys
 import time
 import traceback
@@ -23,6 +24,7 @@ class Suite:
     """A suite's cases as they pass, fail or are skipped, and why."""
 
     def __init__(self, name):
+        exit_on_signals()
         self.name = name
         seconds = os.environ.get('PROVE_SECONDS')
         self.seed = int(os.environ.get('PROVE_SEED') or random.SystemRandom().randrange(1 << 32))
@@ -88,6 +90,13 @@ class Suite:
             'why': why, 'numbers': self._numbers, 'seconds': round(time.monotonic() - self._began),
             'seed': self.seed}), flush=True)
         sys.exit(1 if self._failed or not (self._passed or self._skipped) else 0)
+
+
+def exit_on_signals():
+    """Let SIGTERM and SIGHUP unwind each `with`, as Ctrl-C does; but not where nohup had one ignored."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 def require_root(suite):

@@ -8,6 +8,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import unittest
@@ -22,7 +23,7 @@ from kernel import calls
 SECRET = tako.format_secret_key(origin.SEED)
 KEY = tako.parse_public_key(origin.PUBLIC_KEY)
 UNIT = '#!/bin/sh\n[ "$1" = restart ] && readlink {root}/latest >> {called}\nexit 0\n'
-MEMORY = '/dev/shm'
+MEMORY = os.environ.get('PROVE_MEMORY', '/dev/shm')
 ROOM_BYTES = 1 << 30
 check = unittest.TestCase()
 
@@ -167,7 +168,11 @@ class Ground:
     def run(self, prefix, *arguments):
         """Run it to its end; its Result."""
         process = self.start(prefix, *arguments)
-        out, err = process.communicate(timeout=120)
+        try:
+            out, err = process.communicate(timeout=120)
+        except BaseException:           # it holds what is to be unmounted
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
         return scene.Result(process.returncode, out.decode(errors='replace'), err.decode(errors='replace'))
 
     def run_flow(self, flow):

@@ -4,14 +4,13 @@ set -eu
 if [ "$(id -u)" -ne 0 ]; then
     exit 0                          # the suite says that it needs root
 fi
+here=$(dirname "$0")
 for program in systemd-nspawn debootstrap mksquashfs unshare nsenter ip openssl; do
     command -v $program > /dev/null && continue
-    apt-get -q update
-    DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends \
-        systemd-container debootstrap squashfs-tools util-linux iproute2 openssl
+    sh "$here/../packages.sh" systemd-container debootstrap squashfs-tools util-linux iproute2 openssl
     break
 done
-here=$(dirname "$0") tree=build/machine/tree.squashfs
+tree=build/machine/tree.squashfs
 if [ ! -e $tree ] || [ "$here/tree.sh" -nt $tree ]; then
     echo "making $tree, for some minutes the first time"
     sh "$here/tree.sh" $tree || echo 'it could not be made'

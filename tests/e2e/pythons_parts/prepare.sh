@@ -7,14 +7,14 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 for program in pypy3 openssl; do
     command -v $program > /dev/null && continue
-    apt-get -q update
-    DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends pypy3 openssl || echo "there is no $program"
+    sh "$(dirname "$0")/../packages.sh" pypy3 openssl
     break
 done
 root=build/pythons/minimal debs=build/pythons/debs
 [ ! -e $root ] || exit 0
 
 packages() {
+    echo base-files                 # which has /lib64, where that is a link
     apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
         --no-enhances python3-minimal | grep '^[a-z0-9]' | sort -u
 }

@@ -3,7 +3,6 @@ import contextlib
 import os
 import random
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -30,9 +29,12 @@ http {{
 '''
 
 
+given = set()                           # ports, of which the servers may not have taken all yet
+
+
 def free_port():
-    """A port on which nobody listens, by IPv4 or IPv6."""
-    for port in random.SystemRandom().sample(PORTS, 100):
+    """A port on which nobody listens, by IPv4 or IPv6, and that nobody was given before."""
+    for port in random.SystemRandom().sample(sorted(set(PORTS) - given), 100):
         with contextlib.ExitStack() as stack:
             try:
                 for family, host in ((socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, '::1')):
@@ -41,7 +43,8 @@ def free_port():
                     each.bind((host, port))
             except OSError:
                 continue
-            return port
+        given.add(port)
+        return port
     raise OSError('no port is free')
 
 
@@ -73,7 +76,7 @@ class Program:
 
     def start(self):
         """Start them; __enter__ waits until they listen."""
-        environ = {'PATH': PATH, 'HOME': self.folder, 'PYTHONUNBUFFERED': '1'}
+        environ = {'PATH': PATH, 'HOME': self.folder, 'TMPDIR': self.folder, 'PYTHONUNBUFFERED': '1'}
         for number, command in enumerate(self.commands()):
             command[0] = shutil.which(command[0], path=PATH) or command[0]
             with open(self.path('stderr.{}'.format(number)), 'wb') as stream:
@@ -107,7 +110,7 @@ class Program:
     def __exit__(self, *error):
         for process in self._processes:
             if process.poll() is None:
-                process.send_signal(self.end_signal)
+                process.terminate()
         for process in self._processes:
             try:
                 process.wait(10)
@@ -115,8 +118,6 @@ class Program:
                 process.kill()
                 process.wait()
         del self._processes[:]
-
-    end_signal = signal.SIGTERM
 
     def complaints(self):
         """The ends of what they wrote to stderr."""

@@ -13,7 +13,6 @@ class Wire:
 
     def __init__(self, host, port):
         self.received = 0
-        self.connections = 0
         self.stalled = threading.Event()
         self._cut_at = self._stall_at = float('inf')
         self._target = host, port
@@ -65,7 +64,6 @@ class Wire:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            self.connections += 1
             try:
                 server = socket.create_connection(self._target)
             except OSError:
