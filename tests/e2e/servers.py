@@ -166,7 +166,10 @@ class Stage(scene.Scene):
         return content
 
     def fetch(self, *options):
-        return self.run_tako('fetch', *options, self.app, environ=self.environ)
+        before = self.wire.received
+        result = self.run_tako('fetch', *options, self.app, environ=self.environ)
+        self.assertGreater(self.wire.received, before, 'went by another road')
+        return result
 
     def fetched(self, version, number):
         """Publish it, and fetch; nothing has gone over the wire then."""
