@@ -1,4 +1,5 @@
 """Section 16: fetch as a process, against everything that can be wrong."""
+import errno
 import functools
 import os
 import resource
@@ -155,6 +156,25 @@ class FetchTest(FetchCase):
         noted = scene.read(self.path('destination', '.state')).decode()
         self.assertIn(self.origin.url, noted)
         self.assertNotIn('hush', noted + self.run_tako('status', '--json', self.app).out)
+
+
+class SyncTest(FetchCase):
+    def test_what_the_disk_did_not_take_is_no_success(self):
+        """Each file and directory of an update, in their order; what comes after is not done."""
+        self.have_one()
+        fsync = os.fsync
+        for name in ('.manifest.new', '.partial-' + self.two.digest, 'store', '.state.new', 'destination'):
+            def fail(descriptor):
+                if os.readlink('/proc/self/fd/{}'.format(descriptor)).endswith(name):      # noqa: B023
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                fsync(descriptor)
+            with self.subTest(name), unittest.mock.patch('os.fsync', fail):
+                result = self.run_here('fetch', self.app)
+                self.assertCode(1, result)
+                self.assertIn('Input/output error', result.err)
+                self.assertInPlace(ONE)
+        self.assertCode(0, self.run_here('fetch', self.app))
+        self.assertInPlace(TWO)
 
 
 class RefusalTest(FetchCase):
