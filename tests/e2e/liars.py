@@ -186,7 +186,7 @@ def suffer(attack, honest_memory, limits, with_mirror=False):
         if with_mirror:
             then = 0 if attack.beside == 3 else then        # a fork is accepted by nobody
             codes = (attack.beside,)
-            expected = UPDATED if attack.beside == 0 else ANY
+            expected = {0: UPDATED, 3: SAME}.get(attack.beside, ANY)
         stage.assertIn(result.code, codes, result)
         stage.assertWords(result)
         stage.assertState(result.code, UPDATED if result.code == 0 and len(codes) > 1 else expected)

@@ -43,7 +43,8 @@ def cases(scratch):
             renamed = call.path(1) if call.name == 'rename' else renamed
             if scratch.directory in call.text:
                 for answer in ANSWERS + (FROM_THEN_ON,) * (call.name in DYING):
-                    yield Case(flow, call.name, answer.format(counts[call.name]), call.text.replace(scratch.directory, ''), renamed)
+                    yield Case(flow, call.name, answer.format(counts[call.name]),
+                               call.text.replace(scratch.directory, ''), renamed)
 
 
 def exit_codes(case, call, scratch):
