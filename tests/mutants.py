@@ -75,6 +75,16 @@ def mutate(name, folder):
     return [json.loads(line) for line in dump.stdout.splitlines()]
 
 
+def was_left_out(result):
+    """Whether a mutant is one of EQUIVALENT."""
+    return result is not None and result['worker_outcome'] == 'skipped'
+
+
+def was_tried(result):
+    """Whether the tests ran on a mutant; it may have no result, and `incompetent` says that they could not be started."""
+    return result is not None and result['worker_outcome'] == 'normal' and result['test_outcome'] != 'incompetent'
+
+
 def change(diff):
     """The line of tako.py that a mutant has otherwise, and the words that it has for others there."""
     line, new = (next((line[1:].strip() for line in diff.splitlines() if re.match(sign + '(?!' + sign * 2 + ')', line)), '')
@@ -100,17 +110,17 @@ def main(names):
     known_changes, is_right = explained(), True
     for name in names or SECTIONS:
         with tempfile.TemporaryDirectory() as folder:
-            mutants = [result for _, result in mutate(name, folder) if result and result['worker_outcome'] != 'skipped']
-        survivors = [result['diff'] for result in mutants if result['test_outcome'] == 'survived']
+            mutants = [result for _, result in mutate(name, folder) if not was_left_out(result)]
+        tried = [result for result in mutants if was_tried(result)]
+        survivors = [result['diff'] for result in tried if result['test_outcome'] == 'survived']
         known = [diff for diff in survivors if change(diff) in known_changes]
         for diff in survivors:
             if diff not in known:
                 print('{}\n`` {} `` {}'.format(diff, *change(diff)), flush=True)
-        bad = [each for each in mutants if each['worker_outcome'] != 'normal']
         print('{}: {} mutants, {} killed, {} live and are explained, {} live, {} could not be tried'.format(
-            name, len(mutants), len(mutants) - len(survivors) - len(bad), len(known), len(survivors) - len(known), len(bad)),
-            flush=True)
-        is_right = is_right and mutants and len(survivors) == len(known) and not bad
+            name, len(mutants), len(tried) - len(survivors), len(known), len(survivors) - len(known),
+            len(mutants) - len(tried)), flush=True)
+        is_right = is_right and mutants and len(survivors) == len(known) and len(tried) == len(mutants)
     return 0 if is_right else 1
 
 

@@ -21,7 +21,7 @@ import time
 from collections import namedtuple
 
 import scene
-from servers_software.programs import NGINX, Program, free_port
+from servers_software.programs import IPV6_ADDRESS, IPV6_HOST, NGINX, Program, free_port
 
 USER, PASSWORD = 'me', 'se cret'
 LOG_SECONDS = 10                # a server may take to write its log
@@ -58,7 +58,7 @@ class Origin(Program):
         self.port = {name: free_port() for name in LISTENERS}
 
     def ports(self):
-        return [('::1' if name == 'http6' else '127.0.0.1', self.port[name]) for name in self.listeners()]
+        return [(IPV6_HOST if name == 'http6' else '127.0.0.1', self.port[name]) for name in self.listeners()]
 
     def listeners(self):
         """Those that it has."""
@@ -119,7 +119,8 @@ class Nginx(Origin):
     def commands(self):
         paths = NGINX_PATHS.format(folder=self.folder, **self.site._asdict())
         tls = 'server {{ listen 127.0.0.1:{} ssl; ssl_certificate {}; ssl_certificate_key {}; ssl_protocols TLSv{}; {} }}'
-        servers = ['server {{ listen 127.0.0.1:{http}; listen [::1]:{http6}; {paths} }}'.format(paths=paths, **self.port)]
+        servers = ['server {{ listen 127.0.0.1:{http}; listen {ipv6}:{http6}; {paths} }}'.format(
+            ipv6=IPV6_ADDRESS, paths=paths, **self.port)]
         servers += [tls.format(*each[1:], 'return 302 http://127.0.0.1:{http}$request_uri;'.format(**self.port)
                                if each[0] == 'down' else paths) for each in self.tls_listeners()]
         servers.append('server {{ listen 127.0.0.1:{up}; return 301 https://127.0.0.1:{tls13}$request_uri; }}'.format(
@@ -167,7 +168,7 @@ SetEnvIf Request_URI "^/forced/" force-gzip=1
     Require valid-user
 </LocationMatch>
 Listen 127.0.0.1:{http}
-Listen [::1]:{http6}
+Listen {ipv6}:{http6}
 Listen 127.0.0.1:{up}
 <VirtualHost 127.0.0.1:{up}>
     Redirect permanent / https://127.0.0.1:{tls13}/
@@ -200,7 +201,7 @@ class Apache(Origin):
             more='Redirect / http://127.0.0.1:{http}/'.format(**self.port) if name == 'down' else '')
             for name, port, certificate, key, version in self.tls_listeners())
         return [['apache2', '-D', 'FOREGROUND', '-f', self.write('apache.conf', APACHE.format(
-            folder=self.folder, modules=modules, tls=tls, **dict(self.port, **self.site._asdict())))]]
+            folder=self.folder, modules=modules, ipv6=IPV6_ADDRESS, tls=tls, **dict(self.port, **self.site._asdict())))]]
 
 
 LIGHTTPD = '''
@@ -222,7 +223,7 @@ $HTTP["url"] =~ "/store/{gone}$" {{
     url.redirect = ("" => "/withdrawn")
     url.redirect-code = 410
 }}
-$SERVER["socket"] == "[::1]:{http6}" {{ }}
+$SERVER["socket"] == "{ipv6}:{http6}" {{ }}
 $SERVER["socket"] == "127.0.0.1:{up}" {{ url.redirect = ("" => "https://127.0.0.1:{tls13}${{url.path}}") }}
 {tls}
 '''
@@ -248,7 +249,7 @@ class Lighttpd(Origin):
             more='url.redirect = ("" => "http://127.0.0.1:%d${url.path}")' % self.port['http'] if name == 'down' else '')
             for name, port, certificate, key, version in self.tls_listeners())
         return [['lighttpd', '-D', '-f', self.write('lighttpd.conf', LIGHTTPD.format(
-            folder=self.folder, tls=tls, **dict(self.port, **self.site._asdict())))]]
+            folder=self.folder, ipv6=IPV6_ADDRESS, tls=tls, **dict(self.port, **self.site._asdict())))]]
 
 
 CADDY = '''
@@ -294,7 +295,7 @@ http://:{http} {{
     import tree
 }}
 http://:{http6} {{
-    bind ::1
+    bind {ipv6}
     import tree
 }}
 http://:{up} {{
@@ -328,7 +329,8 @@ class Caddy(Origin):
             for name, port, certificate, key, version in self.tls_listeners())
         hashed = subprocess.check_output(['caddy', 'hash-password', '--plaintext', PASSWORD], universal_newlines=True)
         return [['caddy', 'run', '--adapter', 'caddyfile', '--config', self.write('Caddyfile', CADDY.format(
-            folder=self.folder, tls=tls, user=USER, hashed=hashed.strip(), **dict(self.port, **self.site._asdict())))]]
+            folder=self.folder, ipv6=IPV6_HOST, tls=tls, user=USER, hashed=hashed.strip(),
+            **dict(self.port, **self.site._asdict())))]]
 
     def read_log(self):
         with open(self.path(self.log_name)) as stream:
@@ -368,7 +370,7 @@ class PythonServer(Origin):
 
     def commands(self):
         found = [[sys.executable, '-m', 'http.server', str(self.port[name]), '--bind', host, '--directory', self.site.root]
-                 for name, host in (('http', '127.0.0.1'), ('http6', '::1'))]
+                 for name, host in (('http', '127.0.0.1'), ('http6', IPV6_HOST))]
         return found + [[sys.executable, '-c', PYTHON_TLS, str(port), version, certificate, key, self.site.root]
                         for name, port, certificate, key, version in self.tls_listeners() if name != 'down']
 
@@ -397,7 +399,7 @@ class S3(PythonServer):
     def commands(self):
         tls = [['-c', certificate, '-k', key] for name, _, certificate, key, _ in self.tls_listeners() if name == 'tls13']
         return [[MOTO, '-p', str(self.port[name]), '-H'] + more for name, more in (
-            ('http', ['127.0.0.1']), ('http6', ['::1']), ('tls13', ['127.0.0.1'] + tls[0]))]
+            ('http', ['127.0.0.1']), ('http6', [IPV6_HOST]), ('tls13', ['127.0.0.1'] + tls[0]))]
 
     def _connections(self):
         for name, address in zip(self.listeners(), self.ports()):

@@ -29,6 +29,18 @@ http {{
 '''
 
 
+def has_ipv6():
+    """Whether there is IPv6, if only to oneself."""
+    with contextlib.suppress(OSError), contextlib.closing(socket.socket(socket.AF_INET6)) as trial:
+        trial.bind(('::1', 0))
+        return True
+    return False
+
+
+HAS_IPV6 = has_ipv6()
+# without it, the servers have one listener more by IPv4, to which no road leads
+IPV6_HOST, IPV6_ADDRESS = ('::1', '[::1]') if HAS_IPV6 else ('127.0.0.1', '127.0.0.1')
+FAMILIES = ((socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, '::1'))[:1 + HAS_IPV6]
 given = set()                           # ports, of which the servers may not have taken all yet
 
 
@@ -37,7 +49,7 @@ def free_port():
     for port in random.SystemRandom().sample(sorted(set(PORTS) - given), 100):
         with contextlib.ExitStack() as stack:
             try:
-                for family, host in ((socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, '::1')):
+                for family, host in FAMILIES:
                     each = stack.enter_context(contextlib.closing(socket.socket(family)))
                     each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     each.bind((host, port))
