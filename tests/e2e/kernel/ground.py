@@ -41,6 +41,7 @@ FLOWS = (
     Flow('first', 'empty', 'file', ()),
     Flow('update', 'old', 'http', ('--no-delta',)),
     Flow('delta', 'old', 'http', ()),
+    Flow('patch', 'old', 'http', ()),
     Flow('repair', 'damaged', 'http', ()),
     Flow('store', 'published', '', ()),
 )
@@ -86,6 +87,7 @@ class Ground:
         self.server.has_ranges = True
         self.zero, self.one, self.two = images(size)
         self.expected = {}              # of each flow, by its name: what it leaves
+        self.indexes = {}               # of the new image, by whether it lists a patch
 
     def __enter__(self):
         for name in ('disk', 'bin', 'begin'):
@@ -106,6 +108,8 @@ class Ground:
             ranges = [path for path, headers in self.server.requests[asked:]
                       if 'Range' in headers and not path.endswith('.chunks')]
             check.assertEqual(flow.name in ('delta', 'repair'), bool(ranges), 'not what the flow is for')
+            patches = [path for path, _ in self.server.requests[asked:] if path.endswith('.patch')]
+            check.assertEqual(flow.name == 'patch', bool(patches), 'not what the flow is for')
         return self
 
     def __exit__(self, *error):
@@ -131,7 +135,7 @@ class Ground:
             self._run_well('fetch', self.path('http.tako'))
         self.old = tako.read_manifest(self.root)
         self._keep('old')
-        self.server.index(self.server.publish('2.0', self.two))
+        self._publish_new()
         self.new = self.server.read('manifest')
         self._run_well('fetch', self.path('http.tako'))
         latest = os.path.join(self.root, 'latest')
@@ -139,6 +143,17 @@ class Ground:
         origin.write(os.path.realpath(latest), self.damaged)
         os.chmod(os.path.realpath(latest), 0o444)
         self._keep('damaged')
+
+    def _publish_new(self):
+        """The new image with its index: that of most flows, and one that lists a patch."""
+        pieces, older = [], origin.digest_of(self.one)
+        self.index = self.server.index(self.server.publish('2.0', self.two))[1:]
+        tako.make_patch(self.one, self.two, pieces.append, 64 << 20, lambda _: None)
+        patch = b''.join(pieces)
+        self.server.write('store/{}.{}.patch'.format(origin.digest_of(self.two), older), patch)
+        plain = self.server.read(self.index)
+        patched = tako.format_index(tako.parse_index(plain, len(self.two))._replace(patches=((older, len(patch)),)))
+        self.indexes = {False: plain, True: patched}
 
     def _keep(self, name):
         shutil.copytree(self.root, self.path('begin', name), symlinks=True)
@@ -148,7 +163,9 @@ class Ground:
         check.assertEqual(0, result.code, result)
 
     def begin(self, flow):
-        """Let root be what the flow begins with."""
+        """Let root be what the flow begins with, and the origin offer what it is for."""
+        if self.indexes:
+            self.server.write(self.index, self.indexes[flow.name == 'patch'])
         shutil.rmtree(self.root)
         shutil.copytree(self.path('begin', flow.begins), self.root, symlinks=True)
         self.write('called', b'')
