@@ -1847,12 +1847,12 @@ class PartialFile(NewFile):
         self._open()
         try:
             self.hash_again()
+            self._stream.seek(self.size)
         except OSError as error:                # as a failing disk has it: begin anew, elsewhere on it
             self._close(error)
             remove_if_there(self.temporary)
             self._open()
             self.size, self.sha256 = 0, hashlib.sha256()
-        self._stream.seek(self.size)
         return self
 
     def _open(self) -> None:
