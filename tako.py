@@ -3345,7 +3345,7 @@ class Download:
         """Make the image by a patch of the older one, if there is such; ValueError if that does not make it."""
         size, partial = patches.get(self._older_digest, self._entry.size), self._partial
         temporary = f'{partial.temporary}.{self._older_digest}.patch'
-        if self._older is None or size > DELTA_MAX_SHARE * self._entry.size or not self._can_patch(size):
+        if self._older is None or not 0 < size <= DELTA_MAX_SHARE * self._entry.size or not self._can_patch(size):
             return False
         try:
             with PartialFile(temporary) as patch:

@@ -767,6 +767,12 @@ class PatchTest(PatchCase):
         self.assertEqual([], self.origin.served(self.patch))
         self.assertFewBytes()
 
+    def test_a_patch_of_nothing(self):
+        self.publish_patch(b'')
+        self.assertUpdated()
+        self.assertEqual([], self.origin.served(self.patch))
+        self.assertFewBytes()
+
     def test_a_patch_that_is_not_there(self):
         os.unlink(self.origin.directory + self.patch)
         self.assertUpdated()
