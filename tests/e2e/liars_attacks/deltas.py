@@ -1,4 +1,4 @@
-"""What may be wrong with a chunk index, and with ranges of an image.
+"""What may be wrong with a chunk index, with ranges of an image, and with a patch.
 
 None of it is signed, and none may cost more than a download.
 """
@@ -8,6 +8,7 @@ import zlib
 import origin
 import tako
 from liars_attacks.attack import (LISTED, MIB, NEW, OLD, OTHER, UPDATED, attack, on_image, on_index, ranged)
+from test_patches import make, patch, segment
 
 HEADER = ('magic', 'method', 'zero', 'patches', 'average', 'size', 'count', 'planes')
 
@@ -150,6 +151,30 @@ def index_and_ranges(stage):
     stage.liar.faults[stage.image] = parts(lambda ranges, _: origin.in_ranges(ranges, other))
 
 
+RIGHT = make(OLD, NEW)
+PATCHES = {
+    'nothing': b'', 'noise': OTHER[:60000], 'cut short': RIGHT[:-1], 'a byte more': RIGHT + b'x',
+    'of another image': make(OLD, OLD[:200000] + bytes(len(NEW) - 200000)),
+    'a bomb of 100 MiB': patch(segment([(tako.COPY, len(NEW), 0)], new=bytes(100 * MIB))),
+    'a bomb of operations': patch(segment([], control=bytes(100 * MIB))),
+    'of operations that make nothing': patch(segment([(tako.COPY, 0, 0)] * 4000 + [(tako.COPY, len(NEW), 0)])),
+    'a copy without end': patch(segment([(tako.COPY, 1 << 62, 0)])),
+    'from before the older image': patch(segment([(tako.COPY, len(NEW), -1)])),
+    'from behind the older image': patch(segment([(tako.COPY, len(NEW), 1 << 40)])),
+    'of half the image': patch(segment([(tako.COPY, len(NEW) // 2, 0)])),
+}
+
+
+def on_patch(fault, size):
+    """The index lists a patch of this size from the old image."""
+    def lay(stage):
+        older = origin.digest_of(OLD)
+        index = tako.parse_index(stage.liar.read(stage.index[1:]), len(NEW))
+        stage.liar.write(stage.index[1:], tako.format_index(index._replace(patches=((older, size),))))
+        stage.liar.faults['{}.{}.patch'.format(stage.image, older)] = fault
+    return lay
+
+
 GROUPS = {
     'chunk indexes': [attack('index: ' + name, on_index(origin.serves(content)), 0, UPDATED) for name, content in INDEXES.items()]
     + [attack('index: and ranges that fit it, of another image', index_and_ranges, 0, UPDATED),
@@ -160,4 +185,10 @@ GROUPS = {
                       LISTED if name == 'all of another' else UPDATED)
                for what, on in (('ranges', on_image), ('single range', on_single), ('ranges of both', on_both))
                for name, change in RANGES.items()],
+    'patches': [attack('patch: ' + name, on_patch(origin.serves(content), len(content)), 0, UPDATED)
+                for name, content in PATCHES.items()]
+    + [attack('patch: ' + name, on_patch(fault, len(RIGHT)), 0, UPDATED) for name, fault in (
+        ('without end', origin.floods(b'HTTP/1.1 200 OK\r\n\r\n', bytes(65536))), ('broken off at each time', origin.drops(5)),
+        ('an error', origin.status(500)), ('longer than its index says', origin.serves(RIGHT + bytes(MIB))),
+        ('shorter than its index says', origin.serves(RIGHT[:9])))],
 }
