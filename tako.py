@@ -1843,6 +1843,8 @@ class PartialFile(NewFile):
     size and sha256 are of what is there.
     """
 
+    size: int
+
     def __enter__(self) -> 'PartialFile':
         self._open()
         try:
