@@ -105,11 +105,7 @@ class Ground:
             asked = len(self.server.requests)
             self.finish(flow)
             self.expected[flow.name] = self.lasting()
-            ranges = [path for path, headers in self.server.requests[asked:]
-                      if 'Range' in headers and not path.endswith('.chunks')]
-            check.assertEqual(flow.name in ('delta', 'repair'), bool(ranges), 'not what the flow is for')
-            patches = [path for path, _ in self.server.requests[asked:] if path.endswith('.patch')]
-            check.assertEqual(flow.name == 'patch', bool(patches), 'not what the flow is for')
+            self.check_asked(flow, self.server.requests[asked:])
         return self
 
     def __exit__(self, *error):
@@ -164,11 +160,15 @@ class Ground:
 
     def begin(self, flow):
         """Let root be what the flow begins with, and the origin offer what it is for."""
-        if self.indexes:
-            self.server.write(self.index, self.indexes[flow.name == 'patch'])
+        self.offer(flow)
         shutil.rmtree(self.root)
         shutil.copytree(self.path('begin', flow.begins), self.root, symlinks=True)
         self.write('called', b'')
+
+    def offer(self, flow):
+        """Let the origin list a patch, or none, as the flow is for."""
+        if self.indexes:
+            self.server.write(self.index, self.indexes[flow.name == 'patch'])
 
     def arguments(self, flow):
         if flow.config:
@@ -231,6 +231,13 @@ class Ground:
         found, is_client = scene.snapshot(self.root), os.path.lexists(os.path.join(self.root, 'latest'))
         return {name: (mode, '' if name == '.state' else what) for name, (mode, what) in found.items()
                 if not (is_client and name.endswith('.chunks'))}
+
+    def check_asked(self, flow, requests):
+        """A whole run has asked for ranges and patches where the flow is for these, and nowhere else."""
+        ranges = [path for path, headers in requests if 'Range' in headers and not path.endswith('.chunks')]
+        patches = [path for path, _ in requests if path.endswith('.patch')]
+        check.assertEqual((flow.name in ('delta', 'repair'), flow.name == 'patch'), (bool(ranges), bool(patches)),
+                          'not what the flow is for')
 
     def check_promise(self, flow):
         """What holds at every instant of a flow."""
