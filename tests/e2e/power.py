@@ -21,7 +21,7 @@ RATE = 1 << 21                          # at which they come, in bytes a second
 PAUSE_SECONDS = 0.03                    # before a range comes, and between the pieces that store reads
 PIECES = 8
 # cuts at random moments, on each file system; further ones come after each step
-CUTS = {'first': 60, 'update': 70, 'delta': 130, 'patch': 60, 'repair': 10, 'store': 120}
+CUTS = {'first': 60, 'update': 70, 'delta': 130, 'patch': 60, 'repair': 10, 'store': 120, 'first store': 30}
 CUTS_WANTED = 100                       # of whole and differential fetches and of stores, where no time is set
 CUTS_AT_THE_END = 5                     # of each flow on each file system, right after its exit
 # what gets its name in which order
@@ -30,6 +30,7 @@ NAMES = {
     'delta': ['manifest', 'store/image', '.state', 'latest', '.state', 'store/image.chunks'],
     'repair': ['store/image', 'store/image.chunks', '.state'],
     'store': ['store/image', 'store/image.chunks', 'manifest'],
+    'first store': ['store/image', 'store/image.chunks', 'manifest'],
 }
 STEPS = ('fsync', 'rename', 'symlink', 'mkdir', 'unlink')
 
@@ -153,7 +154,7 @@ class Power:
         self.count(cut, code is not None)
 
     def count(self, cut, is_late):
-        what = {'delta': 'delta', 'patch': 'delta', 'store': 'store'}.get(cut.flow.name, 'fetch')
+        what = {'delta': 'delta', 'patch': 'delta', 'store': 'store', 'first store': 'store'}.get(cut.flow.name, 'fetch')
         self.suite.count('cuts after the exit' if is_late else 'cuts of {} on {}'.format(what, cut.kind))
         self.done[what, cut.kind] = self.done.get((what, cut.kind), 0) + (not is_late)
 
