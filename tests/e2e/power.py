@@ -166,7 +166,7 @@ class Power:
         try:
             with disks.neighbour(self.scratch.disk) if cut.has_neighbour else contextlib.nullcontext():
                 if cut.call:
-                    calls.wait_until_stopped(process, trace)
+                    ground.check.assertTrue(calls.wait_until_stopped(process, trace), 'this step did not come')
                 elif cut.number:
                     time.sleep(self.suite.chance.uniform(0, length))
                 else:
