@@ -94,6 +94,7 @@ class Origin(Publisher):
         self.etag = None            # body -> the ETag that it is served with, for which If-None-Match may ask
         self.released = threading.Event()       # what holds() waits for
         self.connections = 0
+        self.endless_bytes = 0      # that endless() and floods() have sent, in all answers
         self._server = (_Server6 if ':' in host else _Server)((host, port), _Handler)
         self._server.origin = self
         self.scheme = 'http'
@@ -323,11 +324,10 @@ def endless(handler):
     handler.send_response(200)
     handler.send_header('Connection', 'close')
     handler.end_headers()
-    handler.server.origin.endless_bytes = 0
     block = b'\n' * 65536
     try:
         handler.wfile.write(handler.body)
-        while handler.server.origin.endless_bytes < 1 << 30:
+        for _ in range((1 << 30) // len(block)):
             handler.wfile.write(block)
             handler.server.origin.endless_bytes += len(block)
     except OSError:
@@ -391,13 +391,13 @@ def floods(head, piece, seconds=0.0, most=1 << 28):
     Counts the bytes that went, in origin.endless_bytes; ends by itself after most of them, or 20 seconds.
     """
     def fault(handler):
-        handler.server.origin.endless_bytes = 0
-        began = time.monotonic()
+        left, began = most, time.monotonic()
         try:
             handler.wfile.write(head)
-            while handler.server.origin.endless_bytes < most and time.monotonic() < began + 20:
+            while left > 0 and time.monotonic() < began + 20:
                 handler.wfile.write(piece)
                 handler.wfile.flush()
+                left -= len(piece)
                 handler.server.origin.endless_bytes += len(piece)
                 if seconds and handler.server.origin.released.wait(seconds):
                     break

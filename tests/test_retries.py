@@ -45,6 +45,7 @@ class RetryCase(scene.Scene):
         os.mkdir(self.destination)
         self.origin.requests.clear()
         self.origin.faults.clear()
+        self.origin.endless_bytes = 0
         self.clock = scene.Clock()
 
     def fetch(self, *options, **settings):
@@ -269,6 +270,7 @@ class RateTest(RetryCase):
                 ('extension of a chunk', CHUNKED + b'1;x=', b'x'),
                 ('trailers', CHUNKED + b'1\r\nx\r\n0\r\n', b'X: y\r\n')):
             with self.subTest(name):
+                self.anew()
                 self.origin.faults['/manifest'] = origin.floods(head, piece, seconds=0.02)
                 result = self.fetch()
                 self.assertCode(75, result)

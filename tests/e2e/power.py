@@ -21,7 +21,7 @@ RATE = 1 << 21                          # at which they come, in bytes a second
 PAUSE_SECONDS = 0.03                    # before a range comes, and between the pieces that store reads
 PIECES = 8
 # cuts at random moments, on each file system; further ones come after each step
-CUTS = {'first': 60, 'update': 70, 'delta': 130, 'patch': 60, 'repair': 10, 'store': 120}
+CUTS = {'first': 60, 'update': 70, 'delta': 130, 'patch': 60, 'repair': 10, 'store': 120, 'first store': 30}
 CUTS_WANTED = 100                       # of whole and differential fetches and of stores, where no time is set
 CUTS_AT_THE_END = 5                     # of each flow on each file system, right after its exit
 # what gets its name in which order
@@ -30,6 +30,7 @@ NAMES = {
     'delta': ['manifest', 'store/image', '.state', 'latest', '.state', 'store/image.chunks'],
     'repair': ['store/image', 'store/image.chunks', '.state'],
     'store': ['store/image', 'store/image.chunks', 'manifest'],
+    'first store': ['store/image', 'store/image.chunks', 'manifest'],
 }
 STEPS = ('fsync', 'rename', 'symlink', 'mkdir', 'unlink')
 
@@ -123,17 +124,21 @@ class Power:
         if (kind, flow) not in self.lengths:
             disk = self.disk(kind, 'case')
             disk.copy(self.disk(kind, flow.begins))
+            asked = len(self.scratch.server.requests)
             with disk.mounted():
                 began = time.monotonic()
                 process = self.start(flow)
                 process.wait()
-                self.lengths[kind, flow] = time.monotonic() - began
+                length = time.monotonic() - began
                 end(process)
+            self.scratch.check_asked(flow, self.scratch.server.requests[asked:])
+            self.lengths[kind, flow] = length
         return self.lengths[kind, flow]
 
     def run(self, cut):
         """One cut, and what follows."""
         flow, scratch = cut.flow, self.scratch
+        scratch.offer(flow)
         length = self.length(cut.kind, flow)
         disk = self.disk(cut.kind, 'case')
         disk.copy(self.disk(cut.kind, flow.begins))
@@ -149,7 +154,7 @@ class Power:
         self.count(cut, code is not None)
 
     def count(self, cut, is_late):
-        what = {'delta': 'delta', 'patch': 'delta', 'store': 'store'}.get(cut.flow.name, 'fetch')
+        what = {'delta': 'delta', 'patch': 'delta', 'store': 'store', 'first store': 'store'}.get(cut.flow.name, 'fetch')
         self.suite.count('cuts after the exit' if is_late else 'cuts of {} on {}'.format(what, cut.kind))
         self.done[what, cut.kind] = self.done.get((what, cut.kind), 0) + (not is_late)
 
@@ -161,7 +166,7 @@ class Power:
         try:
             with disks.neighbour(self.scratch.disk) if cut.has_neighbour else contextlib.nullcontext():
                 if cut.call:
-                    calls.wait_until_stopped(process, trace)
+                    ground.check.assertTrue(calls.wait_until_stopped(process, trace), 'this step did not come')
                 elif cut.number:
                     time.sleep(self.suite.chance.uniform(0, length))
                 else:

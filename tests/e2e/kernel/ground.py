@@ -44,6 +44,7 @@ FLOWS = (
     Flow('patch', 'old', 'http', ()),
     Flow('repair', 'damaged', 'http', ()),
     Flow('store', 'published', '', ()),
+    Flow('first store', 'empty', '', ()),
 )
 
 
@@ -105,11 +106,7 @@ class Ground:
             asked = len(self.server.requests)
             self.finish(flow)
             self.expected[flow.name] = self.lasting()
-            ranges = [path for path, headers in self.server.requests[asked:]
-                      if 'Range' in headers and not path.endswith('.chunks')]
-            check.assertEqual(flow.name in ('delta', 'repair'), bool(ranges), 'not what the flow is for')
-            patches = [path for path, _ in self.server.requests[asked:] if path.endswith('.patch')]
-            check.assertEqual(flow.name == 'patch', bool(patches), 'not what the flow is for')
+            self.check_asked(flow, self.server.requests[asked:])
         return self
 
     def __exit__(self, *error):
@@ -164,11 +161,15 @@ class Ground:
 
     def begin(self, flow):
         """Let root be what the flow begins with, and the origin offer what it is for."""
-        if self.indexes:
-            self.server.write(self.index, self.indexes[flow.name == 'patch'])
+        self.offer(flow)
         shutil.rmtree(self.root)
         shutil.copytree(self.path('begin', flow.begins), self.root, symlinks=True)
         self.write('called', b'')
+
+    def offer(self, flow):
+        """Let the origin list a patch, or none, as the flow is for."""
+        if self.indexes:
+            self.server.write(self.index, self.indexes[flow.name == 'patch'])
 
     def arguments(self, flow):
         if flow.config:
@@ -216,7 +217,7 @@ class Ground:
     def check_done(self, flow):
         """What a run that succeeded has brought to the disk."""
         if not flow.config:
-            self.check_published(('2.0',))
+            self.check_published(flow, is_done=True)
             return
         digest = origin.digest_of(self.two)
         check.assertEqual(digest, tako.linked_digest(self.root))
@@ -232,10 +233,17 @@ class Ground:
         return {name: (mode, '' if name == '.state' else what) for name, (mode, what) in found.items()
                 if not (is_client and name.endswith('.chunks'))}
 
+    def check_asked(self, flow, requests):
+        """A whole run has asked for ranges and patches where the flow is for these, and nowhere else."""
+        ranges = [path for path, headers in requests if 'Range' in headers and not path.endswith('.chunks')]
+        patches = [path for path, _ in requests if path.endswith('.patch')]
+        check.assertEqual((flow.name in ('delta', 'repair'), flow.name == 'patch'), (bool(ranges), bool(patches)),
+                          'not what the flow is for')
+
     def check_promise(self, flow):
         """What holds at every instant of a flow."""
         if not flow.config:
-            self.check_published(())
+            self.check_published(flow, is_done=False)
             return
         for name, size in tako.stored_images(self.root).items():
             content = scene.read(tako.image_path(self.root, name))
@@ -248,11 +256,12 @@ class Ground:
         if flow.name != 'repair':
             check.assertIsNone(scene.fault_of_latest(self.root))
 
-    def check_published(self, more):
-        """The manifest is valid, lists at least these versions besides what was listed, and each that it lists is whole."""
-        manifest = tako.open_manifest(tako.read_manifest(self.root), [KEY], 'manifest')
+    def check_published(self, flow, is_done):
+        """The manifest lists what it listed, and the new version, which it may lack until that is done; each is whole."""
+        before, signed = ['1.0', '1.1'] if flow.begins == 'published' else [], tako.read_manifest(self.root)
+        manifest = tako.Manifest(()) if signed is None else tako.open_manifest(signed, [KEY], 'manifest')
         listed = [entry.version.text for entry in manifest.entries]
-        check.assertIn(listed, (['1.0', '1.1', '2.0'],) if more else (['1.0', '1.1'], ['1.0', '1.1', '2.0']))
+        check.assertIn(listed, (before + ['2.0'],) if is_done else (before, before + ['2.0']))
         for entry in manifest.entries:
             check.assertIsNone(tako.image_fault(self.root, entry), entry)
             with open(tako.index_path(self.root, entry.digest), 'rb') as stream:

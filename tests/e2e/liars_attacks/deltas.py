@@ -2,6 +2,7 @@
 
 None of it is signed, and none may cost more than a download.
 """
+import itertools
 import struct
 import zlib
 
@@ -165,14 +166,53 @@ PATCHES = {
 }
 
 
+def listing(stage, size):
+    """The index of the new image, which lists a patch of this size from the old one."""
+    index = tako.parse_index(stage.liar.read(stage.index[1:]), len(NEW))
+    return tako.format_index(index._replace(patches=((origin.digest_of(OLD), size),)))
+
+
 def on_patch(fault, size):
-    """The index lists a patch of this size from the old image."""
+    """The index lists a patch of this size; an honest one is there, for faults that serve a part of it."""
     def lay(stage):
-        older = origin.digest_of(OLD)
-        index = tako.parse_index(stage.liar.read(stage.index[1:]), len(NEW))
-        stage.liar.write(stage.index[1:], tako.format_index(index._replace(patches=((older, size),))))
-        stage.liar.faults['{}.{}.patch'.format(stage.image, older)] = fault
+        patch_url = '{}.{}.patch'.format(stage.image, origin.digest_of(OLD))
+        stage.liar.write(stage.index[1:], listing(stage, size))
+        stage.liar.write(patch_url[1:], RIGHT)
+        stage.liar.faults[patch_url] = fault
     return lay
+
+
+def on_patch_that_shrinks(stage):
+    """With each answer the index lists a smaller one, which then breaks off after more than the next is to have.
+
+    Each brings so much that whoever heeds nothing else asks on and on.
+    """
+    size = [300000]
+
+    def serve_index(handler):
+        size[0] -= 2
+        handler.answer(200, listing(stage, size[0]))
+
+    def serve_patch(handler):
+        handler.answer(200, OTHER[:size[0] - 1], length=size[0])
+        handler.hang_up()
+    on_patch(serve_patch, size[0])(stage)
+    stage.liar.faults[stage.index] = serve_index
+
+
+def grows(content):
+    """Breaks off after a part, whatever was asked for; and with each answer there is a byte more of it."""
+    times = itertools.count()
+
+    def fault(handler):
+        body, begin = content + bytes(next(times)), handler.first_byte
+        if begin is None:
+            handler.answer(200, body[:len(content) // 2], length=len(body))
+        else:
+            _, rest, headers = origin.in_ranges([(begin, len(body))], body)
+            handler.answer(206, rest[:len(content) // 8], headers, len(rest))
+        handler.hang_up()
+    return fault
 
 
 GROUPS = {
@@ -190,5 +230,6 @@ GROUPS = {
     + [attack('patch: ' + name, on_patch(fault, len(RIGHT)), 0, UPDATED) for name, fault in (
         ('without end', origin.floods(b'HTTP/1.1 200 OK\r\n\r\n', bytes(65536))), ('broken off at each time', origin.drops(5)),
         ('an error', origin.status(500)), ('longer than its index says', origin.serves(RIGHT + bytes(MIB))),
-        ('shorter than its index says', origin.serves(RIGHT[:9])))],
+        ('shorter than its index says', origin.serves(RIGHT[:9])), ('of another size at each time', grows(RIGHT)))]
+    + [attack('patch: of another size in each index', on_patch_that_shrinks, 0, UPDATED)],
 }
