@@ -100,7 +100,8 @@ class Client(Ground):
             open(self.path(name), 'w').close()
         with open(self.path('bin', 'systemctl'), 'w') as stream:
             stream.write('#!/bin/sh\nimage=$(readlink {root}/latest)\nsleep 0.02\n'
-                         '[ "$1" = restart ] && echo "$image" >> {called}\n! grep -qx "$image" {bad}\n'.format(
+                         '[ "$1" = restart ] && echo "$image" >> {called}\n'
+                         'grep -qx "$image" {bad} || exit 0\necho failed\nexit 3\n'.format(
                              root=self.root, called=self.path('called'), bad=self.path('bad')))
         os.chmod(self.path('bin', 'systemctl'), 0o755)
         self.offer(is_bad=False)
