@@ -406,6 +406,8 @@ STORY = (
 
 def main():
     suite = suites.Suite('machine')
+    tempfile.gettempdir()                       # which remembers TMPDIR
+    os.environ.pop('TMPDIR', None)              # that is no directory of the machines that boot here
     os.mkdir(ROOM)
     confirm = downloading(begins=CONFIRM)
     if suite.is_sample:

@@ -159,6 +159,10 @@ class Container:
         self.end()
 
     def end(self):
-        """Be done with it, whatever it is doing."""
-        os.kill(self._leader, signal.SIGKILL)
-        self._process.wait(30)
+        """Be done with it, whatever it is doing, and though it never booted."""
+        if self._leader is not None:
+            os.kill(self._leader, signal.SIGKILL)
+        elif self._process is not None:
+            self._process.kill()
+        if self._process is not None:
+            self._process.wait(30)
