@@ -3792,9 +3792,10 @@ class ImageFetch:
         digest = linked_digest(self.root)
         manifest = self._local_manifest(read_manifest(self.root))
         entries = list(compatible_entries(manifest, self.config.bounds))
-        state = read_state(self.root)
-        if state is not None and entries and all(entry.digest in state.rejected for entry in entries):
-            entries = list(manifest.entries)        # latest went back to one out of bounds: there is no better one
+        if entries and all(entry.digest != digest for entry in entries):
+            state = read_state(self.root)           # it may have gone back out of bounds, where there is no better one
+            if state is not None and all(entry.digest in state.rejected for entry in entries):
+                entries = list(manifest.entries)
         return any(entry.digest == digest and self._image_fault(entry) is None for entry in entries)
 
     def _image_fault(self, entry: Entry) -> 'Optional[str]':
