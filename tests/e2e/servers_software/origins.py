@@ -76,12 +76,12 @@ class Origin(Program):
     def remove(self, name):
         """Let the server lose what was removed from the folder of trees."""
 
-    def log(self, path, until):
-        """What was answered for a path, once until(that), within reason."""
+    def log(self, paths, until):
+        """What was answered for these paths, once until(that), within reason."""
         deadline = time.monotonic() + LOG_SECONDS
         while True:
             has_begun = os.path.exists(self.path(self.log_name))
-            found = [each for each in self.read_log() if each.path == path] if has_begun else []
+            found = [each for each in self.read_log() if each.path in paths] if has_begun else []
             if until(found) or time.monotonic() > deadline:
                 return found
             time.sleep(0.1)
