@@ -2758,12 +2758,14 @@ def point_latest(root: str, digest: str) -> None:
     sync_directory(root)
 
 
-def has_whole_image(root: str, digest: str) -> bool:
-    """Whether the store has an image that is what its name says. Reads all of it."""
+def name_fault(root: str, digest: str) -> str:
+    """Why the store has no image that is what this name says, or nothing if it has. Reads all of it."""
+    path = image_path(root, digest)
     try:
-        return copy_and_hash(read_blocks(open(image_path(root, digest), 'rb', buffering=0)), len)[1] == digest
-    except OSError:
-        return False
+        _, found = copy_and_hash(read_blocks(open(path, 'rb', buffering=0)), len)
+    except OSError as error:
+        return f'{path}: {error.strerror}'
+    return '' if found == digest else f'{path}: its SHA-256 is {found}'
 
 
 class State(namedtuple('State', ('previous', 'restart_due', 'received', 'rejected', 'withdrawn', 'validators'))):
@@ -3715,7 +3717,7 @@ class ImageFetch:
     def _finish_switch(self) -> None:
         """Do what a run that died left to do since latest moved, or was to move back. Asks no origin."""
         linked = linked_digest(self.root)
-        if linked in self.state.rejected and has_whole_image(self.root, self.state.previous):
+        if linked in self.state.rejected and not name_fault(self.root, self.state.previous):
             point_latest(self.root, self.state.previous)
             linked = self.state.previous
             self.changes.append(f'{self._name(linked)} is in place again')
@@ -3734,8 +3736,11 @@ class ImageFetch:
                 self.changes.append('restarted ' + ' '.join(units))
         except UnitError as error:
             linked, previous = self.state.restart_due, self.state.previous
-            if previous in ('', linked) or not has_whole_image(self.root, previous):
-                raise UnitError(f'{error.what}; there is no earlier image to go back to', error.hint) from None
+            has_previous = previous not in ('', linked)
+            fault = name_fault(self.root, previous) if has_previous else ''
+            if fault or not has_previous:
+                raise UnitError(f'{error.what}; there is no earlier image to go back to' + f': {fault}' * has_previous,
+                                error.hint) from None
             self._remember(self.state._replace(rejected=self.state.rejected + (linked,), restart_due=previous))
             point_latest(self.root, previous)
             name = self._name(previous)
@@ -4160,7 +4165,7 @@ def _reindex(arguments: 'argparse.Namespace', report: Report) -> int:
         clear_leftovers(root)
         made, code = 0, 0
         for digest, size in sorted(stored_images(root).items()):
-            if read_index(root, digest, size) is None and not has_whole_image(root, digest):
+            if read_index(root, digest, size) is None and name_fault(root, digest):
                 report.trouble(image_path(root, digest), 'has no chunk index, and cannot be read or is damaged',
                                'put there what was published')
                 code = 3

@@ -377,7 +377,7 @@ class DeltaTest(StoreCase):
         right = scene.snapshot(self.served)
         self.spoil(self.A, self.A[:100000] + noise(100000, 7))
         os.unlink(tako.index_path(self.served, origin.digest_of(self.A)))
-        with unittest.mock.patch.object(tako, 'has_whole_image', return_value=True):
+        with unittest.mock.patch.object(tako, 'name_fault', return_value=''):
             self.assertCode(0, self.run_here('store', '--reindex', '-o', self.served))
         self.assertNotEqual(right, scene.snapshot(self.served))
         self.assertCode(0, self.store(self.A, '1.0'))

@@ -245,7 +245,7 @@ class NowhereToGoTest(UnitsCase):
             result = self.fetch()
             self.assertCode(1, result)
             self.assertIn('app.service is failed', result.err)
-            self.assertIn('there is no earlier image to go back to', result.err)
+            self.assertIn('there is no earlier image to go back to\n', result.err)
             self.assertIn('journalctl -u app.service', result.err)
             self.assertInPlace(ONE)
         self.assertEqual((['1.0', '1.0'], ()), (self.restarts(), self.state().rejected))
@@ -281,11 +281,12 @@ class NowhereToGoTest(UnitsCase):
     def test_the_old_image_is_damaged_or_gone_meanwhile(self):
         old = self.path('destination', 'store', self.one.digest)
         self.systemctl(FAILS, self.two)
-        for spoil in (lambda: self.write('destination/store/' + self.one.digest, ONE[::-1]), lambda: os.unlink(old)):
+        for spoil, fault in ((lambda: self.write('destination/store/' + self.one.digest, ONE[::-1]), 'its SHA-256 is '),
+                             (lambda: os.unlink(old), 'No such file or directory')):
             spoil()
             result = self.fetch()
             self.assertCode(1, result)
-            self.assertIn('there is no earlier image to go back to', result.err)
+            self.assertIn('there is no earlier image to go back to: {}: {}'.format(old, fault), result.err)
             self.assertInPlace(TWO)
         self.assertEqual((['1.1', '1.1'], ()), (self.restarts(), self.state().rejected))
 
