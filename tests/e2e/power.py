@@ -21,13 +21,14 @@ RATE = 1 << 21                          # at which they come, in bytes a second
 PAUSE_SECONDS = 0.03                    # before a range comes, and between the pieces that store reads
 PIECES = 8
 # cuts at random moments, on each file system; further ones come after each step
-CUTS = {'first': 60, 'update': 70, 'delta': 130, 'patch': 60, 'repair': 10, 'store': 120, 'first store': 30}
+CUTS = {'first': 60, 'update': 70, 'delta': 130, 'patch': 60, 'rollback': 60, 'repair': 10, 'store': 120, 'first store': 30}
 CUTS_WANTED = 100                       # of whole and differential fetches and of stores, where no time is set
 CUTS_AT_THE_END = 5                     # of each flow on each file system, right after its exit
 # what gets its name in which order
 NAMES = {
     'first': ['manifest', 'store/image', '.state', 'latest', '.state'],
     'delta': ['manifest', 'store/image', '.state', 'latest', '.state', 'store/image.chunks'],
+    'rollback': ['manifest', 'store/image', '.state', 'latest', '.state', 'latest', '.state'],
     'repair': ['store/image', 'store/image.chunks', '.state'],
     'store': ['store/image', 'store/image.chunks', 'manifest'],
     'first store': ['store/image', 'store/image.chunks', 'manifest'],
@@ -60,7 +61,7 @@ class Power:
         """The calls of a whole run, with those of what it starts."""
         self.scratch.begin(flow)
         result, found = calls.record(self.scratch.run_flow(flow), self.scratch.path('trace'), calls.CHANGES, '-f')
-        ground.check.assertEqual(0, result.code, result)
+        ground.check.assertEqual(flow.code(), result.code, result)
         return found
 
     def disk(self, kind, name):
@@ -148,7 +149,7 @@ class Power:
         with disk.mounted(cut.has_neighbour):
             scratch.check_promise(flow)
             if code is not None:
-                ground.check.assertEqual(0, code)
+                ground.check.assertEqual(flow.code(), code)
                 scratch.check_done(flow)
             scratch.finish(flow)
         self.count(cut, code is not None)

@@ -50,15 +50,15 @@ def cases(scratch):
 
 def exit_codes(case, call, scratch):
     """Those that may come of an error there."""
-    about = call.path()
+    about, good = call.path(), case.flow.code()
     if about.endswith('.tako'):
-        return (0, 2)           # 0: some a Python can do without, as the lseek with which it opens
+        return (good, 2)        # some a Python can do without, as the lseek with which it opens
     if (case.call, about) == ('newfstatat', scratch.root):
         return (1, 2, 3)        # it may be the look at what the config names
     if about.startswith(scratch.path('served')):
-        return (0, 75)          # the origin's disk
+        return (good, 75)       # the origin's disk
     failed = (1, 3) if case.flow.name == 'repair' else (1,)
-    return failed if case.call in ('fsync', 'flock') and not is_optional(case, about) else (0,) + failed
+    return failed if case.call in ('fsync', 'flock') and not is_optional(case, about) else (good,) + failed
 
 
 def is_optional(case, about):
@@ -93,6 +93,8 @@ def run(case, scratch, suite):
         scratch.check_promise(case.flow)
         if result.code == 0:
             scratch.check_end(case.flow)
+        elif ground.ROLLED_BACK in result.err:
+            scratch.check_done(case.flow)
         elif result.code > 0:
             check_where(met[0], result, scratch)
         scratch.finish(case.flow)

@@ -1,7 +1,7 @@
 """What runs of tako.py are cut off, or made to fail, on: an origin, directories to begin from, and the flows.
 
 A flow is a run that begins with a known directory and has a known end. Its promise holds at any instant, and
-one ordinary run more brings that end about, whatever became of the first.
+one ordinary run more brings that end about, whatever became of the first; of a rollback, which is no success, two.
 """
 import contextlib
 import os
@@ -22,19 +22,36 @@ from kernel import calls
 
 SECRET = tako.format_secret_key(origin.SEED)
 KEY = tako.parse_public_key(origin.PUBLIC_KEY)
-UNIT = '#!/bin/sh\n[ "$1" = restart ] && readlink {root}/latest >> {called}\nexit 0\n'
+# its unit fails on one image, the one that {bad} names
+SYSTEMCTL = '''#!/bin/sh
+image=$(readlink {root}/latest)
+[ "$1" = restart ] && echo "$image" >> {called}
+case "$1 $image" in
+"restart $(cat {bad})") echo 'Job failed.'; exit 1;;
+"is-active $(cat {bad})") echo failed; exit 3;;
+is-active*) echo active;;
+esac
+'''
+ROLLED_BACK = '2.0 is rejected, latest is 1.1 again'
 MEMORY = os.environ.get('PROVE_MEMORY', '/dev/shm')
 ROOM_BYTES = 1 << 30
 check = unittest.TestCase()
 
 
 class Flow(namedtuple('Flow', ('name', 'begins', 'config', 'options'))):
-    """begins: the directory that it begins with. config: that it fetches with; or empty if it stores."""
+    """begins: the directory that it begins with. config: that it fetches with; or empty if it stores.
+
+    In a rollback the unit fails on the new image.
+    """
 
     __slots__ = ()
 
     def __str__(self):
         return self.name
+
+    def code(self):
+        """The exit code of a run that nothing comes between."""
+        return 1 if self.name == 'rollback' else 0
 
 
 FLOWS = (
@@ -42,6 +59,7 @@ FLOWS = (
     Flow('update', 'old', 'http', ('--no-delta',)),
     Flow('delta', 'old', 'http', ()),
     Flow('patch', 'old', 'http', ()),
+    Flow('rollback', 'old', 'http', ('--no-delta',)),
     Flow('repair', 'damaged', 'http', ()),
     Flow('store', 'published', '', ()),
     Flow('first store', 'empty', '', ()),
@@ -95,7 +113,8 @@ class Ground:
             os.mkdir(self.path(name))
         self.server.__enter__()
         self.write('image', self.two)
-        self.write('bin/systemctl', UNIT.format(root=self.root, called=self.path('called')).encode())
+        self.write('bin/systemctl', SYSTEMCTL.format(
+            root=self.root, called=self.path('called'), bad=self.path('bad')).encode())
         os.chmod(self.path('bin', 'systemctl'), 0o755)
         for name, url in (('file', 'file://' + self.path('served')), ('http', self.server.url)):
             self.write(name + '.tako', 'Origin={}\nDestination={}\nPublicKey={}\nVersion=*\nKeep=1\nRestart=app.service\n'
@@ -167,7 +186,8 @@ class Ground:
         self.write('called', b'')
 
     def offer(self, flow):
-        """Let the origin list a patch, or none, as the flow is for."""
+        """Let the origin list a patch, or none, and the unit fail, or not, as the flow is for."""
+        self.write('bad', self.name_of(self.two).encode() if flow.name == 'rollback' else b'none')
         if self.indexes:
             self.server.write(self.index, self.indexes[flow.name == 'patch'])
 
@@ -200,6 +220,10 @@ class Ground:
     def finish(self, flow):
         """One ordinary run, which succeeds, and after which all is as it should be."""
         result = self.run([], *self.arguments(flow))
+        if flow.name == 'rollback' and result.code:     # the run in which the unit's failure shows
+            check.assertEqual(flow.code(), result.code, result)
+            check.assertIn(ROLLED_BACK, result.err)
+            result = self.run([], *self.arguments(flow))
         check.assertEqual(0, result.code, result)
         self.check_end(flow)
 
@@ -212,17 +236,27 @@ class Ground:
         self.check_done(flow)
         if flow.config and flow.name != 'repair':
             restarts = scene.read(self.path('called')).decode().split()
-            check.assertEqual(['store/' + origin.digest_of(self.two)], restarts[-1:], 'a restart was lost')
+            check.assertEqual([self.name_of(self.content(flow))], restarts[-1:], 'a restart was lost')
+        if flow.name == 'rollback':
+            check.assertEqual((origin.digest_of(self.two),), tako.read_state(self.root).rejected)
 
     def check_done(self, flow):
         """What a run that succeeded has brought to the disk."""
         if not flow.config:
             self.check_published(flow, is_done=True)
             return
-        digest = origin.digest_of(self.two)
+        digest = origin.digest_of(self.content(flow))
         check.assertEqual(digest, tako.linked_digest(self.root))
         check.assertEqual(digest, origin.digest_of(scene.read(os.path.join(self.root, 'latest'))))
         check.assertEqual(self.new, tako.read_manifest(self.root))
+
+    def content(self, flow):
+        """That of the image which a flow leaves in place."""
+        return self.one if flow.name == 'rollback' else self.two
+
+    @staticmethod
+    def name_of(content):
+        return 'store/' + origin.digest_of(content)
 
     def lasting(self):
         """What is in root, but the words of .state, which tell how it came to that.
