@@ -84,7 +84,13 @@ NGINX_CACHE = '''
 
 
 class Cache(Program):
-    """A cache before the http port of a web server, as a content delivery network has: what it got once it keeps."""
+    """A cache before the http port of a web server, as a content delivery network has: what it got once it keeps.
+
+    begins_with_all: where it is asked for several ranges of an image that it has not, it may begin with all of that,
+    answer so to whoever asks meanwhile, and not keep it at once.
+    """
+
+    begins_with_all = False
 
     def __init__(self, folder, origin):
         super().__init__(folder)
@@ -128,6 +134,8 @@ class SquidCache(Cache):
     """squid as a reverse proxy."""
 
     name = 'squid cache'
+    begins_with_all = True
+
     def expire(self, url):
         self._ask(url, method='PURGE')
 
