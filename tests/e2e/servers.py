@@ -29,7 +29,7 @@ from test_chunks import noise
 from test_command_line import wait_until
 
 IMAGE_BYTES = 3 << 20
-CLIENTS_OF_A_CACHE = 5          # of which one at last gets what the cache has kept
+CLIENTS_OF_A_CACHE = 20         # of which one at last gets what the cache has kept
 OVERHEAD_BYTES = 40000          # of a few answers, beyond their bodies: headers, TLS
 CONTENT_OLD, CONTENT_NEW, CONTENT_OTHER, CONTENT_GONE = range(4)
 LIGHTTPD_TLS = '/usr/lib/lighttpd/mod_openssl.so'       # a package of its own
