@@ -9,6 +9,7 @@ config, and runs fetch from cron, from a systemd timer, or before its unit start
     tako gen-key                                      make a key pair
     tako store -f KEYFILE -o DIR IMAGE VERSION        publish IMAGE as VERSION in DIR
     tako fetch CONFIG...                              bring the newest compatible version here
+    tako rollback CONFIG                              go back to the image before, now
     tako status CONFIG...                             what is here, and why
     tako verify -p PUBLICKEY DIR                      whether what is published is whole
     tako sign -f NEWKEYFILE -p OLDPUBLICKEY DIR       sign what is published with another key
@@ -79,14 +80,18 @@ if TYPE_CHECKING:
     import socket
     import ssl
     from types import FrameType, TracebackType
-    from typing import (Any, BinaryIO, Callable, Dict, Iterable, Iterator, List, Mapping, NoReturn,
+    from typing import (Any, BinaryIO, Callable, Dict, Generator, Iterable, Iterator, List, Mapping, NoReturn,
                         Optional, Sequence, Set, TextIO, Tuple, Type, TypeVar, Union)
     import array
     import mmap
+    import subprocess
+    import threading
     Image = Union[bytes, mmap.mmap]
     Lane = Tuple[str, str, int]
     Match = Tuple[int, int, int]        # in a patch: start and end in the new image, and how much further on in the old
     T = TypeVar('T')
+    Steps = Generator[Optional['UnitWatch'], None, None]
+    Run = Generator[Optional['UnitWatch'], None, int]       # which returns an exit code
 
 __version__ = '0.1.0'
 
@@ -146,7 +151,12 @@ PROGRESS_EVERY_SECONDS = 0.2            # the progress line is drawn anew
 STATE_MAX_BYTES = 1 << 20               # of our own notes in a destination
 WITHDRAWN_MAX = 1000                    # versions in these, or they get too long
 SYSTEMCTL_TIMEOUT_SECONDS = 900.0       # for units to restart; systemd's own limits are below it, as a rule
+SYSTEMCTL_TRIES = 6                     # to reach a systemd that restarts itself
+SYSTEMCTL_PAUSE_SECONDS = 0.25          # after the first of them; doubled from one to the next
+CONFIRM_SECONDS = 10                    # for which units are watched after a restart, without Confirm=
 CONFIRM_MAX_SECONDS = 3600              # of Confirm=
+WATCH_POLL_SECONDS = 0.5                # between two looks at units that are watched
+REQUIREMENTS_MAX = 200                  # units that are looked at for what a unit requires
 # of patches
 PATCH_DICTIONARY_BYTES = 8 << 20        # what each of three decompressors may remember
 PATCH_PART_MIN_BYTES = 1 << 22          # of a stream that shrinks little, for packing it in parts
@@ -1618,10 +1628,10 @@ class Origin(namedtuple('Origin', ('url', 'authorization'))):
 
 
 class Config(namedtuple('Config', ('origins', 'public_keys', 'destination', 'destination_line', 'bounds', 'units',
-                                   'confirm_seconds', 'keep'))):
+                                   'unit_lines', 'confirm_seconds', 'keep'))):
     """One image: where it comes from, who signs it, where it goes, which versions, who runs from it.
 
-    origins: mirrors of each other. confirm_seconds: how long after its restart a unit has to be active;
+    origins: mirrors of each other. unit_lines: where in the config each unit is. confirm_seconds: how long units are watched after a restart;
     0 trusts the restart's own result. keep: how many images stay; 0 for all.
     """
 
@@ -1632,6 +1642,7 @@ class Config(namedtuple('Config', ('origins', 'public_keys', 'destination', 'des
     destination_line: int
     bounds: Bounds
     units: 'Tuple[str, ...]'
+    unit_lines: 'Dict[str, int]'
     confirm_seconds: int
     keep: int
 
@@ -1659,7 +1670,8 @@ def parse_config(text: str) -> Config:
                   destination_line=found['Destination'][0][0],
                   bounds=found['Version'][0][1],
                   units=tuple(unit for _, units in found['Restart'] for unit in units),
-                  confirm_seconds=found['Confirm'][0][1] if found['Confirm'] else 0,
+                  unit_lines={unit: line for line, units in found['Restart'] for unit in units},
+                  confirm_seconds=found['Confirm'][0][1] if found['Confirm'] else CONFIRM_SECONDS,
                   keep=found['Keep'][0][1] if found['Keep'] else 0)
 
 
@@ -1731,6 +1743,8 @@ def _parse_units(value: str) -> 'List[str]':
     for unit in value.split():
         if not re.fullmatch(UNIT_NAME_PATTERN, unit):
             raise UsageError(f'{unit[:80]!a} is no unit name', 'expected systemd units, as in app.service')
+        if re.search('@([.][a-z]+)?$', unit):
+            raise UsageError(f'{unit[:80]!a} is a template without an instance', 'expected an instance, as in app@1.service')
     return value.split()
 
 
@@ -2603,11 +2617,14 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
 #     manifest         the newest manifest that was accepted, as it was signed
 #     latest           link to store/<sha256>
 #     .state           our own notes, which may be lost; its time is that of the last success
+#     .latest.back, .state.back    while units have still to prove themselves: latest and .state after a rollback
 #
 # A publisher's directory is the same without the link. Temporaries stand beside these, as dotfiles.
 
 NEW_IMAGE, NEW_PATCH, NEW_INDEX, NEW_MANIFEST = '.image.new', '.patch.new', '.chunks.new', '.manifest.new'
 NEW_LINK, NEW_STATE = '.latest.new', '.state.new'
+# made before a restart, for a rollback on a full disk: the link and the note to go back, and the note once the units run
+BACK_LINK, BACK_STATE, DONE_STATE = '.latest.back', '.state.back', '.state.done'
 MISSING = 'is missing'
 
 
@@ -2731,31 +2748,35 @@ def place_manifest(root: str, signed: bytes) -> None:
         new.publish(manifest_path(root))
 
 
-def linked_digest(root: str) -> 'Optional[str]':
-    """The SHA-256 of the image that latest names; None without such a link."""
+def linked_digest(root: str, name: str = 'latest') -> 'Optional[str]':
+    """The SHA-256 of the image that latest, or another link, names; None without such a link."""
     try:
-        target = os.readlink(os.path.join(root, 'latest'))
+        target = os.readlink(os.path.join(root, name))
     except FileNotFoundError:
         return None
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        raise TakoError(f'{root}/latest: not a link', 'it is not ours: move it away') from None
+        raise TakoError(f'{root}/{name}: not a link', 'it is not ours: move it away') from None
     match = re.fullmatch('store/([0-9a-f]{64})', target)
     return match.group(1) if match else None
 
 
 def point_latest(root: str, digest: str) -> None:
     """Let latest name the image with this SHA-256, durably and at once."""
-    new = os.path.join(root, NEW_LINK)
     sync_names(root)
-    try:
-        os.symlink('store/' + digest, new)
-    except PermissionError as error:            # what vfat says, too
-        raise TakoError(f'{new}: cannot make a symbolic link: {error.strerror}',
-                        'Destination= needs a file system that has them, and the right to write there') from None
-    os.rename(new, os.path.join(root, 'latest'))
+    _make_link(root, NEW_LINK, digest)
+    os.rename(os.path.join(root, NEW_LINK), os.path.join(root, 'latest'))
     sync_directory(root)
+
+
+def _make_link(root: str, name: str, digest: str) -> None:
+    path = os.path.join(root, name)
+    try:
+        os.symlink('store/' + digest, path)
+    except PermissionError as error:            # what vfat says, too
+        raise TakoError(f'{path}: cannot make a symbolic link: {error.strerror}',
+                        'Destination= needs a file system that has them, and the right to write there') from None
 
 
 def name_fault(root: str, digest: str) -> str:
@@ -2768,7 +2789,8 @@ def name_fault(root: str, digest: str) -> str:
     return '' if found == digest else f'{path}: its SHA-256 is {found}'
 
 
-class State(namedtuple('State', ('previous', 'restart_due', 'received', 'rejected', 'withdrawn', 'validators'))):
+class State(namedtuple('State', ('previous', 'restart_due', 'received', 'rejected', 'withdrawn', 'validators',
+                                 'invocations', 'postponed'))):
     """What a destination remembers from one run to the next; nothing that security rests on.
 
     previous: the SHA-256 of the image before the one that latest names, or empty.
@@ -2777,6 +2799,8 @@ class State(namedtuple('State', ('previous', 'restart_due', 'received', 'rejecte
     rejected: of images on which a unit did not run, and which are not tried again.
     withdrawn: of images that were withdrawn, as the user was told already.
     validators: "SHA-256 URL ETag" of the manifest in place, as that URL served it.
+    invocations: "unit InvocationID" of units before the restart that is due; - of one that did not run.
+    postponed: of images on which a unit did not run, nor on the image before: not tried until it runs on that.
     """
 
     __slots__ = ()
@@ -2786,9 +2810,12 @@ class State(namedtuple('State', ('previous', 'restart_due', 'received', 'rejecte
     rejected: 'Tuple[str, ...]'
     withdrawn: 'Tuple[str, ...]'
     validators: 'Tuple[str, ...]'
+    invocations: 'Tuple[str, ...]'
+    postponed: 'Tuple[str, ...]'
 
 
-STATE_PATTERNS = {'validators': '[0-9a-f]{64} [!-~]+ [!-~]+', 'received': '[0-9a-f]{64} [0-9]{1,19}'}
+STATE_PATTERNS = {'validators': '[0-9a-f]{64} [!-~]+ [!-~]+', 'received': '[0-9a-f]{64} [0-9]{1,19}',
+                  'invocations': '[!-~]+ ([0-9a-f]{32}|-)'}
 STATE_SINGLES = ('previous', 'restart_due', 'received')
 
 
@@ -2833,6 +2860,72 @@ def place_state(root: str, state: State, last_success: float = 0.0) -> None:
         if error.errno not in NO_SPACE or not os.path.isfile(state_path(root)):
             raise
         rewrite(state_path(root), content, last_success)    # or a restart comes twice, and a rollback not at all
+
+
+class StateFile:
+    """The state of a destination during one run: read once, and written where it changed."""
+
+    PREPARED = (BACK_STATE, DONE_STATE)
+
+    def __init__(self, root: str) -> None:
+        found = read_state(root)
+        self.root = root
+        self.is_damaged = found is None
+        self.state = parse_state('') if found is None else found
+        self._written = found
+
+    def write(self, state: State, is_success: bool = False) -> None:
+        """Remember state, durably, if it is new; its time is that of the last success."""
+        self.state = state
+        path = state_path(self.root)
+        if state != self._written or (is_success and not os.path.exists(path)):
+            last_success = time.time() if is_success else time_of(path)
+            if os.path.isdir(path) and not os.path.islink(path):
+                os.rmdir(path)                      # which no file can take the place of
+            place_state(self.root, state, last_success)
+            self._written = state
+        elif is_success and not touch(path):    # another user's
+            place_state(self.root, state, time.time())
+
+    def prepare_way_back(self, digest: str, notes: 'Mapping[str, State]') -> None:
+        """Make what a rollback needs on the disk while there is room: units may fill it. notes: by file name."""
+        if linked_digest(self.root, BACK_LINK) != digest:
+            remove_if_there(os.path.join(self.root, BACK_LINK))
+            _make_link(self.root, BACK_LINK, digest)
+        for name, state in notes.items():
+            if self._prepared(name) != state:
+                with NewFile(os.path.join(self.root, NEW_STATE)) as new:
+                    new.write(format_state(state).encode('ascii'))
+                    new.date(time_of(state_path(self.root)))
+                    new.publish(os.path.join(self.root, name))
+
+    def _prepared(self, name: str) -> 'Optional[State]':
+        try:
+            return parse_state(read_at_most(STATE_MAX_BYTES, os.path.join(self.root, name)).decode('ascii'))
+        except (OSError, ValueError):
+            return None
+
+    def write_prepared(self, name: str, state: State) -> None:
+        """Remember state; by renaming a note that is prepared, which a full disk allows."""
+        if self._prepared(name) == state:
+            os.rename(os.path.join(self.root, name), state_path(self.root))
+            sync_directory(self.root)
+            self.state = self._written = state
+        else:
+            self.write(state)
+
+    def point_back(self, digest: str) -> None:
+        """Let latest name an earlier image, in the same way."""
+        if linked_digest(self.root, BACK_LINK) == digest:
+            os.rename(os.path.join(self.root, BACK_LINK), os.path.join(self.root, 'latest'))
+            sync_directory(self.root)
+        else:
+            point_latest(self.root, digest)
+
+    def remove_way_back(self) -> None:
+        """Remove what prepare_way_back() made."""
+        for name in (BACK_LINK,) + self.PREPARED:
+            remove_if_there(os.path.join(self.root, name))
 
 
 def time_of(path: str) -> int:
@@ -2930,58 +3023,361 @@ def clear_leftovers(root: str) -> None:
 
 
 # ======================================================================== 13 units
+#
+# Whether an image is at fault is told by evidence alone: by systemctl's own sentence, by the unit's
+# InvocationID beside the one from before the restart (another one: systemd has started it since),
+# and by how its main process ended. What systemd refused, dropped or has not done is no evidence.
 
-NO_STATE = 'not active'         # of a unit of which systemctl does not say more
+UNIT_PROPERTIES = ('Id', 'Names', 'LoadState', 'ActiveState', 'SubState', 'Type', 'Result', 'NRestarts', 'InvocationID',
+                   'ExecMainCode', 'ExecMainStatus', 'ExecMainStartTimestampMonotonic', 'ExecMainExitTimestampMonotonic',
+                   'ActiveExitTimestampMonotonic', 'ConditionResult', 'ConditionTimestampMonotonic', 'CollectMode',
+                   'TriggeredBy', 'Requires', 'BindsTo', 'Job')
+NO_CONNECTION = re.compile('failed to connect to bus|connection (reset|refused|timed out|terminated)|transport endpoint'
+                           '|broken pipe|disconnected|not receive a reply|was not provided|not activate', re.IGNORECASE)
+STOP_RESULTS = ('success', 'exit-code', 'signal', 'core-dump', 'timeout')  # of a service that systemd is asked to stop
+JOB_SENTENCE = re.compile(r'^(?P<kind>Job|A dependency job|Assertion failed on job) for (?P<unit>\S+?)(?P<end> .*|\.)$', re.M)
 
 
-def require_systemctl(environ: 'Mapping[str, str]') -> None:
-    """UnitError unless there is a systemctl on the PATH."""
-    folders = environ.get('PATH', os.defpath).split(os.pathsep)
-    if not any(os.access(os.path.join(folder, 'systemctl'), os.X_OK) for folder in folders):
-        raise UnitError('there is no systemctl on the PATH', 'without systemd, leave Restart= out')
+class SystemdError(TakoError):
+    """systemd did not do what it was asked; this says nothing about the image."""
 
 
-def restart_units(units: 'Sequence[str]', confirm_seconds: float) -> None:
-    """Restart systemd units, and see that they are active confirm_seconds later, if that is not 0.
+class SystemdUnreachableError(SystemdError):
+    """systemctl cannot reach systemd now."""
 
-    Raises UnitError, which names the units that do not run, their state, and where to look; TakoError if
-    systemd does not even say that, which tells nothing about the image.
+    exit_code = 75
+
+
+class Unit:
+    """The state of one unit, as `systemctl show` prints it."""
+
+    def __init__(self, facts: 'Dict[str, str]') -> None:
+        self.facts = facts
+        self.names = self.listed('Names') + [facts.get('Id', '')]
+        self.invocation = facts.get('InvocationID', '')     # empty: never started, or unloaded since
+        self.restarts = int(facts.get('NRestarts') or 0)    # by systemd itself, after a failure
+        self.state = facts.get('ActiveState', '')
+        self.has_job = facts.get('Job', '0') not in ('', '0')
+        self.is_down = self.state in ('inactive', 'failed') and not self.has_job
+        is_restarting = 'auto-restart' in facts.get('SubState', '')
+        self.has_failed = is_restarting or (self.state == 'failed' and not self._was_stopped())
+        self.is_settled = self.has_failed or (self.state not in ('activating', 'deactivating') and not self.has_job)
+        self.is_done = facts.get('SubState') == 'exited'    # well, and RemainAfterExit=yes
+
+    def listed(self, *keys: str) -> 'List[str]':
+        """Return the units that properties list; systemd quotes those with a backslash."""
+        text = ' '.join(self.facts.get(key, '') for key in keys)
+        return text.replace('"', '').replace('\\\\', '\\').split()
+
+    def _was_stopped(self) -> bool:
+        """Return whether systemd stopped it: the unit was left before its main process ended (monotonic times)."""
+        started, left, exited = (int(self.facts.get(name + 'TimestampMonotonic') or 0)
+                                 for name in ('ExecMainStart', 'ActiveExit', 'ExecMainExit'))
+        return started <= left < exited and self.facts.get('Result') in STOP_RESULTS
+
+    def may_end(self) -> bool:
+        """Return whether it is inactive by design: a finished oneshot, a triggered service, an unmet condition."""
+        facts = self.facts
+        is_unmet = facts.get('ConditionResult') == 'no' and facts.get('ConditionTimestampMonotonic', '0') != '0'
+        return is_unmet or facts.get('Type') == 'oneshot' or bool(facts.get('TriggeredBy'))
+
+    def ended_by_itself(self) -> bool:
+        """Return whether its main process exited (CLD_EXITED, of waitid(2)), and not because systemd stopped it."""
+        return self.facts.get('ExecMainCode') == '1' and not self._was_stopped()
+
+    def describe(self) -> str:
+        """What became of it, for messages."""
+        name, facts = self.facts.get('Id', ''), self.facts
+        if not self.invocation:
+            return f'{name} failed, and systemd has unloaded it'
+        state = self.state if self.state == 'failed' else facts.get('SubState') or self.state
+        reasons = [facts[key] for key in ('Result',) if facts.get(key, 'success') != 'success']
+        if facts.get('ExecMainCode', '0') != '0':
+            kind = 'exit code' if facts['ExecMainCode'] == '1' else 'signal'
+            reasons.append('{} {}'.format(kind, facts.get('ExecMainStatus', '')))
+        if self.restarts:
+            reasons.append(f'automatic restarts: {self.restarts}')
+        return f'{name} is {state}' + (f' ({", ".join(reasons)})' if reasons else '')
+
+
+def show_units(names: 'Iterable[str]') -> 'Dict[str, Unit]':
+    """Return the state of each unit by the name that it is asked for, which may be an alias or lack its suffix.
+
+    Raises SystemdError if systemd does not answer.
     """
-    code, said = _systemctl('restart', '--', *units)
-    if code == 0:
-        if not confirm_seconds:
-            return
-        time.sleep(confirm_seconds)
-    down = []
-    for unit in units:
-        inactive, state = _systemctl('is-active', '--', unit)
-        if inactive:
-            down.append((unit, state if re.fullmatch('[a-z-]+', state) else NO_STATE))
-    if code == 0 and not down:
-        return
-    if code != 0 and down and all(state == NO_STATE for _, state in down):
-        raise TakoError(f'systemctl does not get through to systemd: exit code {code}: {said}',
-                        'the restart stays due; see: systemctl status')
-    names = [unit for unit, _ in down] or units
-    what = ', '.join(f'{unit} is {state}' for unit, state in down) or 'cannot restart ' + ' '.join(units)
-    if code != 0:
-        what += f' (systemctl restart: exit code {code}: {said})'
-    else:
-        what += f' {confirm_seconds} seconds after its restart'
-    raise UnitError(what, 'see: journalctl -u ' + ' -u '.join(names))
+    names = list(names)
+    printed = _ask_systemd('show', '--property=' + ','.join(UNIT_PROPERTIES), '--', *names) if names else ''
+    blocks = printed.strip().split('\n\n') if names else []     # one for each name, in the order of the names
+    if len(blocks) != len(names):
+        raise SystemdError('systemctl show does not answer for each of ' + ' '.join(names), 'see: systemctl --version')
+    return {name: Unit(dict(line.partition('=')[::2] for line in block.splitlines()))
+            for name, block in zip(names, blocks)}
 
 
-def _systemctl(*arguments: str) -> 'Tuple[int, str]':
-    """Exit code and output, on one line; one that hangs is killed, and has failed."""
+def show_with_requirements(names: 'Iterable[str]') -> 'Dict[str, Unit]':
+    """Return the state of these units and of all that they require, directly or not."""
+    found = {}      # type: Dict[str, Unit]
+    asked = set(names)
+    while asked and len(found) < REQUIREMENTS_MAX:
+        new = show_units(sorted(asked))
+        found.update(new)
+        asked = {name for unit in new.values() for name in unit.listed('Requires', 'BindsTo')} - set(found)
+    return found
+
+
+def check_units(lines: 'Mapping[str, int]', is_first: bool) -> 'List[str]':
+    """Return the units that systemd does not know; only a first image may bring their files.
+
+    lines: where in the config each unit is. is_first: no image is in place yet. Raises ConfigError for a unit
+    that no restart can start.
+    """
+    shown = show_units(lines)
+    unknown = []
+    for name, line in lines.items():
+        state = shown[name].facts.get('LoadState')
+        if shown[name].facts.get('Id', name).endswith('.socket'):
+            raise ConfigError(f'Restart= {name}: a socket cannot be restarted while its service runs',
+                              'name the service in Restart=', line)
+        if state == 'not-found' and is_first:
+            unknown.append(name)
+        elif state in ('not-found', 'masked'):
+            raise ConfigError('Restart= {} {}'.format(name, 'is masked' if state == 'masked' else 'is unknown to systemd'),
+                              'remove it from Restart=, or: systemctl unmask ' + name if state == 'masked'
+                              else 'check the spelling, or run: systemctl daemon-reload', line)
+        elif state != 'loaded':
+            raise ConfigError(f'Restart= {name}: systemd cannot load its file ({state})',
+                              'see: systemctl status ' + name, line)
+    return unknown
+
+
+class UnitWatch:
+    """The restart of some units, and a look at them until they have run for a while.
+
+    seconds: for how long. clock: the time module, or what stands in for it in a test.
+    """
+
+    def __init__(self, names: 'Sequence[str]', seconds: float, clock: 'Any') -> None:
+        self.names = names
+        self.clock = clock
+        self.stopped = []       # type: List[str]       # by somebody else, who is to start them again
+        self._seconds = seconds
+        self._before = {}       # type: Dict[str, Unit]
+        # by unit, since its last start by somebody: InvocationID, NRestarts, until when to watch it
+        self._seen = {}         # type: Dict[str, Tuple[str, int, float]]
+        self._end = clock.monotonic() + seconds + SYSTEMCTL_TIMEOUT_SECONDS
+
+    def note(self) -> 'Tuple[str, ...]':
+        """Remember how the units stand before a restart; return State's invocations."""
+        self._before = show_with_requirements(self.names)
+        return tuple('{} {}'.format(name, self._before[name].invocation or '-') for name in self.names)
+
+    def restart(self) -> None:
+        """Restart the units, after what systemd holds against an earlier start was reset.
+
+        Raises UnitError if the image is at fault, SystemdError if the restart was not done for another reason.
+        """
+        in_the_way = [name for name, unit in self._before.items() if name in self.names or unit.has_failed]
+        _systemctl('reset-failed', '--', *in_the_way)       # that it may fail, as for a unit not loaded, is fine
+        for _ in range(2):
+            code, _, said = _systemctl('restart', '--', *self.names)
+            if not (code and NO_CONNECTION.search(said)):
+                break
+            # the job goes on without us: over a daemon-reexec, too
+            shown = self._await_jobs()
+            if all(self._is_started(name, shown[name]) for name in self.names):
+                return
+        if code:
+            self._judge(code, said)
+
+    def _is_started(self, name: str, unit: Unit) -> bool:
+        before = self._before.get(name)
+        return unit.invocation not in ('', before.invocation if before else '')
+
+    def _await_jobs(self) -> 'Dict[str, Unit]':
+        deadline = self.clock.monotonic() + SYSTEMCTL_TIMEOUT_SECONDS
+        while True:
+            shown = show_units(self.names)
+            if not any(unit.has_job for unit in shown.values()) or self.clock.monotonic() > deadline:
+                return shown
+            self.clock.sleep(WATCH_POLL_SECONDS)
+
+    def _judge(self, code: int, said: str) -> None:
+        """Find out why systemctl restart failed, from its answer and from the units themselves."""
+        told = 'systemctl restart: exit code {}: {}'.format(
+            code, '; '.join(line for line in said.splitlines() if not line.startswith('See ')))
+        if NO_CONNECTION.search(said):
+            raise SystemdUnreachableError(f'systemctl cannot reach systemd ({told})',
+                                          'the restart stays due; see: systemctl status')
+        shown = show_with_requirements(self.names)
+        sentences = {match.group('unit'): match for match in JOB_SENTENCE.finditer(said)}
+        failed, unknown = [], []        # type: List[Unit], List[str]
+        for name in self.names:
+            unit = shown[name]
+            sentence = next((sentences[each] for each in unit.names if each in sentences), None)
+            culprits = self._culprits(name, unit, sentence, shown)
+            failed.extend(culprits)
+            is_canceled = sentence is not None and ' canceled' in sentence.group('end')
+            if is_canceled and unit.is_down:
+                self.stopped.append(name)
+            elif not culprits and not (self._is_started(name, unit) and not unit.has_failed
+                                       and (sentence is None or is_canceled)):
+                unknown.append(name)
+        if failed:
+            raise _blame(failed, f' ({told})')
+        if unknown:
+            hint = 'the restart stays due; see: systemctl status ' + ' '.join(unknown)
+            if re.search('denied|authentication', said):
+                hint = 'the restart stays due; run Tako as root, or let polkit allow this user to restart units'
+            raise SystemdError('{} not restarted, for no fault of the image ({})'.format(
+                ', '.join(unknown) + (' was' if len(unknown) == 1 else ' were'), told), hint)
+
+    def _culprits(self, name: str, unit: Unit, sentence: 'Optional[re.Match[str]]', shown: 'Dict[str, Unit]') -> 'List[Unit]':
+        """Return what failed on the image: the unit, or units that it requires and that were started anew."""
+        if sentence is None or not re.match(' failed', sentence.group('end')):
+            return []
+        if sentence.group('kind') == 'A dependency job':
+            return [shown[each] for each in _requirements(name, shown)
+                    if shown[each].has_failed and self._is_started(each, shown[each])]
+        is_unloaded = not unit.invocation and unit.facts.get('CollectMode') == 'inactive-or-failed'
+        is_blamed = is_unloaded or (self._is_started(name, unit) and unit.state != 'active')
+        return [unit] if sentence.group('kind') == 'Job' and is_blamed else []
+
+    def look(self, shown: 'Dict[str, Unit]') -> bool:
+        """Judge the units as they are now; return whether there is nothing left to wait for.
+
+        Raises UnitError if one failed.
+        """
+        now = self.clock.monotonic()
+        for name in self.names:
+            self._seen.setdefault(name, (shown[name].invocation, shown[name].restarts, now + self._seconds))
+        failed = [shown[name] for name in self.names if self._has_failed(name, shown[name])]
+        if failed:
+            raise _blame(failed, ' after the restart')
+        waiting = [name for name in self.names if self._is_to_wait(name, shown[name], now)]
+        return not waiting or now > self._end
+
+    def _has_failed(self, name: str, unit: Unit) -> bool:
+        if name in self.stopped:
+            return False
+        return (unit.has_failed or unit.restarts > self._seen[name][1]
+                or (unit.is_down and not unit.may_end() and unit.ended_by_itself()))
+
+    def _is_to_wait(self, name: str, unit: Unit, now: float) -> bool:
+        """Take note of a unit's state; return whether to look at it again."""
+        if name in self.stopped:
+            return False
+        invocation, restarts, end = self._seen[name]
+        if unit.is_down:
+            if not unit.may_end() and not unit.has_failed:
+                self.stopped.append(name)           # or it ended well, and systemd has unloaded it
+            return False
+        if unit.is_done:
+            return False
+        if unit.invocation != invocation and unit.restarts <= restarts:     # somebody else restarted it
+            end = now + self._seconds
+            self._seen[name] = (unit.invocation, unit.restarts, end)
+        return now < end or not unit.is_settled
+
+    def is_needed(self, noted: 'Sequence[str]') -> bool:
+        """Return whether a restart that an earlier run left is still to be done.
+
+        noted: what note() returned in that run. Raises UnitError if a unit was started since and failed.
+        """
+        known = dict(each.split(' ') for each in noted)
+        shown = show_units(self.names)
+        started = [name for name in self.names
+                   if name in known and shown[name].invocation not in ('', known[name])]
+        failed = [shown[name] for name in started if shown[name].has_failed]
+        if failed:
+            raise _blame(failed, ' since the switch')
+        return len(started) < len(self.names)
+
+
+def _blame(units: 'Sequence[Unit]', when: str) -> UnitError:
+    return UnitError(', '.join(unit.describe() for unit in units) + when,
+                     'see: journalctl ' + ' '.join('-u ' + unit.facts.get('Id', '') for unit in units))
+
+
+def _requirements(name: str, shown: 'Dict[str, Unit]') -> 'List[str]':
+    """Return the units that this one requires, directly or not, as far as they were shown."""
+    found = [name]
+    for each in found:
+        found.extend(required for required in shown[each].listed('Requires', 'BindsTo')
+                     if required in shown and required not in found)
+    return found[1:]
+
+
+def is_shutting_down() -> bool:
+    """Return whether the machine is on its way down."""
+    return _systemctl('is-system-running')[1].strip() == 'stopping'
+
+
+def _ask_systemd(*arguments: str) -> str:
+    """Return what a systemctl prints that changes nothing; asks again for some seconds if it fails."""
+    for number in range(SYSTEMCTL_TRIES):
+        code, printed, said = _systemctl(*arguments)
+        if code == 0:
+            return printed
+        if 'not been booted with systemd' in said:
+            break
+        time.sleep(SYSTEMCTL_PAUSE_SECONDS * 2 ** number)
+    kind = SystemdError if 'not been booted with systemd' in said else SystemdUnreachableError
+    raise kind('systemctl cannot reach systemd (exit code {}): {}'.format(code, '; '.join(said.splitlines())),
+               'see: systemctl status')
+
+
+def _systemctl(verb: str, *arguments: str) -> 'Tuple[int, str, str]':
+    """Run systemctl to its end; return exit code, stdout and stderr. One that hangs is killed: exit code 124.
+
+    Its children may outlive it and hold its pipes open, so they are not read to their end.
+    """
     import subprocess
+    environ = {name: value for name, value in os.environ.items() if not name.startswith('SYSTEMD_LOG_')}
+    environ.update(LC_ALL='C', SYSTEMD_COLORS='0', SYSTEMD_PAGER='')
+    environ.pop('LANGUAGE', None)
     try:
-        done = subprocess.run(('systemctl',) + arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, timeout=SYSTEMCTL_TIMEOUT_SECONDS)
-    except subprocess.TimeoutExpired:
-        return 124, f'no answer within {SYSTEMCTL_TIMEOUT_SECONDS:.0f} seconds'
+        process = subprocess.Popen(('systemctl', verb, '--no-ask-password') + arguments, stdin=subprocess.DEVNULL, env=environ,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except OSError as error:
-        return 127, str(error)
-    return done.returncode, '; '.join(done.stdout.decode('utf-8', 'replace').split('\n')).strip('; ')
+        raise SystemdError(f'there is no systemctl that can be run: {error.strerror}',
+                           'without systemd, remove Restart= from the config') from None
+    try:
+        with process.stdout, process.stderr:        # type: ignore[union-attr]
+            code, printed, said = _read_until_end(process, process.stdout, process.stderr)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return code, printed.decode('utf-8', 'replace'), said.decode('utf-8', 'replace').strip()
+
+
+def _read_until_end(process: 'subprocess.Popen[bytes]', *streams: 'Any') -> 'Tuple[int, bytes, bytes]':
+    """Return a process's exit code and what it wrote to two streams; after SYSTEMCTL_TIMEOUT_SECONDS, kill it."""
+    import select
+    import subprocess
+    poll, contents = select.poll(), {stream.fileno(): bytearray() for stream in streams}
+    for descriptor in contents:
+        poll.register(descriptor, select.POLLIN)
+    deadline = time.monotonic() + SYSTEMCTL_TIMEOUT_SECONDS
+    left, code, ready = len(contents), None, []     # type: int, Optional[int], List[Tuple[int, int]]
+    while code is None or ready:
+        code = process.poll()           # asked before the pipes: what it wrote until then is read below
+        ready = poll.poll(PIPE_POLL_SECONDS * 1000 if left and code is None else 0)
+        for descriptor, _ in ready:
+            block = os.read(descriptor, BLOCK_BYTES)
+            contents[descriptor] += block
+            if not block:
+                poll.unregister(descriptor)
+                left -= 1
+        if code is None and (not left or time.monotonic() > deadline):
+            try:                        # what has closed its pipes ends at once, as a rule
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                return 124, b'', b'no answer within %d seconds' % SYSTEMCTL_TIMEOUT_SECONDS
+    printed, said = contents.values()
+    return code, bytes(printed), bytes(said)
 
 
 # ======================================================================== 14 report
@@ -3602,46 +3998,340 @@ def _wrong_image(url: str, what: str, signed: str) -> RefusedError:
 
 # ======================================================================== 16 fetch
 
+class Switch:
+    """Moves latest to another image, and the units with it, or both back.
+
+    The only writer of previous, restart_due, invocations, rejected and postponed in the state. Every step is
+    noted before it is taken, so that the next run can finish what a run that died has begun:
+
+        phase             latest  restart_due  rejected   the next run
+        ----------------  ------  -----------  ---------  ---------------------------------------------
+        noted             old     new                     has nothing to finish: latest is not new
+        moved             new     new                     restarts the units, unless they run on it by now
+        failed            new     old          new        moves latest back
+        moved back        old     old          new        restarts the units
+        failed on both    old     old                     restarts the units; new is postponed
+        done              new                             has nothing to finish
+        rolled back       old                  new        has nothing to finish
+
+    A method that may wait for units is a generator of UnitWatch.
+    """
+
+    def __init__(self, label: str, config: Config, notes: StateFile, report: Report, changes: 'List[str]',
+                 runs: 'Runs', name_of: 'Callable[[str], str]') -> None:
+        self._label = label
+        self._root = config.destination
+        self._units = list(config.unit_lines)
+        self._lines = config.unit_lines
+        self._seconds = config.confirm_seconds
+        self._notes = notes
+        self._report = report
+        self._changes = changes     # what the user is told
+        self._runs = runs
+        self._name_of = name_of
+
+    def to(self, digest: str, told: str, is_due: bool, is_restarted: bool) -> 'Steps':
+        """Let latest name an image; restart the units on it, or only note that this is due.
+
+        told: what the user is told once it is in place. Raises UnitError after a rollback.
+        """
+        state = self._notes.state
+        linked = linked_digest(self._root) or ''
+        # where the units have still to prove themselves on that image, go back further
+        previous = state.previous if linked == state.restart_due and state.previous else linked
+        state = state._replace(previous='' if previous in state.rejected else previous,
+                               restart_due=digest if is_due else '')
+        yield from self._move(state, digest, told, is_restarted)
+
+    def back_to(self, digest: str, told: str, rejected: 'Sequence[str]') -> 'Steps':
+        """Let latest name an earlier image, for good: there is no way back from there. Arguments as of to()."""
+        state = self._notes.state
+        state = state._replace(rejected=tuple(each for each in dict.fromkeys(rejected) if each != digest),
+                               postponed=())
+        if digest == linked_digest(self._root):
+            self._notes.write(state)
+            self._changes.append(told)
+            return
+        state = state._replace(previous='', restart_due=digest if self._units else '')
+        yield from self._move(state, digest, told, bool(self._units))
+
+    def _move(self, state: State, digest: str, told: str, is_restarted: bool) -> 'Steps':
+        watch = UnitWatch(self._units, self._seconds, time)
+        if is_restarted:
+            self._runs.wait_for(self._units)
+        self._notes.write(state._replace(invocations=watch.note() if is_restarted else ()))
+        if is_restarted and self._has_way_back():
+            self._prepare_way_back()
+        point_latest(self._root, digest)
+        self._changes.append(told)
+        if is_restarted:
+            yield from self._prove(self._restart(watch))
+
+    def resume(self) -> 'Steps':
+        """Finish what an earlier run left since latest moved, or was to move back. Asks no origin."""
+        linked, state = linked_digest(self._root), self._notes.state
+        if linked in state.rejected and not name_fault(self._root, state.previous):
+            self._notes.point_back(state.previous)
+            linked = state.previous
+            self._changes.append(f'{self._name_of(linked)} is in place again')
+        if not linked or state.restart_due != linked:
+            self._notes.remove_way_back()
+        elif self._units:
+            check_units(self._lines, is_first=False)
+            yield from self._prove(self._catch_up(UnitWatch(self._units, self._seconds, time)))
+        else:
+            self._commit()
+
+    def forget_rejected(self) -> None:
+        """Let rejected images be tried again."""
+        state, linked = self._notes.state, linked_digest(self._root)
+        if linked in state.rejected:                # of a rollback that was cut short
+            state = state._replace(restart_due=linked, invocations=())
+        self._notes.state = state._replace(rejected=(), postponed=())
+
+    def _has_way_back(self) -> bool:
+        return self._notes.state.previous not in ('', self._notes.state.restart_due)
+
+    def _states_of_rollback(self) -> 'Tuple[State, State]':
+        """Return the states when it begins, and when the units run on the earlier image."""
+        state = self._notes.state
+        begun = state._replace(rejected=state.rejected + (state.restart_due,), restart_due=state.previous, invocations=())
+        return begun, begun._replace(restart_due='', previous='', postponed=())
+
+    def _prepare_way_back(self) -> None:
+        begun, done = self._states_of_rollback()
+        self._notes.prepare_way_back(begun.restart_due, {BACK_STATE: begun, DONE_STATE: done})
+
+    def _catch_up(self, watch: UnitWatch) -> 'Steps':
+        """Watch units that were restarted since latest moved; restart them if they were not."""
+        try:
+            is_needed = watch.is_needed(self._notes.state.invocations)
+        except UnitError:
+            if self._has_way_back() and not name_fault(self._root, self._notes.state.previous):
+                raise
+            is_needed = True                        # there is no other image: perhaps it runs now
+        if not is_needed:
+            yield from self._watch(watch)
+            return
+        self._runs.wait_for(self._units)
+        state = self._notes.state._replace(invocations=watch.note())
+        try:
+            self._notes.write(state)
+            if self._has_way_back():
+                self._prepare_way_back()
+        except OSError as error:
+            if error.errno not in NO_SPACE:         # it may be the units that fill the disk
+                raise
+        yield from self._restart(watch)
+
+    def _restart(self, watch: UnitWatch) -> 'Steps':
+        self._report.step('{}: restarting {}'.format(self._label, ' '.join(self._units)))
+        watch.restart()
+        yield from self._watch(watch)
+        self._changes.append('restarted ' + ' '.join(self._units))
+
+    def _watch(self, watch: UnitWatch) -> 'Steps':
+        """See that the units go on running. Raises as UnitWatch.look()."""
+        if self._seconds and not watch.look(show_units(self._units)):
+            self._report.step('{}: watching {} for {} seconds'.format(self._label, ' '.join(self._units), self._seconds))
+            yield watch
+        if watch.stopped:
+            names = ' '.join(watch.stopped)
+            if is_shutting_down():
+                raise SystemdError(f'{names}: stopped, for the machine shuts down', 'the next fetch looks again')
+            self._report.trouble(self._label, f'{names}: does not run; it was stopped after the restart',
+                                 'it runs on the new image once it is started: systemctl start ' + names)
+
+    def _prove(self, steps: 'Steps') -> 'Steps':
+        try:
+            yield from steps
+        except UnitError as error:
+            yield from self._roll_back(error)
+        self._commit()
+
+    def _commit(self) -> None:
+        self._notes.write(self._notes.state._replace(restart_due='', invocations=(), postponed=()))
+        self._notes.remove_way_back()
+
+    def _roll_back(self, error: UnitError) -> 'Steps':
+        """Go back to the image before, if that is intact. Raises UnitError with all that happened."""
+        bad, previous = self._notes.state.restart_due, self._notes.state.previous
+        has_previous = self._has_way_back()
+        fault = name_fault(self._root, previous) if has_previous else ''
+        if fault or not has_previous:
+            raise UnitError(f'{error.what}; there is no earlier image to go back to' + (f': {fault}' if fault else ''),
+                            error.hint) from None
+        begun, done = self._states_of_rollback()
+        self._notes.write_prepared(BACK_STATE, begun)
+        self._notes.point_back(previous)
+        name, bad_name = self._name_of(previous), self._name_of(bad)
+        self._changes[:] = [f'{name} is in place again']
+        told = f'{error.what}; {bad_name} is rejected, latest is {name} again'
+        watch = UnitWatch(self._units, self._seconds, time)
+        try:
+            watch.note()
+            watch.restart()
+            yield from self._watch(watch)
+        except UnitError as second:
+            state = self._notes.state
+            self._notes.write(state._replace(
+                rejected=tuple(each for each in state.rejected if each != bad), postponed=state.postponed + (bad,)))
+            raise UnitError(f'{error.what}; latest is {name} again, and there, too, {second.what}',
+                            f'{error.hint}; {bad_name} is tried again once the units run on {name}') from None
+        except SystemdError as second:
+            raise SystemdError(f'{told}; {second.what}', second.hint) from None
+        self._notes.write_prepared(DONE_STATE, done)
+        self._notes.remove_way_back()
+        raise UnitError(told, error.hint + '; if the image is not at fault: tako fetch --retry-rejected') from None
+
+
+class Runs:
+    """The runs of several configs, whose units are watched together while other configs go on.
+
+    A run is a generator of the UnitWatch that it waits for, or of None before it uses the network again, which
+    is one thread's at a time; what it returns is its exit code.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self.codes = [0]
+        self._report = report
+        self._waiting = []      # type: List[Tuple[str, Run, UnitWatch]]
+        self._ready = []        # type: List[Tuple[str, Run]]   # to use the network
+        self._thread = None     # type: Optional[threading.Thread]
+        self._is_closed = False
+
+    def begin(self, path: str, run: 'Run', is_last: bool) -> None:
+        """Let a run go until it ends or waits."""
+        self._advance(path, run, None, has_network=True)
+        if self._waiting and self._thread is None and not is_last:
+            import threading
+            self._thread = threading.Thread(target=self._watch, daemon=True)
+            self._thread.start()
+
+    def finish(self) -> int:
+        """Let all runs end; return the gravest exit code."""
+        self._is_closed = True
+        try:
+            if self._thread is None:
+                self._watch()
+            while self._thread is not None and self._thread.is_alive():
+                self._thread.join(WATCH_POLL_SECONDS)       # and not for ever, so that signals are heeded
+            while self._ready:
+                self._advance(*self._ready.pop(0), None, has_network=True)
+        finally:
+            if self._thread is None:
+                for _, run, _ in self._waiting:     # a signal came: let them clear up
+                    run.close()
+        return max(self.codes, key=GRAVITY.index)
+
+    def wait_for(self, units: 'Sequence[str]') -> None:
+        """Wait until no other run watches these units: it could not tell whose image is at fault."""
+        if self._thread is None:
+            return
+        import threading
+        while threading.current_thread() is not self._thread and any(
+                set(units) & set(watch.names) for _, _, watch in self._waiting):
+            time.sleep(WATCH_POLL_SECONDS)
+
+    def _watch(self) -> None:
+        while self._waiting or not self._is_closed:
+            time.sleep(WATCH_POLL_SECONDS)
+            waiting = list(self._waiting)
+            try:
+                shown = show_units(dict.fromkeys(name for _, _, watch in waiting for name in watch.names))
+            except SystemdError as error:
+                for each in waiting:
+                    self._end_watch(each, error)
+            else:
+                for each in waiting:
+                    self._look(each, shown)
+
+    def _look(self, waiting: 'Tuple[str, Run, UnitWatch]', shown: 'Dict[str, Unit]') -> None:
+        try:
+            if waiting[2].look(shown):
+                self._end_watch(waiting, None)
+        except (UnitError, SystemdError) as error:
+            self._end_watch(waiting, error)
+
+    def _end_watch(self, waiting: 'Tuple[str, Run, UnitWatch]', error: 'Optional[TakoError]') -> None:
+        self._advance(waiting[0], waiting[1], error)
+        self._waiting.remove(waiting)       # after its rollback, for which others wait, too
+
+    def _advance(self, path: str, run: 'Run', error: 'Optional[TakoError]', has_network: bool = False) -> None:
+        """Let a run go on, with an error of its watch if there is one, until it ends or waits."""
+        try:
+            watch = next(run) if error is None else run.throw(error)
+            if watch is None and has_network:
+                watch = next(run)
+            if watch is None:
+                self._ready.append((path, run))
+            else:
+                self._waiting.append((path, run, watch))
+        except StopIteration as end:
+            self.codes.append(end.value)
+        except Exception as other:              # each config stands alone
+            self.codes.append(self._report.error(path, other))
+
+
 class ImageFetch:
     """The fetch of one config, from its text to its units."""
 
-    def __init__(self, path: str, options: 'argparse.Namespace', network: Network, report: Report) -> None:
+    notes: StateFile
+    switch: 'Switch'
+
+    def __init__(self, path: str, options: 'argparse.Namespace', network: Network, report: Report, runs: 'Runs') -> None:
         self.path = path
         self.config = load_config(path)
         self.options = options
         self.root = self.config.destination
         self.network = network
         self.report = report
+        self.runs = runs
+        self.codes = [0]        # the exit codes of the steps
         self.changes = []   # type: List[str]           # what the user is told
         self.fetched = ''       # how much of the image came, if not all
+        self.unknown_units = []     # type: List[str]   # that systemd does not know yet
         self.download = None    # type: Optional[Download]      # that brought an image
         self.mirrors = Mirrors(self.config.origins, network, lambda error: report.trouble(path, error.what, error.hint))
 
-    def run(self) -> int:
+    def run(self) -> 'Run':
         """Bring the destination up to date; the exit code, or TakoError or OSError."""
         if self.options.init and self._has_compatible_image():
             return 0
+        return (yield from self._locked(self._fetch()))
+
+    def roll_back(self) -> 'Run':
+        """Go back to an earlier image; the exit code, or TakoError or OSError."""
+        return (yield from self._locked(self._attempt(self._go_back())))
+
+    def _locked(self, steps: 'Steps') -> 'Run':
+        """Take the steps while no other run can; return the gravest exit code."""
         wait = min(LOCK_WAIT_SECONDS, self.network.deadline - time.monotonic())
         with DirectoryLock(self.root, wait, lambda: self._step('waiting for another run')):
             try:
                 clear_leftovers(self.root)
                 self._recall()
-                codes = [] if self.options.init else [self._attempt(self._finish_switch)]
-                codes.append(self._attempt(self._update))
-                if not any(codes):
-                    self._remember(self.state, is_success=True)
+                yield from steps
             finally:
                 clear_leftovers(self.root)          # a signal may have come where nothing else does it
                 if self.changes:
                     self.report.result('{}: {}'.format(self.path, ', '.join(self.changes)))
-        return max(codes, key=GRAVITY.index)
+        return max(self.codes, key=GRAVITY.index)
 
-    def _attempt(self, step: 'Callable[[], None]') -> int:
+    def _fetch(self) -> 'Steps':
+        if not self.options.init:
+            yield from self._attempt(self.switch.resume())
+        if ConfigError.exit_code not in self.codes:
+            yield from self._attempt(self._update())
+        if not any(self.codes):
+            self.notes.write(self.notes.state, is_success=True)
+
+    def _attempt(self, step: 'Steps') -> 'Steps':
+        """Take a step; what it raises is reported, and becomes one of the exit codes."""
         try:
-            step()
+            yield from step
         except (TakoError, OSError) as error:
-            return self.report.error(self.path, error)
-        return 0
+            self.codes.append(self.report.error(self.path, error))
 
     def preview(self) -> int:
         """Say what run() would do; change nothing."""
@@ -3657,30 +4347,98 @@ class ImageFetch:
         would = []
         if self._image_fault(entry) is not None:
             would.append(f'would fetch up to {entry.size} bytes from {self.mirrors.usable[0].url}'
-                         + ' (withdrawn when last asked for)' * (entry.digest in self.state.withdrawn))
+                         + ' (withdrawn when last asked for)' * (entry.digest in self.notes.state.withdrawn))
         if entry.digest != linked:
             would.append('would point latest at it')
-        if self.config.units and not self.options.init and (linked != entry.digest or linked == self.state.restart_due):
-            require_systemctl(os.environ)
+        if self.config.units and not self.options.init and (linked != entry.digest or linked == self.notes.state.restart_due):
+            check_units(self.config.unit_lines, not linked)
             would.append('would restart ' + ' '.join(self.config.units))
-        previous = self.state.previous if entry.digest == linked else linked
+        previous = self.notes.state.previous if entry.digest == linked else linked
         would.extend('would remove ' + _name_of(digest, manifest)
                      for digest in self._spare_images(manifest, entry.digest, previous))
         self.report.result(f'{self.path}: {entry.version}: {", ".join(would) or "is in place"}')
         return 0
 
-    def _update(self) -> None:
-        manifest = self._refresh_manifest()
+    def _update(self) -> 'Steps':
+        try:
+            manifest = self._refresh_manifest()
+        except UnreachableError:
+            yield from self._attempt(self._switch_offline())
+            if self.options.init and self._has_compatible_image():
+                return
+            raise
         before = linked_digest(self.root) or ''
         entry = self._ensure_newest(manifest, before)
         if entry.digest == before:
             self.report.unchanged(f'{self.path}: {entry.version} is in place, the newest in {self.config.bounds.text}')
         else:
-            self._switch(before, entry)
+            yield from self._switch_to(entry)
         clear_partials(self.root)
         self._remove_spare(manifest)
         if self.download is not None and not self.options.no_delta:
+            yield None
             self._keep_index(entry, self.download)
+
+    def _switch_offline(self) -> 'Steps':
+        """Do what the config asks for with what is here, as where Version= was changed while no origin answers."""
+        before = linked_digest(self.root)
+        for entry in self._candidates(self._local_manifest(read_manifest(self.root))):
+            if entry.digest == before:
+                return
+            if self._image_fault(entry) is None:
+                self._check_units()
+                yield from self._switch_to(entry)
+                return
+
+    def _switch_to(self, entry: Entry) -> 'Steps':
+        # a restart that was due stays due, for the new image; --init does not add one
+        is_due = bool(self.config.units and (self.notes.state.restart_due or not self.options.init))
+        told = f'{entry.version} is in place{self.fetched}'
+        yield from self.switch.to(entry.digest, told, is_due, is_due and not self.options.init and not self.unknown_units)
+        if self.unknown_units:
+            self.report.trouble(self.path, 'Restart= {}: unknown to systemd'.format(' '.join(self.unknown_units)),
+                                'add the unit file; the next fetch restarts what Restart= names')
+
+    def _check_units(self) -> None:
+        """Raises ConfigError if a unit cannot be restarted, before anything is changed."""
+        if self.config.units and not self.options.init:
+            self.unknown_units = check_units(self.config.unit_lines, linked_digest(self.root) is None)
+
+    def _go_back(self) -> 'Steps':
+        """Switch to an earlier image, and reject what is above it."""
+        manifest = self._local_manifest(read_manifest(self.root))
+        entry = self._chosen(manifest, self.options.to) if self.options.to else self._earlier(manifest)
+        above = [each for each in compatible_entries(manifest, self.config.bounds)
+                 if entry.version < each.version and each.digest != entry.digest]
+        rejected = self.notes.state.rejected + tuple(each.digest for each in above)
+        told = [f'{entry.version} is in place']
+        if above:
+            told.append('rejected ' + _some([each.version.text for each in above]))
+        self._check_units()
+        yield from self.switch.back_to(entry.digest, ', '.join(told), rejected)
+
+    def _chosen(self, manifest: Manifest, text: str) -> Entry:
+        version = parse_version(text)
+        entry = next((each for each in manifest.entries if each.version == version), None)
+        fault = 'is not in the manifest' if entry is None else image_fault(self.root, entry)
+        if entry is None or fault is not None:
+            raise UsageError(f'{text} {fault}', 'choose another version, or none; see: tako status')
+        if version not in self.config.bounds:
+            raise UsageError(f'{text} is not in {self.config.bounds.text}', 'change Version= first')
+        return entry
+
+    def _earlier(self, manifest: Manifest) -> Entry:
+        """Return the entry of the image before, or of the newest intact older one that is here and in bounds."""
+        linked = linked_digest(self.root)
+        entries = [each for each in compatible_entries(manifest, self.config.bounds) if each.digest != linked]
+        current = [each.version for each in manifest.entries if each.digest == linked][-1:]
+        older = [each for each in entries if all(each.version < version for version in current)
+                 and each.digest not in self.notes.state.rejected]
+        for entry in [each for each in entries if each.digest == self.notes.state.previous] + older:
+            if image_fault(self.root, entry) is None:
+                return entry
+        raise TakoError(f'no earlier image in {self.config.bounds.text} is here',
+                        'with Keep= in the config, earlier images stay; see: tako status')
 
     def _keep_index(self, entry: Entry, download: Download) -> None:
         """Have the index beside an image that came, once all else is done: nothing depends on it."""
@@ -3693,67 +4451,16 @@ class ImageFetch:
                 self._step(f'the index of {entry.version} is not kept: {error.strerror}')
 
     def _remove_spare(self, manifest: Manifest) -> None:
-        for digest in self._spare_images(manifest, linked_digest(self.root) or '', self.state.previous):
+        for digest in self._spare_images(manifest, linked_digest(self.root) or '', self.notes.state.previous):
             remove_if_there(image_path(self.root, digest))
             remove_if_there(index_path(self.root, digest))
             self.changes.append('removed ' + _name_of(digest, manifest))
-
-    def _switch(self, before: str, entry: Entry) -> None:
-        # a restart that was due stays due, for the new image; --init does not add one
-        is_due = bool(self.config.units and (self.state.restart_due or not self.options.init))
-        self._remember(self.state._replace(previous='' if before in self.state.rejected else before,
-                                           restart_due=entry.digest if is_due else ''))
-        point_latest(self.root, entry.digest)
-        self.changes.append(f'{entry.version} is in place{self.fetched}')
-        if is_due and not self.options.init:
-            self._restart()
 
     def _spare_images(self, manifest: Manifest, latest: str, previous: str) -> 'List[str]':
         if not self.config.keep:
             return []
         return spare_images(set(stored_images(self.root)) | {latest} - {''}, self.config.keep,
                             [entry.digest for entry in reversed(manifest.entries)], {latest, previous})
-
-    def _finish_switch(self) -> None:
-        """Do what a run that died left to do since latest moved, or was to move back. Asks no origin."""
-        linked = linked_digest(self.root)
-        if linked in self.state.rejected and not name_fault(self.root, self.state.previous):
-            point_latest(self.root, self.state.previous)
-            linked = self.state.previous
-            self.changes.append(f'{self._name(linked)} is in place again')
-        if linked and self.state.restart_due == linked:
-            self._restart()
-
-    def _restart(self) -> None:
-        """Restart the units, or roll back; each step is noted before it is taken, so that it can be taken again."""
-        units, confirm_seconds = self.config.units, self.config.confirm_seconds
-        if units:
-            require_systemctl(os.environ)
-        try:
-            if units:
-                self._step('restarting ' + ' '.join(units))
-                restart_units(units, confirm_seconds)
-                self.changes.append('restarted ' + ' '.join(units))
-        except UnitError as error:
-            linked, previous = self.state.restart_due, self.state.previous
-            has_previous = previous not in ('', linked)
-            fault = name_fault(self.root, previous) if has_previous else ''
-            if fault or not has_previous:
-                raise UnitError(f'{error.what}; there is no earlier image to go back to' + f': {fault}' * has_previous,
-                                error.hint) from None
-            self._remember(self.state._replace(rejected=self.state.rejected + (linked,), restart_due=previous))
-            point_latest(self.root, previous)
-            name = self._name(previous)
-            self.changes[:] = [f'{name} is in place again']
-            told = f'{error.what}; {self._name(linked)} is rejected, latest is {name} again'
-            hint = error.hint + '; if the image is not at fault: tako fetch --retry-rejected'
-            try:
-                restart_units(units, confirm_seconds)
-            except UnitError as second:
-                raise UnitError(f'{told}, and there, too, {second.what}', hint) from None
-            self._remember(self.state._replace(restart_due='', previous=''))
-            raise UnitError(told, hint) from None
-        self._remember(self.state._replace(restart_due=''))
 
     def _name(self, digest: str) -> str:
         """What messages call an image, even where the manifest is not to be trusted."""
@@ -3764,30 +4471,13 @@ class ImageFetch:
 
     def _recall(self) -> None:
         """Read the state; start it anew if it is damaged."""
-        state = read_state(self.root)
-        if state is None:
+        self.notes = StateFile(self.root)
+        if self.notes.is_damaged:
             self.report.trouble(self.path, f'{state_path(self.root)} is damaged',
                                 'a fetch makes it anew: what was rejected is forgotten, and a restart that was due')
-        self.state = parse_state('') if state is None else state
-        self.recalled = state
+        self.switch = Switch(self.path, self.config, self.notes, self.report, self.changes, self.runs, self._name)
         if self.options.retry_rejected:
-            linked = linked_digest(self.root)
-            if linked in self.state.rejected:       # of a rollback that was cut short
-                self.state = self.state._replace(restart_due=linked)
-            self.state = self.state._replace(rejected=())
-
-    def _remember(self, state: State, is_success: bool = False) -> None:
-        """Write the state if it changed; its time is that of the last success."""
-        self.state = state
-        path = state_path(self.root)
-        if state != self.recalled or (is_success and not os.path.exists(path)):
-            last_success = time.time() if is_success else time_of(path)
-            if os.path.isdir(path) and not os.path.islink(path):
-                os.rmdir(path)                      # which no file can take the place of
-            place_state(self.root, state, last_success)
-            self.recalled = state
-        elif is_success and not touch(path):    # another user's
-            place_state(self.root, state, time.time())
+            self.switch.forget_rejected()
 
     def _step(self, line: str) -> None:
         self.report.step(f'{self.path}: {line}')
@@ -3799,7 +4489,7 @@ class ImageFetch:
         entries = list(compatible_entries(manifest, self.config.bounds))
         if entries and all(entry.digest != digest for entry in entries):
             state = read_state(self.root)           # it may have gone back out of bounds, where there is no better one
-            if state is not None and all(entry.digest in state.rejected for entry in entries):
+            if state is not None and all(entry.digest in state.rejected + state.postponed for entry in entries):
                 entries = list(manifest.entries)
         return any(entry.digest == digest and self._image_fault(entry) is None for entry in entries)
 
@@ -3836,7 +4526,7 @@ class ImageFetch:
         if not is_dry and (signed != local or not touch(manifest_path(self.root))):
             place_manifest(self.root, signed)
         digest = hashlib.sha256(signed).hexdigest()
-        self.state = self.state._replace(validators=tuple(
+        self.notes.state = self.notes.state._replace(validators=tuple(
             f'{digest} {origin.url} {etag}' for origin, answered, _, etag in offers if answered == signed and etag))
         return manifest
 
@@ -3845,7 +4535,7 @@ class ImageFetch:
         """What a mirror offers: bytes, manifest, ETag. RollbackError if it is older than the last one."""
         url = origin.url + '/manifest'
         begin = '{} {} '.format(hashlib.sha256(local or b'').hexdigest(), origin.url)
-        etag = next((each[len(begin):] for each in self.state.validators if each.startswith(begin)), '')
+        etag = next((each[len(begin):] for each in self.notes.state.validators if each.startswith(begin)), '')
         if time_of(manifest_path(self.root)) // FULL_ANSWER_SECONDS != int(time.time()) // FULL_ANSWER_SECONDS:
             etag = ''                           # who gave it may have lied
         self._step('asking for ' + url)
@@ -3866,8 +4556,10 @@ class ImageFetch:
     def _candidates(self, manifest: Manifest) -> 'Iterator[Entry]':
         """The entries to consider, newest first."""
         for entry in compatible_entries(manifest, self.config.bounds):
-            if entry.digest in self.state.rejected:
-                self._step(f'{entry.version} was rejected: a unit did not run on it')
+            if entry.digest in self.notes.state.rejected:
+                self._step(f'{entry.version} was rejected: a unit did not run on it, or it was rolled back')
+            elif entry.digest in self.notes.state.postponed:
+                self._step(f'{entry.version} waits until the units run on the image in place')
             else:
                 yield entry
 
@@ -3881,8 +4573,8 @@ class ImageFetch:
             for entry in self._candidates(manifest):
                 try:
                     self._ensure_image(entry, entry.digest == before)
-                    self.state = self.state._replace(
-                        withdrawn=tuple(digest for digest in self.state.withdrawn if digest != entry.digest))
+                    self.notes.state = self.notes.state._replace(
+                        withdrawn=tuple(digest for digest in self.notes.state.withdrawn if digest != entry.digest))
                     return entry
                 except GoneError:
                     withdrawn.append(entry)
@@ -3894,13 +4586,13 @@ class ImageFetch:
 
     def _tell_withdrawn(self, entries: 'List[Entry]') -> None:
         """Say of versions that they are gone, if that was not said before."""
-        known = set(self.state.withdrawn)
+        known = set(self.notes.state.withdrawn)
         new = [entry for entry in entries if entry.digest not in known]
         if new:
             self.report.trouble(self.path, '{}: withdrawn (410)'.format(_some([entry.version.text for entry in new])),
                                 'an older version will do, if there is one')
-            digests = self.state.withdrawn + tuple(entry.digest for entry in new)
-            self._remember(self.state._replace(withdrawn=digests[-WITHDRAWN_MAX:]))
+            digests = self.notes.state.withdrawn + tuple(entry.digest for entry in new)
+            self.notes.write(self.notes.state._replace(withdrawn=digests[-WITHDRAWN_MAX:]))
 
     def _no_version(self, manifest: Manifest, withdrawn: 'List[Entry]') -> TakoError:
         pattern = self.config.bounds.text
@@ -3917,8 +4609,8 @@ class ImageFetch:
     def _ensure_image(self, entry: Entry, is_in_place: bool) -> None:
         """Have the intact image of entry in the store, bringing it if it is missing or damaged."""
         fault = self._image_fault(entry)
-        if self.config.units and not is_in_place and not self.options.init:
-            require_systemctl(os.environ)           # before a byte is fetched in vain
+        if not is_in_place:
+            self._check_units()                     # before a byte is fetched in vain
         if fault is None:
             return
         if fault == MISSING:
@@ -3968,7 +4660,7 @@ class ImageFetch:
             if older is not None:
                 with About(older.name):
                     older.close()
-        self.state = self.state._replace(received=f'{entry.digest} {download.received}')
+        self.notes.state = self.notes.state._replace(received=f'{entry.digest} {download.received}')
         self.download = download
         if download.is_of_parts:
             self.fetched = f' ({format_size(download.received)} instead of {format_size(entry.size)})'
@@ -4019,20 +4711,32 @@ def load_config(path: str) -> Config:
 
 def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
     """The fetch command: each config stands alone, all are tried, the gravest exit code is the run's."""
-    codes = [0]
     if arguments.splay:
         import random
         time.sleep(random.uniform(0, arguments.splay))
+    runs = Runs(report)
     with Network(os.environ) as network:
-        for path in arguments.configs:
+        for number, path in enumerate(arguments.configs, 1):
             if arguments.timeout is not None:
                 network.deadline = time.monotonic() + arguments.timeout
             try:
-                image = ImageFetch(path, arguments, network, report)
-                codes.append(image.preview() if arguments.dry_run else image.run())
+                image = ImageFetch(path, arguments, network, report, runs)
+                if arguments.dry_run:
+                    runs.codes.append(image.preview())
+                else:
+                    runs.begin(path, image.run(), number == len(arguments.configs))
             except Exception as error:              # each config stands alone
-                codes.append(report.error(path, error))
-    return max(codes, key=GRAVITY.index)
+                runs.codes.append(report.error(path, error))
+        return runs.finish()
+
+
+def rollback(arguments: 'argparse.Namespace', report: Report) -> int:
+    """The rollback command: back to an earlier image, without a network."""
+    runs = Runs(report)
+    with Network(os.environ) as network:
+        image = ImageFetch(arguments.config, arguments, network, report, runs)
+        runs.begin(arguments.config, image.roll_back(), is_last=True)
+        return runs.finish()
 
 
 # ======================================================================== 17 status
@@ -4073,6 +4777,7 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
     stored = stored_images(root)
     fates = dict.fromkeys(state.withdrawn, 'was withdrawn')
     fates.update(dict.fromkeys(state.rejected, 'was rejected'))
+    fates.update(dict.fromkeys(state.postponed, 'waits until the units run on the image in place'))
     rejected, withdrawn = ([entry.version.text for entry in compatible if entry.digest in listed]
                            for listed in (set(state.rejected), set(state.withdrawn)))
     return {
@@ -4494,7 +5199,7 @@ def argument_parser() -> ArgumentParser:
     parser.add_argument('--version', action='version', version='tako ' + __version__)
     commands = parser.add_subparsers(metavar='COMMAND', dest='command')
     commands.required = True
-    for add in (_add_fetch, _add_status, _add_store, _add_sign, _add_verify, _add_gen_key):
+    for add in (_add_fetch, _add_rollback, _add_status, _add_store, _add_sign, _add_verify, _add_gen_key):
         add(commands.add_parser)
     return parser
 
@@ -4516,6 +5221,19 @@ def _add_fetch(add: 'Callable[..., ArgumentParser]') -> None:
     option('-q', '--quiet', dest='level', action='store_const', const=-1, help='print errors alone')
     option('configs', nargs='+', metavar='CONFIG', help='the config file of an image')
     command.set_defaults(run=fetch)
+
+
+def _add_rollback(add: 'Callable[..., ArgumentParser]') -> None:
+    command = add('rollback', help='go back to an earlier image now',
+                  description='Point latest at the image before, restart its units, and reject the versions above it,\n'
+                              'so that the next fetch does not install them again; a later version comes as ever.\n'
+                              'Asks no origin.')
+    option = command.add_argument
+    option('--to', metavar='VERSION', default='', help='go back to this version')
+    option('-v', '--verbose', dest='level', action='store_const', const=1, default=0, help='print each step to stderr')
+    option('-q', '--quiet', dest='level', action='store_const', const=-1, help='print errors only')
+    option('config', metavar='CONFIG', help='the config file of an image')
+    command.set_defaults(run=rollback, init=False, no_verify=False, retry_rejected=False)
 
 
 def _add_status(add: 'Callable[..., ArgumentParser]') -> None:

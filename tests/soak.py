@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 
+import fake_systemd
 import origin
 import scene
 import tako
@@ -94,16 +95,8 @@ class Client(Ground):
         self.number = 0
         self.good = None
         with open(self.path('app.tako'), 'w') as stream:
-            stream.write('Origin={}\nDestination={}\nPublicKey={}\nVersion=*\nRestart=app.service\nKeep={}\n'.format(
+            stream.write('Origin={}\nDestination={}\nPublicKey={}\nVersion=*\nRestart=app.service\nConfirm=0\nKeep={}\n'.format(
                 server.url, self.root, origin.PUBLIC_KEY, KEEP))
-        for name in ('bad', 'called'):
-            open(self.path(name), 'w').close()
-        with open(self.path('bin', 'systemctl'), 'w') as stream:
-            stream.write('#!/bin/sh\nimage=$(readlink {root}/latest)\nsleep 0.02\n'
-                         '[ "$1" = restart ] && echo "$image" >> {called}\n'
-                         'grep -qx "$image" {bad} || exit 0\necho failed\nexit 3\n'.format(
-                             root=self.root, called=self.path('called'), bad=self.path('bad')))
-        os.chmod(self.path('bin', 'systemctl'), 0o755)
         self.offer(is_bad=False)
 
     def offer(self, is_bad):
@@ -121,10 +114,9 @@ class Client(Ground):
         self.server.faults['/store/' + entry.digest] = origin.slowly(RATE)
         if is_bad:
             self.bad.add(entry.digest)
-            with open(self.path('bad'), 'a') as stream:
-                stream.write('store/{}\n'.format(entry.digest))
         else:
             self.good = entry.digest
+        fake_systemd.install(self.directory, self.root, 'sleep 0.02; ' + fake_systemd.FAILS, sorted(self.bad))
         self.newest = entry.digest
         self.served.append(entry.digest)
         for digest in self.served[:-KEEP]:
@@ -180,12 +172,11 @@ class Client(Ground):
             code, err = self.finish('fetch', self.path('app.tako'))
             if code or err:
                 return 'after a rollback: exit code {}: {}'.format(code, err)
-        with open(self.path('called')) as stream:
-            restarts = stream.read().split()
+        restarts = fake_systemd.restarts(self.directory)
         names = sorted(os.listdir(self.root))
         faults = (
             (tako.linked_digest(self.root) != self.good, 'latest is not the newest that runs'),
-            (restarts[-1:] != ['store/' + self.good], 'the unit was not restarted on it'),
+            (restarts[-1:] != [self.good], 'the unit was not restarted on it'),
             (names != ['.state', 'latest', 'manifest', 'store'], 'there is something left: {}'.format(names)),
             (len(tako.stored_images(self.root)) > KEEP, 'more images than Keep= says'))
         return next((fault for is_so, fault in faults if is_so), scene.fault_of_latest(self.root))

@@ -7,6 +7,7 @@ import time
 import unittest
 
 import certificates
+import fake_systemd
 import origin
 import scene
 import tako
@@ -23,7 +24,7 @@ class RoadTest(scene.Scene):
         self.public_key = lines[1]
         self.key_file = self.write('app.key', lines[3] + '\n', 0o600)
         os.mkdir(self.path('bin'))
-        self.write('bin/systemctl', '#!/bin/sh\necho "$@" >> {}\n'.format(self.path('restarts')), 0o755)
+        fake_systemd.install(self.directory, self.destination)
         with open(sys.executable, 'rb') as stream:
             self.first = stream.read()
         self.second = self.first + b'fixed'
@@ -34,7 +35,7 @@ class RoadTest(scene.Scene):
 
     def walk(self, url, **environ):
         environ['PATH'] = self.path('bin') + ':/usr/bin:/bin'
-        config = self.config(url, version='1.*', public_keys=[self.public_key], more='Restart=app.service\n')
+        config = self.config(url, version='1.*', public_keys=[self.public_key], more='Restart=app.service\nConfirm=0\n')
         self.store(self.first, '1.0.0')
         self.assertCode(0, self.run_tako('fetch', config, environ=environ))
         self.assertInPlace(self.first)
@@ -44,8 +45,7 @@ class RoadTest(scene.Scene):
         self.assertInPlace(self.second)
         self.assertQuiet(self.run_tako('fetch', config, environ=environ))
         self.assertQuiet(self.run_tako('fetch', '--init', config, environ=environ))
-        with open(self.path('restarts')) as stream:
-            self.assertEqual(['restart -- app.service\n'] * 2, stream.readlines())
+        self.assertEqual([['app.service']] * 2, fake_systemd.restarted(self.directory))
 
     def test_http_from_the_standard_librarys_server(self):
         with socket.socket() as free:

@@ -8,6 +8,7 @@ import sys
 import unittest
 import unittest.mock
 
+import fake_systemd
 import origin
 import scene
 import tako
@@ -486,7 +487,8 @@ class OptionsTest(FetchCase):
     def test_a_dry_run_says_what_would_happen_and_changes_nothing(self):
         before = self.have_one()
         self.config(self.origin.url, version='1.*', more='Restart=app.service\n')
-        result = self.run_tako('fetch', '--dry-run', self.app)
+        fake_systemd.install(self.directory, self.destination)
+        result = self.run_tako('fetch', '--dry-run', self.app, environ={'PATH': self.path('bin') + ':/usr/bin:/bin'})
         told = '{}: 1.1: would fetch up to {} bytes from {}, would point latest at it, would restart app.service\n'
         self.assertEqual((0, told.format(self.app, len(TWO), self.origin.url), ''), (result.code, result.out, result.err))
         self.assertEqual((before, ['/manifest']), (scene.snapshot(self.destination), self.origin.paths()))
@@ -554,36 +556,32 @@ class OptionsTest(FetchCase):
 class RestartTest(FetchCase):
     def setUp(self):
         super().setUp()
-        os.mkdir(self.path('bin'))
-        self.config(self.origin.url, version='1.*', more='Restart=app.service web.service\nRestart=\nRestart=db.service\n')
-        self.systemctl('exit 0')
+        self.config(self.origin.url, version='1.*',
+                    more='Restart=app.service web.service\nRestart=\nRestart=db.service\nConfirm=0\n')
+        self.systemctl(':')
 
     def systemctl(self, script):
-        self.write('bin/systemctl', '#!/bin/sh\necho "$@" "$(readlink {}/latest)" >> {}\n{}\n'.format(
-            self.destination, self.path('called'), script), 0o755)
+        fake_systemd.install(self.directory, self.destination, script, [self.one.digest])
 
     def fetch(self, *options):
         return self.run_tako('fetch', self.app, *options, environ={'PATH': self.path('bin') + ':/usr/bin:/bin'})
 
-    def called(self):
-        with open(self.path('called')) as stream:
-            return stream.read().splitlines()
-
     def test_units_restart_once_latest_names_the_new_image(self):
         result = self.fetch()
         self.assertEqual(self.app + ': 1.0 is in place, restarted app.service web.service db.service\n', result.out)
-        self.assertEqual(['restart -- app.service web.service db.service store/' + self.one.digest], self.called())
+        self.assertEqual([['app.service', 'web.service', 'db.service']], fake_systemd.restarted(self.directory))
+        self.assertEqual([self.one.digest], fake_systemd.restarts(self.directory))
 
     def test_no_change_no_restart(self):
         self.fetch()
         self.assertQuiet(self.fetch())
-        self.assertEqual(1, len(self.called()))
+        self.assertEqual(1, len(fake_systemd.restarts(self.directory)))
 
     def test_a_unit_that_does_not_start_is_exit_1(self):
-        self.systemctl('echo "Job failed"; exit 1')
+        self.systemctl(fake_systemd.FAILS)
         result = self.fetch()
         self.assertCode(1, result)
-        self.assertIn('Job failed', result.err)
+        self.assertIn('Job for app.service failed', result.err)
         self.assertInPlace(ONE)
 
 

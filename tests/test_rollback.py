@@ -6,6 +6,7 @@ import subprocess
 import time
 import unittest.mock
 
+import fake_systemd
 import origin
 import scene
 import tako
@@ -15,11 +16,11 @@ ONE, TWO, THREE = test_fetch.ONE, test_fetch.TWO, test_fetch.NEXT
 
 
 class UnitsCase(test_fetch.FetchCase):
-    """A client on whose unit version 1.0 runs, and an origin that offers 1.1."""
+    """A client on whose unit version 1.0 runs, and an origin that offers 1.1. Time passes at once."""
 
     def setUp(self):
         super().setUp()
-        os.mkdir(self.path('bin'))
+        self.clock = scene.Clock()
         self.versions = {self.one.digest: '1.0'}
         self.configure('Restart=app.service\n')
         self.systemctl()
@@ -27,8 +28,8 @@ class UnitsCase(test_fetch.FetchCase):
         self.two = self.publish('1.1', TWO)
         self.forget()
 
-    def configure(self, more):
-        self.config(self.origin.url, version='1.*', more=more)
+    def configure(self, more, version='1.*'):
+        self.config(self.origin.url, version=version, more=more)
 
     def publish(self, version, content):
         entry = self.origin.publish(version, content)
@@ -36,34 +37,35 @@ class UnitsCase(test_fetch.FetchCase):
         return entry
 
     def systemctl(self, script=':', *bad):
-        """It notes its command and the image in place, then does what script says if that image is one of the bad."""
-        self.write('bin/systemctl', '''#!/bin/sh
-image=$(readlink {root}/latest)
-echo "$@" "$image" >> {called}
-case "$image" in {bad}) {script};; esac
-[ "$1" = is-active ] && echo active
-exit 0
-'''.format(root=self.destination, called=self.path('called'), script=script,
-           bad='|'.join('store/' + entry.digest for entry in bad) or 'none'), 0o755)
+        """What happens while latest names one of the bad images; see fake_systemd.py."""
+        fake_systemd.install(self.directory, self.destination, script, [entry.digest for entry in bad])
 
     def environ(self):
         return {'PATH': self.path('bin') + ':/usr/bin:/bin'}
 
     def fetch(self, *options, **settings):
-        return self.run_here('fetch', self.app, *options, environ=self.environ(), **settings)
+        return self.run_command('fetch', self.app, *options, **settings)
+
+    def run_command(self, *arguments, **settings):
+        with self.clock.patch():
+            return self.run_here(*arguments, environ=self.environ(), **settings)
 
     def forget(self):
         """What was asked and called before is not looked at."""
         self.origin.requests.clear()
+        self.clock.pauses.clear()
         self.write('called', '')
 
     def restarts(self):
         """Which versions the units were restarted on since."""
-        lines = scene.read(self.path('called')).decode().splitlines()
-        return [self.versions[line[-64:]] for line in lines if line.startswith('restart ')]
+        return [self.versions[digest] for digest in fake_systemd.restarts(self.directory)]
 
     def state(self):
         return tako.read_state(self.destination)
+
+    def left(self):
+        """The files beside store/ that are left in the destination."""
+        return sorted(set(os.listdir(self.destination)) - {'store', 'manifest', 'latest', '.state'})
 
     def assertRolledBack(self, result):
         """1.1 was tried, told of, and left for 1.0, for good."""
@@ -74,11 +76,18 @@ exit 0
         self.assertInPlace(ONE)
         self.assertEqual(['1.1', '1.0'], self.restarts())
         self.assertEqual(((self.two.digest,), ''), (self.state().rejected, self.state().restart_due))
+        self.assertEqual([], self.left())
+
+    def assertUndecided(self, code, text, result):
+        """1.1 stays, nothing is rejected, and the restart is still due."""
+        self.assertCode(code, result)
+        self.assertIn(text, result.err)
+        self.assertInPlace(TWO)
+        self.assertEqual(((), self.two.digest), (self.state().rejected, self.state().restart_due))
 
 
-FAILS = 'case $1 in restart) echo "Job failed."; exit 1;; is-active) echo failed; exit 3;; esac'
-HANGS = 'case $1 in restart) exec sleep 60;; is-active) echo activating; exit 3;; esac'
-DIES = 'case $1 in is-active) echo failed; exit 3;; esac'
+FAILS, HANGS, DIES = fake_systemd.FAILS, fake_systemd.HANGS, fake_systemd.DIES
+DENIED = 'case $verb in restart) echo "Failed to restart app.service: Access denied" >&2; exit 4 ;; esac'
 
 
 class RollbackTest(UnitsCase):
@@ -87,7 +96,7 @@ class RollbackTest(UnitsCase):
         result = self.fetch()
         self.assertRolledBack(result)
         self.assertEqual(self.app + ': 1.0 is in place again\n', result.out)
-        self.assertIn('app.service is failed (systemctl restart: exit code 1: Job failed.)', result.err)
+        self.assertIn('app.service is failed (exit-code, exit code 1) (systemctl restart: exit code 1: Job for', result.err)
 
     def test_it_is_no_success_for_status(self):
         os.utime(self.path('destination', '.state'), (1e9, 1e9))
@@ -95,37 +104,55 @@ class RollbackTest(UnitsCase):
         self.assertRolledBack(self.fetch())
         self.assertEqual(1e9, os.stat(self.path('destination', '.state')).st_mtime)
 
-    def test_a_restart_that_hangs(self):
+    def test_a_restart_that_hangs_says_nothing_about_the_image(self):
         self.systemctl(HANGS, self.two)
-        result = self.fetch(limits=dict(self.limits, SYSTEMCTL_TIMEOUT_SECONDS=1.0))
-        self.assertRolledBack(result)
-        self.assertIn('app.service is activating (systemctl restart: exit code 124', result.err)
+        self.assertUndecided(1, 'exit code 124: no answer within 1 seconds',
+                             self.fetch(limits=dict(self.limits, SYSTEMCTL_TIMEOUT_SECONDS=1.0)))
 
     def test_a_unit_that_dies_after_its_restart(self):
-        self.configure('Restart=app.service\nConfirm=1\n')
         self.systemctl(DIES, self.two)
-        clock = scene.Clock()
-        with clock.patch():
-            result = self.fetch()
+        result = self.fetch()
         self.assertRolledBack(result)
-        self.assertEqual([1, 1], clock.pauses)              # the old image is confirmed, too
-        self.assertIn('app.service is failed 1 seconds after its restart', result.err)
+        self.assertEqual([0.5] * 21, self.clock.pauses)     # the old image is watched, for all of the time
+        self.assertIn('app.service is failed (exit-code, exit code 7) after the restart', result.err)
 
-    def test_without_confirm_nobody_looks_again(self):
+    def test_with_confirm_0_nobody_looks_again(self):
+        self.configure('Restart=app.service\nConfirm=0\n')
         self.systemctl(DIES, self.two)
         self.assertCode(0, self.fetch())
         self.assertInPlace(TWO)
 
+    def test_a_unit_that_is_stopped_by_somebody_else(self):
+        self.systemctl('case $verb in show) [ $looks -lt 3 ] || stop app.service ;; esac', self.two)
+        result = self.fetch()
+        self.assertEqual((0, self.app + ': 1.1 is in place, restarted app.service\n'), (result.code, result.out), result)
+        self.assertIn('app.service: does not run; it was stopped after the restart', result.err)
+        self.assertEqual(((), ''), (self.state().rejected, self.state().restart_due))
+        self.forget()
+        self.assertQuiet(self.fetch())
+        self.assertEqual([], self.restarts())
+
+    def test_a_unit_that_is_stopped_because_the_machine_is(self):
+        self.systemctl('case $verb in show) [ $looks -lt 3 ] || stop app.service ;; '
+                       'is-system-running) echo stopping; exit 1 ;; esac', self.two)
+        self.assertUndecided(1, 'app.service: stopped, for the machine shuts down', self.fetch())
+
     def test_a_unit_that_fills_the_disk(self):
         """Nothing new fits on it, neither when the rejection is noted nor when the restart on 1.0 is."""
-        publish = tako.NewFile.publish
+        publish, symlink = tako.NewFile.publish, os.symlink
 
         def fill(new, path):
-            if path.endswith('.state') and self.restarts():
+            if os.path.basename(path).startswith('.state') and self.restarts():
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             publish(new, path)
+
+        def link(target, path):
+            if self.restarts():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+            symlink(target, path)
         for script, code, content in ((FAILS, 1, ONE), (':', 0, TWO)):
-            with self.subTest(script), unittest.mock.patch.object(tako.NewFile, 'publish', fill):
+            with self.subTest(script), unittest.mock.patch.object(tako.NewFile, 'publish', fill), \
+                    unittest.mock.patch.object(os, 'symlink', link):
                 self.systemctl(script, self.two)
                 self.assertCode(code, self.fetch('--retry-rejected'))
                 self.assertInPlace(content)
@@ -147,26 +174,59 @@ class RollbackTest(UnitsCase):
         self.assertInPlace(ONE)
         self.assertEqual((['1.1', '1.0'], ''), (self.restarts(), self.state().restart_due))
 
-    def test_a_systemd_that_does_not_answer_says_nothing_of_the_image(self):
-        self.systemctl('echo "Failed to connect to bus: No such file or directory"; exit 1', self.two)
+    def test_a_systemd_that_does_not_answer_changes_nothing(self):
+        self.systemctl('echo "Failed to connect to bus: No such file or directory" >&2; exit 1', self.one, self.two)
         result = self.fetch()
-        self.assertCode(1, result)
-        self.assertIn('systemctl does not get through to systemd: exit code 1: Failed to connect', result.err)
-        self.assertInPlace(TWO)
-        self.assertEqual(((), self.two.digest), (self.state().rejected, self.state().restart_due))
+        self.assertCode(75, result)
+        self.assertIn('systemctl cannot reach systemd (exit code 1): Failed to connect', result.err)
+        self.assertInPlace(ONE)
         self.systemctl()
         self.assertCode(0, self.fetch())
         self.assertEqual('', self.state().restart_due)
 
+    def test_a_connection_that_breaks_during_the_restart(self):
+        self.systemctl('case $verb in restart) echo "Failed to wait for response: Connection reset by peer" >&2; exit 1 ;; esac',
+                       self.two)
+        self.assertUndecided(75, 'systemctl cannot reach systemd', self.fetch())
+
+    def test_a_user_who_may_not_restart_units(self):
+        self.systemctl(DENIED, self.two)
+        for _ in range(2):
+            result = self.fetch()
+            self.assertUndecided(1, 'app.service was not restarted, for no fault of the image', result)
+            self.assertIn('polkit', result.err)
+
+    def test_a_unit_that_runs_by_the_time_of_the_next_run_is_not_restarted(self):
+        self.systemctl(DENIED, self.two)
+        self.fetch()
+        self.systemctl()
+        tako_environ = dict(os.environ, **self.environ())
+        subprocess.run(['systemctl', 'restart', '--', 'app.service'], env=tako_environ, check=True)
+        self.forget()
+        self.assertQuiet(self.fetch())
+        self.assertEqual(([], ''), (self.restarts(), self.state().restart_due))
+        self.assertEqual(10.0, sum(self.clock.pauses))      # it was watched
+
+    def test_a_unit_that_failed_by_the_time_of_the_next_run(self):
+        """As after a power cut while it was watched: it failed at the next boot."""
+        self.systemctl(DENIED, self.two)
+        self.fetch()
+        self.systemctl('case $verb in show) begin app.service; fail app.service exit-code 1 1 ;; esac', self.two)
+        self.forget()
+        result = self.fetch()
+        self.assertCode(1, result)
+        self.assertIn('; 1.1 is rejected, latest is 1.0 again\n', result.err)
+        self.assertInPlace(ONE)
+        self.assertEqual(['1.0'], self.restarts())
+
     def test_one_of_several_units_takes_all_of_them_back(self):
         self.configure('Restart=db.service web.service\nRestart=app.service\n')
-        self.systemctl('case "$*" in restart*) echo "Job failed."; exit 1;; is-active*app*) echo failed; exit 3;; esac',
-                       self.two)
+        self.systemctl('case $verb in restart) for unit; do begin $unit; done; fail app.service exit-code 1 1; '
+                       'echo "Job for app.service failed because of it." >&2; exit 1 ;; esac', self.two)
         result = self.fetch()
         self.assertRolledBack(result)
-        self.assertNotIn('db.service', result.err)
-        self.assertEqual('restart -- db.service web.service app.service store/' + self.one.digest,
-                         scene.read(self.path('called')).decode().splitlines()[-1])
+        self.assertNotIn('db.service is', result.err)
+        self.assertEqual([['db.service', 'web.service', 'app.service']] * 2, fake_systemd.restarted(self.directory))
 
     def test_a_version_between_the_two_is_taken_by_the_next_run(self):
         three = self.publish('1.2', THREE)
@@ -265,18 +325,41 @@ class NowhereToGoTest(UnitsCase):
         self.assertEqual(['1.0', '1.1'], self.restarts())
         self.assertQuiet(self.fetch())
 
-    def test_the_old_image_fails_too(self):
+    def test_the_old_image_fails_too_so_the_machine_is_at_fault(self):
         self.systemctl(FAILS, self.one, self.two)
         result = self.fetch()
         self.assertCode(1, result)
-        self.assertIn('latest is 1.0 again, and there, too, app.service is failed', result.err)
+        self.assertIn('; latest is 1.0 again, and there, too, app.service is failed', result.err)
+        self.assertIn('; 1.1 is tried again once the units run on 1.0\n', result.err)
         self.assertInPlace(ONE)
+        self.assertEqual(((), self.one.digest), (self.state().rejected, self.state().restart_due))
         self.forget()
         self.assertCode(1, self.fetch())
-        self.systemctl()
-        self.assertEqual(0, self.fetch().code)
+        self.assertEqual(['1.0'], self.restarts())          # 1.1 waits
         self.assertInPlace(ONE)
-        self.assertEqual(['1.0', '1.0'], self.restarts())
+        self.systemctl()
+        self.forget()
+        self.assertEqual(0, self.fetch().code)
+        self.assertInPlace(TWO)
+        self.assertEqual(['1.0', '1.1'], self.restarts())
+
+    def test_a_version_newer_than_one_that_waits_is_tried(self):
+        self.systemctl(FAILS, self.one, self.two)
+        self.fetch()
+        self.publish('1.2', THREE)
+        self.assertCode(1, self.fetch())
+        self.assertInPlace(THREE)
+        self.assertQuiet(self.fetch())
+
+    def test_an_image_that_never_proved_itself_is_not_gone_back_to(self):
+        self.systemctl(DENIED, self.two)
+        self.fetch()
+        three = self.publish('1.2', THREE)
+        self.systemctl(DENIED + '; ' + 'case $image in *{}) {} ;; esac'.format(three.digest, FAILS), self.two, three)
+        self.systemctl('case $image in *{}) {} ;; *) {} ;; esac'.format(three.digest, FAILS, DENIED), self.two, three)
+        self.assertCode(1, self.fetch())
+        self.assertInPlace(ONE)
+        self.assertEqual((three.digest,), self.state().rejected)
 
     def test_the_old_image_is_damaged_or_gone_meanwhile(self):
         old = self.path('destination', 'store', self.one.digest)
@@ -312,7 +395,7 @@ class InitTest(UnitsCase):
         self.assertQuiet(self.fetch('--init'))
         self.assertEqual(([], self.one.digest), (self.restarts(), self.state().restart_due))
         self.assertCode(0, self.fetch())
-        self.assertEqual((['1.0'], ''), (self.restarts(), self.state().restart_due))
+        self.assertEqual((['1.0', '1.1'], ''), (self.restarts(), self.state().restart_due))
 
     def test_a_restart_that_is_due_stays_due_for_the_image_it_brings(self):
         self.systemctl(FAILS, self.one, self.two)
@@ -347,7 +430,7 @@ class WithoutSystemdTest(UnitsCase):
     def test_it_is_an_error_before_the_image_is_fetched(self):
         result = self.run_here('fetch', self.app, environ={'PATH': self.path('served')})
         self.assertCode(1, result)
-        self.assertIn('no systemctl', result.err)
+        self.assertIn('there is no systemctl that can be run', result.err)
         self.assertInPlace(ONE)
         self.assertEqual(['/manifest'], self.origin.paths())
 
@@ -361,7 +444,7 @@ class EndedTest(UnitsCase):
 
     def end(self, number):
         os.mkfifo(self.path('begun'))
-        self.systemctl('echo $$ > {}; exec sleep 60'.format(self.path('begun')), self.two)
+        self.systemctl('case $verb in restart) echo $$ > {}; exec sleep 60 ;; esac'.format(self.path('begun')), self.two)
         process = self.start('fetch', self.app, environ=self.environ())
         with open(self.path('begun')) as begun:             # opens once systemctl does
             child = int(begun.read())
@@ -424,7 +507,8 @@ class EndedTest(UnitsCase):
 
     def test_a_rollback_that_was_ended_and_retry_rejected_lose_no_restart(self):
         self.end(signal.SIGKILL)
-        tako.place_state(self.destination, tako.State(self.one.digest, self.one.digest, '', (self.two.digest,), (), ()))
+        tako.place_state(self.destination, self.state()._replace(
+            previous=self.one.digest, restart_due=self.one.digest, rejected=(self.two.digest,)))
         self.assertCode(0, self.fetch('--retry-rejected'))
         self.assertInPlace(TWO)
         self.assertEqual('1.1', self.restarts()[-1])
@@ -433,7 +517,7 @@ class EndedTest(UnitsCase):
 class LockTest(UnitsCase):
     def test_a_systemctl_that_outlives_a_kill_does_not_keep_the_lock(self):
         os.mkfifo(self.path('begun'))
-        self.systemctl('echo $$ > {}; exec sleep 60'.format(self.path('begun')), self.two)
+        self.systemctl('case $verb in restart) echo $$ > {}; exec sleep 60 ;; esac'.format(self.path('begun')), self.two)
         process = self.start('fetch', self.app, environ=self.environ(), stdin=subprocess.DEVNULL)
         with open(self.path('begun')) as begun:
             child = int(begun.read())
@@ -444,3 +528,255 @@ class LockTest(UnitsCase):
         self.assertCode(0, self.fetch())
         self.assertLess(time.monotonic() - began, tako.LOCK_WAIT_SECONDS / 2)
         os.kill(child, signal.SIGKILL)                      # it was there all the while
+
+
+class BackCase(UnitsCase):
+    """1.0, 1.1 and 1.2 are here; 1.2 is in place."""
+
+    def setUp(self):
+        super().setUp()
+        self.assertCode(0, self.fetch())
+        self.three = self.publish('1.2', THREE)
+        self.assertCode(0, self.fetch())
+        self.origin.faults['*'] = origin.status(503)
+        self.forget()
+
+    def rollback(self, *options):
+        return self.run_command('rollback', self.app, *options)
+
+    def rejected(self):
+        return [self.versions[digest] for digest in self.state().rejected]
+
+
+class RollbackCommandTest(BackCase):
+    def test_to_the_image_before_without_asking_an_origin(self):
+        result = self.rollback()
+        self.assertEqual((0, self.app + ': 1.1 is in place, rejected 1.2, restarted app.service\n', ''),
+                         (result.code, result.out, result.err))
+        self.assertInPlace(TWO)
+        self.assertEqual((['1.1'], ['1.2'], []), (self.restarts(), self.rejected(), self.origin.requests))
+        self.origin.faults.clear()
+        self.assertQuiet(self.fetch())
+        four = self.publish('1.3', b'four')
+        self.assertCode(0, self.fetch())                    # later versions come as ever
+        self.assertEqual(four.digest, tako.linked_digest(self.destination))
+
+    def test_twice_goes_further_back(self):
+        self.assertCode(0, self.rollback())
+        self.assertCode(0, self.rollback())
+        self.assertInPlace(ONE)
+        self.assertEqual({'1.1', '1.2'}, set(self.rejected()))
+        result = self.rollback()
+        self.assertCode(1, result)
+        self.assertIn('no earlier image in 1.* is here', result.err)
+        self.assertInPlace(ONE)
+
+    def test_to_a_version_of_choice(self):
+        self.assertCode(0, self.rollback('--to', '1.0.0'))
+        self.assertInPlace(ONE)
+        self.assertEqual({'1.1', '1.2'}, set(self.rejected()))
+        self.assertCode(0, self.rollback('--to', '1.1'))    # and forward
+        self.assertInPlace(TWO)
+        self.assertEqual(['1.2'], self.rejected())
+
+    def test_versions_that_nobody_can_go_back_to(self):
+        os.unlink(self.path('destination', 'store', self.two.digest))
+        self.configure('Restart=app.service\n', version='1.1 <= v < 2')
+        for version, fault in (('9', 'is not in the manifest'), ('1.1', 'is missing'), ('1.0', 'is not in 1.1 <= v < 2'),
+                               ('*', 'version')):
+            result = self.rollback('--to', version)
+            self.assertCode(2, result)
+            self.assertIn(fault, result.err)
+        self.assertInPlace(THREE)
+        self.assertEqual([], self.restarts())
+
+    def test_without_a_noted_image_the_newest_intact_one_in_bounds_will_do(self):
+        os.unlink(self.path('destination', '.state'))
+        old = self.path('destination', 'store', self.two.digest)
+        os.chmod(old, 0o644)
+        self.write('destination/store/' + self.two.digest, TWO[::-1])
+        self.assertCode(0, self.rollback())
+        self.assertInPlace(ONE)
+        self.assertEqual({'1.1', '1.2'}, set(self.rejected()))
+
+    def test_retry_rejected_undoes_it(self):
+        self.assertCode(0, self.rollback())
+        self.origin.faults.clear()
+        self.assertCode(0, self.fetch('--retry-rejected'))
+        self.assertInPlace(THREE)
+
+    def test_a_unit_that_does_not_run_there_either(self):
+        self.systemctl(FAILS, self.two)
+        result = self.rollback()
+        self.assertCode(1, result)
+        self.assertIn('there is no earlier image to go back to', result.err)
+        self.assertInPlace(TWO)
+        self.assertEqual(self.two.digest, self.state().restart_due)
+
+    def test_a_unit_that_cannot_be_restarted_is_found_out_first(self):
+        self.systemctl('case $verb in show) set_unit app.service load=masked ;; esac', self.three)
+        result = self.rollback()
+        self.assertCode(2, result)
+        self.assertIn(self.app + ':5: Restart= app.service is masked', result.err)
+        self.assertInPlace(THREE)
+        self.assertEqual([], self.rejected())
+
+    def test_without_units(self):
+        self.configure('')
+        self.assertCode(0, self.rollback())
+        self.assertInPlace(TWO)
+
+    def test_nothing_is_here(self):
+        scene.remove_tree(self.destination)
+        os.mkdir(self.destination)
+        self.assertCode(1, self.rollback())
+
+
+class OfflineTest(BackCase):
+    """The origin is down, and what the config asks for is here."""
+
+    def test_bounds_that_moved(self):
+        self.configure('Restart=app.service\n', version='1.1')
+        result = self.fetch()
+        self.assertCode(75, result)
+        self.assertEqual(self.app + ': 1.1 is in place, restarted app.service\n', result.out)
+        self.assertInPlace(TWO)
+        self.assertEqual(['1.1'], self.restarts())
+        self.assertEqual('', self.fetch().out)
+
+    def test_init_is_content(self):
+        self.configure('Restart=app.service\n', version='1.1')
+        result = self.fetch('--init')
+        self.assertEqual((0, self.app + ': 1.1 is in place\n'), (result.code, result.out), result)
+        self.assertInPlace(TWO)
+        self.assertEqual([], self.restarts())
+
+    def test_no_image_in_bounds_is_here(self):
+        self.configure('Restart=app.service\n', version='2.*')
+        for options in ((), ('--init',)):
+            self.assertCode(75, self.fetch(*options))
+        self.assertInPlace(THREE)
+
+    def test_a_newer_image_that_is_here_already(self):
+        tako.point_latest(self.destination, self.two.digest)
+        self.assertCode(75, self.fetch())
+        self.assertInPlace(THREE)
+        self.assertEqual(['1.2'], self.restarts())
+
+    def test_a_unit_that_does_not_run_on_it(self):
+        self.configure('Restart=app.service\n', version='1.1')
+        self.systemctl(FAILS, self.two)
+        self.assertCode(1, self.fetch())
+        self.assertInPlace(THREE)
+        self.assertEqual(['1.1'], self.rejected())
+
+
+class CheckTest(UnitsCase):
+    """What is wrong with Restart= is found out before a byte of the image comes."""
+
+    def assertConfigError(self, text):
+        for options in ((), ('--dry-run',)):
+            result = self.fetch(*options)
+            self.assertCode(2, result)
+            self.assertIn(self.app + ':5: Restart= ' + text, result.err)
+        self.assertEqual(({'/manifest'}, []), (set(self.origin.paths()), self.restarts()))
+        self.assertEqual((), self.state().rejected)
+        self.assertInPlace(ONE)
+
+    def test_a_unit_that_is_masked_or_unknown(self):
+        for load, text in (('masked', 'app.service is masked'), ('not-found', 'app.service is unknown'),
+                           ('bad-setting', 'app.service: systemd cannot load its file (bad-setting)')):
+            self.systemctl('case $verb in show) set_unit app.service load={} ;; esac'.format(load), self.one)
+            self.assertConfigError(text)
+        self.systemctl()
+        fake_systemd.reboot(self.directory)
+        self.assertCode(0, self.fetch())
+
+    def test_a_socket(self):
+        self.configure('Restart=app.socket\n')
+        self.assertConfigError('app.socket: a socket cannot be restarted')
+
+    def test_a_template_without_an_instance(self):
+        for name in ('app@.service', 'app@'):
+            self.configure('Restart=' + name + '\n')
+            result = self.fetch()
+            self.assertCode(2, result)
+            self.assertIn('is a template without an instance', result.err)
+
+    def test_init_does_not_look(self):
+        self.configure('Restart=app.socket\n', version='1.1')
+        self.assertCode(0, self.fetch('--init'))
+        self.assertInPlace(TWO)
+
+    def test_a_unit_whose_file_comes_with_the_first_image(self):
+        scene.remove_tree(self.destination)
+        os.mkdir(self.destination)
+        self.systemctl('case $verb in show) set_unit app.service load=not-found ;; esac', self.one)
+        self.configure('Restart=app.service\n', version='1.0')
+        fake_systemd.install(self.directory, self.destination, 'case $verb in show) set_unit app.service load=not-found ;; esac',
+                             [self.one.digest])
+        path = self.path('systemd', 'app.service')
+        with open(path, 'w') as stream:
+            stream.write("load='not-found' names='app.service'\n")
+        result = self.fetch()
+        self.assertEqual((0, self.app + ': 1.0 is in place\n'), (result.code, result.out), result)
+        self.assertIn('Restart= app.service: unknown to systemd', result.err)
+        self.assertEqual([], self.restarts())
+        self.assertEqual(self.one.digest, self.state().restart_due)
+        result = self.fetch()
+        self.assertCode(2, result)
+        self.assertEqual(1, result.err.count('is unknown to systemd'), result)
+        self.systemctl()
+        os.unlink(path)
+        result = self.fetch()
+        self.assertEqual((0, self.app + ': restarted app.service\n'), (result.code, result.out), result)
+
+
+class TogetherTest(UnitsCase):
+    """One run with several configs."""
+
+    def setUp(self):
+        super().setUp()
+        self.configure('Restart=app.service\nConfirm=2\n')
+        self.configs, self.roots = [self.app], [self.destination]
+        for number in (2, 3):
+            self.roots.append(self.path('destination-{}'.format(number)))
+            os.mkdir(self.roots[-1])
+            self.configs.append(self.config(self.origin.url, 'app-{}.tako'.format(number), version='1.*',
+                                            destination=self.roots[-1],
+                                            more='Restart=app-{}.service\nConfirm=2\n'.format(number)))
+
+    def run_all(self):
+        return self.run_here('fetch', *self.configs, environ=self.environ())     # time passes as it does
+
+    def test_they_are_watched_together(self):
+        result = self.run_all()
+        self.assertEqual(0, result.code, result)
+        for number, root in enumerate(self.roots):
+            self.assertInPlace(TWO, root)
+            self.assertEqual('', tako.read_state(root).restart_due)
+        self.assertEqual(3, len(result.out.splitlines()))
+        shows = [line for line in scene.read(self.path('called')).decode().splitlines() if line.startswith('show ')]
+        self.assertTrue(any('app.service' in line and 'app-2.service' in line for line in shows), shows)
+
+    def test_one_fails(self):
+        self.systemctl('case "$verb $*" in "show "*app-2*) [ $looks -lt 4 ] || fail app-2.service exit-code 1 1 ;; esac', self.two)
+        result = self.run_all()
+        self.assertEqual(1, result.code, result)
+        self.assertIn('app-2.service is failed', result.err)
+        self.assertInPlace(TWO)
+        self.assertInPlace(TWO, self.roots[2])
+
+    def test_two_with_one_unit_are_not_watched_together(self):
+        """It could not be told whose image is at fault."""
+        self.configs[1] = self.config(self.origin.url, 'app-2.tako', version='1.*', destination=self.roots[1],
+                                      more='Restart=app.service\nConfirm=1\n')
+        self.systemctl('case $verb in restart) echo >> ../{}; grep restart_due {}/.state >> ../pending ;; esac'.format(
+            'begun', self.destination), self.two)
+        result = self.run_all()
+        self.assertEqual(0, result.code, result)
+        self.assertEqual([['app.service'], ['app.service'], ['app-3.service']], sorted(
+            fake_systemd.restarted(self.directory), reverse=True))
+        due = scene.read(self.path('pending')).decode().splitlines()
+        self.assertEqual(['restart_due=' + self.two.digest], due[:1])
+        self.assertLess(len(due), 3)                        # by the second restart, the first image had proved itself

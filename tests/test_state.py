@@ -26,7 +26,8 @@ def random_state(chance):
     several = lambda make: tuple(make() for _ in range(chance.randrange(4)))        # noqa: E731
     return tako.State(chance.choice(['', digest()]), chance.choice(['', digest()]),
                       chance.choice(['', digest() + ' 12345']), several(digest), several(digest),
-                      several(lambda: ' '.join((digest(), random_word(chance), random_word(chance)))))
+                      several(lambda: ' '.join((digest(), random_word(chance), random_word(chance)))),
+                      several(lambda: random_word(chance) + ' ' + digest()[:32]), several(digest))
 
 
 class FormatTest(scene.Scene):
@@ -45,7 +46,7 @@ class FormatTest(scene.Scene):
         self.assertEqual(['.state'], os.listdir(self.destination))
 
     def test_none_is_an_empty_one(self):
-        self.assertEqual(tako.State('', '', '', (), (), ()), tako.read_state(self.destination))
+        self.assertEqual(tako.State('', '', '', (), (), (), (), ()), tako.read_state(self.destination))
 
     def test_keys_of_a_later_version_are_passed_over(self):
         chance = random.Random(5)

@@ -68,7 +68,7 @@ class StatusTest(StatusCase):
         for version, content in (('1.1', TWO), ('1.2', THREE), ('1.3', b'')):
             self.publisher.publish(version, content)
         tako.place_manifest(self.destination, self.publisher.read('manifest'))
-        tako.place_state(self.destination, tako.State('', '', '', (origin.digest_of(TWO),), (origin.digest_of(THREE),), ()))
+        tako.place_state(self.destination, tako.State('', '', '', (origin.digest_of(TWO),), (origin.digest_of(THREE),), (), (), ()))
         self.assertEqual('it is in 1.*; of the newer ones 1.3 is not fetched yet, 1.2 was withdrawn, 1.1 was rejected',
                          self.known()['reason'])
         self.assertIn('rejected:      1.1', self.run_tako('status', self.app).out)
@@ -80,7 +80,7 @@ class StatusTest(StatusCase):
             self.publisher.publish('2.{}'.format(number), b'%d' % number)
         tako.place_manifest(self.destination, self.publisher.read('manifest'))
         rejected = tuple(origin.digest_of(b'%d' % number) for number in range(1, 7))
-        tako.place_state(self.destination, tako.State('', '', '', rejected, (), ()))
+        tako.place_state(self.destination, tako.State('', '', '', rejected, (), (), (), ()))
         text = self.run_tako('status', self.app).out
         self.assertIn('of the newer ones 1.7 is not fetched yet, 1.6 was rejected, 1.5 was rejected, 1.4 was rejected, '
                       '1.3 was rejected and 2 more\n', text)
@@ -109,7 +109,7 @@ class StatusTest(StatusCase):
 
     def test_a_restart_that_is_due_and_an_image_that_is_lost(self):
         self.run_tako('fetch', self.app)
-        tako.place_state(self.destination, tako.State('', self.one.digest, '', (), (), ()))
+        tako.place_state(self.destination, tako.State('', self.one.digest, '', (), (), (), (), ()))
         os.unlink(self.path('destination', 'store', self.one.digest))
         known = self.known()
         self.assertEqual((True, False), (known['restart_due'], known['is_there']))
@@ -152,7 +152,7 @@ class TroubleTest(StatusCase):
         self.run_tako('fetch', self.app)
 
     def test_a_rollback_that_was_cut_short(self):
-        tako.place_state(self.destination, tako.State('0' * 64, '0' * 64, '', (self.one.digest,), (), ()))
+        tako.place_state(self.destination, tako.State('0' * 64, '0' * 64, '', (self.one.digest,), (), (), (), ()))
         known = self.known()
         self.assertIn('a unit did not run on it', known['reason'])
         self.assertTrue(known['restart_due'])
@@ -175,7 +175,7 @@ class TroubleTest(StatusCase):
         self.assertIn('in the future', result.err)
 
     def test_what_was_withdrawn_once_and_is_in_place_now(self):
-        tako.place_state(self.destination, tako.State('', '', '', (), (self.one.digest,), ()))
+        tako.place_state(self.destination, tako.State('', '', '', (), (self.one.digest,), (), (), ()))
         self.assertEqual(['1.0'], self.known()['withdrawn'])
         self.run_tako('fetch', self.app)
         self.assertEqual([], self.known()['withdrawn'])

@@ -27,8 +27,10 @@ CUTS_AT_THE_END = 5                     # of each flow on each file system, righ
 # what gets its name in which order
 NAMES = {
     'first': ['manifest', 'store/image', '.state', 'latest', '.state'],
-    'delta': ['manifest', 'store/image', '.state', 'latest', '.state', 'store/image.chunks'],
-    'rollback': ['manifest', 'store/image', '.state', 'latest', '.state', 'latest', '.state'],
+    'update': ['manifest', 'store/image', '.state', '.state.back', '.state.done', 'latest', '.state'],
+    'patch': ['manifest', 'store/image', '.state', '.state.back', '.state.done', 'latest', '.state'],
+    'delta': ['manifest', 'store/image', '.state', '.state.back', '.state.done', 'latest', '.state', 'store/image.chunks'],
+    'rollback': ['manifest', 'store/image', '.state', '.state.back', '.state.done', 'latest', '.state', 'latest', '.state'],
     'repair': ['store/image', 'store/image.chunks', '.state'],
     'store': ['store/image', 'store/image.chunks', 'manifest'],
     'first store': ['store/image', 'store/image.chunks', 'manifest'],
@@ -143,7 +145,7 @@ class Power:
         length = self.length(cut.kind, flow)
         disk = self.disk(cut.kind, 'case')
         disk.copy(self.disk(cut.kind, flow.begins))
-        scratch.write('called', b'')
+        scratch.forget()
         with disk.mounted(cut.has_neighbour):
             code = self.run_and_cut(cut, disk, length)
         with disk.mounted(cut.has_neighbour):
@@ -212,7 +214,7 @@ def check_order(power, suite):
         with suite.case('order of {}'.format(flow)):
             ground.check.assertEqual([], order.objections(found, root))
             names = [name.replace(image, 'image') for name in order.names_given(found, root)]
-            ground.check.assertEqual(NAMES.get(flow.name, NAMES['first']), names)
+            ground.check.assertEqual(NAMES[flow.name], names)
         for path in sorted(order.synced(found)):
             with suite.case('order of {}, had it not synced {}'.format(flow, path)):
                 ground.check.assertNotEqual([], order.objections(order.without_sync(found, path), root))
@@ -231,8 +233,8 @@ def check_adoption(scratch, trace):
     result, found = calls.record(scratch.run_flow(flow), scratch.path('trace'), calls.CHANGES, '-f')
     ground.check.assertEqual(0, result.code, result)
     ground.check.assertEqual([], order.objections(found, scratch.root))
-    ground.check.assertEqual('latest', order.names_given(found, scratch.root)[0])
-    rename = next(number for number, call in enumerate(found) if call.name == 'rename')
+    ground.check.assertEqual(['.state.back', '.state.done', 'latest'], order.names_given(found, scratch.root)[:3])
+    rename = next(number for number, call in enumerate(found) if call.name == 'rename' and call.path(1).endswith('latest'))
     ground.check.assertLessEqual({scratch.root, os.path.join(scratch.root, 'store')}, order.synced(found[:rename]))
 
 

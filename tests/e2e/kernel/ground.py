@@ -14,6 +14,7 @@ import tempfile
 import unittest
 from collections import namedtuple
 
+import fake_systemd
 import origin
 import scene
 import tako
@@ -23,15 +24,6 @@ from kernel import calls
 SECRET = tako.format_secret_key(origin.SEED)
 KEY = tako.parse_public_key(origin.PUBLIC_KEY)
 # its unit fails on one image, the one that {bad} names
-SYSTEMCTL = '''#!/bin/sh
-image=$(readlink {root}/latest)
-[ "$1" = restart ] && echo "$image" >> {called}
-case "$1 $image" in
-"restart $(cat {bad})") echo 'Job failed.'; exit 1;;
-"is-active $(cat {bad})") echo failed; exit 3;;
-is-active*) echo active;;
-esac
-'''
 ROLLED_BACK = '2.0 is rejected, latest is 1.1 again'
 MEMORY = os.environ.get('PROVE_MEMORY', '/dev/shm')
 ROOM_BYTES = 1 << 30
@@ -109,15 +101,12 @@ class Ground:
         self.indexes = {}               # of the new image, by whether it lists a patch
 
     def __enter__(self):
-        for name in ('disk', 'bin', 'begin'):
+        for name in ('disk', 'begin'):
             os.mkdir(self.path(name))
         self.server.__enter__()
         self.write('image', self.two)
-        self.write('bin/systemctl', SYSTEMCTL.format(
-            root=self.root, called=self.path('called'), bad=self.path('bad')).encode())
-        os.chmod(self.path('bin', 'systemctl'), 0o755)
         for name, url in (('file', 'file://' + self.path('served')), ('http', self.server.url)):
-            self.write(name + '.tako', 'Origin={}\nDestination={}\nPublicKey={}\nVersion=*\nKeep=1\nRestart=app.service\n'
+            self.write(name + '.tako', 'Origin={}\nDestination={}\nPublicKey={}\nVersion=*\nKeep=1\nRestart=app.service\nConfirm=0\n'
                        .format(url, self.root, origin.PUBLIC_KEY).encode())
         self._make_beginnings()
         for flow in FLOWS:
@@ -183,11 +172,17 @@ class Ground:
         self.offer(flow)
         shutil.rmtree(self.root)
         shutil.copytree(self.path('begin', flow.begins), self.root, symlinks=True)
+        self.forget()
+
+    def forget(self):
+        """The machine has booted anew: no unit runs, and no restart is noted."""
         self.write('called', b'')
+        fake_systemd.reboot(self.directory)
 
     def offer(self, flow):
         """Let the origin list a patch, or none, and the unit fail, or not, as the flow is for."""
-        self.write('bad', self.name_of(self.two).encode() if flow.name == 'rollback' else b'none')
+        bad = [origin.digest_of(self.two)] if flow.name == 'rollback' else []
+        fake_systemd.install(self.directory, self.root, fake_systemd.FAILS, bad)
         if self.indexes:
             self.server.write(self.index, self.indexes[flow.name == 'patch'])
 
@@ -235,8 +230,8 @@ class Ground:
         check.assertEqual([], temporary)
         self.check_done(flow)
         if flow.config and flow.name != 'repair':
-            restarts = scene.read(self.path('called')).decode().split()
-            check.assertEqual([self.name_of(self.content(flow))], restarts[-1:], 'a restart was lost')
+            restarts = fake_systemd.restarts(self.directory)
+            check.assertEqual([origin.digest_of(self.content(flow))], restarts[-1:], 'a restart was lost')
         if flow.name == 'rollback':
             check.assertEqual((origin.digest_of(self.two),), tako.read_state(self.root).rejected)
 
@@ -253,10 +248,6 @@ class Ground:
     def content(self, flow):
         """That of the image which a flow leaves in place."""
         return self.one if flow.name == 'rollback' else self.two
-
-    @staticmethod
-    def name_of(content):
-        return 'store/' + origin.digest_of(content)
 
     def lasting(self):
         """What is in root, but the words of .state, which tell how it came to that.

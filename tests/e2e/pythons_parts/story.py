@@ -9,6 +9,7 @@ import signal
 import time
 
 import certificates
+import fake_systemd
 import origin
 import scene
 import tako
@@ -79,10 +80,10 @@ class Story(Told):
         self.origin.has_ranges = self.origin.has_several = True
         self.origin.etag = quotes
         os.mkdir(self.path('bin'))
-        self.write('bin/systemctl', '#!/bin/sh\necho "$@" >> {}\n'.format(self.path('restarts')), 0o755)
+        fake_systemd.install(self.directory, self.destination)
         self.environ = {'PATH': self.path('bin') + ':/usr/bin:/bin'}
         self.key = self.write('key', tako.format_secret_key(origin.SEED) + '\n', 0o600)
-        self.app = self.config(self.origin.url, more='Restart=app.service\n')
+        self.app = self.config(self.origin.url, more='Restart=app.service\nConfirm=0\n')
 
     def store(self, content, version, *options):
         """Publish by tako.py; the image's path under the origin. What it wrote is read by the suite's Python."""
@@ -105,8 +106,8 @@ class Story(Told):
         self.assertRegex(result.out, '^{}: {} is in place.*, restarted app.service\n$'.format(
             re.escape(self.app), re.escape(version)))
         self.assertInPlace(content)
-        self.assertEqual(b'restart -- app.service\n', scene.read(self.path('restarts')))
-        os.unlink(self.path('restarts'))
+        self.assertEqual([['app.service']], fake_systemd.restarted(self.directory))
+        os.unlink(self.path('called'))
         return result
 
     def publish_and_fetch(self):
@@ -119,7 +120,7 @@ class Story(Told):
         self.assertEqual((['/manifest'], 304), (self.origin.paths(), self.origin.served('/manifest')[-1][0]))
         self.assertQuiet(self.ran(0, 'fetch', '--init', self.app, environ=self.environ))
         self.assertEqual(['/manifest'], self.origin.paths())
-        self.assertFalse(os.path.exists(self.path('restarts')))
+        self.assertEqual([], fake_systemd.restarted(self.directory))
 
     def update(self):
         """By ranges, by a patch, and by a download that breaks off."""

@@ -1,0 +1,147 @@
+"""A systemctl that answers as systemd 252 or 239 does, from notes in a directory, in a shell script.
+
+It shows what Tako makes of such answers. That systemd gives them is shown by the suite `machine`.
+
+    install(folder, root, script='...', bad=[digests])
+
+puts it into folder/bin. It notes each call in folder/called: its arguments, and where root/latest points.
+While latest names one of the bad images, `script` runs first; there it may use
+
+    $verb, $looks         what is asked for; how often `show` was called since a unit was started last
+    for unit; do ...      the units that are asked for
+    begin UNIT            start it: a new InvocationID
+    fail UNIT RESULT CODE STATUS      its main process ends, and it fails
+    finish UNIT           its main process ends with 0
+    stop UNIT             systemd stops it
+    set_unit UNIT FIELD=VALUE...      change what `show` prints of it
+"""
+import os
+import shlex
+
+SCRIPT = r'''#!/bin/sh
+cd {folder}/systemd || exit 1
+image=$(readlink {root}/latest)
+echo "$@" "$image" >> ../called
+verb=$1
+while [ $# -gt 0 ] && [ "$1" != -- ]; do shift; done
+[ $# -eq 0 ] || shift
+
+get() {{        # what is noted of a unit, one field a variable
+    load=loaded type=simple state=inactive sub=dead result=success invocation= restarts=0
+    code=0 status=0 started=0 exited=0 left=0 condition=no checked=0 collect=inactive triggered= requires= job= names=$1
+    [ ! -e "$1" ] || . "./$1"
+}}
+put() {{
+    for field in load type state sub result invocation restarts code status started exited left condition checked \
+            collect triggered requires job names; do
+        eval "echo \"$field='\$$field'\""
+    done > ".$1"
+    mv ".$1" "$1"           # a systemctl that outlived the kill of its tako may be at work, too
+}}
+set_unit() {{
+    get "$1"
+    unit_=$1
+    shift
+    for field; do eval "${{field%%=*}}='${{field#*=}}'"; done
+    put "$unit_"
+}}
+begin() {{
+    number=0
+    [ ! -e .number ] || read -r number < .number
+    echo $((number + 1)) > .number
+    echo 0 > .looks
+    set_unit "$1" state=active sub=running result=success "invocation=$(printf %032x $((number + 1)))" code=0 status=0 \
+        started=10 exited=0 left=0 condition=yes checked=9
+}}
+fail() {{ set_unit "$1" state=failed sub=failed "result=$2" "code=$3" "status=$4" exited=20 left=21; }}
+finish() {{ set_unit "$1" state=inactive sub=dead code=1 status=0 exited=20 left=21; }}
+stop() {{ set_unit "$1" state=inactive sub=dead code=1 status=0 exited=21 left=20; }}
+
+looks=0
+[ ! -e .looks ] || read -r looks < .looks
+[ $verb != show ] || {{ looks=$((looks + 1)); echo $looks > .looks; }}
+case "$image" in
+{bad}) {script} ;;
+esac
+case $verb in
+restart) for unit; do begin "$unit"; done ;;
+reset-failed) for unit; do get "$unit"; [ "$restarts" = 0 ] || set_unit "$unit" restarts=0; done ;;
+is-system-running) echo running ;;
+show)
+    between=
+    for unit; do
+        get "$unit"
+        printf %s "$between"
+        between='
+'
+        echo "Type=$type"
+        echo "NRestarts=$restarts"
+        echo "Result=$result"
+        echo "ExecMainStartTimestampMonotonic=$started"
+        echo "ExecMainExitTimestampMonotonic=$exited"
+        echo "ExecMainCode=$code"
+        echo "ExecMainStatus=$status"
+        echo "Id=${{names%% *}}"
+        echo "Names=$names"
+        echo "Requires=$requires"
+        [ {is_239} = True ] || echo "TriggeredBy=$triggered"
+        echo "LoadState=$load"
+        echo "ActiveState=$state"
+        echo "SubState=$sub"
+        echo "ActiveExitTimestampMonotonic=$left"
+        [ {is_239} = True ] && [ -z "$job" ] || echo "Job=$job"
+        echo "ConditionResult=$condition"
+        echo "ConditionTimestampMonotonic=$checked"
+        echo "CollectMode=$collect"
+        echo "InvocationID=$invocation"
+    done
+    ;;
+esac
+exit 0
+'''
+
+FAILED_JOB = ('Job for $unit failed because the control process exited with error code.\n'
+              'See "systemctl status $unit" and "journalctl -xeu $unit" for details.')
+# programs on a bad image: one that does not start; one that dies at the second look after its start; one that hangs
+FAILS = 'case $verb in restart) for unit; do begin $unit; fail $unit exit-code 1 1; echo "{}" >&2; done; exit 1 ;; esac'.format(
+    FAILED_JOB.replace('"', '\\"'))
+DIES = 'case $verb in show) [ $looks -lt 2 ] || for unit; do fail $unit exit-code 1 7; done ;; esac'
+HANGS = 'case $verb in restart) exec sleep 60 ;; esac'
+
+
+def install(folder, root, script=':', bad=(), is_239=False):
+    """Put it into folder/bin, or change what it does; what it knows of units stays."""
+    for name, mode in (('bin', 0o755), ('systemd', 0o777)):
+        os.makedirs(os.path.join(folder, name), exist_ok=True)
+        os.chmod(os.path.join(folder, name), mode)
+    path = os.path.join(folder, 'bin', 'systemctl')
+    with open(path + '.new', 'w') as stream:
+        stream.write(SCRIPT.format(folder=shlex.quote(folder), root=shlex.quote(root), script=script, is_239=is_239,
+                                   bad='|'.join('store/' + digest for digest in bad) or 'none'))
+    os.chmod(path + '.new', 0o755)
+    os.rename(path + '.new', path)
+
+
+def restarts(folder):
+    """The SHA-256 of the images on which units were restarted, in order."""
+    return [line.split('/')[-1] for line in _calls(folder) if line.startswith('restart ')]
+
+
+def restarted(folder):
+    """The units that were restarted, a list for each call."""
+    return [line.split(' -- ')[1].split()[:-1] for line in _calls(folder) if line.startswith('restart ')]
+
+
+def _calls(folder):
+    path = os.path.join(folder, 'called')
+    if not os.path.exists(path):
+        return []
+    with open(path) as stream:
+        return stream.read().splitlines()
+
+
+def reboot(folder):
+    """Forget all units, as a machine does that loses power."""
+    notes = os.path.join(folder, 'systemd')
+    for name in os.listdir(notes) if os.path.isdir(notes) else []:
+        os.unlink(os.path.join(notes, name))
