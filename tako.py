@@ -1677,15 +1677,20 @@ def _parse_settings(text: str) -> 'Iterator[Tuple[int, str, str]]':
 def _unknown_key(key: str, line: int) -> ConfigError:
     if not re.fullmatch('[A-Za-z0-9_-]{1,40}', key):        # whatever it is, it may hold a password
         return ConfigError('not a key before the =', 'settings are lines of Key=Value', line)
+    similar = most_similar(key, CONFIG_KEYS)
+    hint = f'did you mean {similar}=' if similar else 'the keys are {}'.format(', '.join(CONFIG_KEYS))
+    return ConfigError(f'unknown key {key!a}', hint, line)
+
+
+def most_similar(word: str, known: 'Iterable[str]') -> str:
+    """Return the known word that a misspelt one resembles, whatever its case; '' if it resembles none."""
     try:
-        import difflib          # which Debian's python3-minimal lacks
-        similar = difflib.get_close_matches(key.lower(), [known.lower() for known in CONFIG_KEYS], 1)
+        import difflib          # Debian's python3-minimal lacks it
     except ImportError:
-        similar = []
-    for known in CONFIG_KEYS:
-        if similar == [known.lower()]:
-            return ConfigError(f'unknown key {key!a}', f'did you mean {known}=', line)
-    return ConfigError(f'unknown key {key!a}', 'the keys are {}'.format(', '.join(CONFIG_KEYS)), line)
+        return ''
+    by_lower_case = {each.lower(): each for each in known}
+    similar = difflib.get_close_matches(word.lower(), by_lower_case, 1)
+    return by_lower_case[similar[0]] if similar else ''
 
 
 def _parse_origin(value: str) -> Origin:
@@ -4457,15 +4462,65 @@ _HelpFormatter = functools.partial(argparse.RawDescriptionHelpFormatter, width=H
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse, with errors in our form, and texts printed as they stand here."""
+    """argparse, with options anywhere, errors in our form, and texts printed as they stand here."""
 
     def __init__(self, **settings: 'Any') -> None:
-        # before 3.8, forbidding --ini for --init forbids -kKEY too
-        super().__init__(allow_abbrev=sys.version_info < (3, 8),
-                         formatter_class=_HelpFormatter, **settings)
+        super().__init__(allow_abbrev=False, formatter_class=_HelpFormatter, **settings)
+
+    def parse(self, words: 'Sequence[str]') -> argparse.Namespace:
+        """Parse `words`, whose options may stand before, between and after the other arguments.
+
+        argparse takes all other arguments from a single run of words, so it gets the options first, and
+        each value in its option's word. Raises UsageError.
+        """
+        rest = list(words)
+        options, operands = [], []      # type: List[str], List[str]
+        while rest:
+            word = rest.pop(0)
+            if word == '--':
+                operands += rest
+                break
+            if word.startswith('--'):
+                options.append(self._with_value(*word.partition('='), rest))
+            elif word.startswith('-') and word != '-':
+                options += self._split_letters(word[1:], rest)
+            else:
+                operands.append(word)
+        return self.parse_args(options + ['--'] * bool(operands) + operands)
+
+    def _split_letters(self, letters: str, rest: 'List[str]') -> 'Iterator[str]':
+        """Yield the options of a word such as -v, -vq, -kKEY or -k; `rest` has the words after it."""
+        while letters:
+            name, letters = '-' + letters[0], letters[1:]
+            if self._option(name).nargs == 0:
+                yield name
+            else:
+                value = re.sub('^=', '', letters)
+                yield self._with_value(name, '=' * bool(letters), value, rest)
+                return
+
+    def _with_value(self, name: str, equals: str, value: str, rest: 'List[str]') -> str:
+        """Return an option as --name=value; a value that is missing is taken from `rest`."""
+        action = self._option(name)
+        if action.nargs != 0 and not equals:
+            if not rest or (rest[0].startswith('-') and rest[0] != '-'):
+                self.error(f'{name} needs a value')
+            equals, value = '=', rest.pop(0)
+        return action.option_strings[-1] + equals + value
+
+    def _option(self, name: str) -> argparse.Action:
+        """Return what argparse knows of an option. Raises UsageError if there is none of this name."""
+        known = self._option_string_actions
+        if name in known:
+            return known[name]
+        similar = most_similar(name, known)
+        raise UsageError(f'unknown option {name!a}', f'did you mean {similar}? ' * bool(similar) + self._hint())
 
     def error(self, message: str) -> 'NoReturn':
-        raise UsageError(message, f'see: {self.prog} --help')
+        raise UsageError(message, self._hint())
+
+    def _hint(self) -> str:
+        return f'see: {self.prog} --help'
 
 
 def _seconds(text: str) -> float:
@@ -4488,15 +4543,41 @@ def _age(text: str) -> float:
     return float(match.group(1)) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 604800}[match.group(2)]
 
 
+def parse_command_line(argv: 'Sequence[str]') -> argparse.Namespace:
+    """Parse a command line, without the program's name. Raises UsageError, and SystemExit after --help."""
+    words = list(itertools.dropwhile(lambda word: word in ('help', '--help', '-h'), argv))
+    if len(words) < len(argv):                      # tako help fetch, tako --help fetch
+        words = words[:1] + ['--help']
+    if words and words[0] in COMMANDS:
+        return _command_parser(words[0]).parse(words[1:])
+    if words and (words[0] == '--' or not words[0].startswith('-')):
+        similar = most_similar(words[0], COMMANDS)
+        raise UsageError(f'unknown command {words[0]!a}',
+                         f'did you mean {similar}? ' * bool(similar) + 'see: tako --help')
+    return argument_parser().parse(words)
+
+
 def argument_parser() -> ArgumentParser:
-    """What the command line may be."""
+    """Return the parser of what may stand in place of a command; its help lists all commands."""
     parser = ArgumentParser(prog='tako', description=__doc__, epilog='tako COMMAND --help tells more.')
     parser.add_argument('--version', action='version', version='tako ' + __version__)
     commands = parser.add_subparsers(metavar='COMMAND', dest='command')
     commands.required = True
-    for add in (_add_fetch, _add_status, _add_store, _add_sign, _add_verify, _add_gen_key):
+    for add in COMMANDS.values():
         add(commands.add_parser)
     return parser
+
+
+def _command_parser(command: str) -> ArgumentParser:
+    """Return the parser of one command: to make those of all commands would delay each start."""
+    made = []   # type: List[ArgumentParser]
+
+    def add(name: str, **settings: 'Any') -> ArgumentParser:
+        del settings['help']                        # which is for the list of commands
+        made.append(ArgumentParser(prog='tako ' + name, **settings))
+        return made[0]
+    COMMANDS[command](add)
+    return made[0]
 
 
 def _add_fetch(add: 'Callable[..., ArgumentParser]') -> None:
@@ -4532,7 +4613,7 @@ def _add_store(add: 'Callable[..., ArgumentParser]') -> None:
                   description='Copy IMAGE into DIR/store and list it in DIR/manifest as VERSION. Any web server can\n'
                               'serve DIR.')
     _add_keys(command)
-    command.add_argument('-o', dest='output', metavar='DIR', required=True, help='the directory that the server serves')
+    command.add_argument('-o', '--output', metavar='DIR', required=True, help='the directory that the server serves')
     command.add_argument('--dry-run', action='store_true', help='say what would be stored, and change nothing')
     command.add_argument('--patch-from', default='', metavar='N',
                          help='also make patches from the N newest earlier images, or from the version N')
@@ -4547,15 +4628,17 @@ def _add_store(add: 'Callable[..., ArgumentParser]') -> None:
 
 def _add_keys(command: ArgumentParser) -> None:
     keys = command.add_mutually_exclusive_group()
-    keys.add_argument('-k', dest='key', metavar='KEY', help='the secret key itself, for all who look at ps to see')
-    keys.add_argument('-f', dest='key_file', metavar='FILE', help='the file that holds it; - for standard input')
+    keys.add_argument('-k', '--key', metavar='KEY',
+                      help='the secret key (other users can see it in ps: prefer -f)')
+    keys.add_argument('-f', '--key-file', metavar='FILE',
+                      help='the file that holds the secret key; - for standard input')
 
 
 def _add_sign(add: 'Callable[..., ArgumentParser]') -> None:
     command = add('sign', help='sign a manifest with a new key',
                   description='Sign the manifest in DIR, which OLDPUBLIC has signed, with another secret key.')
     _add_keys(command)
-    command.add_argument('-p', dest='public_key', metavar='OLDPUBLIC', required=True,
+    command.add_argument('-p', '--public-key', metavar='OLDPUBLIC', required=True,
                          help='the public key it is signed with')
     command.add_argument('directory', metavar='DIR', help='the directory that the server serves')
     command.set_defaults(run=sign)
@@ -4564,7 +4647,7 @@ def _add_sign(add: 'Callable[..., ArgumentParser]') -> None:
 def _add_verify(add: 'Callable[..., ArgumentParser]') -> None:
     command = add('verify', help='check a directory that is served, or a mirror',
                   description='Check the signature of DIR/manifest, and size and SHA-256 of each image it lists.')
-    command.add_argument('-p', dest='public_key', metavar='PUBLIC', required=True,
+    command.add_argument('-p', '--public-key', metavar='PUBLIC', required=True,
                          help='the public key it is signed with')
     command.add_argument('directory', metavar='DIR', help='the directory that the server serves')
     command.set_defaults(run=verify)
@@ -4575,6 +4658,9 @@ def _add_gen_key(add: 'Callable[..., ArgumentParser]') -> None:
                   description='Print a new public key and its secret key, each on a line of its own. Writes no file.')
     command.set_defaults(run=gen_key)
 
+
+COMMANDS = {'fetch': _add_fetch, 'status': _add_status, 'store': _add_store, 'sign': _add_sign,
+            'verify': _add_verify, 'gen-key': _add_gen_key}
 
 FETCH_EXAMPLES = '''examples:
   tako fetch /etc/tako/app.tako
@@ -4593,7 +4679,7 @@ def main(argv: 'Sequence[str]') -> int:
         gc.set_threshold(COLLECT_EVERY_OBJECTS)
     report = Report(sys.stdout, sys.stderr, os.environ.get('JOURNAL_STREAM', ''))
     try:
-        arguments = argument_parser().parse_args(list(argv))
+        arguments = parse_command_line(argv)
         report.level = getattr(arguments, 'level', 0)
         code = int(arguments.run(arguments, report))
     except SystemExit as end:                       # --help and --version
