@@ -6,12 +6,13 @@ machine, and restarts the units that run from them. An image's publisher runs ge
 for each version, and lets any web server serve the directory. The machine that uses the image has a
 config, and runs fetch from cron, from a systemd timer, or before its unit starts:
 
-    tako gen-key                                      make a key pair
-    tako store -f KEYFILE -o DIR IMAGE VERSION        publish IMAGE as VERSION in DIR
+    tako gen-key -o NAME                              make a key pair, NAME.key and NAME.pub
+    tako store -f NAME.key -o DIR IMAGE VERSION       publish IMAGE as VERSION in DIR
     tako fetch CONFIG...                              bring the newest compatible version here
     tako status CONFIG...                             what is here, and why
-    tako verify -p PUBLICKEY DIR                      whether what is published is whole
-    tako sign -f NEWKEYFILE -p OLDPUBLICKEY DIR       sign what is published with another key
+    tako verify -p NAME.pub DIR                       whether what is published is whole
+    tako sign -f NEW.key -p OLD.pub DIR               sign what is published with another key
+    tako public-key -f NAME.key                       print the public half of a secret key
 
 A config names one image, one setting a line:
 
@@ -49,7 +50,7 @@ not to be had just now, try again; 129, 130 and 143 ended by SIGHUP, SIGINT and 
 #  15  download          one image from mirrors: by a patch, what it lacks as ranges, or all of it
 #  16  fetch             where network, destination and units meet
 #  17  status            what is known offline
-#  18  publish           store, sign, verify, gen-key
+#  18  publish           store, sign, verify, gen-key, public-key
 #  19  command line      arguments, exit codes
 
 if __name__ == '__main__':
@@ -490,6 +491,9 @@ def parse_secret_key(text: str) -> bytes:
 
     The text is SECRET+ and the base64 of seed, public key and public key again. No error quotes it.
     """
+    if decode_base64(text, 32) is not None:
+        raise UsageError('not a secret key but the public half of a key pair',
+                         'give the secret half: gen-key -o NAME writes it to NAME.key')
     if not text.startswith(SECRET_KEY_PREFIX):
         raise UsageError('not a secret key', f'expected the line that gen-key printed, from {SECRET_KEY_PREFIX} on')
     key = decode_base64(text[len(SECRET_KEY_PREFIX):], 96)
@@ -1954,6 +1958,29 @@ def read_older(descriptor: int, begin: int, size: int) -> bytes:
         raise EOFError(f'the older image cannot be read: {error.strerror}') from None
 
 
+def create_files(files: 'Sequence[Tuple[str, bytes, int]]') -> None:
+    """Create files durably: all of them, or none.
+
+    files: the path, the bytes and the mode of each, less what the umask takes away. Raises
+    FileExistsError if one of the paths exists, and leaves it alone.
+    """
+    created = []    # type: List[str]
+    try:
+        for path, content, mode in files:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            created.append(path)
+            with About(path), open(descriptor, 'wb') as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for directory in {os.path.dirname(path) or '.' for path in created}:
+            sync_directory(directory)
+    except BaseException:
+        for path in created:
+            remove_if_there(path)
+        raise
+
+
 def remove_if_there(path: str) -> None:
     """Remove a file or a link; no error if there is none."""
     try:
@@ -3005,6 +3032,7 @@ class Report:
         self._progress = None   # type: Optional[Tuple[str, float, int, float]]
         self.level = 0
         self.has_failed = False     # to print what changed
+        self.hint_if_unprinted = ''     # what is lost then
 
     def result(self, *lines: str) -> None:
         """What was asked for, or what changed."""
@@ -3076,8 +3104,9 @@ class Report:
         except OSError as error:
             if stream is self._out and not self.has_failed:
                 self.has_failed = True
-                if not isinstance(error, BrokenPipeError):
-                    self._complain(3, 'standard output', error.strerror or str(error), 'what was done is done')
+                if self.hint_if_unprinted or not isinstance(error, BrokenPipeError):
+                    self._complain(3, 'standard output', error.strerror or str(error),
+                                   self.hint_if_unprinted or 'what was done is done')
 
 
 def format_size(size: int) -> str:
@@ -4341,7 +4370,7 @@ def sign(arguments: 'argparse.Namespace', report: Report) -> int:
     """The sign command: the same manifest under a new key."""
     root = arguments.directory
     seed = _read_secret_key(arguments, report)
-    old, new = parse_public_key(arguments.public_key), ed25519_public_key(seed)
+    old, new = _read_public_key(arguments.public_key), ed25519_public_key(seed)
     with _publishing(root, report):
         clear_leftovers(root)
         signed = _published_manifest(root)
@@ -4358,7 +4387,7 @@ def sign(arguments: 'argparse.Namespace', report: Report) -> int:
 def verify(arguments: 'argparse.Namespace', report: Report) -> int:
     """The verify command: whether a directory that is served, or mirrored, is whole."""
     root = arguments.directory
-    manifest = open_manifest(_published_manifest(root), [parse_public_key(arguments.public_key)], manifest_path(root))
+    manifest = open_manifest(_published_manifest(root), [_read_public_key(arguments.public_key)], manifest_path(root))
     codes = [0]
     for entry in manifest.entries:
         fault = image_fault(root, entry)
@@ -4402,10 +4431,10 @@ def _read_secret_key(arguments: 'argparse.Namespace', report: Report) -> bytes:
         source, text = '-k', arguments.key
     else:
         source, text = 'TAKO_SECRET_KEY', os.environ.get('TAKO_SECRET_KEY', '')
-        if not text:
-            raise UsageError('no secret key to sign with', 'give -f FILE, or set TAKO_SECRET_KEY')
+        if not _one_line(text):
+            raise UsageError('no secret key', 'give -f FILE, or set TAKO_SECRET_KEY')
     try:
-        return parse_secret_key(text)
+        return parse_secret_key(_one_line(text))
     except UsageError as error:
         raise UsageError(f'{source}: {error.what}', error.hint) from None
 
@@ -4420,7 +4449,31 @@ def _read_key_file(path: str, report: Report) -> str:
                 report.trouble(path, 'others can read this secret key', 'chmod 600 it')
     except OSError as error:
         raise UsageError(f'{path}: {error.strerror or error}', 'look at the path of the key') from error
-    return re.sub('\r?\n$', '', content.decode('ascii', 'replace'))
+    return content.decode('ascii', 'replace')
+
+
+def _one_line(text: str) -> str:
+    """Return a key without the line end that editors, `echo` and the secrets of a CI service add."""
+    return text.rstrip('\r\n')
+
+
+def _read_public_key(text: str) -> bytes:
+    """Return the public key that -p gives: the key itself, or the name of a file that holds it."""
+    refuse_secret_key(text, 'a public one')
+    if decode_base64(_one_line(text), 32) is not None:
+        return parse_public_key(_one_line(text))
+    try:
+        content = _one_line(read_at_most(KEY_FILE_MAX_BYTES, text).decode('ascii', 'replace'))
+    except OSError as error:
+        shown = f' {text!a}' * (len(text) < 100)        # something longer may be a damaged secret key
+        raise UsageError(f'-p{shown}: not a public key, nor a file with one: {error.strerror or error}',
+                         'give the 44 characters of base64 that gen-key printed, or the file NAME.pub') from None
+    if content.startswith(SECRET_KEY_PREFIX):
+        raise UsageError(f'{text}: a secret key, not a public one', f'give its public half: tako public-key -f {text}')
+    try:
+        return parse_public_key(content)
+    except UsageError as error:
+        raise UsageError(f'{text}: {error.what}', error.hint) from None
 
 
 def _warn_of_order_and_gaps(root: str, manifest: Manifest, entry: Entry, report: Report) -> None:
@@ -4435,15 +4488,42 @@ def _warn_of_order_and_gaps(root: str, manifest: Manifest, entry: Entry, report:
                        'if you withdrew them, let the server answer 410 for them; else put them back')
 
 
-def gen_key(_: 'argparse.Namespace', report: Report, entropy: 'Callable[[int], bytes]' = os.urandom) -> int:
-    """The gen-key command: a new key pair, printed; no file is written."""
-    if sys.stdout is None:
+def gen_key(arguments: 'argparse.Namespace', report: Report, entropy: 'Callable[[int], bytes]' = os.urandom) -> int:
+    """Make a new key pair: print it, or write it to NAME.key and NAME.pub."""
+    if arguments.output is None and sys.stdout is None:
         raise TakoError('standard output is closed', 'it is where the keys go')
     seed = entropy(32)
-    report.result('Public key, for PublicKey= in the config of each client:',
-                  encode_base64(ed25519_public_key(seed)),
-                  'Secret key, for store; whoever has it can publish in your name:',
-                  format_secret_key(seed))
+    public, secret = encode_base64(ed25519_public_key(seed)), format_secret_key(seed)
+    if arguments.output is None:
+        report.hint_if_unprinted = 'this key pair is lost: run gen-key again to make another'
+        report.result('Public key, for PublicKey= in the config of each client:', public,
+                      'Secret key, for store; whoever has it can publish in your name:', secret)
+    else:
+        _write_key_pair(arguments.output, public, secret)
+        report.result(f'{arguments.output}.key: the secret key; whoever has it can publish in your name',
+                      f'{arguments.output}.pub: the public key; clients need PublicKey={public}')
+    return 0
+
+
+def _write_key_pair(name: str, public: str, secret: str) -> None:
+    if not os.path.basename(name):
+        raise UsageError(f'not a name for key files: {name!a}', 'give one like app, for app.key and app.pub')
+    try:
+        create_files([(name + '.key', secret.encode('ascii') + b'\n', 0o600),
+                      (name + '.pub', public.encode('ascii') + b'\n', 0o644)])
+    except FileExistsError as error:
+        raise UsageError(f'{error.filename}: exists already, and no key was made',
+                         'choose another NAME: gen-key replaces no file') from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f'{os.path.dirname(name)}: not an existing directory',
+                         'create it, or correct the command line') from None
+
+
+def print_public_key(arguments: 'argparse.Namespace', report: Report) -> int:
+    """Print the public half of a secret key."""
+    if sys.stdout is None:
+        raise TakoError('standard output is closed', 'it is where the key goes')
+    report.result(encode_base64(ed25519_public_key(_read_secret_key(arguments, report))))
     return 0
 
 
@@ -4486,7 +4566,7 @@ class ArgumentParser(argparse.ArgumentParser):
                 options += self._split_letters(word[1:], rest)
             else:
                 operands.append(word)
-        return self.parse_args(options + ['--'] * bool(operands) + operands)
+        return self.parse_args(options + ['--'] * any(word.startswith('-') for word in operands) + operands)
 
     def _split_letters(self, letters: str, rest: 'List[str]') -> 'Iterator[str]':
         """Yield the options of a word such as -v, -vq, -kKEY or -k; `rest` has the words after it."""
@@ -4639,7 +4719,7 @@ def _add_sign(add: 'Callable[..., ArgumentParser]') -> None:
                   description='Sign the manifest in DIR, which OLDPUBLIC has signed, with another secret key.')
     _add_keys(command)
     command.add_argument('-p', '--public-key', metavar='OLDPUBLIC', required=True,
-                         help='the public key it is signed with')
+                         help='the public key it is signed with, or a file that holds it')
     command.add_argument('directory', metavar='DIR', help='the directory that the server serves')
     command.set_defaults(run=sign)
 
@@ -4648,25 +4728,36 @@ def _add_verify(add: 'Callable[..., ArgumentParser]') -> None:
     command = add('verify', help='check a directory that is served, or a mirror',
                   description='Check the signature of DIR/manifest, and size and SHA-256 of each image it lists.')
     command.add_argument('-p', '--public-key', metavar='PUBLIC', required=True,
-                         help='the public key it is signed with')
+                         help='the public key it is signed with, or a file that holds it')
     command.add_argument('directory', metavar='DIR', help='the directory that the server serves')
     command.set_defaults(run=verify)
 
 
 def _add_gen_key(add: 'Callable[..., ArgumentParser]') -> None:
     command = add('gen-key', help='make a key pair',
-                  description='Print a new public key and its secret key, each on a line of its own. Writes no file.')
+                  description='Print a new public key and its secret key, each on a line of its own. With -o, write\n'
+                              'them to NAME.key, which only you can read, and NAME.pub; replaces no file.')
+    command.add_argument('-o', '--output', metavar='NAME', help='write NAME.key and NAME.pub instead')
     command.set_defaults(run=gen_key)
 
 
+def _add_public_key(add: 'Callable[..., ArgumentParser]') -> None:
+    command = add('public-key', help='print the public half of a secret key', epilog=KEY_FROM_VARIABLE,
+                  description='Print the public key that belongs to a secret key.')
+    _add_keys(command)
+    command.set_defaults(run=print_public_key)
+
+
 COMMANDS = {'fetch': _add_fetch, 'status': _add_status, 'store': _add_store, 'sign': _add_sign,
-            'verify': _add_verify, 'gen-key': _add_gen_key}
+            'verify': _add_verify, 'gen-key': _add_gen_key, 'public-key': _add_public_key}
 
 FETCH_EXAMPLES = '''examples:
   tako fetch /etc/tako/app.tako
   tako fetch --init /etc/tako/app.tako'''
 
-STORE_EXAMPLES = '''Without -k and -f the secret key comes from the variable TAKO_SECRET_KEY.
+KEY_FROM_VARIABLE = 'Without -k and -f the secret key comes from the variable TAKO_SECRET_KEY.'
+
+STORE_EXAMPLES = KEY_FROM_VARIABLE + '''
 
 examples:
   tako store -f app.key -o /srv/images/app app.img 1.2.0

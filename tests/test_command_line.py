@@ -15,7 +15,7 @@ import origin
 import scene
 import tako
 
-COMMANDS = ('fetch', 'store', 'gen-key')
+COMMANDS = ('fetch', 'status', 'store', 'sign', 'verify', 'gen-key', 'public-key')
 
 
 class HelpTest(scene.Scene):
@@ -214,9 +214,24 @@ class StreamTest(scene.Scene):
     def test_a_full_stdout_is_an_error(self):
         with open('/dev/full', 'wb') as full:
             done = subprocess.run([sys.executable, '-I', scene.TAKO, 'gen-key'], stdout=full, stderr=subprocess.PIPE)
-        self.assertEqual(1, done.returncode)
-        self.assertIn(b'No space left', done.stderr)
-        self.assertNotIn(b'Traceback', done.stderr)
+        self.assertEqual((1, b'tako: standard output: No space left on device\n'
+                             b'  this key pair is lost: run gen-key again to make another\n'), (done.returncode, done.stderr))
+
+    def test_a_key_pair_that_nobody_reads_is_lost(self):
+        read, write = os.pipe()
+        os.close(read)
+        done = subprocess.run([sys.executable, '-I', scene.TAKO, 'gen-key'], stdout=write, stderr=subprocess.PIPE)
+        os.close(write)
+        self.assertEqual((1, b'tako: standard output: Broken pipe\n'
+                             b'  this key pair is lost: run gen-key again to make another\n'), (done.returncode, done.stderr))
+
+    def test_a_full_stdout_loses_no_key_pair_in_files(self):
+        with open('/dev/full', 'wb') as full:
+            done = subprocess.run([sys.executable, '-I', scene.TAKO, 'gen-key', '-o', 'app'], cwd=self.directory,
+                                  stdout=full, stderr=subprocess.PIPE)
+        self.assertEqual((1, b'tako: standard output: No space left on device\n  what was done is done\n'),
+                         (done.returncode, done.stderr))
+        tako.parse_secret_key(scene.read(self.path('app.key')).decode().rstrip('\n'))
 
     def test_stdout_closed_from_the_start(self):
         """The keys go nowhere else; what fetch does is done all the same."""
