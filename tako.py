@@ -138,6 +138,7 @@ FULL_ANSWER_SECONDS = 86400             # once in each of these a manifest is as
 MANIFEST_SECONDS = 60.0                 # for a mirror's manifest, while another is unasked, or once one has answered
 LOCK_WAIT_SECONDS = 120.0               # for another run on the same directory
 LOCK_POLL_SECONDS = 0.05
+ABANDONED_SECONDS = 3600.0               # without a write, after which a temporary file of the original is removed
 PIPE_POLL_SECONDS = 0.5                 # that a signal may have to wait while a pipe is silent
 MESSAGE_MAX_CHARS = 2000                # of a line of trouble: servers have their say in some
 NAMES_MAX = 5                           # of versions, where a message lists them
@@ -2959,6 +2960,24 @@ def clear_leftovers(root: str) -> None:
     """Remove what runs that were killed have left in root, whose lock is ours."""
     for name in (NEW_IMAGE, NEW_PATCH, NEW_INDEX, NEW_MANIFEST, NEW_LINK, NEW_STATE):
         remove_if_there(os.path.join(root, name))
+    _clear_leftovers_of_original(root)
+
+
+def _clear_leftovers_of_original(root: str) -> None:
+    """Remove the temporary files of a killed original Tako. Errors are ignored: they are in nobody's way."""
+    store_path = os.path.join(root, 'store')
+    try:
+        paths = [os.path.join(store_path, name) for name in os.listdir(store_path)
+                 if re.fullmatch('[0-9a-f]{64}[.]new', name)]
+    except OSError:
+        paths = []
+    for path in paths + [os.path.join(root, 'manifest.new')]:
+        try:
+            # the original takes no lock, so a fresh file may belong to a run that is at work
+            if 0 < time_of(path) < time.time() - ABANDONED_SECONDS:
+                os.unlink(path)
+        except OSError:
+            pass
 
 
 # ======================================================================== 13 units
