@@ -214,6 +214,14 @@ class ManifestError(RefusedError):
                          'its signature is right, so this is how it was published: tell the publisher')
 
 
+class FormatError(RefusedError):
+    """A manifest is signed, and in a format that a newer Tako introduced."""
+
+    def __init__(self, where: str, number: int) -> None:
+        super().__init__(f'{where}: a manifest of format {number}; this Tako is too old for it and reads format 1',
+                         f'update Tako: this is version {__version__}')
+
+
 class RollbackError(RefusedError):
     """A manifest lacks what an earlier one had."""
 
@@ -654,7 +662,8 @@ def _pattern_version(text: str, pattern: str) -> Version:
 # An entry is version, size in bytes and SHA-256 of an image; entries ascend by version. The signature
 # is for every byte before its own line. A publisher only ever adds entries.
 
-MANIFEST_HEADER = b'Tako Manifest 1\n\n'
+MANIFEST_TITLE = b'Tako Manifest '     # of every format; a number follows
+MANIFEST_HEADER = MANIFEST_TITLE + b'1\n\n'
 SIGNATURE_LINE_BYTES = 89
 ENTRY_PATTERN = VERSION_PATTERN + ' (0|[1-9][0-9]{0,18}) ([0-9a-f]{64})'
 
@@ -683,11 +692,13 @@ def open_manifest(signed: bytes, public_keys: 'Sequence[bytes]', where: str) -> 
     """The manifest in signed bytes, if one of public_keys (32 bytes each) signed it.
 
     There is no other way from bytes to a Manifest. Raises SignatureError before anything is parsed,
-    and ManifestError if what was signed is not a manifest; where begins the messages.
+    FormatError if what was signed is a manifest of another format, and ManifestError if it is none;
+    where begins the messages.
     """
     body, signature = _split_signature(signed, where)
     if not any(ed25519_verify(key, body, signature) for key in public_keys):
         raise SignatureError(where)
+    _check_format(body, where)
     return Manifest(tuple(_parse_entries(body, where)))
 
 
@@ -708,10 +719,20 @@ def seal_manifest(manifest: Manifest, secret_key: bytes) -> bytes:
 def _split_signature(signed: bytes, where: str) -> 'Tuple[bytes, bytes]':
     body, line = signed[:-SIGNATURE_LINE_BYTES], signed[-SIGNATURE_LINE_BYTES:]
     signature = decode_base64(line[:-1].decode('ascii', 'replace'), 64)
-    if signature is None or line[-1:] != b'\n' or not body.startswith(MANIFEST_HEADER):
+    if signature is None or line[-1:] != b'\n' or not body.startswith(MANIFEST_TITLE):
         raise RefusedError(f'{where}: not a signed manifest',
                            'something else was served in its place, or it was cut short')
     return body, signature
+
+
+def _check_format(body: bytes, where: str) -> None:
+    """Raise FormatError or ManifestError unless a verified body begins as a manifest of format 1 does."""
+    if body.startswith(MANIFEST_HEADER):
+        return
+    title = re.match(MANIFEST_TITLE + b'(?!1\n)([1-9][0-9]{0,8})\n', body)
+    if title is None:
+        raise ManifestError(where, 'its header is not that of a manifest')
+    raise FormatError(where, int(title.group(1)))
 
 
 def _parse_entries(body: bytes, where: str) -> 'Iterator[Entry]':
@@ -3866,6 +3887,8 @@ class ImageFetch:
             return Manifest(())
         try:
             return open_manifest(signed, self.config.public_keys, manifest_path(self.root))
+        except FormatError:
+            raise
         except RefusedError as error:
             raise RefusedError(error.what, 'if PublicKey= changed, list the old key too; else see who changed '
                                'the file. Without it, the next run would accept an older manifest') from None
