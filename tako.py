@@ -2420,14 +2420,17 @@ class Network:
         if not self._has_proxies:
             return '', {}
         import urllib.request
-        proxy = urllib.request.getproxies().get(scheme, '')
+        proxies = urllib.request.getproxies()
+        name = scheme if proxies.get(scheme) else 'all'     # as curl does
+        proxy = proxies.get(name, '')
         if not proxy or urllib.request.proxy_bypass(host):
             return '', {}
         kind, _, rest = proxy.rpartition('://')
         userinfo, _, address = rest.partition('/')[0].rpartition('@')
         match = re.fullmatch(HOST_PATTERN, address)
         if kind not in ('', 'http') or match is None or not 0 < int(match.group(2) or 80) < 65536:
-            raise UsageError(f'{scheme}_proxy: not the URL of an http proxy', 'expected http://host:port')
+            raise UsageError(f'{name}_proxy: not the URL of an http proxy',
+                             'set it to http://host:port, the one kind that Tako knows, or list this host in no_proxy')
         authorization = basic_authorization(userinfo)
         return ('{}:{}'.format(match.group(1), match.group(2) or 80),
                 {'Proxy-Authorization': authorization} if authorization else {})
