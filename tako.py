@@ -138,7 +138,7 @@ FULL_ANSWER_SECONDS = 86400             # once in each of these a manifest is as
 MANIFEST_SECONDS = 60.0                 # for a mirror's manifest, while another is unasked, or once one has answered
 LOCK_WAIT_SECONDS = 120.0               # for another run on the same directory
 LOCK_POLL_SECONDS = 0.05
-ABANDONED_SECONDS = 3600.0               # without a write, after which a temporary file of the original is removed
+ABANDONED_SECONDS = 3600.0              # without a write until the original's temporary files are removed
 PIPE_POLL_SECONDS = 0.5                 # that a signal may have to wait while a pipe is silent
 MESSAGE_MAX_CHARS = 2000                # of a line of trouble: servers have their say in some
 NAMES_MAX = 5                           # of versions, where a message lists them
@@ -3076,6 +3076,7 @@ class Report:
         self.level = 0
         self.has_failed = False     # to print what changed
         self.hint_if_unprinted = ''     # what is lost then
+        self._errors = set()    # type: Set[Tuple[str, str]]
 
     def result(self, *lines: str) -> None:
         """What was asked for, or what changed."""
@@ -3098,10 +3099,12 @@ class Report:
             self._complain(4, where, what, hint)
 
     def error(self, where: str, error: Exception) -> int:
-        """What ends something, in the same form; its exit code."""
+        """Print what ended a step, unless it ended an earlier step too; return its exit code."""
         told = as_tako_error(error)
         line = '' if told.line is None else f':{told.line}'
-        self._complain(3, where + line, told.what, told.hint)
+        if (where, told.what) not in self._errors:
+            self._errors.add((where, told.what))
+            self._complain(3, where + line, told.what, told.hint)
         return told.exit_code
 
     def progress(self, whose: str, size: int, of: int) -> None:
