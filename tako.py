@@ -138,7 +138,7 @@ FULL_ANSWER_SECONDS = 86400             # once in each of these a manifest is as
 MANIFEST_SECONDS = 60.0                 # for a mirror's manifest, while another is unasked, or once one has answered
 LOCK_WAIT_SECONDS = 120.0               # for another run on the same directory
 LOCK_POLL_SECONDS = 0.05
-ABANDONED_SECONDS = 3600.0              # without a write until the original's temporary files are removed
+ABANDONED_SECONDS = 3600.0              # age at which temporary files of the original are removed
 PIPE_POLL_SECONDS = 0.5                 # that a signal may have to wait while a pipe is silent
 MESSAGE_MAX_CHARS = 2000                # of a line of trouble: servers have their say in some
 NAMES_MAX = 5                           # of versions, where a message lists them
@@ -218,8 +218,8 @@ class FormatError(RefusedError):
     """A manifest is signed, and in a format that a newer Tako introduced."""
 
     def __init__(self, where: str, number: int) -> None:
-        super().__init__(f'{where}: a manifest of format {number}; this Tako is too old for it and reads format 1',
-                         f'update Tako: this is version {__version__}')
+        super().__init__(f'{where}: a manifest of format {number}; this Tako is too old for it',
+                         f'update Tako: this is version {__version__}, which reads format 1')
 
 
 class RollbackError(RefusedError):
@@ -726,7 +726,7 @@ def _split_signature(signed: bytes, where: str) -> 'Tuple[bytes, bytes]':
 
 
 def _check_format(body: bytes, where: str) -> None:
-    """Raise FormatError or ManifestError unless a verified body begins as a manifest of format 1 does."""
+    """Check the header of a verified body. Raises FormatError, or ManifestError if it is none."""
     if body.startswith(MANIFEST_HEADER):
         return
     title = re.match(MANIFEST_TITLE + b'(?!1\n)([1-9][0-9]{0,8})\n', body)
@@ -1704,12 +1704,12 @@ def _unknown_key(key: str, line: int) -> ConfigError:
     if not re.fullmatch('[A-Za-z0-9_-]{1,40}', key):        # whatever it is, it may hold a password
         return ConfigError('not a key before the =', 'settings are lines of Key=Value', line)
     similar = most_similar(key, CONFIG_KEYS)
-    hint = f'did you mean {similar}=' if similar else 'the keys are {}'.format(', '.join(CONFIG_KEYS))
+    hint = f'did you mean {similar}=' if similar else 'the keys are ' + ', '.join(CONFIG_KEYS)
     return ConfigError(f'unknown key {key!a}', hint, line)
 
 
 def most_similar(word: str, known: 'Iterable[str]') -> str:
-    """Return the known word that a misspelt one resembles, whatever its case; '' if it resembles none."""
+    """Return the known word that `word` resembles, in any case, or an empty string."""
     try:
         import difflib          # Debian's python3-minimal lacks it
     except ImportError:
@@ -2430,7 +2430,7 @@ class Network:
         match = re.fullmatch(HOST_PATTERN, address)
         if kind not in ('', 'http') or match is None or not 0 < int(match.group(2) or 80) < 65536:
             raise UsageError(f'{name}_proxy: not the URL of an http proxy',
-                             'set it to http://host:port, the one kind that Tako knows, or list this host in no_proxy')
+                             'set it to http://host:port, or list this host in no_proxy')
         authorization = basic_authorization(userinfo)
         return ('{}:{}'.format(match.group(1), match.group(2) or 80),
                 {'Proxy-Authorization': authorization} if authorization else {})
@@ -2988,7 +2988,7 @@ def clear_leftovers(root: str) -> None:
 
 
 def _clear_leftovers_of_original(root: str) -> None:
-    """Remove the temporary files of a killed original Tako. Errors are ignored: they are in nobody's way."""
+    """Remove the temporary files of a killed original Tako, as far as that is possible."""
     store_path = os.path.join(root, 'store')
     try:
         paths = [os.path.join(store_path, name) for name in os.listdir(store_path)
@@ -4435,7 +4435,8 @@ def sign(arguments: 'argparse.Namespace', report: Report) -> int:
 def verify(arguments: 'argparse.Namespace', report: Report) -> int:
     """The verify command: whether a directory that is served, or mirrored, is whole."""
     root = arguments.directory
-    manifest = open_manifest(_published_manifest(root), [_read_public_key(arguments.public_key)], manifest_path(root))
+    public_key = _read_public_key(arguments.public_key)
+    manifest = open_manifest(_published_manifest(root), [public_key], manifest_path(root))
     codes = [0]
     for entry in manifest.entries:
         fault = image_fault(root, entry)
@@ -4501,7 +4502,7 @@ def _read_key_file(path: str, report: Report) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Return a key without the line end that editors, `echo` and the secrets of a CI service add."""
+    """Return a key without the line end that editors, `echo` and CI services add."""
     return text.rstrip('\r\n')
 
 
@@ -4513,11 +4514,12 @@ def _read_public_key(text: str) -> bytes:
     try:
         content = _one_line(read_at_most(KEY_FILE_MAX_BYTES, text).decode('ascii', 'replace'))
     except OSError as error:
-        shown = f' {text!a}' * (len(text) < 100)        # something longer may be a damaged secret key
-        raise UsageError(f'-p{shown}: not a public key, nor a file with one: {error.strerror or error}',
-                         'give the 44 characters of base64 that gen-key printed, or the file NAME.pub') from None
+        shown = f' {text!a}' if len(text) < 100 else ''     # longer: maybe a damaged secret key
+        raise UsageError(f'-p{shown}: not a public key, nor a file with one: {error.strerror}',
+                         'give the 44 characters that gen-key printed, or the file NAME.pub') from None
     if content.startswith(SECRET_KEY_PREFIX):
-        raise UsageError(f'{text}: a secret key, not a public one', f'give its public half: tako public-key -f {text}')
+        raise UsageError(f'{text}: a secret key, not a public one',
+                         f'give its public half: tako public-key -f {text}')
     try:
         return parse_public_key(content)
     except UsageError as error:
@@ -4536,7 +4538,8 @@ def _warn_of_order_and_gaps(root: str, manifest: Manifest, entry: Entry, report:
                        'if you withdrew them, let the server answer 410 for them; else put them back')
 
 
-def gen_key(arguments: 'argparse.Namespace', report: Report, entropy: 'Callable[[int], bytes]' = os.urandom) -> int:
+def gen_key(arguments: 'argparse.Namespace', report: Report,
+            entropy: 'Callable[[int], bytes]' = os.urandom) -> int:
     """Make a new key pair: print it, or write it to NAME.key and NAME.pub."""
     if arguments.output is None and sys.stdout is None:
         raise TakoError('standard output is closed', 'it is where the keys go')
@@ -4547,15 +4550,17 @@ def gen_key(arguments: 'argparse.Namespace', report: Report, entropy: 'Callable[
         report.result('Public key, for PublicKey= in the config of each client:', public,
                       'Secret key, for store; whoever has it can publish in your name:', secret)
     else:
-        _write_key_pair(arguments.output, public, secret)
-        report.result(f'{arguments.output}.key: the secret key; whoever has it can publish in your name',
-                      f'{arguments.output}.pub: the public key; clients need PublicKey={public}')
+        name = arguments.output
+        _write_key_pair(name, public, secret)
+        report.result(f'{name}.key: the secret key; whoever has it can publish in your name',
+                      f'{name}.pub: the public key; clients need PublicKey={public}')
     return 0
 
 
 def _write_key_pair(name: str, public: str, secret: str) -> None:
     if not os.path.basename(name):
-        raise UsageError(f'not a name for key files: {name!a}', 'give one like app, for app.key and app.pub')
+        raise UsageError(f'not a name for key files: {name!a}',
+                         'give one like app, for app.key and app.pub')
     try:
         create_files([(name + '.key', secret.encode('ascii') + b'\n', 0o600),
                       (name + '.pub', public.encode('ascii') + b'\n', 0o644)])
@@ -4589,6 +4594,12 @@ class Stopped(KeyboardInterrupt):
 _HelpFormatter = functools.partial(argparse.RawDescriptionHelpFormatter, width=HELP_COLUMNS)
 
 
+def did_you_mean(word: str, known: 'Iterable[str]') -> str:
+    """Return a question for the known word that `word` resembles, or an empty string."""
+    similar = most_similar(word, known)
+    return f'did you mean {similar}? ' if similar else ''
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """argparse, with options anywhere, errors in our form, and texts printed as they stand here."""
 
@@ -4598,8 +4609,8 @@ class ArgumentParser(argparse.ArgumentParser):
     def parse(self, words: 'Sequence[str]') -> argparse.Namespace:
         """Parse `words`, whose options may stand before, between and after the other arguments.
 
-        argparse takes all other arguments from a single run of words, so it gets the options first, and
-        each value in its option's word. Raises UsageError.
+        argparse takes all other arguments from a single run of words, so it gets the options first,
+        and each value in its option's word. Raises UsageError.
         """
         rest = list(words)
         options, operands = [], []      # type: List[str], List[str]
@@ -4614,10 +4625,12 @@ class ArgumentParser(argparse.ArgumentParser):
                 options += self._split_letters(word[1:], rest)
             else:
                 operands.append(word)
-        return self.parse_args(options + ['--'] * any(word.startswith('-') for word in operands) + operands)
+        if any(word.startswith('-') for word in operands):
+            options.append('--')
+        return self.parse_args(options + operands)
 
     def _split_letters(self, letters: str, rest: 'List[str]') -> 'Iterator[str]':
-        """Yield the options of a word such as -v, -vq, -kKEY or -k; `rest` has the words after it."""
+        """Yield the options of a word such as -v, -vq, -kKEY or -k; `rest` are the words after it."""
         while letters:
             name, letters = '-' + letters[0], letters[1:]
             if self._option(name).nargs == 0:
@@ -4637,12 +4650,11 @@ class ArgumentParser(argparse.ArgumentParser):
         return action.option_strings[-1] + equals + value
 
     def _option(self, name: str) -> argparse.Action:
-        """Return what argparse knows of an option. Raises UsageError if there is none of this name."""
+        """Return what argparse knows of an option. Raises UsageError if it is unknown."""
         known = self._option_string_actions
         if name in known:
             return known[name]
-        similar = most_similar(name, known)
-        raise UsageError(f'unknown option {name!a}', f'did you mean {similar}? ' * bool(similar) + self._hint())
+        raise UsageError(f'unknown option {name!a}', did_you_mean(name, known) + self._hint())
 
     def error(self, message: str) -> 'NoReturn':
         raise UsageError(message, self._hint())
@@ -4672,16 +4684,15 @@ def _age(text: str) -> float:
 
 
 def parse_command_line(argv: 'Sequence[str]') -> argparse.Namespace:
-    """Parse a command line, without the program's name. Raises UsageError, and SystemExit after --help."""
+    """Parse a command line without the program's name. Raises UsageError; SystemExit after --help."""
     words = list(itertools.dropwhile(lambda word: word in ('help', '--help', '-h'), argv))
     if len(words) < len(argv):                      # tako help fetch, tako --help fetch
         words = words[:1] + ['--help']
     if words and words[0] in COMMANDS:
         return _command_parser(words[0]).parse(words[1:])
     if words and (words[0] == '--' or not words[0].startswith('-')):
-        similar = most_similar(words[0], COMMANDS)
         raise UsageError(f'unknown command {words[0]!a}',
-                         f'did you mean {similar}? ' * bool(similar) + 'see: tako --help')
+                         did_you_mean(words[0], COMMANDS) + 'see: tako --help')
     return argument_parser().parse(words)
 
 
@@ -4741,7 +4752,8 @@ def _add_store(add: 'Callable[..., ArgumentParser]') -> None:
                   description='Copy IMAGE into DIR/store and list it in DIR/manifest as VERSION. Any web server can\n'
                               'serve DIR.')
     _add_keys(command)
-    command.add_argument('-o', '--output', metavar='DIR', required=True, help='the directory that the server serves')
+    command.add_argument('-o', '--output', metavar='DIR', required=True,
+                         help='the directory that the server serves')
     command.add_argument('--dry-run', action='store_true', help='say what would be stored, and change nothing')
     command.add_argument('--patch-from', default='', metavar='N',
                          help='also make patches from the N newest earlier images, or from the version N')
@@ -4783,14 +4795,16 @@ def _add_verify(add: 'Callable[..., ArgumentParser]') -> None:
 
 def _add_gen_key(add: 'Callable[..., ArgumentParser]') -> None:
     command = add('gen-key', help='make a key pair',
-                  description='Print a new public key and its secret key, each on a line of its own. With -o, write\n'
-                              'them to NAME.key, which only you can read, and NAME.pub; replaces no file.')
-    command.add_argument('-o', '--output', metavar='NAME', help='write NAME.key and NAME.pub instead')
+                  description='Print a new public key and its secret key, each on a line of its own.\n'
+                              'With -o, write them to NAME.key, which only you can read, and NAME.pub.')
+    command.add_argument('-o', '--output', metavar='NAME',
+                         help='write NAME.key and NAME.pub; replaces no file')
     command.set_defaults(run=gen_key)
 
 
 def _add_public_key(add: 'Callable[..., ArgumentParser]') -> None:
-    command = add('public-key', help='print the public half of a secret key', epilog=KEY_FROM_VARIABLE,
+    command = add('public-key', help='print the public half of a secret key',
+                  epilog=KEY_FROM_VARIABLE,
                   description='Print the public key that belongs to a secret key.')
     _add_keys(command)
     command.set_defaults(run=print_public_key)

@@ -71,15 +71,21 @@ class OriginalTest(scene.Scene):
     def leave(self, root, *ages):
         """Leave temporary files that were written so many seconds ago."""
         os.makedirs(os.path.join(root, 'store'), exist_ok=True)
-        for name in ('manifest.new', 'store/{}.new'.format('a' * 64), 'store/{}.new'.format('b' * 64)):
+        for name in (
+            'manifest.new',
+            'store/{}.new'.format('a' * 64),
+            'store/{}.new'.format('b' * 64),
+        ):
             self.write(os.path.join(root, name), b'half')
             os.utime(os.path.join(root, name), (time.time() - ages[0],) * 2)
 
     def left(self, root):
-        return sorted(name for _, _, files in os.walk(root) for name in files if name.endswith('.new'))
+        return sorted(
+            name for _, _, files in os.walk(root) for name in files if name.endswith('.new')
+        )
 
     def test_they_are_removed_once_an_hour_has_passed_without_a_write(self):
-        for age, count in ((0, 3), (3500, 3), (-9999, 3), (3700, 0), (10 ** 8, 0)):
+        for age, count in ((0, 3), (3500, 3), (-9999, 3), (3700, 0), (10**8, 0)):
             with self.subTest(age):
                 self.leave(self.destination, age)
                 tako.clear_leftovers(self.destination)
@@ -87,7 +93,13 @@ class OriginalTest(scene.Scene):
 
     def test_nothing_else_is_removed(self):
         os.mkdir(self.path('destination', 'store'))
-        for name in ('other.new', 'store/other.new', 'store/' + 'a' * 64, 'store/{}.old'.format('a' * 64), 'latest.new'):
+        for name in (
+            'other.new',
+            'store/other.new',
+            'store/' + 'a' * 64,
+            'store/{}.old'.format('a' * 64),
+            'latest.new',
+        ):
             self.write('destination/' + name, b'mine')
             os.utime(self.path('destination', name), (1, 1))
         os.mkdir(self.path('destination', 'manifest.new'))
@@ -104,6 +116,7 @@ class OriginalTest(scene.Scene):
             if path.endswith('manifest.new') and not path.endswith('.manifest.new'):
                 raise PermissionError(errno.EPERM, 'Operation not permitted', path)
             unlink(path)
+
         with unittest.mock.patch.object(os, 'unlink', refuse):
             tako.clear_leftovers(self.destination)
         self.assertEqual(['manifest.new'], self.left(self.destination))
@@ -114,9 +127,13 @@ class OriginalTest(scene.Scene):
         key = self.write('app.key', tako.format_secret_key(origin.SEED), 0o600)
         new_key = self.write('new.key', tako.format_secret_key(origin.OTHER_SEED), 0o600)
         config = self.config('file://' + served)
-        for root, words in ((served, ('store', '-f', key, '-o', served, image, '1.0')), (self.destination, ('fetch', config)),
-                            (self.destination, ('fetch', config)), (served, ('store', '--reindex', '-o', served)),
-                            (served, ('sign', '-f', new_key, '-p', origin.PUBLIC_KEY, served))):
+        for root, words in (
+            (served, ('store', '-f', key, '-o', served, image, '1.0')),
+            (self.destination, ('fetch', config)),
+            (self.destination, ('fetch', config)),
+            (served, ('store', '--reindex', '-o', served)),
+            (served, ('sign', '-f', new_key, '-p', origin.PUBLIC_KEY, served)),
+        ):
             with self.subTest(words[0]):
                 self.leave(root, 9999)
                 result = self.run_tako(*words)

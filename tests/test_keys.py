@@ -122,7 +122,9 @@ class SecretKeyTest(KeyTest):
                 self.assertKeyRefused(tako.parse_secret_key, text, 'not a secret key', [SECRET_KEY])
 
     def test_a_public_key_in_its_place_is_told_apart(self):
-        self.assertKeyRefused(tako.parse_secret_key, PUBLIC_KEY, 'not a secret key but the public half')
+        self.assertKeyRefused(
+            tako.parse_secret_key, PUBLIC_KEY, 'not a secret key but the public half'
+        )
 
     def test_a_cut_or_altered_key_is_refused(self):
         altered = {

@@ -49,7 +49,9 @@ class OnceTest(unittest.TestCase):
         report = tako.Report(None, err)
         for where, what in (('a', 'one'), ('a', 'one'), ('a', 'two'), ('b', 'one'), ('a', 'one')):
             self.assertEqual(3, report.error(where, tako.RefusedError(what, 'hint')))
-        self.assertEqual('tako: a: one\n  hint\ntako: a: two\n  hint\ntako: b: one\n  hint\n', err.getvalue())
+        self.assertEqual(
+            'tako: a: one\n  hint\ntako: a: two\n  hint\ntako: b: one\n  hint\n', err.getvalue()
+        )
 
 
 class PrintTest(unittest.TestCase):
