@@ -6,13 +6,14 @@ machine, and restarts the units that run from them. An image's publisher runs ge
 for each version, and lets any web server serve the directory. The machine that uses the image has a
 config, and runs fetch from cron, from a systemd timer, or before its unit starts:
 
-    tako gen-key                                      make a key pair
-    tako store -f KEYFILE -o DIR IMAGE VERSION        publish IMAGE as VERSION in DIR
+    tako gen-key -o NAME                              make a key pair, NAME.key and NAME.pub
+    tako store -f NAME.key -o DIR IMAGE VERSION       publish IMAGE as VERSION in DIR
     tako fetch CONFIG...                              bring the newest compatible version here
     tako rollback CONFIG                              go back to the image before, now
     tako status CONFIG...                             what is here, and why
-    tako verify -p PUBLICKEY DIR                      whether what is published is whole
-    tako sign -f NEWKEYFILE -p OLDPUBLICKEY DIR       sign what is published with another key
+    tako verify -p NAME.pub DIR                       whether what is published is whole
+    tako sign -f NEW.key -p OLD.pub DIR               sign what is published with another key
+    tako public-key -f NAME.key                       print the public half of a secret key
 
 A config names one image, one setting a line:
 
@@ -50,7 +51,7 @@ not to be had just now, try again; 129, 130 and 143 ended by SIGHUP, SIGINT and 
 #  15  download          one image from mirrors: by a patch, what it lacks as ranges, or all of it
 #  16  fetch             where network, destination and units meet
 #  17  status            what is known offline
-#  18  publish           store, sign, verify, gen-key
+#  18  publish           store, sign, verify, gen-key, public-key
 #  19  command line      arguments, exit codes
 
 if __name__ == '__main__':
@@ -142,6 +143,7 @@ FULL_ANSWER_SECONDS = 86400             # once in each of these a manifest is as
 MANIFEST_SECONDS = 60.0                 # for a mirror's manifest, while another is unasked, or once one has answered
 LOCK_WAIT_SECONDS = 120.0               # for another run on the same directory
 LOCK_POLL_SECONDS = 0.05
+ABANDONED_SECONDS = 3600.0              # age at which temporary files of the original are removed
 PIPE_POLL_SECONDS = 0.5                 # that a signal may have to wait while a pipe is silent
 MESSAGE_MAX_CHARS = 2000                # of a line of trouble: servers have their say in some
 NAMES_MAX = 5                           # of versions, where a message lists them
@@ -220,6 +222,14 @@ class ManifestError(RefusedError):
     def __init__(self, where: str, what: str) -> None:
         super().__init__(f'{where}: {what}',
                          'its signature is right, so this is how it was published: tell the publisher')
+
+
+class FormatError(RefusedError):
+    """A manifest is signed, and in a format that a newer Tako introduced."""
+
+    def __init__(self, where: str, number: int) -> None:
+        super().__init__(f'{where}: a manifest of format {number}; this Tako is too old for it',
+                         f'update Tako: this is version {__version__}, which reads format 1')
 
 
 class RollbackError(RefusedError):
@@ -500,6 +510,9 @@ def parse_secret_key(text: str) -> bytes:
 
     The text is SECRET+ and the base64 of seed, public key and public key again. No error quotes it.
     """
+    if decode_base64(text, 32) is not None:
+        raise UsageError('not a secret key but the public half of a key pair',
+                         'give the secret half: gen-key -o NAME writes it to NAME.key')
     if not text.startswith(SECRET_KEY_PREFIX):
         raise UsageError('not a secret key', f'expected the line that gen-key printed, from {SECRET_KEY_PREFIX} on')
     key = decode_base64(text[len(SECRET_KEY_PREFIX):], 96)
@@ -659,7 +672,8 @@ def _pattern_version(text: str, pattern: str) -> Version:
 # An entry is version, size in bytes and SHA-256 of an image; entries ascend by version. The signature
 # is for every byte before its own line. A publisher only ever adds entries.
 
-MANIFEST_HEADER = b'Tako Manifest 1\n\n'
+MANIFEST_TITLE = b'Tako Manifest '     # of every format; a number follows
+MANIFEST_HEADER = MANIFEST_TITLE + b'1\n\n'
 SIGNATURE_LINE_BYTES = 89
 ENTRY_PATTERN = VERSION_PATTERN + ' (0|[1-9][0-9]{0,18}) ([0-9a-f]{64})'
 
@@ -688,11 +702,13 @@ def open_manifest(signed: bytes, public_keys: 'Sequence[bytes]', where: str) -> 
     """The manifest in signed bytes, if one of public_keys (32 bytes each) signed it.
 
     There is no other way from bytes to a Manifest. Raises SignatureError before anything is parsed,
-    and ManifestError if what was signed is not a manifest; where begins the messages.
+    FormatError if what was signed is a manifest of another format, and ManifestError if it is none;
+    where begins the messages.
     """
     body, signature = _split_signature(signed, where)
     if not any(ed25519_verify(key, body, signature) for key in public_keys):
         raise SignatureError(where)
+    _check_format(body, where)
     return Manifest(tuple(_parse_entries(body, where)))
 
 
@@ -713,10 +729,20 @@ def seal_manifest(manifest: Manifest, secret_key: bytes) -> bytes:
 def _split_signature(signed: bytes, where: str) -> 'Tuple[bytes, bytes]':
     body, line = signed[:-SIGNATURE_LINE_BYTES], signed[-SIGNATURE_LINE_BYTES:]
     signature = decode_base64(line[:-1].decode('ascii', 'replace'), 64)
-    if signature is None or line[-1:] != b'\n' or not body.startswith(MANIFEST_HEADER):
+    if signature is None or line[-1:] != b'\n' or not body.startswith(MANIFEST_TITLE):
         raise RefusedError(f'{where}: not a signed manifest',
                            'something else was served in its place, or it was cut short')
     return body, signature
+
+
+def _check_format(body: bytes, where: str) -> None:
+    """Check the header of a verified body. Raises FormatError, or ManifestError if it is none."""
+    if body.startswith(MANIFEST_HEADER):
+        return
+    title = re.match(MANIFEST_TITLE + b'(?!1\n)([1-9][0-9]{0,8})\n', body)
+    if title is None:
+        raise ManifestError(where, 'its header is not that of a manifest')
+    raise FormatError(where, int(title.group(1)))
 
 
 def _parse_entries(body: bytes, where: str) -> 'Iterator[Entry]':
@@ -1689,15 +1715,20 @@ def _parse_settings(text: str) -> 'Iterator[Tuple[int, str, str]]':
 def _unknown_key(key: str, line: int) -> ConfigError:
     if not re.fullmatch('[A-Za-z0-9_-]{1,40}', key):        # whatever it is, it may hold a password
         return ConfigError('not a key before the =', 'settings are lines of Key=Value', line)
+    similar = most_similar(key, CONFIG_KEYS)
+    hint = f'did you mean {similar}=' if similar else 'the keys are ' + ', '.join(CONFIG_KEYS)
+    return ConfigError(f'unknown key {key!a}', hint, line)
+
+
+def most_similar(word: str, known: 'Iterable[str]') -> str:
+    """Return the known word that `word` resembles, in any case, or an empty string."""
     try:
-        import difflib          # which Debian's python3-minimal lacks
-        similar = difflib.get_close_matches(key.lower(), [known.lower() for known in CONFIG_KEYS], 1)
+        import difflib          # Debian's python3-minimal lacks it
     except ImportError:
-        similar = []
-    for known in CONFIG_KEYS:
-        if similar == [known.lower()]:
-            return ConfigError(f'unknown key {key!a}', f'did you mean {known}=', line)
-    return ConfigError(f'unknown key {key!a}', 'the keys are {}'.format(', '.join(CONFIG_KEYS)), line)
+        return ''
+    by_lower_case = {each.lower(): each for each in known}
+    similar = difflib.get_close_matches(word.lower(), by_lower_case, 1)
+    return by_lower_case[similar[0]] if similar else ''
 
 
 def _parse_origin(value: str) -> Origin:
@@ -1961,6 +1992,29 @@ def read_older(descriptor: int, begin: int, size: int) -> bytes:
         return os.pread(descriptor, size, begin)
     except OSError as error:
         raise EOFError(f'the older image cannot be read: {error.strerror}') from None
+
+
+def create_files(files: 'Sequence[Tuple[str, bytes, int]]') -> None:
+    """Create files durably: all of them, or none.
+
+    files: the path, the bytes and the mode of each, less what the umask takes away. Raises
+    FileExistsError if one of the paths exists, and leaves it alone.
+    """
+    created = []    # type: List[str]
+    try:
+        for path, content, mode in files:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            created.append(path)
+            with About(path), open(descriptor, 'wb') as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for directory in {os.path.dirname(path) or '.' for path in created}:
+            sync_directory(directory)
+    except BaseException:
+        for path in created:
+            remove_if_there(path)
+        raise
 
 
 def remove_if_there(path: str) -> None:
@@ -2380,14 +2434,17 @@ class Network:
         if not self._has_proxies:
             return '', {}
         import urllib.request
-        proxy = urllib.request.getproxies().get(scheme, '')
+        proxies = urllib.request.getproxies()
+        name = scheme if proxies.get(scheme) else 'all'     # as curl does
+        proxy = proxies.get(name, '')
         if not proxy or urllib.request.proxy_bypass(host):
             return '', {}
         kind, _, rest = proxy.rpartition('://')
         userinfo, _, address = rest.partition('/')[0].rpartition('@')
         match = re.fullmatch(HOST_PATTERN, address)
         if kind not in ('', 'http') or match is None or not 0 < int(match.group(2) or 80) < 65536:
-            raise UsageError(f'{scheme}_proxy: not the URL of an http proxy', 'expected http://host:port')
+            raise UsageError(f'{name}_proxy: not the URL of an http proxy',
+                             'set it to http://host:port, or list this host in no_proxy')
         authorization = basic_authorization(userinfo)
         return ('{}:{}'.format(match.group(1), match.group(2) or 80),
                 {'Proxy-Authorization': authorization} if authorization else {})
@@ -3020,6 +3077,24 @@ def clear_leftovers(root: str) -> None:
     """Remove what runs that were killed have left in root, whose lock is ours."""
     for name in (NEW_IMAGE, NEW_PATCH, NEW_INDEX, NEW_MANIFEST, NEW_LINK, NEW_STATE):
         remove_if_there(os.path.join(root, name))
+    _clear_leftovers_of_original(root)
+
+
+def _clear_leftovers_of_original(root: str) -> None:
+    """Remove the temporary files of a killed original Tako, as far as that is possible."""
+    store_path = os.path.join(root, 'store')
+    try:
+        paths = [os.path.join(store_path, name) for name in os.listdir(store_path)
+                 if re.fullmatch('[0-9a-f]{64}[.]new', name)]
+    except OSError:
+        paths = []
+    for path in paths + [os.path.join(root, 'manifest.new')]:
+        try:
+            # the original takes no lock, so a fresh file may belong to a run that is at work
+            if 0 < time_of(path) < time.time() - ABANDONED_SECONDS:
+                os.unlink(path)
+        except OSError:
+            pass
 
 
 # ======================================================================== 13 units
@@ -3396,6 +3471,8 @@ class Report:
         self._progress = None   # type: Optional[Tuple[str, float, int, float]]
         self.level = 0
         self.has_failed = False     # to print what changed
+        self.hint_if_unprinted = ''     # what is lost then
+        self._errors = set()    # type: Set[Tuple[str, str]]
 
     def result(self, *lines: str) -> None:
         """What was asked for, or what changed."""
@@ -3418,10 +3495,12 @@ class Report:
             self._complain(4, where, what, hint)
 
     def error(self, where: str, error: Exception) -> int:
-        """What ends something, in the same form; its exit code."""
+        """Print what ended a step, unless it ended an earlier step too; return its exit code."""
         told = as_tako_error(error)
         line = '' if told.line is None else f':{told.line}'
-        self._complain(3, where + line, told.what, told.hint)
+        if (where, told.what) not in self._errors:
+            self._errors.add((where, told.what))
+            self._complain(3, where + line, told.what, told.hint)
         return told.exit_code
 
     def progress(self, whose: str, size: int, of: int) -> None:
@@ -3467,8 +3546,9 @@ class Report:
         except OSError as error:
             if stream is self._out and not self.has_failed:
                 self.has_failed = True
-                if not isinstance(error, BrokenPipeError):
-                    self._complain(3, 'standard output', error.strerror or str(error), 'what was done is done')
+                if self.hint_if_unprinted or not isinstance(error, BrokenPipeError):
+                    self._complain(3, 'standard output', error.strerror or str(error),
+                                   self.hint_if_unprinted or 'what was done is done')
 
 
 def format_size(size: int) -> str:
@@ -4503,6 +4583,8 @@ class ImageFetch:
             return Manifest(())
         try:
             return open_manifest(signed, self.config.public_keys, manifest_path(self.root))
+        except FormatError:
+            raise
         except RefusedError as error:
             raise RefusedError(error.what, 'if PublicKey= changed, list the old key too; else see who changed '
                                'the file. Without it, the next run would accept an older manifest') from None
@@ -5041,7 +5123,7 @@ def sign(arguments: 'argparse.Namespace', report: Report) -> int:
     """The sign command: the same manifest under a new key."""
     root = arguments.directory
     seed = _read_secret_key(arguments, report)
-    old, new = parse_public_key(arguments.public_key), ed25519_public_key(seed)
+    old, new = _read_public_key(arguments.public_key), ed25519_public_key(seed)
     with _publishing(root, report):
         clear_leftovers(root)
         signed = _published_manifest(root)
@@ -5058,7 +5140,8 @@ def sign(arguments: 'argparse.Namespace', report: Report) -> int:
 def verify(arguments: 'argparse.Namespace', report: Report) -> int:
     """The verify command: whether a directory that is served, or mirrored, is whole."""
     root = arguments.directory
-    manifest = open_manifest(_published_manifest(root), [parse_public_key(arguments.public_key)], manifest_path(root))
+    public_key = _read_public_key(arguments.public_key)
+    manifest = open_manifest(_published_manifest(root), [public_key], manifest_path(root))
     codes = [0]
     for entry in manifest.entries:
         fault = image_fault(root, entry)
@@ -5102,10 +5185,10 @@ def _read_secret_key(arguments: 'argparse.Namespace', report: Report) -> bytes:
         source, text = '-k', arguments.key
     else:
         source, text = 'TAKO_SECRET_KEY', os.environ.get('TAKO_SECRET_KEY', '')
-        if not text:
-            raise UsageError('no secret key to sign with', 'give -f FILE, or set TAKO_SECRET_KEY')
+        if not _one_line(text):
+            raise UsageError('no secret key', 'give -f FILE, or set TAKO_SECRET_KEY')
     try:
-        return parse_secret_key(text)
+        return parse_secret_key(_one_line(text))
     except UsageError as error:
         raise UsageError(f'{source}: {error.what}', error.hint) from None
 
@@ -5120,7 +5203,32 @@ def _read_key_file(path: str, report: Report) -> str:
                 report.trouble(path, 'others can read this secret key', 'chmod 600 it')
     except OSError as error:
         raise UsageError(f'{path}: {error.strerror or error}', 'look at the path of the key') from error
-    return re.sub('\r?\n$', '', content.decode('ascii', 'replace'))
+    return content.decode('ascii', 'replace')
+
+
+def _one_line(text: str) -> str:
+    """Return a key without the line end that editors, `echo` and CI services add."""
+    return text.rstrip('\r\n')
+
+
+def _read_public_key(text: str) -> bytes:
+    """Return the public key that -p gives: the key itself, or the name of a file that holds it."""
+    refuse_secret_key(text, 'a public one')
+    if decode_base64(_one_line(text), 32) is not None:
+        return parse_public_key(_one_line(text))
+    try:
+        content = _one_line(read_at_most(KEY_FILE_MAX_BYTES, text).decode('ascii', 'replace'))
+    except OSError as error:
+        shown = f' {text!a}' if len(text) < 100 else ''     # longer: maybe a damaged secret key
+        raise UsageError(f'-p{shown}: not a public key, nor a file with one: {error.strerror}',
+                         'give the 44 characters that gen-key printed, or the file NAME.pub') from None
+    if content.startswith(SECRET_KEY_PREFIX):
+        raise UsageError(f'{text}: a secret key, not a public one',
+                         f'give its public half: tako public-key -f {text}')
+    try:
+        return parse_public_key(content)
+    except UsageError as error:
+        raise UsageError(f'{text}: {error.what}', error.hint) from None
 
 
 def _warn_of_order_and_gaps(root: str, manifest: Manifest, entry: Entry, report: Report) -> None:
@@ -5135,15 +5243,45 @@ def _warn_of_order_and_gaps(root: str, manifest: Manifest, entry: Entry, report:
                        'if you withdrew them, let the server answer 410 for them; else put them back')
 
 
-def gen_key(_: 'argparse.Namespace', report: Report, entropy: 'Callable[[int], bytes]' = os.urandom) -> int:
-    """The gen-key command: a new key pair, printed; no file is written."""
-    if sys.stdout is None:
+def gen_key(arguments: 'argparse.Namespace', report: Report,
+            entropy: 'Callable[[int], bytes]' = os.urandom) -> int:
+    """Make a new key pair: print it, or write it to NAME.key and NAME.pub."""
+    if arguments.output is None and sys.stdout is None:
         raise TakoError('standard output is closed', 'it is where the keys go')
     seed = entropy(32)
-    report.result('Public key, for PublicKey= in the config of each client:',
-                  encode_base64(ed25519_public_key(seed)),
-                  'Secret key, for store; whoever has it can publish in your name:',
-                  format_secret_key(seed))
+    public, secret = encode_base64(ed25519_public_key(seed)), format_secret_key(seed)
+    if arguments.output is None:
+        report.hint_if_unprinted = 'this key pair is lost: run gen-key again to make another'
+        report.result('Public key, for PublicKey= in the config of each client:', public,
+                      'Secret key, for store; whoever has it can publish in your name:', secret)
+    else:
+        name = arguments.output
+        _write_key_pair(name, public, secret)
+        report.result(f'{name}.key: the secret key; whoever has it can publish in your name',
+                      f'{name}.pub: the public key; clients need PublicKey={public}')
+    return 0
+
+
+def _write_key_pair(name: str, public: str, secret: str) -> None:
+    if not os.path.basename(name):
+        raise UsageError(f'not a name for key files: {name!a}',
+                         'give one like app, for app.key and app.pub')
+    try:
+        create_files([(name + '.key', secret.encode('ascii') + b'\n', 0o600),
+                      (name + '.pub', public.encode('ascii') + b'\n', 0o644)])
+    except FileExistsError as error:
+        raise UsageError(f'{error.filename}: exists already, and no key was made',
+                         'choose another NAME: gen-key replaces no file') from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f'{os.path.dirname(name)}: not an existing directory',
+                         'create it, or correct the command line') from None
+
+
+def print_public_key(arguments: 'argparse.Namespace', report: Report) -> int:
+    """Print the public half of a secret key."""
+    if sys.stdout is None:
+        raise TakoError('standard output is closed', 'it is where the key goes')
+    report.result(encode_base64(ed25519_public_key(_read_secret_key(arguments, report))))
     return 0
 
 
@@ -5161,16 +5299,73 @@ class Stopped(KeyboardInterrupt):
 _HelpFormatter = functools.partial(argparse.RawDescriptionHelpFormatter, width=HELP_COLUMNS)
 
 
+def did_you_mean(word: str, known: 'Iterable[str]') -> str:
+    """Return a question for the known word that `word` resembles, or an empty string."""
+    similar = most_similar(word, known)
+    return f'did you mean {similar}? ' if similar else ''
+
+
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse, with errors in our form, and texts printed as they stand here."""
+    """argparse, with options anywhere, errors in our form, and texts printed as they stand here."""
 
     def __init__(self, **settings: 'Any') -> None:
-        # before 3.8, forbidding --ini for --init forbids -kKEY too
-        super().__init__(allow_abbrev=sys.version_info < (3, 8),
-                         formatter_class=_HelpFormatter, **settings)
+        super().__init__(allow_abbrev=False, formatter_class=_HelpFormatter, **settings)
+
+    def parse(self, words: 'Sequence[str]') -> argparse.Namespace:
+        """Parse `words`, whose options may stand before, between and after the other arguments.
+
+        argparse takes all other arguments from a single run of words, so it gets the options first,
+        and each value in its option's word. Raises UsageError.
+        """
+        rest = list(words)
+        options, operands = [], []      # type: List[str], List[str]
+        while rest:
+            word = rest.pop(0)
+            if word == '--':
+                operands += rest
+                break
+            if word.startswith('--'):
+                options.append(self._with_value(*word.partition('='), rest))
+            elif word.startswith('-') and word != '-':
+                options += self._split_letters(word[1:], rest)
+            else:
+                operands.append(word)
+        if any(word.startswith('-') for word in operands):
+            options.append('--')
+        return self.parse_args(options + operands)
+
+    def _split_letters(self, letters: str, rest: 'List[str]') -> 'Iterator[str]':
+        """Yield the options of a word such as -v, -vq, -kKEY or -k; `rest` are the words after it."""
+        while letters:
+            name, letters = '-' + letters[0], letters[1:]
+            if self._option(name).nargs == 0:
+                yield name
+            else:
+                value = re.sub('^=', '', letters)
+                yield self._with_value(name, '=' * bool(letters), value, rest)
+                return
+
+    def _with_value(self, name: str, equals: str, value: str, rest: 'List[str]') -> str:
+        """Return an option as --name=value; a value that is missing is taken from `rest`."""
+        action = self._option(name)
+        if action.nargs != 0 and not equals:
+            if not rest or (rest[0].startswith('-') and rest[0] != '-'):
+                self.error(f'{name} needs a value')
+            equals, value = '=', rest.pop(0)
+        return action.option_strings[-1] + equals + value
+
+    def _option(self, name: str) -> argparse.Action:
+        """Return what argparse knows of an option. Raises UsageError if it is unknown."""
+        known = self._option_string_actions
+        if name in known:
+            return known[name]
+        raise UsageError(f'unknown option {name!a}', did_you_mean(name, known) + self._hint())
 
     def error(self, message: str) -> 'NoReturn':
-        raise UsageError(message, f'see: {self.prog} --help')
+        raise UsageError(message, self._hint())
+
+    def _hint(self) -> str:
+        return f'see: {self.prog} --help'
 
 
 def _seconds(text: str) -> float:
@@ -5193,15 +5388,40 @@ def _age(text: str) -> float:
     return float(match.group(1)) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 604800}[match.group(2)]
 
 
+def parse_command_line(argv: 'Sequence[str]') -> argparse.Namespace:
+    """Parse a command line without the program's name. Raises UsageError; SystemExit after --help."""
+    words = list(itertools.dropwhile(lambda word: word in ('help', '--help', '-h'), argv))
+    if len(words) < len(argv):                      # tako help fetch, tako --help fetch
+        words = words[:1] + ['--help']
+    if words and words[0] in COMMANDS:
+        return _command_parser(words[0]).parse(words[1:])
+    if words and (words[0] == '--' or not words[0].startswith('-')):
+        raise UsageError(f'unknown command {words[0]!a}',
+                         did_you_mean(words[0], COMMANDS) + 'see: tako --help')
+    return argument_parser().parse(words)
+
+
 def argument_parser() -> ArgumentParser:
-    """What the command line may be."""
+    """Return the parser of what may stand in place of a command; its help lists all commands."""
     parser = ArgumentParser(prog='tako', description=__doc__, epilog='tako COMMAND --help tells more.')
     parser.add_argument('--version', action='version', version='tako ' + __version__)
     commands = parser.add_subparsers(metavar='COMMAND', dest='command')
     commands.required = True
-    for add in (_add_fetch, _add_rollback, _add_status, _add_store, _add_sign, _add_verify, _add_gen_key):
+    for add in COMMANDS.values():
         add(commands.add_parser)
     return parser
+
+
+def _command_parser(command: str) -> ArgumentParser:
+    """Return the parser of one command: to make those of all commands would delay each start."""
+    made = []   # type: List[ArgumentParser]
+
+    def add(name: str, **settings: 'Any') -> ArgumentParser:
+        del settings['help']                        # which is for the list of commands
+        made.append(ArgumentParser(prog='tako ' + name, **settings))
+        return made[0]
+    COMMANDS[command](add)
+    return made[0]
 
 
 def _add_fetch(add: 'Callable[..., ArgumentParser]') -> None:
@@ -5250,7 +5470,8 @@ def _add_store(add: 'Callable[..., ArgumentParser]') -> None:
                   description='Copy IMAGE into DIR/store and list it in DIR/manifest as VERSION. Any web server can\n'
                               'serve DIR.')
     _add_keys(command)
-    command.add_argument('-o', dest='output', metavar='DIR', required=True, help='the directory that the server serves')
+    command.add_argument('-o', '--output', metavar='DIR', required=True,
+                         help='the directory that the server serves')
     command.add_argument('--dry-run', action='store_true', help='say what would be stored, and change nothing')
     command.add_argument('--patch-from', default='', metavar='N',
                          help='also make patches from the N newest earlier images, or from the version N')
@@ -5265,16 +5486,18 @@ def _add_store(add: 'Callable[..., ArgumentParser]') -> None:
 
 def _add_keys(command: ArgumentParser) -> None:
     keys = command.add_mutually_exclusive_group()
-    keys.add_argument('-k', dest='key', metavar='KEY', help='the secret key itself, for all who look at ps to see')
-    keys.add_argument('-f', dest='key_file', metavar='FILE', help='the file that holds it; - for standard input')
+    keys.add_argument('-k', '--key', metavar='KEY',
+                      help='the secret key (other users can see it in ps: prefer -f)')
+    keys.add_argument('-f', '--key-file', metavar='FILE',
+                      help='the file that holds the secret key; - for standard input')
 
 
 def _add_sign(add: 'Callable[..., ArgumentParser]') -> None:
     command = add('sign', help='sign a manifest with a new key',
                   description='Sign the manifest in DIR, which OLDPUBLIC has signed, with another secret key.')
     _add_keys(command)
-    command.add_argument('-p', dest='public_key', metavar='OLDPUBLIC', required=True,
-                         help='the public key it is signed with')
+    command.add_argument('-p', '--public-key', metavar='OLDPUBLIC', required=True,
+                         help='the public key it is signed with, or a file that holds it')
     command.add_argument('directory', metavar='DIR', help='the directory that the server serves')
     command.set_defaults(run=sign)
 
@@ -5282,23 +5505,39 @@ def _add_sign(add: 'Callable[..., ArgumentParser]') -> None:
 def _add_verify(add: 'Callable[..., ArgumentParser]') -> None:
     command = add('verify', help='check a directory that is served, or a mirror',
                   description='Check the signature of DIR/manifest, and size and SHA-256 of each image it lists.')
-    command.add_argument('-p', dest='public_key', metavar='PUBLIC', required=True,
-                         help='the public key it is signed with')
+    command.add_argument('-p', '--public-key', metavar='PUBLIC', required=True,
+                         help='the public key it is signed with, or a file that holds it')
     command.add_argument('directory', metavar='DIR', help='the directory that the server serves')
     command.set_defaults(run=verify)
 
 
 def _add_gen_key(add: 'Callable[..., ArgumentParser]') -> None:
     command = add('gen-key', help='make a key pair',
-                  description='Print a new public key and its secret key, each on a line of its own. Writes no file.')
+                  description='Print a new public key and its secret key, each on a line of its own.\n'
+                              'With -o, write them to NAME.key, which only you can read, and NAME.pub.')
+    command.add_argument('-o', '--output', metavar='NAME',
+                         help='write NAME.key and NAME.pub; replaces no file')
     command.set_defaults(run=gen_key)
 
+
+def _add_public_key(add: 'Callable[..., ArgumentParser]') -> None:
+    command = add('public-key', help='print the public half of a secret key',
+                  epilog=KEY_FROM_VARIABLE,
+                  description='Print the public key that belongs to a secret key.')
+    _add_keys(command)
+    command.set_defaults(run=print_public_key)
+
+
+COMMANDS = {'fetch': _add_fetch, 'rollback': _add_rollback, 'status': _add_status, 'store': _add_store,
+            'sign': _add_sign, 'verify': _add_verify, 'gen-key': _add_gen_key, 'public-key': _add_public_key}
 
 FETCH_EXAMPLES = '''examples:
   tako fetch /etc/tako/app.tako
   tako fetch --init /etc/tako/app.tako'''
 
-STORE_EXAMPLES = '''Without -k and -f the secret key comes from the variable TAKO_SECRET_KEY.
+KEY_FROM_VARIABLE = 'Without -k and -f the secret key comes from the variable TAKO_SECRET_KEY.'
+
+STORE_EXAMPLES = KEY_FROM_VARIABLE + '''
 
 examples:
   tako store -f app.key -o /srv/images/app app.img 1.2.0
@@ -5311,7 +5550,7 @@ def main(argv: 'Sequence[str]') -> int:
         gc.set_threshold(COLLECT_EVERY_OBJECTS)
     report = Report(sys.stdout, sys.stderr, os.environ.get('JOURNAL_STREAM', ''))
     try:
-        arguments = argument_parser().parse_args(list(argv))
+        arguments = parse_command_line(argv)
         report.level = getattr(arguments, 'level', 0)
         code = int(arguments.run(arguments, report))
     except SystemExit as end:                       # --help and --version

@@ -51,8 +51,7 @@ def demonstrate(port):
     say('# Copying one file is all of the installation.')
     run('cp {} .'.format(shlex.quote(os.path.join(PROJECT, 'tako.py'))))
     say('# The publisher makes a key pair, and keeps the secret half secret.')
-    run('umask 077 && {} gen-key > keys && grep SECRET+ keys > app.key'.format(TAKO))
-    run('sed -n 2p keys')
+    run('{} gen-key -o app'.format(TAKO))
     say('# An image, here a tarball of some of Python\'s modules, is published as version 1.0.0.')
     run('mkdir files served && cp -R {0}/email {0}/json {0}/xml files/'.format(shlex.quote(MODULES)))
     run('{} -m tarfile -c app-1.0.0.img files'.format(PYTHON))
@@ -69,7 +68,7 @@ def demonstrate(port):
 def fetch_and_update(port):
     say('# A machine that wants every version 1, and never version 2, has this config.')
     run('mkdir images && printf "Origin=http://127.0.0.1:{}/\\nPublicKey=%s\\nDestination=images\\nVersion=1.*\\n" '
-        '"$(sed -n 2p keys)" > app.tako && cat app.tako'.format(port))
+        '"$(cat app.pub)" > app.tako && cat app.tako'.format(port))
     run('{} fetch app.tako'.format(TAKO))
     run('ls -l images images/store')
     run('cmp images/latest app-1.0.0.img && echo "latest is version 1.0.0, byte for byte"')

@@ -3,6 +3,7 @@ import contextlib
 import io
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import origin
 import scene
 import tako
 
-COMMANDS = ('fetch', 'store', 'gen-key')
+COMMANDS = ('fetch', 'status', 'store', 'sign', 'verify', 'gen-key', 'public-key')
 
 
 class HelpTest(scene.Scene):
@@ -51,7 +52,6 @@ class UsageTest(scene.Scene):
                 self.assertEqual('', result.out)
                 self.assertIn('--help', result.err)
 
-    @unittest.skipIf(sys.version_info < (3, 8), 'argparse before 3.8 cannot do without')
     def test_options_are_not_abbreviated(self):
         self.assertCode(2, self.run_tako('fetch', '--ini', 'app.tako'))
 
@@ -64,6 +64,159 @@ class UsageTest(scene.Scene):
                 result = self.run_tako(*arguments)
                 self.assertCode(2, result)
                 self.assertNotIn(secret[10:40], result.err)
+
+
+class OptionTest(scene.Scene):
+    """Options as the original program takes them: long, short, with = or without, anywhere."""
+
+    def parsed(self, line, *names):
+        """What these settings are after a command line."""
+        arguments = tako.parse_command_line(line.split())
+        return tuple(getattr(arguments, name) for name in names)
+
+    def test_each_short_option_has_a_long_form_and_both_take_a_value_in_each_way(self):
+        for command, short, long_form, name in (
+            ('store -o . i 1', '-k', '--key', 'key'),
+            ('store -o . i 1', '-f', '--key-file', 'key_file'),
+            ('store i 1', '-o', '--output', 'output'),
+            ('sign -p P d', '-k', '--key', 'key'),
+            ('sign -p P d', '-f', '--key-file', 'key_file'),
+            ('sign d', '-p', '--public-key', 'public_key'),
+            ('verify d', '-p', '--public-key', 'public_key'),
+        ):
+            for form in (
+                short + ' {}',
+                short + '{}',
+                short + '={}',
+                long_form + ' {}',
+                long_form + '={}',
+            ):
+                for value in ('value', 'l0D28J2fiIXvWPbeZP7wkaq+dB55Gl2ysigl9mQH29k=', '-'):
+                    line = '{} {}'.format(command, form.format(value))
+                    with self.subTest(line):
+                        self.assertEqual((value,), self.parsed(line, name))
+
+    def test_no_short_option_is_without_a_long_form(self):
+        for command in tako.COMMANDS:
+            with self.subTest(command):
+                for option in re.findall(
+                    r'^  (-\w.*?)(?:   |$)', self.run_here(command, '--help').out, re.M
+                ):
+                    self.assertIn(', --', option)
+
+    def test_options_before_between_and_after_the_other_arguments(self):
+        for line in (
+            'fetch --init a.tako b.tako',
+            'fetch a.tako --init b.tako',
+            'fetch a.tako b.tako --init',
+            'fetch a.tako --init -- b.tako',
+        ):
+            with self.subTest(line):
+                self.assertEqual((True, ['a.tako', 'b.tako']), self.parsed(line, 'init', 'configs'))
+        names = 'key', 'key_file', 'output', 'image', 'version'
+        for line in (
+            'store -kKEY app.img --output DIR 1.0',
+            'store app.img 1.0 --key=KEY -o DIR',
+            'store --output DIR --key KEY app.img 1.0',
+            'store app.img -o DIR 1.0 -k KEY',
+        ):
+            with self.subTest(line):
+                self.assertEqual(('KEY', None, 'DIR', 'app.img', '1.0'), self.parsed(line, *names))
+
+    def test_nothing_after_two_dashes_is_an_option(self):
+        self.assertEqual(
+            (False, ['--init', 'b', '--']), self.parsed('fetch -- --init b --', 'init', 'configs')
+        )
+        self.assertEqual(
+            (True, ['a', '--bar']), self.parsed('fetch a --init -- --bar', 'init', 'configs')
+        )
+        self.assertEqual(
+            ('DIR', '-a', '-1'), self.parsed('store -o DIR -- -a -1', 'output', 'image', 'version')
+        )
+
+    def test_short_options_in_one_word(self):
+        self.assertEqual((-1, ['a']), self.parsed('fetch -vq a', 'level', 'configs'))
+
+    def test_an_option_without_its_value(self):
+        for line in (
+            'store -o',
+            'store --output -k KEY a 1',
+            'store a 1 -o --',
+            'fetch --timeout -5 a',
+        ):
+            with self.subTest(line):
+                result = self.run_tako(*line.split())
+                self.assertCode(2, result)
+                self.assertIn(
+                    ' needs a value\n  see: tako {} --help'.format(line.split()[0]), result.err
+                )
+
+    def test_an_unknown_option_is_answered_with_the_one_it_resembles(self):
+        for line, message in (
+            (
+                'fetch --int a',
+                "unknown option '--int'\n  did you mean --init? see: tako fetch --help",
+            ),
+            (
+                'fetch a --Init',
+                "unknown option '--Init'\n  did you mean --init? see: tako fetch --help",
+            ),
+            (
+                'store --keyfile=x -o d i 1',
+                "unknown option '--keyfile'\n  did you mean --key-file? see: tako store --help",
+            ),
+            ('store -x i 1', "unknown option '-x'\n  see: tako store --help"),
+            ('--verison', "unknown option '--verison'\n  did you mean --version? see: tako --help"),
+            ('fech a', "unknown command 'fech'\n  did you mean fetch? see: tako --help"),
+            ('genkey', "unknown command 'genkey'\n  did you mean gen-key? see: tako --help"),
+            ('--help stroe', "unknown command 'stroe'\n  did you mean store? see: tako --help"),
+            ('app.tako fetch', "unknown command 'app.tako'\n  see: tako --help"),
+            ('-- fetch a', "unknown command '--'\n  see: tako --help"),
+        ):
+            with self.subTest(line):
+                result = self.run_tako(*line.split())
+                self.assertEqual(
+                    (2, '', 'tako: {}\n'.format(message)), (result.code, result.out, result.err)
+                )
+
+    def test_help_of_a_command_in_each_way(self):
+        for command in tako.COMMANDS:
+            with self.subTest(command):
+                expected = self.run_here(command, '--help')
+                self.assertEqual(0, expected.code)
+                self.assertTrue(expected.out.startswith('usage: tako {} ['.format(command)))
+                for line in (
+                    '{} -h',
+                    '--help {}',
+                    '-h {}',
+                    'help {}',
+                    'help {} --init',
+                    'help --help {}',
+                ):
+                    result = self.run_here(*line.format(command).split())
+                    self.assertEqual(
+                        (0, expected.out, ''), (result.code, result.out, result.err), line
+                    )
+        for line in ('help', '-h', '--help', 'help help'):
+            self.assertEqual(self.run_here('--help').out, self.run_here(*line.split()).out)
+        self.assertIn('usage: tako [-h]', self.run_here('help').out)
+
+    def test_the_originals_calls_do_what_they_do_there(self):
+        os.mkdir(self.path('served'))
+        image, secret = self.write('app.img', b'image'), tako.format_secret_key(origin.SEED)
+        self.assertCode(
+            0,
+            self.run_tako(
+                'store', '--key', secret, '--output', self.path('served'), image, '1.0.0'
+            ),
+        )
+        self.assertCode(
+            0,
+            self.run_tako('store', '-k' + secret, image, '--output', self.path('served'), '1.1.0'),
+        )
+        config = self.config('file://' + self.path('served'))
+        self.assertCode(0, self.run_tako('fetch', config, '--init', config))
+        self.assertInPlace(b'image')
 
 
 class ConfigFileTest(scene.Scene):
@@ -123,9 +276,44 @@ class StreamTest(scene.Scene):
     def test_a_full_stdout_is_an_error(self):
         with open('/dev/full', 'wb') as full:
             done = subprocess.run([sys.executable, '-I', scene.TAKO, 'gen-key'], stdout=full, stderr=subprocess.PIPE)
-        self.assertEqual(1, done.returncode)
-        self.assertIn(b'No space left', done.stderr)
-        self.assertNotIn(b'Traceback', done.stderr)
+        self.assertEqual(
+            (
+                1,
+                b'tako: standard output: No space left on device\n'
+                b'  this key pair is lost: run gen-key again to make another\n',
+            ),
+            (done.returncode, done.stderr),
+        )
+
+    def test_a_key_pair_that_nobody_reads_is_lost(self):
+        read, write = os.pipe()
+        os.close(read)
+        done = subprocess.run(
+            [sys.executable, '-I', scene.TAKO, 'gen-key'], stdout=write, stderr=subprocess.PIPE
+        )
+        os.close(write)
+        self.assertEqual(
+            (
+                1,
+                b'tako: standard output: Broken pipe\n'
+                b'  this key pair is lost: run gen-key again to make another\n',
+            ),
+            (done.returncode, done.stderr),
+        )
+
+    def test_a_full_stdout_loses_no_key_pair_in_files(self):
+        with open('/dev/full', 'wb') as full:
+            done = subprocess.run(
+                [sys.executable, '-I', scene.TAKO, 'gen-key', '-o', 'app'],
+                cwd=self.directory,
+                stdout=full,
+                stderr=subprocess.PIPE,
+            )
+        self.assertEqual(
+            (1, b'tako: standard output: No space left on device\n  what was done is done\n'),
+            (done.returncode, done.stderr),
+        )
+        tako.parse_secret_key(scene.read(self.path('app.key')).decode().rstrip('\n'))
 
     def test_stdout_closed_from_the_start(self):
         """The keys go nowhere else; what fetch does is done all the same."""
@@ -178,6 +366,13 @@ class PythonTest(scene.Scene):
         result = self.without('json', 'status', '--json', self.config('file:///nowhere'))
         self.assertEqual(1, result.returncode, result.stderr)
         self.assertRegex(result.stderr, r'this Python lacks its json package\n  install all of Python \(.*\)\n$')
+
+    def test_without_difflib_nothing_is_suggested(self):
+        result = self.without('difflib', 'fetch', '--int', 'app.tako')
+        self.assertEqual(
+            (2, "tako: unknown option '--int'\n  see: tako fetch --help\n"),
+            (result.returncode, result.stderr),
+        )
 
     def test_without_what_makes_patches(self):
         """That is told before anything is stored, not halfway."""

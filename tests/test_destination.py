@@ -1,6 +1,8 @@
 """Section 12: what lives in a destination."""
 import contextlib
+import errno
 import os
+import time
 import unittest.mock
 
 import origin
@@ -61,6 +63,91 @@ class ManifestFileTest(scene.Scene):
         os.symlink('nowhere', self.path(tako.NEW_LINK))
         tako.clear_leftovers(self.directory)
         self.assertEqual(['destination'], os.listdir(self.directory))
+
+
+class OriginalTest(scene.Scene):
+    """Temporary files of the original program, which takes no lock."""
+
+    def leave(self, root, *ages):
+        """Leave temporary files that were written so many seconds ago."""
+        os.makedirs(os.path.join(root, 'store'), exist_ok=True)
+        for name in (
+            'manifest.new',
+            'store/{}.new'.format('a' * 64),
+            'store/{}.new'.format('b' * 64),
+        ):
+            self.write(os.path.join(root, name), b'half')
+            os.utime(os.path.join(root, name), (time.time() - ages[0],) * 2)
+
+    def left(self, root):
+        return sorted(
+            name for _, _, files in os.walk(root) for name in files if name.endswith('.new')
+        )
+
+    def test_they_are_removed_once_an_hour_has_passed_without_a_write(self):
+        for age, count in ((0, 3), (3500, 3), (-9999, 3), (3700, 0), (10**8, 0)):
+            with self.subTest(age):
+                self.leave(self.destination, age)
+                tako.clear_leftovers(self.destination)
+                self.assertEqual(count, len(self.left(self.destination)))
+
+    def test_nothing_else_is_removed(self):
+        os.mkdir(self.path('destination', 'store'))
+        for name in (
+            'other.new',
+            'store/other.new',
+            'store/' + 'a' * 64,
+            'store/{}.old'.format('a' * 64),
+            'latest.new',
+        ):
+            self.write('destination/' + name, b'mine')
+            os.utime(self.path('destination', name), (1, 1))
+        os.mkdir(self.path('destination', 'manifest.new'))
+        os.utime(self.path('destination', 'manifest.new'), (1, 1))
+        before = scene.snapshot(self.destination)
+        tako.clear_leftovers(self.destination)
+        self.assertEqual(before, scene.snapshot(self.destination))
+
+    def test_what_cannot_be_removed_fails_nothing(self):
+        self.leave(self.destination, 9999)
+        unlink = os.unlink
+
+        def refuse(path):
+            if path.endswith('manifest.new') and not path.endswith('.manifest.new'):
+                raise PermissionError(errno.EPERM, 'Operation not permitted', path)
+            unlink(path)
+
+        with unittest.mock.patch.object(os, 'unlink', refuse):
+            tako.clear_leftovers(self.destination)
+        self.assertEqual(['manifest.new'], self.left(self.destination))
+
+    def test_fetch_store_and_sign_remove_them(self):
+        served, image = self.path('served'), self.write('image', b'image')
+        os.mkdir(served)
+        key = self.write('app.key', tako.format_secret_key(origin.SEED), 0o600)
+        new_key = self.write('new.key', tako.format_secret_key(origin.OTHER_SEED), 0o600)
+        config = self.config('file://' + served)
+        for root, words in (
+            (served, ('store', '-f', key, '-o', served, image, '1.0')),
+            (self.destination, ('fetch', config)),
+            (self.destination, ('fetch', config)),
+            (served, ('store', '--reindex', '-o', served)),
+            (served, ('sign', '-f', new_key, '-p', origin.PUBLIC_KEY, served)),
+        ):
+            with self.subTest(words[0]):
+                self.leave(root, 9999)
+                result = self.run_tako(*words)
+                self.assertEqual((0, '', []), (result.code, result.err, self.left(root)))
+
+    def test_neither_a_dry_run_nor_init_removes_them(self):
+        os.mkdir(self.path('served'))
+        origin.Publisher(self.path('served')).publish('1.0', b'image')
+        config = self.config('file://' + self.path('served'))
+        self.assertCode(0, self.run_tako('fetch', config))
+        self.leave(self.destination, 9999)
+        for option in ('--dry-run', '--init'):
+            self.assertEqual(0, self.run_tako('fetch', option, config).code)
+            self.assertEqual(3, len(self.left(self.destination)))
 
 
 class StoredImagesTest(scene.Scene):

@@ -286,6 +286,50 @@ class RefusalTest(FetchCase):
                 self.assertNothingChanged(3, scene.snapshot(self.destination), '--init')
         self.assertEqual([], self.origin.requests)
 
+    def test_a_manifest_of_a_later_format_says_that_this_tako_is_too_old(self):
+        self.have_one()
+        before = scene.snapshot(self.destination)
+        self.origin.sign_body(b'Tako Manifest 2\n\nanything at all\n\n')
+        result = self.assertNothingChanged(3, before)
+        self.assertEqual(
+            'tako: {}: {}/manifest: a manifest of format 2; this Tako is too old for it\n'
+            '  update Tako: this is version {}, which reads format 1\n'.format(
+                self.app, self.origin.url, tako.__version__
+            ),
+            result.err,
+        )
+        later = self.origin.read('manifest')
+        self.origin.write('manifest', later.replace(b'anything', b'ANYTHING'))
+        self.assertIn(
+            'none of the public keys given signed this', self.assertNothingChanged(3, before).err
+        )
+        self.origin.write('manifest', later)
+        self.assertCode(3, self.run_tako('verify', '-p', origin.PUBLIC_KEY, self.origin.directory))
+        os.unlink(os.path.join(self.destination, 'manifest'))
+        self.write('destination/manifest', later)  # as a newer Tako left it
+        for arguments in (('fetch', self.app), ('fetch', '--init', self.app), ('status', self.app)):
+            result = self.run_tako(*arguments)
+            self.assertCode(3, result)
+            self.assertIn('/manifest: a manifest of format 2; this Tako is too old', result.err)
+            self.assertIn('\n  update Tako: ', result.err)
+
+    def test_a_latest_that_is_no_link_is_told_of_once(self):
+        self.have_one()
+        os.unlink(os.path.join(self.destination, 'latest'))
+        self.write('destination/latest', b'mine')
+        for options in ((), ('--init',), ('--dry-run',), ('--retry-rejected',)):
+            with self.subTest(options):
+                result = self.run_tako('fetch', self.app, *options)
+                self.assertEqual(
+                    (
+                        1,
+                        'tako: {}: {}/latest: not a link\n  it is not ours: move it away\n'.format(
+                            self.app, self.destination
+                        ),
+                    ),
+                    (result.code, result.err),
+                )
+        self.assertEqual(b'mine', scene.read(os.path.join(self.destination, 'latest')))
 
     def test_a_manifest_put_there_by_hand_guards_a_first_fetch(self):
         old = self.origin.read('manifest')

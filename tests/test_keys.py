@@ -121,6 +121,11 @@ class SecretKeyTest(KeyTest):
             with self.subTest(text[:12]):
                 self.assertKeyRefused(tako.parse_secret_key, text, 'not a secret key', [SECRET_KEY])
 
+    def test_a_public_key_in_its_place_is_told_apart(self):
+        self.assertKeyRefused(
+            tako.parse_secret_key, PUBLIC_KEY, 'not a secret key but the public half'
+        )
+
     def test_a_cut_or_altered_key_is_refused(self):
         altered = {
             'one character less': SECRET_KEY[:-1], 'a group less': SECRET_KEY[:-4], 'prefix alone': 'SECRET+',

@@ -61,6 +61,7 @@ class ManifestTest(unittest.TestCase):
         self.assertTrue(error.what.startswith('here: '), error.what)
         self.assertIn(what, error.what)
         self.assertTrue(error.hint)
+        return error
 
 
 class FormatTest(ManifestTest):
@@ -168,11 +169,55 @@ class SignatureTest(ManifestTest):
 
     def test_another_header_is_refused_though_signed(self):
         rest = line() + b'\n\n'
-        for header in (b'Tako Manifest 2\n\n', b'Tako Manifest 1', b'Tako Manifest 1\n', b'Tako Manifest 1 \n\n',
-                       b'tako manifest 1\n\n', b'Tako Manifest 10\n\n', b'Tako Manifest 1\r\n\r\n',
-                       b'\nTako Manifest 1\n\n', b''):
+        for header in (b'tako manifest 1\n\n', b'\nTako Manifest 1\n\n', b'Tako Manifest', b''):
             with self.subTest(header):
                 self.assertRefused(tako.RefusedError, signed(header + rest), 'not a signed manifest')
+        for header in (
+            b'Tako Manifest 1',
+            b'Tako Manifest 1\n',
+            b'Tako Manifest 1 \n\n',
+            b'Tako Manifest 1\r\n\r\n',
+            b'Tako Manifest \n\n',
+            b'Tako Manifest 01\n\n',
+            b'Tako Manifest 0\n\n',
+            b'Tako Manifest -2\n\n',
+            b'Tako Manifest 2',
+            b'Tako Manifest 2 \n\n',
+            b'Tako Manifest 1.1\n\n',
+            b'Tako Manifest 9999999999\n\n',
+            b'Tako Manifest \xd9\xa2\n\n',
+        ):
+            with self.subTest(header):
+                self.assertRefused(
+                    tako.ManifestError,
+                    signed(header + rest),
+                    'its header is not that of a manifest',
+                )
+
+    def test_a_later_format_that_is_signed_says_that_this_tako_is_too_old(self):
+        for number, rest in (
+            (2, b'\n' + line() + b'\n\n'),
+            (10, b'\n'),
+            (2, b'anything\n'),
+            (999999999, b'\n\n'),
+        ):
+            body = 'Tako Manifest {}\n'.format(number).encode() + rest
+            with self.subTest(body):
+                error = self.assertRefused(
+                    tako.FormatError,
+                    signed(body),
+                    'format {}; this Tako is too old for it'.format(number),
+                )
+                hint = 'update Tako: this is version {}, which reads format 1'.format(
+                    tako.__version__
+                )
+                self.assertEqual((3, hint), (error.exit_code, error.hint))
+
+    def test_a_later_format_is_verified_before_its_number_is_read(self):
+        data = signed(b'Tako Manifest 2\n\n')
+        self.assertRefused(tako.SignatureError, data.replace(b' 2\n', b' 3\n'))
+        self.assertRefused(tako.SignatureError, data.replace(b'\n\n', b'\n\n1'))
+        self.assertRefused(tako.RefusedError, b'Tako Manifest 2\n\n', 'not a signed manifest')
 
 
 class PublishersErrorTest(ManifestTest):
@@ -210,7 +255,9 @@ class PublishersErrorTest(ManifestTest):
                 self.assertNotAnEntry(spoilt)
 
     def test_crlf_throughout_the_signed_part(self):
-        self.assertRefused(tako.RefusedError, signed(listing(line()).replace(b'\n', b'\r\n')), 'not a signed manifest')
+        self.assertRefused(
+            tako.ManifestError, signed(listing(line()).replace(b'\n', b'\r\n')), 'its header is not'
+        )
         self.assertRefused(tako.ManifestError, signed(HEADER + line() + b'\r\n\r\n'))
         self.assertRefused(tako.ManifestError, signed(HEADER + line() + b'\r\n\n'), 'line 3 is not an entry')
 

@@ -312,6 +312,37 @@ class ProxyTest(NetworkCase):
     def test_a_variable_without_scheme_and_upper_case(self):
         self.assertEqual(BODY, self.through('http://images.example.com/x', HTTP_PROXY=self.proxy.address))
 
+    def test_all_proxy_is_for_each_scheme_that_has_no_proxy_of_its_own(self):
+        for environ in (
+            {'all_proxy': self.proxy.address},
+            {'ALL_PROXY': 'http://' + self.proxy.address},
+            {'all_proxy': self.proxy.address, 'https_proxy': 'http://127.0.0.1:1'},
+            {'all_proxy': self.proxy.address, 'http_proxy': ''},
+            {'all_proxy': 'socks5://127.0.0.1:1', 'http_proxy': self.proxy.address},
+        ):
+            with self.subTest(environ):
+                del self.proxy.asked[:]
+                self.assertEqual(BODY, self.through('http://images.example.com/x', **environ))
+                self.assertEqual(
+                    ['http://images.example.com/x'], [path for _, path, _, _ in self.proxy.asked]
+                )
+
+    def test_all_proxy_is_not_for_hosts_in_no_proxy(self):
+        self.assertEqual(
+            BODY,
+            self.through(
+                self.origin.url + '/body', all_proxy=self.proxy.address, no_proxy='127.0.0.1'
+            ),
+        )
+        self.assertEqual([], self.proxy.asked)
+
+    def test_an_all_proxy_that_is_no_http_proxy_is_a_usage_error_that_names_it(self):
+        with self.assertRaisesRegex(
+            tako.UsageError, '^all_proxy: not the URL of an http proxy$'
+        ) as caught:
+            self.through('http://images.example.com/x', ALL_PROXY='socks5://127.0.0.1:1080')
+        self.assertIn('no_proxy', caught.exception.hint)
+
     def test_no_proxy_goes_straight(self):
         self.assertEqual(BODY, self.through(self.origin.url + '/body', http_proxy=self.proxy.address,
                                             no_proxy='localhost,127.0.0.1'))

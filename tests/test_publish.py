@@ -1,4 +1,6 @@
-"""Section 18: store, sign, verify and gen-key as processes."""
+"""Section 18: store, sign, verify, gen-key and public-key as processes."""
+
+import errno
 import os
 import subprocess
 import sys
@@ -67,6 +69,50 @@ class StoreTest(StoreCase):
         image = self.write('image', ONE)
         self.assertCode(0, self.run_tako('store', '-o', self.served, '--', image, '4', environ={'TAKO_SECRET_KEY': self.secret}))
         self.assertEqual(['1', '2', '3', '4'], [entry.version.text for entry in self.manifest().entries])
+
+    def test_a_line_end_after_the_key_in_each_place(self):
+        image, places = self.write('image', ONE), []
+        for end in ('', '\n', '\r\n', '\r', '\n\n'):
+            key_file = self.write('ends.key', self.secret + end, 0o600)
+            for options, settings in (
+                (('-k', self.secret + end), {}),
+                (('-f', key_file), {}),
+                (('-f', '-'), {'input': (self.secret + end).encode()}),
+                ((), {'environ': {'TAKO_SECRET_KEY': self.secret + end}}),
+            ):
+                with self.subTest(end=end, options=options[:1]):
+                    result = self.run_tako(
+                        'store', *options, '-o', self.served, image, '1.0', **settings
+                    )
+                    self.assertEqual((0, ''), (result.code, result.err))
+                    places.append(result)
+        self.assertEqual(20, len(places))
+
+    def test_a_variable_of_a_line_end_alone_is_no_key(self):
+        for value in ('', '\n', '\r\n'):
+            result = self.run_tako(
+                'store', '-o', self.served, self.key_file, '1', environ={'TAKO_SECRET_KEY': value}
+            )
+            self.assertEqual(
+                (2, 'tako: no secret key\n  give -f FILE, or set TAKO_SECRET_KEY\n'),
+                (result.code, result.err),
+            )
+
+    def test_the_public_half_where_the_secret_one_belongs(self):
+        name = self.write('app.pub', origin.PUBLIC_KEY + '\n')
+        for options, where, settings in (
+            (('-f', name), 'the key file', {}),
+            (('-k', origin.PUBLIC_KEY), '-k', {}),
+            ((), 'TAKO_SECRET_KEY', {'environ': {'TAKO_SECRET_KEY': origin.PUBLIC_KEY}}),
+        ):
+            for command in (('store', '-o', self.served, self.key_file, '1'), ('public-key',)):
+                result = self.run_tako(*command, *options, **settings)
+                self.assertCode(2, result)
+                self.assertIn(
+                    'tako: {}: not a secret key but the public half of a key pair\n'
+                    '  give the secret half'.format(where),
+                    result.err,
+                )
 
     def test_the_same_again_changes_nothing_and_succeeds(self):
         self.store(ONE, '1.0')
@@ -623,6 +669,48 @@ class VerifyTest(StoreCase):
         self.assertCode(3, self.verify(origin.OTHER_PUBLIC_KEY))
         self.assertCode(2, self.run_tako('verify', '-p', origin.PUBLIC_KEY, self.destination))
 
+    def test_the_key_in_a_file(self):
+        for end in ('', '\n', '\r\n'):
+            self.assertEqual(0, self.verify(self.write('app.pub', origin.PUBLIC_KEY + end)).code)
+            self.assertEqual(0, self.verify(origin.PUBLIC_KEY + end).code)
+        self.assertCode(3, self.verify(self.write('other.pub', origin.OTHER_PUBLIC_KEY)))
+        new_key = self.write('new.key', tako.format_secret_key(origin.OTHER_SEED), 0o600)
+        self.assertCode(
+            0,
+            self.run_tako('sign', '-f', new_key, '--public-key', self.path('app.pub'), self.served),
+        )
+
+    def test_no_key_and_no_file_that_holds_one(self):
+        secret = self.write('secret', self.secret, 0o600)
+        for given, message in (
+            (
+                origin.PUBLIC_KEY[:-1],
+                "'{}': not a public key, nor a file with one: No such".format(
+                    origin.PUBLIC_KEY[:-1]
+                ),
+            ),
+            ('none.pub', "-p 'none.pub': not a public key, nor a file with one: No such file"),
+            ('served', "-p 'served': not a public key, nor a file with one: Is a directory"),
+            ('', "-p '': not a public key"),
+            (self.secret[8:] * 3, '-p: not a public key, nor a file with one: '),
+            (self.write('bad.pub', b'\xff' * 44), 'bad.pub: not a public key\n'),
+            (self.write('empty.pub', b'\n'), 'empty.pub: not a public key\n'),
+            (self.write('two.pub', (origin.PUBLIC_KEY + '\n') * 2), 'two.pub: not a public key\n'),
+            (
+                secret,
+                '{0}: a secret key, not a public one\n'
+                '  give its public half: tako public-key -f {0}\n'.format(
+                    secret
+                ),
+            ),
+            (self.secret, 'a secret key where a public one belongs\n'),
+        ):
+            with self.subTest(message):
+                result = self.verify(given)
+                self.assertCode(2, result)
+                self.assertIn(message, result.err)
+                self.assertNotIn(self.secret[20:40], result.err)
+
 
 class GenKeyTest(scene.Scene):
     def test_both_keys_each_alone_on_its_line_and_no_file(self):
@@ -633,3 +721,158 @@ class GenKeyTest(scene.Scene):
         self.assertEqual(tako.parse_public_key(lines[1]), tako.ed25519_public_key(tako.parse_secret_key(lines[3])))
         self.assertNotEqual(first, second)
         self.assertEqual(before, scene.snapshot(self.directory))
+
+    def written(self, name='app'):
+        """The keys in NAME.key and NAME.pub."""
+        secret, public = (scene.read(self.path(name + end)).decode() for end in ('.key', '.pub'))
+        self.assertEqual((1, 1), (secret.count('\n'), public.count('\n')))
+        return secret.rstrip('\n'), public.rstrip('\n')
+
+    def test_a_pair_in_files(self):
+        for option in (('-o', 'app'), ('--output', 'other'), ('--output=' + self.path('third'),)):
+            with self.subTest(option):
+                result = self.run_tako('gen-key', *option)
+                name = option[-1].partition('=')[2] or option[-1]
+                secret, public = self.written(name)
+                self.assertEqual(
+                    tako.parse_public_key(public),
+                    tako.ed25519_public_key(tako.parse_secret_key(secret)),
+                )
+                self.assertEqual(
+                    ['0o100600', '0o100644'],
+                    [oct(os.stat(self.path(name + end)).st_mode) for end in ('.key', '.pub')],
+                )
+                self.assertEqual(
+                    (
+                        0,
+                        '{0}.key: the secret key; whoever has it can publish in your name\n'
+                        '{0}.pub: the public key; clients need PublicKey={1}\n'.format(
+                            name, public
+                        ),
+                        '',
+                    ),
+                    (result.code, result.out, result.err),
+                )
+        self.assertEqual(7, len(os.listdir(self.directory)))
+
+    def test_a_pair_in_files_works_and_warns_of_nothing(self):
+        self.run_tako('gen-key', '-o', 'app')
+        os.mkdir(self.path('served'))
+        stored = self.run_tako('store', '-f', 'app.key', '-o', 'served', 'app.pub', '1.0')
+        self.assertEqual((0, ''), (stored.code, stored.err))
+        self.assertIn('PublicKey={}\n'.format(self.written()[1]), stored.out)
+        self.assertEqual(0, self.run_tako('verify', '-p', 'app.pub', 'served').code)
+
+    def test_it_replaces_no_file_and_writes_neither_then(self):
+        for name in ('app.key', 'app.pub'):
+            for make in (
+                lambda path: self.write(path, b'mine'),
+                lambda path: os.symlink('nowhere', self.path(path)),
+                lambda path: os.mkdir(self.path(path)),
+            ):
+                with self.subTest(name):
+                    make(name)
+                    before = scene.snapshot(self.directory)
+                    result = self.run_tako('gen-key', '-o', 'app')
+                    self.assertEqual(
+                        (
+                            2,
+                            '',
+                            'tako: {}: exists already, and no key was made\n'
+                            '  choose another NAME: gen-key replaces no file\n'.format(name),
+                        ),
+                        (result.code, result.out, result.err),
+                    )
+                    self.assertEqual(before, scene.snapshot(self.directory))
+                    (
+                        scene.remove_tree(self.path(name))
+                        if os.path.isdir(self.path(name))
+                        else os.unlink(self.path(name))
+                    )
+
+    def test_a_name_that_is_none_and_a_directory_that_is_not_there(self):
+        for name, message in (
+            ('', "not a name for key files: ''"),
+            ('destination/', "not a name for key files: 'destination/'"),
+            ('none/app', 'none: not an existing directory'),
+        ):
+            result = self.run_tako('gen-key', '-o', name)
+            self.assertCode(2, result)
+            self.assertIn(message, result.err)
+        self.assertEqual({'destination'}, set(scene.snapshot(self.directory)))
+
+    def test_a_pair_is_on_the_disk_before_it_is_told_of(self):
+        synced, fsync = [], os.fsync
+
+        def note(descriptor):
+            synced.append(os.path.basename(os.readlink('/proc/self/fd/{}'.format(descriptor))))
+            fsync(descriptor)
+
+        with unittest.mock.patch.object(os, 'fsync', note):
+            self.assertEqual(0, self.run_here('gen-key', '-o', self.path('app')).code)
+        self.assertEqual(['app.key', 'app.pub', os.path.basename(self.directory)], synced)
+
+    def test_a_disk_that_fails_leaves_neither_file(self):
+        for calls in (1, 2, 3):
+            with self.subTest(calls):
+                outcomes = [None] * (calls - 1) + [OSError(errno.ENOSPC, 'No space left on device')]
+                with unittest.mock.patch.object(os, 'fsync', side_effect=outcomes):
+                    result = self.run_here('gen-key', '-o', self.path('app'))
+                self.assertCode(1, result)
+                self.assertIn('No space left', result.err)
+                self.assertEqual({'destination'}, set(scene.snapshot(self.directory)))
+
+
+class PublicKeyTest(scene.Scene):
+    def test_the_public_half_from_each_place(self):
+        secret = tako.format_secret_key(origin.SEED)
+        name = self.write('app.key', secret + '\n', 0o600)
+        for options, settings in (
+            (('-f', name), {}),
+            (('--key-file=' + name,), {}),
+            (('-k', secret), {}),
+            (('--key', secret), {}),
+            (('-f', '-'), {'input': secret.encode() + b'\n'}),
+            ((), {'environ': {'TAKO_SECRET_KEY': secret + '\r\n'}}),
+        ):
+            with self.subTest(options[:1]):
+                result = self.run_tako('public-key', *options, **settings)
+                self.assertEqual(
+                    (0, origin.PUBLIC_KEY + '\n', ''), (result.code, result.out, result.err)
+                )
+
+    def test_no_key_two_keys_or_a_damaged_one(self):
+        secret = tako.format_secret_key(origin.SEED)
+        for options, message in (
+            ((), 'no secret key'),
+            (('-k', secret, '-f', '-'), 'not allowed with'),
+            (('-k', secret[:-4]), '-k: a secret key that is cut short'),
+            (('-f', 'none'), 'none: No such file'),
+            (('-k', secret, 'more'), 'unrecognized arguments: more'),
+        ):
+            with self.subTest(message):
+                result = self.run_tako('public-key', *options)
+                self.assertCode(2, result)
+                self.assertIn(message, result.err)
+                self.assertEqual('', result.out)
+
+    def test_a_closed_stdout(self):
+        done = subprocess.run(
+            [
+                '/bin/sh',
+                '-c',
+                'exec "$@" >&-',
+                'sh',
+                sys.executable,
+                '-I',
+                scene.TAKO,
+                'public-key',
+                '-k',
+                tako.format_secret_key(origin.SEED),
+            ],
+            stderr=subprocess.PIPE,
+        )
+        self.assertEqual(
+            (1, b'tako: standard output is closed\n  it is where the key goes\n'),
+            (done.returncode, done.stderr),
+        )

@@ -43,6 +43,17 @@ class LevelTest(unittest.TestCase):
         self.assertEqual(everything, self.said(0, Terminal))
 
 
+class OnceTest(unittest.TestCase):
+    def test_an_error_that_ends_two_steps_is_printed_once_and_counts_twice(self):
+        err = io.StringIO()
+        report = tako.Report(None, err)
+        for where, what in (('a', 'one'), ('a', 'one'), ('a', 'two'), ('b', 'one'), ('a', 'one')):
+            self.assertEqual(3, report.error(where, tako.RefusedError(what, 'hint')))
+        self.assertEqual(
+            'tako: a: one\n  hint\ntako: a: two\n  hint\ntako: b: one\n  hint\n', err.getvalue()
+        )
+
+
 class PrintTest(unittest.TestCase):
     def said(self, where, what, encoding='ascii'):
         raw = io.BytesIO()
