@@ -5221,7 +5221,7 @@ def _read_public_key(text: str) -> bytes:
     except OSError as error:
         shown = f' {text!a}' if len(text) < 100 else ''     # longer: maybe a damaged secret key
         raise UsageError(f'-p{shown}: not a public key, nor a file with one: {error.strerror}',
-                         'give the 44 characters that gen-key printed, or the file NAME.pub') from None
+                         'give the 44 characters that gen-key printed, or NAME.pub') from None
     if content.startswith(SECRET_KEY_PREFIX):
         raise UsageError(f'{text}: a secret key, not a public one',
                          f'give its public half: tako public-key -f {text}')
@@ -5335,7 +5335,7 @@ class ArgumentParser(argparse.ArgumentParser):
         return self.parse_args(options + operands)
 
     def _split_letters(self, letters: str, rest: 'List[str]') -> 'Iterator[str]':
-        """Yield the options of a word such as -v, -vq, -kKEY or -k; `rest` are the words after it."""
+        """Yield the options of a word such as -v, -vq, -kKEY or -k; `rest` are those after it."""
         while letters:
             name, letters = '-' + letters[0], letters[1:]
             if self._option(name).nargs == 0:
@@ -5389,7 +5389,7 @@ def _age(text: str) -> float:
 
 
 def parse_command_line(argv: 'Sequence[str]') -> argparse.Namespace:
-    """Parse a command line without the program's name. Raises UsageError; SystemExit after --help."""
+    """Parse a command line, without `tako`. Raises UsageError, and SystemExit after --help."""
     words = list(itertools.dropwhile(lambda word: word in ('help', '--help', '-h'), argv))
     if len(words) < len(argv):                      # tako help fetch, tako --help fetch
         words = words[:1] + ['--help']
@@ -5513,8 +5513,8 @@ def _add_verify(add: 'Callable[..., ArgumentParser]') -> None:
 
 def _add_gen_key(add: 'Callable[..., ArgumentParser]') -> None:
     command = add('gen-key', help='make a key pair',
-                  description='Print a new public key and its secret key, each on a line of its own.\n'
-                              'With -o, write them to NAME.key, which only you can read, and NAME.pub.')
+                  description='Print a new public key and its secret key, each on its own line.\n'
+                              'With -o, write them to NAME.pub, and to NAME.key for you alone.')
     command.add_argument('-o', '--output', metavar='NAME',
                          help='write NAME.key and NAME.pub; replaces no file')
     command.set_defaults(run=gen_key)
