@@ -3258,7 +3258,7 @@ class UnitWatch:
             if not (code and NO_CONNECTION.search(said)):
                 break
             # the job goes on without us: over a daemon-reexec, too
-            shown = self._await_jobs()
+            shown = self._await_settled()
             if all(self._is_started(name, shown[name]) for name in self.names):
                 return
         if code:
@@ -3268,11 +3268,11 @@ class UnitWatch:
         before = self._before.get(name)
         return unit.invocation not in ('', before.invocation if before else '')
 
-    def _await_jobs(self) -> 'Dict[str, Unit]':
+    def _await_settled(self) -> 'Dict[str, Unit]':
         deadline = self.clock.monotonic() + SYSTEMCTL_TIMEOUT_SECONDS
         while True:
             shown = show_units(self.names)
-            if not any(unit.has_job for unit in shown.values()) or self.clock.monotonic() > deadline:
+            if all(unit.is_settled for unit in shown.values()) or self.clock.monotonic() > deadline:
                 return shown
             self.clock.sleep(WATCH_POLL_SECONDS)
 
@@ -3283,6 +3283,8 @@ class UnitWatch:
         if NO_CONNECTION.search(said):
             raise SystemdUnreachableError(f'systemctl cannot reach systemd ({told})',
                                           'the restart stays due; see: systemctl status')
+        if ' canceled' in said:         # what canceled it may still be at work
+            self._await_settled()
         shown = show_with_requirements(self.names)
         sentences = {match.group('unit'): match for match in JOB_SENTENCE.finditer(said)}
         failed, unknown = [], []        # type: List[Unit], List[str]

@@ -136,6 +136,14 @@ class RestartTest(UnitsCase):
         self.answer('Job for app.service canceled.', 'begin app.service', 'stop app.service')
         self.assertEqual([APP], self.restart().stopped)
 
+    def test_a_restart_that_was_canceled_and_whose_unit_is_still_on_its_way_down(self):
+        """It was killed before it ever ran, which leaves it failed."""
+        self.systemctl('case $verb in show) [ ! -e canceled ] || [ $looks -lt 3 ] || '
+                       'set_unit app.service state=failed result=signal job= ;; restart) touch canceled; begin app.service; '
+                       'set_unit app.service state=deactivating started=0; '
+                       'echo "Job for app.service canceled." >&2; exit 1 ;; esac')
+        self.assertEqual([APP], self.restart().stopped)
+
     def test_a_restart_that_somebody_canceled_by_starting_the_unit(self):
         self.answer('Job for app.service canceled.', 'begin app.service')
         self.assertEqual([], self.restart().stopped)
