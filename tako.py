@@ -1657,8 +1657,8 @@ class Config(namedtuple('Config', ('origins', 'public_keys', 'destination', 'des
                                    'unit_lines', 'confirm_seconds', 'keep'))):
     """One image: where it comes from, who signs it, where it goes, which versions, who runs from it.
 
-    origins: mirrors of each other. unit_lines: where in the config each unit is. confirm_seconds: how long units are watched after a restart;
-    0 trusts the restart's own result. keep: how many images stay; 0 for all.
+    origins: mirrors of each other. unit_lines: where in the config each unit is. confirm_seconds: how
+    long units are watched after a restart; 0 trusts the restart's own result. keep: how many images stay; 0 for all.
     """
 
     __slots__ = ()
@@ -4279,7 +4279,7 @@ class Runs:
         self._report = report
         self._waiting = []      # type: List[Tuple[str, Run, UnitWatch]]
         self._ready = []        # type: List[Tuple[str, Run]]   # to use the network
-        self._thread = None     # type: Optional[threading.Thread]
+        self._thread: Optional[threading.Thread] = None
         self._is_closed = False
 
     def begin(self, path: str, run: 'Run', is_last: bool) -> None:

@@ -752,7 +752,7 @@ class TogetherTest(UnitsCase):
     def test_they_are_watched_together(self):
         result = self.run_all()
         self.assertEqual(0, result.code, result)
-        for number, root in enumerate(self.roots):
+        for root in self.roots:
             self.assertInPlace(TWO, root)
             self.assertEqual('', tako.read_state(root).restart_due)
         self.assertEqual(3, len(result.out.splitlines()))
@@ -760,7 +760,8 @@ class TogetherTest(UnitsCase):
         self.assertTrue(any('app.service' in line and 'app-2.service' in line for line in shows), shows)
 
     def test_one_fails(self):
-        self.systemctl('case "$verb $*" in "show "*app-2*) [ $looks -lt 4 ] || fail app-2.service exit-code 1 1 ;; esac', self.two)
+        self.systemctl('case "$verb $*" in "show "*app-2*) [ $looks -lt 4 ] || fail app-2.service exit-code 1 1 ;; esac',
+                       self.two)
         result = self.run_all()
         self.assertEqual(1, result.code, result)
         self.assertIn('app-2.service is failed', result.err)

@@ -68,7 +68,8 @@ class StatusTest(StatusCase):
         for version, content in (('1.1', TWO), ('1.2', THREE), ('1.3', b'')):
             self.publisher.publish(version, content)
         tako.place_manifest(self.destination, self.publisher.read('manifest'))
-        tako.place_state(self.destination, tako.State('', '', '', (origin.digest_of(TWO),), (origin.digest_of(THREE),), (), (), ()))
+        tako.place_state(self.destination, tako.parse_state('')._replace(
+            rejected=(origin.digest_of(TWO),), withdrawn=(origin.digest_of(THREE),)))
         self.assertEqual('it is in 1.*; of the newer ones 1.3 is not fetched yet, 1.2 was withdrawn, 1.1 was rejected',
                          self.known()['reason'])
         self.assertIn('rejected:      1.1', self.run_tako('status', self.app).out)

@@ -1,7 +1,6 @@
 """Section 13: restarting and watching units, with a systemctl of our own on the PATH (fake_systemd.py)."""
 import os
 import signal
-import time
 import unittest.mock
 
 import fake_systemd

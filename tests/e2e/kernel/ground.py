@@ -106,7 +106,8 @@ class Ground:
         self.server.__enter__()
         self.write('image', self.two)
         for name, url in (('file', 'file://' + self.path('served')), ('http', self.server.url)):
-            self.write(name + '.tako', 'Origin={}\nDestination={}\nPublicKey={}\nVersion=*\nKeep=1\nRestart=app.service\nConfirm=0\n'
+            self.write(name + '.tako', ('Origin={}\nDestination={}\nPublicKey={}\nVersion=*\nKeep=1\n'
+                                        'Restart=app.service\nConfirm=0\n')
                        .format(url, self.root, origin.PUBLIC_KEY).encode())
         self._make_beginnings()
         for flow in FLOWS:
