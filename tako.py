@@ -4220,7 +4220,8 @@ class Switch:
         if watch.stopped:
             names = ' '.join(watch.stopped)
             if is_shutting_down():
-                raise SystemdError(f'{names}: stopped, for the machine shuts down', 'the next fetch looks again')
+                raise SystemdError(f'{names}: stopped, while the machine shuts down',
+                                   'the next fetch looks again')
             self._report.trouble(self._label, f'{names}: does not run; it was stopped after the restart',
                                  'it runs on the new image once it is started: systemctl start ' + names)
 
@@ -4228,6 +4229,9 @@ class Switch:
         try:
             yield from steps
         except UnitError as error:
+            if is_shutting_down():                  # then every unit ends, and one that another requires, first
+                raise SystemdError(f'{error.what}, while the machine shuts down',
+                                   'the next fetch looks again') from None
             yield from self._roll_back(error)
         self._commit()
 

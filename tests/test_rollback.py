@@ -135,7 +135,7 @@ class RollbackTest(UnitsCase):
     def test_a_unit_that_is_stopped_because_the_machine_is(self):
         self.systemctl('case $verb in show) [ $looks -lt 3 ] || stop app.service ;; '
                        'is-system-running) echo stopping; exit 1 ;; esac', self.two)
-        self.assertUndecided(1, 'app.service: stopped, for the machine shuts down', self.fetch())
+        self.assertUndecided(1, 'app.service: stopped, while the machine shuts down', self.fetch())
 
     def test_a_unit_that_fills_the_disk(self):
         """Nothing new fits on it, neither when the rejection is noted nor when the restart on 1.0 is."""
@@ -218,6 +218,10 @@ class RollbackTest(UnitsCase):
         self.assertIn('; 1.1 is rejected, latest is 1.0 again\n', result.err)
         self.assertInPlace(ONE)
         self.assertEqual(['1.0'], self.restarts())
+
+    def test_a_unit_that_fails_because_the_machine_shuts_down(self):
+        self.systemctl(FAILS + '; case $verb in is-system-running) echo stopping; exit 1 ;; esac', self.two)
+        self.assertUndecided(1, 'while the machine shuts down', self.fetch())
 
     def test_one_of_several_units_takes_all_of_them_back(self):
         self.configure('Restart=db.service web.service\nRestart=app.service\n')
