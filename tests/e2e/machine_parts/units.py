@@ -1,0 +1,1004 @@
+"""What Tako makes of units that fail, under a real systemd: a table of cases, each with units of its own.
+
+A case is a function of a Place. Those under @case run several at a time in one machine. Those under @alone restart the
+manager or the machine, and run one after another. In a sample, some of each are run.
+"""
+import os
+import queue
+import re
+import subprocess
+import threading
+import time
+import unittest
+
+import certificates
+import origin
+import scene
+from machine_parts import images, pages
+from machine_parts.container import Container
+from machine_parts.place import RUN, RUNS, Place, service
+from machine_parts.publisher import Publisher
+
+WORKERS = 4
+SHARE = 0.4             # of the time that is left, in a sample
+NOBODY = 'HOME=/ setpriv --reuid=65534 --regid=65534 --clear-groups'
+ENDS = 'exit 1\n'
+DIES_LATER = 'sleep 1\nexit 1\n'
+AUTO_RESTART = 'Restart=always\nRestartSec=50ms\n'
+LIMITED = 'StartLimitBurst=2\nStartLimitIntervalSec=300\n'
+SLOW = 'ExecStartPre=/bin/sleep 4\n' + RUN      # a restart that something can happen in
+
+TOGETHER, ALONE = {}, {}                        # the cases, by name
+
+check = unittest.TestCase()
+check.maxDiff = None
+
+
+def case(function):
+    """Register a case that shares the machine with others."""
+    TOGETHER[function.__name__.replace('_', '-')] = function
+    return function
+
+
+def alone(function):
+    """Register a case that has the machine for itself."""
+    ALONE[function.__name__.replace('_', '-')] = function
+    return function
+
+
+# ---- README's config and unit
+
+@case
+def readme_program_ends_at_once(place):
+    assert_readme_rolls_back(place, ENDS)
+
+
+@case
+def readme_program_ends_at_once_and_restarts_soon(place):
+    assert_readme_rolls_back(place, ENDS, 'RestartSec=100ms')
+
+
+@case
+def readme_program_dies_after_4_seconds(place):
+    assert_readme_rolls_back(place, 'sleep 4\nexit 1\n')
+
+
+@case
+def readme_program_dies_after_60_seconds(place):
+    """The limit of the promise: this is after Confirm=."""
+    if place.is_sample:
+        raise unittest.SkipTest('takes longer than a sample has')
+    readme_place(place)
+    publish_squashfs([place], '1.1', 'sleep 60\nexit 1\n')
+    place.tako()
+    place.assert_now('1.1')
+    place.wait_for_state('activating', seconds=90)
+    place.assert_now('1.1', state='activating')
+
+
+def assert_readme_rolls_back(place, program, restart_seconds='RestartSec=30s'):
+    """Ten runs side by side, each with README's config and unit, of which the names alone differ."""
+    places = [place] + [place.beside('{}-{}'.format(place.name, number)) for number in range(1 if place.is_sample else 9)]
+    try:
+        for each in places:
+            readme_place(each, restart_seconds)
+        publish_squashfs(places, '1.1', program)
+        runs = [each.start() for each in places]
+        for each, run in zip(places, runs):
+            check.assertIn('1.1 is rejected, latest is 1.0 again', each.finish(run, 1))
+        for each in places:
+            each.assert_now('1.0', ['1.1'])
+    finally:
+        for each in places[1:]:
+            each.__exit__()
+
+
+def readme_place(place, restart_seconds='RestartSec=30s'):
+    """README's config and unit in this place, running 1.0."""
+    text = readme('/etc/systemd/system/app.service')
+    text = pages.vary(pages.vary(text, '/app.tako', '/NAME.tako'), '/images/app/', '/images/NAME/')
+    place.unit(pages.vary(text, 'RestartSec=30s', restart_seconds))
+    lines = readme(begins='Origin=') + readme(begins='Restart=')
+    place.machine.write(place.config_path, place.named(lines.replace('/app', '/NAME').replace('app.service', 'NAME.service')))
+    publish_squashfs([place], '1.0', RUNS)
+    place.start_units()                         # which fetches 1.0, by ExecStartPre=
+    place.assert_now('1.0')
+
+
+def readme(path=None, begins=''):
+    return pages.snippet(scene.PROJECT, 'README.md', path, begins)
+
+
+def publish_squashfs(places, version, program):
+    """Publish one squashfs in each of these places."""
+    folder = place_folder(places[0])
+    image = images.application(folder, places[0].machine.path('/usr/bin/busybox'), version, '#!/bin/sh\n' + program)
+    for each in places:
+        each.publish_file(version, scene.read(image))
+    os.remove(image)
+
+
+def place_folder(place):
+    folder = os.path.join(os.path.dirname(place.publisher.directory), 'made-' + place.name)
+    os.makedirs(folder, exist_ok=True)
+    return folder
+
+
+# ---- programs that fail
+
+@case
+def program_dies_again_and_again(place):
+    """Each time it comes again and is active: NRestarts tells."""
+    place.begin(service('Restart=always\nRestartSec=100ms\n' + RUN), confirm=10)
+    place.publish('1.1', 'sleep 3\nexit 1\n')
+    check.assertIn('1.1 is rejected, latest is 1.0 again', place.tako(code=1))
+    place.assert_now('1.0', ['1.1'])
+
+
+@case
+def program_ends_well_too_soon(place):
+    """A service that exits 0 by itself does not run."""
+    place.begin()
+    place.publish('1.1', 'sleep 1\n')
+    place.tako(code=1)
+    place.assert_now('1.0', ['1.1'])
+
+
+@case
+def program_is_trusted(place):
+    """Confirm=0: the restart's own result is all that counts."""
+    place.begin(service('Type=simple\n' + RUN), confirm=0)
+    place.publish('1.1', DIES_LATER)
+    place.tako()
+    place.wait_for_state('failed')
+    place.assert_now('1.1', state='failed')
+
+
+@case
+def fixed_version_is_taken(place):
+    place.begin()
+    place.publish('1.1', ENDS)
+    place.tako(code=1)
+    check.assertEqual('', place.tako())
+    place.publish('1.2')
+    check.assertIn('1.2 is in place', place.tako())
+    place.assert_now('1.2', ['1.1'])
+
+
+@case
+def two_services_of_which_one_fails(place):
+    run = 'ExecStart=/bin/sh /var/lib/images/NAME/latest {}\n'
+    other = place.name + '-other.service'
+    place.begin(service(run.format('one')), [('NAME-other.service', service(run.format('other')))],
+                restart='NAME.service NAME-other.service')
+    place.publish('1.1', '[ $1 = one ] || exit 1\n' + RUNS)
+    check.assertIn(other + ' is failed', place.tako(code=1))
+    place.assert_now('1.0', ['1.1'])
+    place.assert_now('1.0', ['1.1'], unit=other)
+    check.assertEqual(['1.0', '1.0'], place.starts()[-2:])
+
+
+# ---- start limits
+
+@case
+def start_limit_is_hit_by_the_bad_image(place):
+    place.begin(service(AUTO_RESTART + RUN, LIMITED))
+    place.publish('1.1', ENDS)
+    place.tako(code=1)
+    place.assert_now('1.0', ['1.1'])
+
+
+@case
+def start_limit_by_default_and_a_large_earlier_image(place):
+    """The bad image is started again and again while the earlier one is hashed."""
+    place.begin(service(AUTO_RESTART + RUN), program=RUNS + '\n' * (64 << 20))
+    place.publish('1.1', ENDS)
+    place.tako(code=1)
+    place.assert_now('1.0', ['1.1'])
+
+
+@case
+def start_limit_was_hit_before(place):
+    """By restarts of a unit that runs; a reload of the manager begins to count anew."""
+    place.begin(service(unit=LIMITED))
+    place.run('while systemctl restart NAME.service; do :; done')
+    check.assertEqual('failed', place.state_of())
+    place.publish('1.1')
+    place.tako()
+    place.assert_now('1.1')
+
+
+@case
+def seven_good_versions_at_once(place):
+    place.begin(confirm=0)
+    for number in range(1, 8):
+        place.publish('1.{}'.format(number))
+        place.tako()
+    place.assert_now('1.7')
+
+
+# ---- what is not the image's fault
+
+@case
+def database_is_down(place):
+    """It runs on neither image: the machine is at fault, until it runs on the earlier one."""
+    needs = 'test -e {}NAME-database || exit 1\n'.format('/var/lib/') + RUNS
+    place.run('touch /var/lib/NAME-database')
+    place.begin(program=needs)
+    place.run('rm /var/lib/NAME-database')
+    place.publish('1.1', needs)
+    for _ in range(2):
+        told = place.tako(code=1)
+        check.assertIn(place.service + ' is failed', told)
+        place.assert_now('1.0', is_due=True, state='failed')
+    place.run('touch /var/lib/NAME-database')
+    place.tako()
+    place.tako()
+    place.assert_now('1.1')
+
+
+@case
+def requirement_is_down(place):
+    """The same, with a unit of its own that is required."""
+    database = service('Type=oneshot\nExecStart=/usr/bin/test -e /var/lib/NAME-database\n')
+    place.run('touch /var/lib/NAME-database')
+    place.begin(service(unit='Requires=NAME-database.service\nAfter=NAME-database.service\n'),
+                [('NAME-database.service', database)])
+    place.run('rm /var/lib/NAME-database')
+    place.publish('1.1')
+    for _ in range(2):
+        place.tako(code=1)
+        place.assert_now('1.0', is_due=True, state='inactive')
+    place.run('touch /var/lib/NAME-database')
+    place.tako()
+    place.tako()
+    place.assert_now('1.1')
+
+
+@case
+def requirement_unpacks_the_image(place):
+    """The oneshot fails on the bad image, and is never started on a good one in vain."""
+    unpacks = 'Type=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh /var/lib/images/NAME/latest\n'
+    place.begin(service('ExecStart=/bin/sleep 1000\n', 'Requires=NAME-unpack.service\nAfter=NAME-unpack.service\n'),
+                [('NAME-unpack.service', service(unpacks, 'PartOf=NAME.service\n'))], program='exit 0\n')
+    place.publish('1.1', ENDS)
+    check.assertIn(place.name + '-unpack.service is failed', place.tako(code=1))
+    place.assert_now('1.0', ['1.1'])
+    place.publish('1.2', 'exit 0\n')
+    place.tako()
+    place.assert_now('1.2', ['1.1'])
+
+
+@case
+def condition_is_not_met(place):
+    place.begin(service(unit='ConditionPathExists=/var/lib/NAME-wanted\n'))
+    place.publish('1.1')
+    place.tako()
+    place.assert_now('1.1', state='inactive')
+
+
+@case
+def exec_condition_is_not_met(place):
+    place.begin(service('ExecCondition=/usr/bin/test -e /var/lib/NAME-wanted\n' + RUN))
+    place.publish('1.1')
+    place.tako()
+    place.assert_now('1.1', state='inactive')
+
+
+@case
+def assertion_is_not_met(place):
+    """systemd does not start it, so this says nothing about the image."""
+    place.run('touch /var/lib/NAME-wanted')
+    place.begin(service(unit='AssertPathExists=/var/lib/NAME-wanted\n'))
+    place.run('rm /var/lib/NAME-wanted')
+    place.publish('1.1')
+    place.tako(code=1)
+    place.assert_now('1.1', is_due=True, state='inactive')
+    place.run('touch /var/lib/NAME-wanted')
+    place.tako()
+    place.assert_now('1.1')
+
+
+@case
+def job_times_out(place):
+    place.begin(service(RUN, 'JobTimeoutSec=1\nWants=NAME-slow.service\nAfter=NAME-slow.service\n'),
+                [('NAME-slow.service', service('Type=oneshot\nExecStart=/bin/sleep $SLEEPS\nEnvironmentFile=-/run/NAME-slow\n'
+                                               'Environment=SLEEPS=0\n'))])
+    place.run('echo SLEEPS=20 > /run/NAME-slow')
+    place.publish('1.1')
+    check.assertIn('timed out', place.tako(code=1))
+    place.assert_now('1.1', is_due=True, state='inactive')
+    place.run('rm /run/NAME-slow; systemctl stop NAME-slow.service')
+    place.tako()
+    place.assert_now('1.1')
+
+
+@case
+def manual_restart_is_refused(place):
+    place.begin()
+    place.unit(service(unit='RefuseManualStart=yes\n'))
+    place.run('systemctl daemon-reload')
+    place.publish('1.1')
+    check.assertIn('Operation refused', place.tako(code=1))
+    place.assert_now('1.1', is_due=True, state='active', unit=place.service)
+
+
+@case
+def user_may_not_restart(place):
+    """One good version after another: none is rejected; root then makes up for the restart."""
+    place.begin()
+    place.run('chown -R nobody {} '.format(place.destination))
+    for version in ('1.1', '1.2'):
+        place.publish(version)
+        told = place.tako(code=1, environ=NOBODY)
+        check.assertIn('Access denied', told)
+        check.assertIn('polkit', told)
+        place.assert_now(version, is_due=True, unit=place.service)
+    check.assertEqual(['1.0'], place.starts())
+    place.tako()
+    place.assert_now('1.2')
+
+
+@case
+def user_would_have_to_authenticate(place):
+    """As with polkit, and nobody to ask."""
+    place.begin()
+    wrap_systemctl(place, 'case $1 in restart)\n'
+                   '    echo "Failed to restart NAME.service: Interactive authentication required." >&2\n'
+                   '    echo "See system logs and \'systemctl status NAME.service\' for details." >&2\n'
+                   '    exit 4;;\nesac\n')
+    place.publish('1.1')
+    check.assertIn('polkit', place.tako(code=1, environ='PATH=/opt/NAME:$PATH'.replace('NAME', place.name)))
+    place.assert_now('1.1', is_due=True, unit=place.service)
+
+
+@case
+def systemctl_leaves_a_child_with_its_pipes(place):
+    place.begin()
+    wrap_systemctl(place, 'sleep 100 &\n')
+    environ = 'PATH=/opt/NAME:$PATH'.replace('NAME', place.name)
+    began = time.monotonic()
+    place.publish('1.1')
+    place.tako(environ=environ)
+    place.assert_now('1.1')
+    place.publish('1.2', ENDS)
+    place.tako(code=1, environ=environ)
+    place.assert_now('1.1', ['1.2'])
+    check.assertLess(time.monotonic() - began, 60)
+
+
+@case
+def systemctl_is_verbose(place):
+    place.begin()
+    for version, program, code in (('1.1', RUNS, 0), ('1.2', ENDS, 1)):
+        place.publish(version, program)
+        told = place.tako(code=code, environ='SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console LANG=de_DE.UTF-8')
+        check.assertNotIn('changing state', told)
+    place.assert_now('1.1', ['1.2'])
+
+
+def wrap_systemctl(place, begins):
+    """A systemctl in /opt/NAME that does this first."""
+    place.machine.write('/opt/{}/systemctl'.format(place.name),
+                        place.named('#!/bin/sh\n' + begins + 'exec /usr/bin/systemctl "$@"\n'), 0o755)
+
+
+# ---- what others do meanwhile
+
+@case
+def somebody_stops_it_in_the_restart(place):
+    """It stays stopped. systemd calls it failed, by the signal that ended ExecStartPre=."""
+    place.begin(service(SLOW))
+    place.publish('1.1')
+    run = place.start()
+    place.wait_for_state('activating')
+    place.run('systemctl stop NAME.service')
+    check.assertIn('stopped', place.finish(run))
+    place.assert_now('1.1', state='failed')
+    check.assertEqual('', place.tako())
+    place.assert_now('1.1', state='failed')
+
+
+@case
+def somebody_stops_a_oneshot_in_the_restart(place):
+    """systemd calls it failed then, by the signal that it was stopped with."""
+    place.begin(service('Type=oneshot\nRemainAfterExit=yes\n' + RUN), program='exit 0\n')
+    place.publish('1.1', 'sleep 20\n')
+    run = place.start()
+    place.wait_for_start('1.1')
+    place.run('systemctl stop NAME.service')
+    check.assertIn('stopped', place.finish(run))
+    place.assert_now('1.1', state='failed')
+
+
+@case
+def somebody_stops_it_in_the_watch(place):
+    assert_stopped_in_the_watch(place, RUNS, 'inactive')
+
+
+@case
+def somebody_stops_a_program_that_ends_with_143(place):
+    """As those of Java do when they are told to end: systemd calls them failed, though they were stopped."""
+    assert_stopped_in_the_watch(place, 'trap "exit 143" TERM\nwhile :; do sleep 0.1; done\n', 'failed')
+
+
+@case
+def somebody_stops_a_unit_that_is_not_enabled(place):
+    """systemd forgets it at once; what is left is the result of the restart."""
+    assert_stopped_in_the_watch(place, RUNS, 'inactive', install='')
+
+
+def assert_stopped_in_the_watch(place, program, state, **settings):
+    place.begin(service(**settings), confirm=5, program=program)
+    place.publish('1.1', program)
+    run = place.start()
+    place.wait_for_start('1.1')
+    time.sleep(1)
+    place.run('systemctl stop NAME.service')
+    place.finish(run)
+    place.assert_now('1.1', state=state)
+    check.assertEqual('', place.tako())
+    place.run('systemctl start NAME.service')
+    place.wait_for_start('1.1', 2)
+    place.assert_now('1.1')
+
+
+@case
+def somebody_restarts_it_in_the_watch(place):
+    """The watch begins anew: its second start dies after the first one's watch is over."""
+    place.begin(confirm=4)
+    place.publish('1.1', '[ $(grep -cFx VERSION {}NAME) = 1 ] || {{ sleep 3; exit 1; }}\n'.format('/var/lib/ran/') + RUNS)
+    run = place.start()
+    place.wait_for_start('1.1')
+    time.sleep(2)
+    place.run('systemctl restart NAME.service')
+    check.assertIn('1.1 is rejected', place.finish(run, 1))
+    place.assert_now('1.0', ['1.1'])
+
+
+@case
+def somebody_restarts_it_in_the_watch_and_it_runs(place):
+    place.begin(confirm=3)
+    place.publish('1.1')
+    run = place.start()
+    place.wait_for_start('1.1')
+    time.sleep(1)
+    place.run('systemctl restart NAME.service')
+    place.finish(run)
+    place.assert_now('1.1')
+
+
+@case
+def tako_is_killed_in_the_watch(place):
+    """The next run finds the unit running, and restarts it no more."""
+    place.begin(confirm=3)
+    place.publish('1.1')
+    run = place.start()
+    place.wait_for_start('1.1')
+    time.sleep(1)
+    place.kill(run)
+    place.assert_now('1.1', is_due=True)
+    place.tako()
+    place.assert_now('1.1')
+    check.assertEqual(['1.0', '1.1'], place.starts())
+
+
+@case
+def tako_is_killed_and_the_unit_fails(place):
+    place.begin(confirm=60)
+    place.publish('1.1', 'sleep 3\nexit 1\n')
+    run = place.start()
+    place.wait_for_start('1.1')
+    time.sleep(1)
+    place.kill(run)
+    place.wait_for_state('failed')
+    place.config()
+    check.assertIn('1.1 is rejected', place.tako(code=1))
+    place.assert_now('1.0', ['1.1'])
+
+
+@case
+def several_configs_in_one_run(place):
+    """They are watched together; one of them fails."""
+    places = [place] + [place.beside('{}-{}'.format(place.name, number)) for number in range(4)]
+    try:
+        for each in places:
+            each.begin(confirm=6)
+            each.publish('1.1', DIES_LATER if each is places[1] else RUNS)
+        began = time.monotonic()
+        place.tako(code=1, options=' '.join(each.config_path for each in places[1:]))
+        took = time.monotonic() - began
+        for each in places:
+            each.assert_now(*('1.0', ['1.1']) if each is places[1] else ('1.1',))
+        check.assertLess(took, 25)              # and one after another: five times six
+    finally:
+        for each in places[1:]:
+            each.__exit__()
+
+
+# ---- units of every kind
+
+def kind(name, text, bad=ENDS, program=RUNS, units=(), state='active', **settings):
+    """Register a case: the bad 1.1 is rolled back (bad=None: there is none), the good 1.2 is kept."""
+    def run(place):
+        place.begin(text, units, program, **settings)
+        if bad is not None:
+            place.publish('1.1', bad)
+            check.assertIn('1.1 is rejected, latest is 1.0 again', place.tako(code=1))
+            place.assert_now('1.0', ['1.1'], state=state)
+        place.publish('1.2', program)
+        place.tako()
+        place.assert_now('1.2', ['1.1'] if bad else [], state=state)
+        check.assertEqual('', place.tako())
+    run.__name__ = name
+    case(run)
+
+
+NOTIFIES = 'systemd-notify --ready\n'
+FORKS = '{{ exec > /dev/null 2>&1; sleep {}; exit {}; }} &\n'
+ONESHOT = 'Type=oneshot\n' + RUN
+COLLECTED = 'CollectMode=inactive-or-failed\n'
+
+kind('type_simple', service('Type=simple\n' + RUN))
+kind('type_simple_dies_later', service('Type=simple\n' + RUN), DIES_LATER)
+kind('type_simple_killed', service('Type=simple\n' + RUN), 'sleep 1\nkill -KILL $$\n')
+kind('type_simple_not_enabled', service('Type=simple\n' + RUN, install=''), DIES_LATER)
+kind('type_exec', service('Type=exec\n' + RUN))
+kind('type_exec_dies_later', service('Type=exec\n' + RUN), DIES_LATER)
+kind('type_notify', service('Type=notify\nNotifyAccess=all\n' + RUN), program=NOTIFIES + RUNS)
+kind('type_notify_dies_later', service('Type=notify\nNotifyAccess=all\n' + RUN), NOTIFIES + DIES_LATER, NOTIFIES + RUNS)
+kind('type_notify_never_ready', service('Type=notify\nNotifyAccess=all\nTimeoutStartSec=2\n' + RUN), RUNS, NOTIFIES + RUNS)
+kind('type_forking', service('Type=forking\n' + RUN), program=FORKS.format(1000, 0))
+kind('type_forking_dies_later', service('Type=forking\n' + RUN), FORKS.format(1, 1), FORKS.format(1000, 0))
+kind('type_oneshot', service(ONESHOT), program='exit 0\n', state='inactive')
+kind('type_oneshot_not_enabled', service(ONESHOT, install=''), program='exit 0\n', state='inactive')
+kind('type_oneshot_remains', service(ONESHOT + 'RemainAfterExit=yes\n'), program='exit 0\n')
+kind('type_oneshot_collected', service(ONESHOT, COLLECTED, install=''), program='exit 0\n', state='inactive')
+kind('type_oneshot_remains_collected', service(ONESHOT + 'RemainAfterExit=yes\n', COLLECTED), program='exit 0\n')
+kind('part_of', service(unit='PartOf=NAME-main.service\n'), None, restart='NAME-main.service',
+     units=[('NAME-main.service', service('ExecStart=/bin/sleep 1000\n'))])
+kind('timer', service(ONESHOT, install=''), None, 'exit 0\n', [('NAME.timer', '[Timer]\nOnCalendar=hourly\n')],
+     restart='NAME.timer', state='inactive')
+kind('triggered', service('Type=exec\n' + RUN, install=''), None, 'exit 0\n',
+     [('NAME.timer', '[Timer]\nOnCalendar=hourly\n')], state='inactive')
+kind('triggered_and_fails', service('Type=exec\n' + RUN, install=''), DIES_LATER, 'exit 0\n',
+     [('NAME.timer', '[Timer]\nOnCalendar=hourly\n')], state='inactive')
+kind('target', service('Type=notify\nNotifyAccess=all\n' + RUN, 'PartOf=NAME.target\n'), program=NOTIFIES + RUNS,
+     units=[('NAME.target', '[Unit]\nRequires=NAME.service\nAfter=NAME.service\n')], restart='NAME.target')
+
+
+@case
+def template_instance(place):
+    """Its slice has a name that systemctl quotes, as has that of each template with a hyphen."""
+    unit = place.name + '@one.service'
+    place.instances.append(unit)
+    place.begin(service('ExecStart=/bin/sleep 1000\n'), [('NAME@.service', service('Type=exec\n' + RUN))],
+                restart='NAME@one.service')
+    place.publish('1.1', DIES_LATER)
+    check.assertIn(unit + ' is failed', place.tako(code=1))
+    place.assert_now('1.0', ['1.1'], unit=unit)
+    place.publish('1.2')
+    place.tako()
+    place.assert_now('1.2', ['1.1'], unit=unit)
+
+
+@case
+def alias(place):
+    place.begin(service(install='WantedBy=multi-user.target\nAlias=NAME-alias.service'), restart='NAME-alias.service')
+    place.publish('1.1', DIES_LATER)
+    place.tako(code=1)
+    place.assert_now('1.0', ['1.1'])
+    place.publish('1.2')
+    place.tako()
+    place.assert_now('1.2', ['1.1'])
+
+
+# ---- what is wrong with Restart=
+
+@case
+def unit_is_masked(place):
+    """The other unit of the same line is fine."""
+    place.begin()
+    place.run('ln -s /dev/null /run/systemd/system/NAME-m.service')
+    assert_refused(place, 'NAME.service NAME-m.service', 'masked')
+
+
+@case
+def unit_has_a_bad_setting(place):
+    place.begin()
+    place.unit(service('ExecStart=relative/path\n', install=''), place.name + '-bad.service')
+    assert_refused(place, 'NAME-bad.service', 'cannot load')
+
+
+@case
+def unit_file_is_broken(place):
+    place.begin()
+    place.unit('[Service\nExecStart=/bin/true\n', place.name + '-bad.service')
+    assert_refused(place, 'NAME-bad.service', 'cannot load')
+
+
+@case
+def unit_is_misspelt(place):
+    place.begin()
+    assert_refused(place, 'NAMES.service', 'unknown')
+
+
+@case
+def unit_is_a_template(place):
+    place.begin()
+    assert_refused(place, 'NAME@.service', 'instance')
+
+
+@case
+def unit_is_a_socket(place):
+    """Of a service that runs, as it does once there was a connection."""
+    place.begin()
+    place.unit('[Socket]\nListenStream=/run/NAME-s\n', place.name + '-s.socket')
+    place.unit(service('ExecStart=/bin/sleep 1000\n', install=''), place.name + '-s.service')
+    place.run('systemctl daemon-reload; systemctl start NAME-s.socket && systemctl start NAME-s.service')
+    assert_refused(place, 'NAME-s.socket', 'service')
+    check.assertEqual('active', place.state_of(place.name + '-s.socket'))
+
+
+def assert_refused(place, restart, word):
+    """An error of the config, with its line, before a byte of the image comes; mended, all goes on."""
+    place.run('systemctl daemon-reload')
+    place.config(restart=restart)
+    place.publish('1.1')
+    for options in ('--dry-run', ''):
+        told = place.tako(code=2, options=options)
+        check.assertIn(place.line_of('Restart='), told)
+        check.assertIn(word, told)
+    place.assert_not_asked_for('1.1')
+    place.config()
+    place.assert_now('1.0')
+    check.assertEqual(['1.0'], place.starts())
+    place.tako()
+    place.assert_now('1.1')
+
+
+@case
+def unit_file_comes_with_the_image(place):
+    """Where nothing is in place yet, an unknown unit is a warning, and its restart is due."""
+    place.config()
+    place.publish('1.0')
+    check.assertIn(place.service, place.tako(options='--dry-run'))
+    check.assertIn(place.service, place.tako())
+    known = place.status()
+    check.assertEqual(('1.0', [], True), (known['version'], known['rejected'], known['restart_due']))
+    check.assertIn(place.line_of('Restart='), place.tako(code=2))
+    place.unit()
+    place.run('systemctl daemon-reload')
+    place.tako()
+    place.assert_now('1.0')
+
+
+@case
+def init_does_not_look_at_units(place):
+    place.config()
+    place.publish('1.0')
+    place.run('ln -sf /dev/null /run/systemd/system/NAME.service; systemctl daemon-reload')
+    place.tako('fetch --init')
+    check.assertEqual('1.0', place.status()['version'])
+    place.run('rm /run/systemd/system/NAME.service; systemctl daemon-reload')
+
+
+# ---- a way back by hand, and without an origin
+
+@case
+def rollback_by_hand(place):
+    """To the image before; what is listed above it is rejected, later versions come as ever."""
+    place.begin()
+    place.publish('1.1')
+    place.tako()
+    asked = len(place.publisher.origin.asked('/{}/manifest'.format(place.name), 'Host'))
+    check.assertIn('1.0 is in place', place.tako('rollback'))
+    check.assertEqual(asked, len(place.publisher.origin.asked('/{}/manifest'.format(place.name), 'Host')))
+    place.assert_now('1.0', ['1.1'])
+    check.assertEqual('', place.tako())
+    place.assert_now('1.0', ['1.1'])
+    place.publish('1.2')
+    place.tako()
+    place.assert_now('1.2', ['1.1'])
+
+
+@case
+def rollback_is_undone(place):
+    place.begin()
+    place.publish('1.1')
+    place.tako()
+    place.tako('rollback')
+    place.tako(options='--retry-rejected')
+    place.assert_now('1.1')
+
+
+@case
+def rollback_without_a_noted_image(place):
+    """The newest intact older one that is here; a damaged one is passed over."""
+    three_versions(place)
+    place.run('rm {}/.state'.format(place.destination))
+    image = place.machine.path(place.destination + '/store/' + place.images['1.1'].rpartition('/')[2])
+    os.chmod(image, 0o644)
+    with open(image, 'ab') as stream:
+        stream.write(b'damage')
+    place.tako('rollback')
+    place.assert_now('1.0', ['1.1', '1.2'])
+
+
+@case
+def rollback_to_a_version(place):
+    three_versions(place)
+    for version in ('1.9', '2.0'):
+        place.tako('rollback', 2, options='--to ' + version)
+    place.assert_now('1.2')
+    place.tako('rollback', options='--to 1.0')
+    place.assert_now('1.0', ['1.1', '1.2'])
+    place.tako('rollback', 1)
+    place.assert_now('1.0', ['1.1', '1.2'])
+
+
+@case
+def rollback_to_an_image_that_does_not_run(place):
+    """The admin's choice stays, and the restart stays due."""
+    place.begin(program='test -e /var/lib/NAME-works || exit 1\n' + RUNS, confirm=1)
+    place.publish('1.1')
+    place.tako()
+    place.tako('rollback', 1)
+    place.assert_now('1.0', ['1.1'], is_due=True, state='failed')
+    place.run('touch /var/lib/NAME-works')
+    place.tako()
+    place.assert_now('1.0', ['1.1'])
+
+
+def three_versions(place):
+    place.begin(confirm=1)
+    for version in ('1.1', '1.2'):
+        place.publish(version)
+        place.tako()
+    place.assert_now('1.2')
+
+
+@case
+def bounds_move_while_the_origin_is_down(place):
+    place.begin()
+    place.publish('1.1')
+    place.tako()
+    place.publisher.origin.faults['/{}/manifest'.format(place.name)] = origin.status(503)
+    place.config(version='1.0')
+    check.assertIn('1.0 is in place', place.tako(code=75, options='--timeout 2'))
+    place.assert_now('1.0')
+    place.tako(code=75, options='--timeout 2')
+    place.assert_now('1.0')
+    place.tako('fetch --init', options='--timeout 2')
+
+
+@case
+def bounds_move_before_the_unit_starts(place):
+    """--init alone: it switches, restarts nothing, and the unit starts."""
+    place.begin()
+    place.publish('1.1')
+    place.tako()
+    place.run('systemctl stop NAME.service')
+    place.publisher.origin.faults['/{}/manifest'.format(place.name)] = origin.status(503)
+    place.config(version='1.0')
+    place.tako('fetch --init', options='--timeout 2')
+    place.run('systemctl start NAME.service')
+    place.wait_for_start('1.0', 2)
+    place.assert_now('1.0')
+
+
+# ---- a unit that fills the disk
+
+DISKS = {
+    'ext4': (64 << 20, ['mkfs.ext4', '-q', '-F', '-m', '0']),
+    'xfs': (320 << 20, ['mkfs.xfs', '-q']),
+    'btrfs': (128 << 20, ['mkfs.btrfs', '-q']),
+    'btrfs_mixed': (128 << 20, ['mkfs.btrfs', '-q', '--mixed']),
+}
+FILLER = """
+import itertools, os, sys
+os.chdir(sys.argv[1])
+def fill(size):
+    try:
+        with open('fill', 'ab', 0) as stream:
+            while True:
+                stream.write(bytes(size))
+    except OSError:
+        pass
+fill(1 << 20)
+fill(4096)
+try:
+    for number in itertools.count():
+        with open('small-%d' % number, 'wb', 0) as stream:
+            stream.write(bytes(1500))
+except OSError:
+    pass
+os.sync()
+fill(4096)
+fill(1)
+"""
+FILLS = 'python3 /root/fill.py /var/lib/images/NAME\nexit 1\n'
+
+
+def disk(name):
+    """Register a case: the unit fills the disk of the destination, then fails."""
+    def run(place):
+        size, make = DISKS[name]
+        path = '/root/{}.disk'.format(place.name)
+        place.machine.write('/root/fill.py', FILLER)
+        with open(place.machine.path(path), 'wb') as stream:
+            stream.truncate(size)
+        if subprocess.run(make + [place.machine.path(path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT).returncode:
+            raise unittest.SkipTest('no ' + make[0])
+        if place.machine.run('mount -o loop {} {}'.format(path, place.destination), None, is_told=False).code:
+            raise unittest.SkipTest('this kernel has no ' + name)
+        try:
+            place.begin(service('Type=exec\n' + RUN), confirm=20)
+            place.publish('1.1', FILLS)
+            place.tako(code=1)
+            place.run('df {0}; ls -la {0} | grep -v small'.format(place.destination))
+            place.assert_now('1.0', ['1.1'])
+            place.run('cd {}; rm -f fill small-*'.format(place.destination))
+            place.publish('1.2')
+            place.tako()
+            place.assert_now('1.2', ['1.1'])
+            names = place.run('ls -A ' + place.destination).split()
+            check.assertEqual([], [each for each in names if each.endswith(('.back', '.new'))])
+        finally:
+            place.run('systemctl kill -s KILL NAME.service; systemctl stop NAME.service; umount -l ' + place.destination, None)
+            os.remove(place.machine.path(path))
+    run.__name__ = 'unit_fills_' + name
+    case(run)
+
+
+for kind_of_disk in DISKS:
+    disk(kind_of_disk)
+
+
+# ---- the manager restarts, and the machine
+
+@alone
+def manager_restarts_in_the_restart(place):
+    place.begin(service(SLOW))
+    place.publish('1.1')
+    run = place.start()
+    place.wait_for_state('activating')
+    time.sleep(1)
+    place.run('systemctl daemon-reexec')
+    place.finish(run)
+    place.assert_now('1.1')
+
+
+@alone
+def manager_restarts_in_the_watch(place):
+    place.begin(confirm=4)
+    place.publish('1.1')
+    run = place.start()
+    place.wait_for_start('1.1')
+    for _ in range(5):
+        time.sleep(0.5)
+        place.run('systemctl daemon-reexec', None)
+    place.finish(run)
+    place.assert_now('1.1')
+
+
+@alone
+def manager_restarts_and_the_image_is_bad(place):
+    place.begin(service(SLOW), confirm=4)
+    place.publish('1.1', DIES_LATER)
+    run = place.start()
+    place.wait_for_state('activating')
+    time.sleep(1)
+    place.run('systemctl daemon-reexec')
+    place.finish(run, 1)
+    place.assert_now('1.0', ['1.1'])
+
+
+@alone
+def machine_shuts_down(place):
+    """One restart is under way then, another comes too late: neither image is rejected, both units run after the boot."""
+    late = place.beside(place.name + '-late')
+    late.begin()
+    late.publish('1.1')
+    place.unit(service("ExecStart=/bin/sh -c 'trap : TERM; while :; do sleep 0.1; done'\nTimeoutStopSec=6\n"),
+               place.name + '-holds.service')
+    place.begin(service(SLOW), confirm=1)
+    place.publish('1.1')
+    run = place.start()
+    place.wait_for_state('activating')
+    time.sleep(1)
+    place.run('systemctl reboot --no-block')
+    place.finish(run, 1)
+    check.assertIn('destructive', late.tako(code=1))
+    place.machine.reboot()
+    for each in (place, late):
+        each.wait_for_start('1.1')
+        each.wait_for_state('active')
+        each.assert_now('1.1', is_due=True)
+        starts = each.starts()
+        each.tako()
+        each.assert_now('1.1')
+        check.assertEqual(starts, each.starts())
+    late.__exit__()
+
+
+@alone
+def power_goes_in_the_watch(place):
+    """At the next boot the unit fails, which counts."""
+    place.begin(confirm=60)
+    place.publish('1.1', '[ $(grep -cFx VERSION {}NAME) = 1 ] || exit 1\n'.format('/var/lib/ran/') + RUNS)
+    place.start()
+    place.wait_for_start('1.1')
+    time.sleep(2)
+    place.machine.cut()
+    place.machine.boot()
+    place.wait_for_state('failed')
+    place.config()
+    place.assert_now('1.1', is_due=True, state='failed')
+    check.assertIn('1.1 is rejected, latest is 1.0 again', place.tako(code=1))
+    place.assert_now('1.0', ['1.1'])
+
+
+# ---- all of them
+
+def run(suite, room, tree, say):
+    """Run all cases in one machine; in a sample, some of them."""
+    directory = os.path.join(room, 'units')
+    os.mkdir(directory)
+    authority = certificates.Authority(directory)
+    lock = threading.Lock()
+
+    def tell(what, out=''):
+        with lock:
+            say(what, out)
+    machine = Container(tree, os.path.join(directory, 'machine'), tell)
+    with Publisher(os.path.join(directory, 'served'), authority, lambda *_: None) as publisher:
+        try:
+            machine.write('/usr/local/share/ca-certificates/example.crt', scene.read(authority.bundle))
+            machine.chroot('update-ca-certificates')
+            machine.write('/usr/local/bin/tako.py', scene.read(scene.TAKO), 0o755)
+            machine.boot()
+
+            def place_of(name):
+                return Place(machine, publisher, name, tell, suite.is_sample)
+            run_together(suite, suite.sample(TOGETHER, SHARE), place_of)
+            for name in suite.sample(ALONE, SHARE):
+                with suite.case('units: ' + name), place_of(name) as place:
+                    ALONE[name](place)
+                    say('{}: passed'.format(name))
+        finally:
+            machine.end()
+
+
+def run_together(suite, names, place_of):
+    """Run some cases at a time; count them here, one by one."""
+    results, lock = queue.Queue(), threading.Lock()
+
+    def work():
+        while True:
+            with lock:
+                name = next(names, None)
+            if name is None:
+                break
+            began = time.monotonic()
+            try:
+                with place_of(name) as place:
+                    TOGETHER[name](place)
+            except BaseException as error:
+                results.put((name, error, time.monotonic() - began))
+            else:
+                results.put((name, None, time.monotonic() - began))
+        results.put(None)
+    for _ in range(WORKERS):
+        threading.Thread(target=work, daemon=True).start()
+    left = WORKERS
+    while left:
+        result = results.get()
+        if result is None:
+            left -= 1
+            continue
+        name, error, seconds = result
+        with suite.case('units: ' + name):
+            if error is not None:
+                raise error
+        print('  {}: {} after {:.1f} s'.format(name, 'failed' if error else 'passed', seconds), flush=True)
