@@ -2,7 +2,8 @@
 
 First a story: cloud-init's first boot, a unit that runs from an image, a timer, cron, versions that do not run,
 reboots and power cuts in the middle of updates. Units, configs, user-data and crontab are those of the pages; where
-something differs, `vary` says so. Then each page, with all its snippets, in their order.
+something differs, `vary` says so. Then units of every kind, good and bad, see machine_parts/units.py. Then each page,
+with all its snippets, in their order.
 """
 import json
 import os
@@ -19,7 +20,7 @@ import origin
 import scene
 import suite as suites
 import tako
-from machine_parts import images, namespaces, pages, walk
+from machine_parts import images, namespaces, pages, units, walk
 from machine_parts.container import Container
 from machine_parts.publisher import Publisher
 
@@ -422,6 +423,7 @@ def main():
                 say('the story ends here')
                 break
         story.machine.end()
+    units.run(suite, ROOM, TREE, say)
     walk.walk(suite, PROJECT, ROOM, TREE, say)
     suite.close()
 
