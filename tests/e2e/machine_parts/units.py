@@ -603,7 +603,8 @@ def template_instance(place):
     """Its slice has a name that systemctl quotes, as has that of each template with a hyphen."""
     unit = place.name + '@one.service'
     place.instances.append(unit)
-    place.begin(service(SLEEPS), [('NAME@.service', service('Type=exec\n' + RUN))],
+    instances = service('Type=exec\n' + RUN, install='')
+    place.begin(service(SLEEPS), [('NAME@.service', instances)],
                 restart='NAME@one.service')
     place.publish('1.1', DIES_LATER)
     check.assertIn(unit + ' is failed', place.tako(code=1))
