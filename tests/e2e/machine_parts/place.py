@@ -162,10 +162,9 @@ class Place:
         check.assertNotIn('Traceback', printed)
         return printed
 
-    def kill(self, process):
-        """Let tako.py die by SIGKILL."""
-        self.run('kill -KILL ' + self.machine.read(RAN + self.name + '.pid').strip())
-        process.communicate(timeout=30)
+    def kill(self, name):
+        """Send a signal to the tako.py that start() started."""
+        self.run('kill -s {} {}'.format(name, self.machine.read(RAN + self.name + '.pid').strip()))
 
     def run(self, command, code=0, seconds=120):
         """Run a shell command in the machine; what it prints."""
