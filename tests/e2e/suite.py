@@ -43,15 +43,20 @@ class Suite:
         """Whether another case may begin."""
         return time.monotonic() - self._began < self._seconds
 
-    def sample(self, cases):
-        """All cases, in order; where time is given, in random order, and as many as there is time for, at least one."""
+    def sample(self, cases, share=1.0):
+        """All cases, in order; where time is given, in random order, and as many as there is time for, at least one.
+
+        share: how much of the time that is left these cases may use.
+        """
         cases = list(cases)
         if not self.is_sample:
             yield from cases
             return
         self.chance.shuffle(cases)
+        now = time.monotonic()
+        end = now + share * (self._began + self._seconds - now)
         for number, case in enumerate(cases):
-            if number and not self.has_time():
+            if number and time.monotonic() >= end:
                 self.count('not in this sample', len(cases) - number)
                 return
             yield case
