@@ -889,7 +889,6 @@ DISKS = {
     'ext4': (64 << 20, ['mkfs.ext4', '-q', '-F', '-m', '0']),
     'xfs': (320 << 20, ['mkfs.xfs', '-q']),
     'btrfs': (128 << 20, ['mkfs.btrfs', '-q']),
-    'btrfs_mixed': (128 << 20, ['mkfs.btrfs', '-q', '--mixed']),
 }
 FILLER = """
 import itertools, os, sys
