@@ -75,13 +75,13 @@ uninstall:
 	rmdir '$(LIBRARY)/__pycache__' '$(LIBRARY)' 2> /dev/null || true
 
 check:
-	PYTHONPATH=. $(PYTHON) -W error -m unittest discover -s tests -p '$(TESTS)'
+	@PYTHONPATH=. $(PYTHON) -W error tests/check.py '$(TESTS)'
 
 check-pythons: $(PYTHONS:%=check@%)
 
 $(PYTHONS:%=check@%): check@%:
 	@echo "== $* is $$($* --version)"
-	@PYTHONPATH=. $* -W error -m unittest discover -s tests
+	@CHECK_WORKERS=1 PYTHONPATH=. $* -W error tests/check.py
 
 check-large:
 	PYTHONPATH=. $(PYTHON) -W error tests/large.py

@@ -205,6 +205,10 @@ class PlanTest(unittest.TestCase):
     def setUpClass(cls):
         cls.source = read_source()
 
+    @classmethod
+    def tearDownClass(cls):
+        del cls.source          # which the garbage collector would walk through in every later test
+
     def test_each_section_uses_only_itself_and_those_above(self):
         uses = ['line {}: {} is defined in section {}'.format(*use) for use in self.source.uses_from_below()]
         self.assertEqual(uses, [])
@@ -244,6 +248,10 @@ class HabitTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.source = read_source()
+
+    @classmethod
+    def tearDownClass(cls):
+        del cls.source          # which the garbage collector would walk through in every later test
 
     def test_every_function_is_annotated(self):
         bare = []

@@ -1,0 +1,94 @@
+"""The runner of the tests: what it makes of tests that fail, and of those that never begin."""
+import os
+import shutil
+import subprocess
+import sys
+
+import scene
+
+GOOD = """
+import unittest
+class Good(unittest.TestCase):
+    def test_one(self): pass
+    @unittest.skip('not here')
+    def test_two(self): pass
+"""
+
+
+class RunnerTest(scene.Scene):
+    def setUp(self):
+        super().setUp()
+        shutil.copy(os.path.join(scene.PROJECT, 'tests', 'check.py'), self.directory)
+        self.write('test_good.py', GOOD)
+
+    def check(self, *arguments, **environ):
+        """Run the runner beside the test files that were written; its exit code and output."""
+        done = subprocess.run([sys.executable, '-W', 'error', self.path('check.py')] + list(arguments),
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True,
+                              env=dict(os.environ, **environ), timeout=60)
+        return done.returncode, done.stdout
+
+    def assertFails(self, numbers, text):
+        """The run fails with these numbers, prints the text, and the other file's tests ran."""
+        for workers in ('1', '2'):
+            code, out = self.check(CHECK_WORKERS=workers)
+            self.assertEqual(1, code, out)
+            self.assertIn(numbers + '\n', out)
+            self.assertIn(text, out)
+            self.assertIn('test_good.py', out)
+
+    def test_all_pass(self):
+        code, out = self.check()
+        self.assertEqual(0, code, out)
+        self.assertRegex(out, 'test_good.py +2 tests +[0-9.]+ s\n\nRan 2 tests in [0-9.]+s\n\nOK \\(skipped=1\\)\n$')
+
+    def test_failures_errors_and_subtests(self):
+        self.write('test_bad.py', """
+import unittest
+class Bad(unittest.TestCase):
+    def test_one(self): self.fail('in words')
+    def test_two(self): raise OSError
+    def test_three(self):
+        for number in range(3):
+            with self.subTest(number): self.assertEqual(1, number)
+""")
+        self.assertFails('FAILED (failures=3, errors=1, skipped=1)', 'in words')
+
+    def test_a_file_that_cannot_be_imported(self):
+        self.write('test_bad.py', 'import no_such_module')
+        self.assertFails('FAILED (errors=1, skipped=1)', 'no_such_module')
+
+    def test_a_class_that_cannot_be_set_up(self):
+        self.write('test_bad.py', """
+import unittest
+class Bad(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls): raise OSError('not to be set up')
+    def test_one(self): pass
+""")
+        self.assertFails('FAILED (errors=1, skipped=1)', 'not to be set up')
+
+    def test_a_process_that_dies(self):
+        self.write('test_bad.py', """
+import os, unittest
+class Bad(unittest.TestCase):
+    def test_one(self): os.kill(os.getpid(), 9)
+""")
+        self.assertFails('FAILED (errors=1, skipped=1)', 'test_bad.Bad')
+
+    def test_warnings_are_errors(self):
+        self.write('test_bad.py', """
+import unittest, warnings
+class Bad(unittest.TestCase):
+    def test_one(self): warnings.warn('careful')
+""")
+        self.assertFails('FAILED (errors=1, skipped=1)', 'careful')
+
+    def test_no_test_at_all_is_a_failure(self):
+        code, out = self.check('nothing*.py')
+        self.assertEqual(1, code, out)
+        self.assertIn('Ran 0 tests', out)
+
+    def test_a_pattern(self):
+        self.write('test_bad.py', 'import no_such_module')
+        self.assertEqual(0, self.check('test_g*.py')[0])
