@@ -105,7 +105,7 @@ class Summary:
         """Count what came of a job; print failures, and its file if that is done."""
         for kind in ('failures', 'errors'):
             for name, text in told[kind]:
-                print('{0}\n{1}: {2}\n{3}\n{4}'.format('=' * 70, kind[:-1].upper(), name, '-' * 70, text), flush=True)
+                print('=' * 70, kind[:-1].upper() + ': ' + name, '-' * 70, text, sep='\n', flush=True)
             told[kind] = len(told[kind])
         for name in self.totals:
             self.totals[name] += told[name]
