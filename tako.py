@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     T = TypeVar('T')
     Steps = Generator[Optional['UnitWatch'], None, None]
     Run = Generator[Optional['UnitWatch'], None, int]       # which returns an exit code
+    Waiting = Tuple[str, Run, Optional['UnitWatch']]        # a config's path, its run, what it waits for
 
 __version__ = '0.1.0'
 
@@ -2018,11 +2019,13 @@ def create_files(files: 'Sequence[Tuple[str, bytes, int]]') -> None:
 
 
 def remove_if_there(path: str) -> None:
-    """Remove a file or a link; no error if there is none."""
+    """Remove a file, a link or an empty directory; no error if there is none."""
     try:
         os.unlink(path)
     except FileNotFoundError:
         pass
+    except IsADirectoryError:
+        os.rmdir(path)
 
 
 def rewrite(path: str, content: bytes, seconds: float) -> None:
@@ -3107,8 +3110,10 @@ UNIT_PROPERTIES = ('Id', 'Names', 'LoadState', 'ActiveState', 'SubState', 'Type'
                    'ExecMainCode', 'ExecMainStatus', 'ExecMainStartTimestampMonotonic', 'ExecMainExitTimestampMonotonic',
                    'ActiveExitTimestampMonotonic', 'ConditionResult', 'ConditionTimestampMonotonic', 'CollectMode',
                    'TriggeredBy', 'Requires', 'BindsTo', 'Job')
-NO_CONNECTION = re.compile('failed to connect to bus|connection (reset|refused|timed out|terminated)|transport endpoint'
-                           '|broken pipe|disconnected|not receive a reply|was not provided|not activate', re.IGNORECASE)
+# what systemctl says where it does not reach systemd; after a colon, for what stands before it may be a unit's name
+NO_CONNECTION = re.compile('^failed to connect to bus|d-bus connection terminated|: (connection (reset|refused|timed out)'
+                           '|transport endpoint|broken pipe|message recipient disconnected|remote peer|did not receive'
+                           '|the name .* was not provided|could not activate)', re.IGNORECASE | re.MULTILINE)
 STOP_RESULTS = ('success', 'exit-code', 'signal', 'core-dump', 'timeout')  # of a service that systemd is asked to stop
 JOB_SENTENCE = re.compile(r'^(?P<kind>Job|A dependency job|Assertion failed on job) for (?P<unit>\S+?)(?P<end> .*|\.)$', re.M)
 
@@ -3166,7 +3171,7 @@ class Unit:
         if not self.invocation:
             return f'{name} failed, and systemd has unloaded it'
         state = self.state if self.state == 'failed' else facts.get('SubState') or self.state
-        reasons = [facts[key] for key in ('Result',) if facts.get(key, 'success') != 'success']
+        reasons = [facts['Result']] if facts.get('Result', 'success') != 'success' else []
         if facts.get('ExecMainCode', '0') != '0':
             kind = 'exit code' if facts['ExecMainCode'] == '1' else 'signal'
             reasons.append('{} {}'.format(kind, facts.get('ExecMainStatus', '')))
@@ -3235,38 +3240,48 @@ class UnitWatch:
         self.names = names
         self.clock = clock
         self.stopped = []       # type: List[str]       # by somebody else, who is to start them again
+        self.ids = set()        # type: Set[str]        # of the units: two names may be one unit's
         self._seconds = seconds
+        self._pending = list(names)     # what is to be restarted
         self._before = {}       # type: Dict[str, Unit]
         # by unit, since its last start by somebody: InvocationID, NRestarts, until when to watch it
         self._seen = {}         # type: Dict[str, Tuple[str, int, float]]
-        self._end = clock.monotonic() + seconds + SYSTEMCTL_TIMEOUT_SECONDS
+        self._end = 0.0         # of the watch, whatever others do to the units
 
-    def note(self) -> 'Tuple[str, ...]':
-        """Remember how the units stand before a restart; return State's invocations."""
+    def note(self, noted: 'Sequence[str]' = ()) -> 'Tuple[str, ...]':
+        """Remember how the units stand before a restart; return State's invocations.
+
+        noted: those from before an earlier restart, which stay for the units that it has started.
+        """
         self._before = show_with_requirements(self.names)
-        return tuple('{} {}'.format(name, self._before[name].invocation or '-') for name in self.names)
+        self.ids = {self._before[name].facts.get('Id', name) for name in self.names}
+        known = {each.split(' ')[0]: each for each in noted}
+        return tuple(known[name] if name not in self._pending else f'{name} {self._before[name].invocation or "-"}'
+                     for name in self.names)
 
     def restart(self) -> None:
         """Restart the units, after what systemd holds against an earlier start was reset.
 
         Raises UnitError if the image is at fault, SystemdError if the restart was not done for another reason.
         """
-        in_the_way = [name for name, unit in self._before.items() if name in self.names or unit.has_failed]
+        in_the_way = [name for name, unit in self._before.items() if name in self._pending or unit.has_failed]
         _systemctl('reset-failed', '--', *in_the_way)       # that it may fail, as for a unit not loaded, is fine
         for _ in range(2):
-            code, _, said = _systemctl('restart', '--', *self.names)
+            code, _, said = _systemctl('restart', '--', *self._pending)
             if not (code and NO_CONNECTION.search(said)):
                 break
             # the job goes on without us: over a daemon-reexec, too
             shown = self._await_settled()
-            if all(self._is_started(name, shown[name]) for name in self.names):
+            if all(self._is_started(name, shown[name]) for name in self._pending):
+                failed = [unit for unit in shown.values() if unit.has_failed]
+                if failed:
+                    raise _blame(failed, ' after the restart')
                 return
         if code:
             self._judge(code, said)
 
     def _is_started(self, name: str, unit: Unit) -> bool:
-        before = self._before.get(name)
-        return unit.invocation not in ('', before.invocation if before else '')
+        return unit.invocation not in ('', self._before[name].invocation)
 
     def _await_settled(self) -> 'Dict[str, Unit]':
         deadline = self.clock.monotonic() + SYSTEMCTL_TIMEOUT_SECONDS
@@ -3288,7 +3303,7 @@ class UnitWatch:
         shown = show_with_requirements(self.names)
         sentences = {match.group('unit'): match for match in JOB_SENTENCE.finditer(said)}
         failed, unknown = [], []        # type: List[Unit], List[str]
-        for name in self.names:
+        for name in self._pending:
             unit = shown[name]
             sentence = next((sentences[each] for each in unit.names if each in sentences), None)
             culprits = self._culprits(name, unit, sentence, shown)
@@ -3296,7 +3311,7 @@ class UnitWatch:
             is_canceled = sentence is not None and ' canceled' in sentence.group('end')
             if is_canceled and unit.is_down:
                 self.stopped.append(name)
-            elif not culprits and not (self._is_started(name, unit) and not unit.has_failed
+            elif not culprits and not (self._is_started(name, unit) and not unit.has_failed and unit.is_settled
                                        and (sentence is None or is_canceled)):
                 unknown.append(name)
         if failed:
@@ -3313,25 +3328,29 @@ class UnitWatch:
         if sentence is None or not re.match(' failed', sentence.group('end')):
             return []
         if sentence.group('kind') == 'A dependency job':
-            return [shown[each] for each in _requirements(name, shown)
-                    if shown[each].has_failed and self._is_started(each, shown[each])]
+            return [required for each, required in shown.items() if each not in self.names and each in self._before
+                    and required.has_failed and self._is_started(each, required)]
         is_unloaded = not unit.invocation and unit.facts.get('CollectMode') == 'inactive-or-failed'
-        is_blamed = is_unloaded or (self._is_started(name, unit) and unit.state != 'active')
+        is_blamed = is_unloaded or (self._is_started(name, unit) and (unit.state != 'active' or unit.restarts > 0))
         return [unit] if sentence.group('kind') == 'Job' and is_blamed else []
 
     def look(self, shown: 'Dict[str, Unit]') -> bool:
         """Judge the units as they are now; return whether there is nothing left to wait for.
 
-        Raises UnitError if one failed.
+        Raises UnitError if one failed, SystemdError if one does not come to rest.
         """
         now = self.clock.monotonic()
+        self._end = self._end or now + self._seconds + SYSTEMCTL_TIMEOUT_SECONDS
         for name in self.names:
             self._seen.setdefault(name, (shown[name].invocation, shown[name].restarts, now + self._seconds))
         failed = [shown[name] for name in self.names if self._has_failed(name, shown[name])]
         if failed:
             raise _blame(failed, ' after the restart')
         waiting = [name for name in self.names if self._is_to_wait(name, shown[name], now)]
-        return not waiting or now > self._end
+        if waiting and now > self._end:
+            raise SystemdError('{}: still at work'.format(' '.join(waiting)),
+                               'the restart stays due; see: systemctl status ' + ' '.join(waiting))
+        return not waiting
 
     def _has_failed(self, name: str, unit: Unit) -> bool:
         if name in self.stopped:
@@ -3356,32 +3375,24 @@ class UnitWatch:
         return now < end or not unit.is_settled
 
     def is_needed(self, noted: 'Sequence[str]') -> bool:
-        """Return whether a restart that an earlier run left is still to be done.
+        """Return whether a restart that an earlier run left is still to be done, and for which units.
 
         noted: what note() returned in that run. Raises UnitError if a unit was started since and failed.
         """
         known = dict(each.split(' ') for each in noted)
         shown = show_units(self.names)
-        started = [name for name in self.names
-                   if name in known and shown[name].invocation not in ('', known[name])]
-        failed = [shown[name] for name in started if shown[name].has_failed]
+        self.ids = {shown[name].facts.get('Id', name) for name in self.names}
+        started = [name for name in self.names if name in known and shown[name].invocation not in ('', known[name])]
+        failed = [shown[name] for name in started if shown[name].has_failed and shown[name].state == 'failed']
         if failed:
             raise _blame(failed, ' since the switch')
-        return len(started) < len(self.names)
+        self._pending = [name for name in self.names if name not in started or shown[name].has_failed]
+        return bool(self._pending)
 
 
 def _blame(units: 'Sequence[Unit]', when: str) -> UnitError:
     return UnitError(', '.join(unit.describe() for unit in units) + when,
                      'see: journalctl ' + ' '.join('-u ' + unit.facts.get('Id', '') for unit in units))
-
-
-def _requirements(name: str, shown: 'Dict[str, Unit]') -> 'List[str]':
-    """Return the units that this one requires, directly or not, as far as they were shown."""
-    found = [name]
-    for each in found:
-        found.extend(required for required in shown[each].listed('Requires', 'BindsTo')
-                     if required in shown and required not in found)
-    return found[1:]
 
 
 def is_shutting_down() -> bool:
@@ -3392,13 +3403,14 @@ def is_shutting_down() -> bool:
 def _ask_systemd(*arguments: str) -> str:
     """Return what a systemctl prints that changes nothing; asks again for some seconds if it fails."""
     for number in range(SYSTEMCTL_TRIES):
+        if number:
+            time.sleep(SYSTEMCTL_PAUSE_SECONDS * 2 ** (number - 1))
         code, printed, said = _systemctl(*arguments)
         if code == 0:
             return printed
-        if 'not been booted with systemd' in said:
+        kind = SystemdError if 'not been booted with systemd' in said else SystemdUnreachableError
+        if kind is SystemdError:
             break
-        time.sleep(SYSTEMCTL_PAUSE_SECONDS * 2 ** number)
-    kind = SystemdError if 'not been booted with systemd' in said else SystemdUnreachableError
     raise kind('systemctl cannot reach systemd (exit code {}): {}'.format(code, '; '.join(said.splitlines())),
                'see: systemctl status')
 
@@ -3511,9 +3523,10 @@ class Report:
         if self.level < 0 or err is None or not err.isatty():
             return
         now = time.monotonic()
-        if self._progress is None or self._progress[0] != whose:
-            self._progress = whose, now, size, now
-        _, began, begin, shown = self._progress
+        progress = self._progress       # which another thread's message ends
+        if progress is None or progress[0] != whose:
+            progress = self._progress = whose, now, size, now
+        _, began, begin, shown = progress
         if now - shown >= PROGRESS_EVERY_SECONDS:
             self._progress = whose, began, begin, now
             rate = max(1.0, (size - begin) / (now - began))
@@ -4118,9 +4131,8 @@ class Switch:
         told: what the user is told once it is in place. Raises UnitError after a rollback.
         """
         state = self._notes.state
-        linked = linked_digest(self._root) or ''
-        # where the units have still to prove themselves on that image, go back further
-        previous = state.previous if linked == state.restart_due and state.previous else linked
+        # where units have still to prove themselves, the image before is the last on which they did
+        previous = state.previous if state.restart_due and state.previous else linked_digest(self._root) or ''
         state = state._replace(previous='' if previous in state.rejected else previous,
                                restart_due=digest if is_due else '')
         yield from self._move(state, digest, told, is_restarted)
@@ -4130,7 +4142,7 @@ class Switch:
         state = self._notes.state
         state = state._replace(rejected=tuple(each for each in dict.fromkeys(rejected) if each != digest),
                                postponed=())
-        if digest == linked_digest(self._root):
+        if digest == linked_digest(self._root) and not state.restart_due:
             self._notes.write(state)
             self._changes.append(told)
             return
@@ -4140,7 +4152,7 @@ class Switch:
     def _move(self, state: State, digest: str, told: str, is_restarted: bool) -> 'Steps':
         watch = UnitWatch(self._units, self._seconds, time)
         if is_restarted:
-            self._runs.wait_for(self._units)
+            self._runs.wait_for(watch)
         self._notes.write(state._replace(invocations=watch.note() if is_restarted else ()))
         if is_restarted and self._has_way_back():
             self._prepare_way_back()
@@ -4191,12 +4203,13 @@ class Switch:
         except UnitError:
             if self._has_way_back() and not name_fault(self._root, self._notes.state.previous):
                 raise
-            is_needed = True                        # there is no other image: perhaps it runs now
+            is_needed = True                        # there is no other image: perhaps they run now
         if not is_needed:
             yield from self._watch(watch)
             return
-        self._runs.wait_for(self._units)
-        state = self._notes.state._replace(invocations=watch.note())
+        self._runs.wait_for(watch)
+        state = self._notes.state
+        state = state._replace(invocations=watch.note(state.invocations))
         try:
             self._notes.write(state)
             if self._has_way_back():
@@ -4245,6 +4258,7 @@ class Switch:
         has_previous = self._has_way_back()
         fault = name_fault(self._root, previous) if has_previous else ''
         if fault or not has_previous:
+            self._forgive(previous)
             raise UnitError(f'{error.what}; there is no earlier image to go back to' + (f': {fault}' if fault else ''),
                             error.hint) from None
         begun, done = self._states_of_rollback()
@@ -4259,9 +4273,7 @@ class Switch:
             watch.restart()
             yield from self._watch(watch)
         except UnitError as second:
-            state = self._notes.state
-            self._notes.write(state._replace(
-                rejected=tuple(each for each in state.rejected if each != bad), postponed=state.postponed + (bad,)))
+            self._forgive(previous)
             raise UnitError(f'{error.what}; latest is {name} again, and there, too, {second.what}',
                             f'{error.hint}; {bad_name} is tried again once the units run on {name}') from None
         except SystemdError as second:
@@ -4269,6 +4281,14 @@ class Switch:
         self._notes.write_prepared(DONE_STATE, done)
         self._notes.remove_way_back()
         raise UnitError(told, error.hint + '; if the image is not at fault: tako fetch --retry-rejected') from None
+
+
+    def _forgive(self, previous: str) -> None:
+        """Where units do not run on the image that was gone back to either, postpone the other instead of rejecting it."""
+        state = self._notes.state
+        if state.rejected and previous == state.restart_due:
+            self._notes.write(state._replace(rejected=state.rejected[:-1], previous='',
+                                             postponed=state.postponed + state.rejected[-1:]))
 
 
 class Runs:
@@ -4281,78 +4301,81 @@ class Runs:
     def __init__(self, report: Report) -> None:
         self.codes = [0]
         self._report = report
-        self._waiting = []      # type: List[Tuple[str, Run, UnitWatch]]
-        self._ready = []        # type: List[Tuple[str, Run]]   # to use the network
+        self._waiting = []      # type: List[Waiting]
+        self._ready = []        # type: List[Waiting]   # to use the network
         self._thread: Optional[threading.Thread] = None
-        self._is_closed = False
+        self._is_closed = self._is_stopped = False
+
+    def __enter__(self) -> 'Runs':
+        return self
+
+    def __exit__(self, kind: 'Optional[Type[BaseException]]', error: 'Optional[BaseException]',
+                 trace: 'Optional[TracebackType]') -> None:
+        """Let runs clear up that are cut short, as by a signal."""
+        self._is_stopped = True
+        if self._thread is not None:
+            self._thread.join(2 * WATCH_POLL_SECONDS)
+        for run in [each[1] for each in self._waiting + self._ready]:
+            try:
+                run.close()
+            except ValueError:                      # the thread is at it: what it has noted, the next run finishes
+                pass
 
     def begin(self, path: str, run: 'Run', is_last: bool) -> None:
         """Let a run go until it ends or waits."""
         self._advance(path, run, None, has_network=True)
         if self._waiting and self._thread is None and not is_last:
             import threading
-            self._thread = threading.Thread(target=self._watch, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._watch, daemon=True)
+            thread.start()
+            self._thread = thread
 
     def finish(self) -> int:
         """Let all runs end; return the gravest exit code."""
         self._is_closed = True
-        try:
-            if self._thread is None:
-                self._watch()
-            while self._thread is not None and self._thread.is_alive():
-                self._thread.join(WATCH_POLL_SECONDS)       # and not for ever, so that signals are heeded
-            while self._ready:
-                self._advance(*self._ready.pop(0), None, has_network=True)
-        finally:
-            if self._thread is None:
-                for _, run, _ in self._waiting:     # a signal came: let them clear up
-                    run.close()
+        if self._thread is None:
+            self._watch()
+        while self._thread is not None and self._thread.is_alive():
+            self._thread.join(WATCH_POLL_SECONDS)   # and not for ever, so that signals are heeded
+        while self._ready:
+            self._advance(*self._ready.pop(0)[:2], None, has_network=True)
         return max(self.codes, key=GRAVITY.index)
 
-    def wait_for(self, units: 'Sequence[str]') -> None:
+    def wait_for(self, watch: UnitWatch) -> None:
         """Wait until no other run watches these units: it could not tell whose image is at fault."""
         if self._thread is None:
             return
         import threading
-        while threading.current_thread() is not self._thread and any(
-                set(units) & set(watch.names) for _, _, watch in self._waiting):
+        if threading.current_thread() is self._thread:
+            return
+        watch.note()
+        while any(watch.ids & other.ids for _, _, other in self._waiting if other is not None):
             time.sleep(WATCH_POLL_SECONDS)
 
     def _watch(self) -> None:
-        while self._waiting or not self._is_closed:
+        while (self._waiting or not self._is_closed) and not self._is_stopped:
             time.sleep(WATCH_POLL_SECONDS)
-            waiting = list(self._waiting)
-            try:
-                shown = show_units(dict.fromkeys(name for _, _, watch in waiting for name in watch.names))
-            except SystemdError as error:
-                for each in waiting:
-                    self._end_watch(each, error)
-            else:
-                for each in waiting:
-                    self._look(each, shown)
+            for each in list(self._waiting):
+                self._look(each)
 
-    def _look(self, waiting: 'Tuple[str, Run, UnitWatch]', shown: 'Dict[str, Unit]') -> None:
+    def _look(self, waiting: 'Waiting') -> None:
+        path, run, watch = waiting
+        error = None        # type: Optional[Exception]
         try:
-            if waiting[2].look(shown):
-                self._end_watch(waiting, None)
-        except (UnitError, SystemdError) as error:
-            self._end_watch(waiting, error)
-
-    def _end_watch(self, waiting: 'Tuple[str, Run, UnitWatch]', error: 'Optional[TakoError]') -> None:
-        self._advance(waiting[0], waiting[1], error)
+            if watch is not None and not watch.look(show_units(watch.names)):
+                return
+        except Exception as found:
+            error = found
+        self._advance(path, run, error)
         self._waiting.remove(waiting)       # after its rollback, for which others wait, too
 
-    def _advance(self, path: str, run: 'Run', error: 'Optional[TakoError]', has_network: bool = False) -> None:
+    def _advance(self, path: str, run: 'Run', error: 'Optional[Exception]', has_network: bool = False) -> None:
         """Let a run go on, with an error of its watch if there is one, until it ends or waits."""
         try:
             watch = next(run) if error is None else run.throw(error)
             if watch is None and has_network:
                 watch = next(run)
-            if watch is None:
-                self._ready.append((path, run))
-            else:
-                self._waiting.append((path, run, watch))
+            (self._ready if watch is None else self._waiting).append((path, run, watch))
         except StopIteration as end:
             self.codes.append(end.value)
         except Exception as other:              # each config stands alone
@@ -4377,6 +4400,7 @@ class ImageFetch:
         self.changes = []   # type: List[str]           # what the user is told
         self.fetched = ''       # how much of the image came, if not all
         self.unknown_units = []     # type: List[str]   # that systemd does not know yet
+        self.is_offline = False     # and yet --init found what it asks for
         self.download = None    # type: Optional[Download]      # that brought an image
         self.mirrors = Mirrors(self.config.origins, network, lambda error: report.trouble(path, error.what, error.hint))
 
@@ -4410,7 +4434,7 @@ class ImageFetch:
         if ConfigError.exit_code not in self.codes:
             yield from self._attempt(self._update())
         if not any(self.codes):
-            self.notes.write(self.notes.state, is_success=True)
+            self.notes.write(self.notes.state, is_success=not self.is_offline)
 
     def _attempt(self, step: 'Steps') -> 'Steps':
         """Take a step; what it raises is reported, and becomes one of the exit codes."""
@@ -4437,8 +4461,9 @@ class ImageFetch:
         if entry.digest != linked:
             would.append('would point latest at it')
         if self.config.units and not self.options.init and (linked != entry.digest or linked == self.notes.state.restart_due):
-            check_units(self.config.unit_lines, not linked)
-            would.append('would restart ' + ' '.join(self.config.units))
+            unknown = check_units(self.config.unit_lines, not linked)
+            would.append('could not restart, for systemd does not know ' + ' '.join(unknown) if unknown else
+                         'would restart ' + ' '.join(self.config.units))
         previous = self.notes.state.previous if entry.digest == linked else linked
         would.extend('would remove ' + _name_of(digest, manifest)
                      for digest in self._spare_images(manifest, entry.digest, previous))
@@ -4451,6 +4476,7 @@ class ImageFetch:
         except UnreachableError:
             yield from self._attempt(self._switch_offline())
             if self.options.init and self._has_compatible_image():
+                self.is_offline = True
                 return
             raise
         before = linked_digest(self.root) or ''
@@ -4492,6 +4518,7 @@ class ImageFetch:
 
     def _go_back(self) -> 'Steps':
         """Switch to an earlier image, and reject what is above it."""
+        clear_partials(self.root)                   # the disk may be full
         manifest = self._local_manifest(read_manifest(self.root))
         entry = self._chosen(manifest, self.options.to) if self.options.to else self._earlier(manifest)
         above = [each for each in compatible_entries(manifest, self.config.bounds)
@@ -4516,6 +4543,8 @@ class ImageFetch:
     def _earlier(self, manifest: Manifest) -> Entry:
         """Return the entry of the image before, or of the newest intact older one that is here and in bounds."""
         linked = linked_digest(self.root)
+        if linked is None:
+            raise TakoError('no image is in place', 'run tako fetch first')
         entries = [each for each in compatible_entries(manifest, self.config.bounds) if each.digest != linked]
         current = [each.version for each in manifest.entries if each.digest == linked][-1:]
         older = [each for each in entries if all(each.version < version for version in current)
@@ -4574,8 +4603,10 @@ class ImageFetch:
         manifest = self._local_manifest(read_manifest(self.root))
         entries = list(compatible_entries(manifest, self.config.bounds))
         if entries and all(entry.digest != digest for entry in entries):
-            state = read_state(self.root)           # it may have gone back out of bounds, where there is no better one
-            if state is not None and all(entry.digest in state.rejected + state.postponed for entry in entries):
+            # it may have gone back out of bounds, or be about to: the units that start now may ask for an image
+            state = read_state(self.root)
+            if state is not None and (state.restart_due == digest or all(
+                    entry.digest in state.rejected + state.postponed for entry in entries)):
                 entries = list(manifest.entries)
         return any(entry.digest == digest and self._image_fault(entry) is None for entry in entries)
 
@@ -4802,13 +4833,17 @@ def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
     if arguments.splay:
         import random
         time.sleep(random.uniform(0, arguments.splay))
-    runs = Runs(report)
-    with Network(os.environ) as network:
+    destinations = {}       # type: Dict[str, str]
+    with Network(os.environ) as network, Runs(report) as runs:
         for number, path in enumerate(arguments.configs, 1):
             if arguments.timeout is not None:
                 network.deadline = time.monotonic() + arguments.timeout
             try:
                 image = ImageFetch(path, arguments, network, report, runs)
+                other = destinations.setdefault(os.path.realpath(image.root), path)
+                if other != path:
+                    raise ConfigError(f'Destination= is that of {other}, too', 'give each config a directory of its own',
+                                      image.config.destination_line)
                 if arguments.dry_run:
                     runs.codes.append(image.preview())
                 else:
@@ -4820,8 +4855,7 @@ def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
 
 def rollback(arguments: 'argparse.Namespace', report: Report) -> int:
     """The rollback command: back to an earlier image, without a network."""
-    runs = Runs(report)
-    with Network(os.environ) as network:
+    with Network(os.environ) as network, Runs(report) as runs:
         image = ImageFetch(arguments.config, arguments, network, report, runs)
         runs.begin(arguments.config, image.roll_back(), is_last=True)
         return runs.finish()

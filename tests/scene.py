@@ -2,7 +2,9 @@
 import contextlib
 import gc
 import io
+import json
 import os
+import select
 import shutil
 import signal
 import stat
@@ -19,6 +21,7 @@ import tako
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TAKO = os.path.join(PROJECT, 'tako.py')
 NOBODY = 65534
+RUN_SECONDS = 60
 TEMPORARIES = [name for limit, name in vars(tako).items() if limit.startswith('NEW_')]  # what a killed run may leave
 
 
@@ -45,6 +48,43 @@ class Result:
 
     def __repr__(self):
         return 'exit code {}\nstdout: {}\nstderr: {}'.format(self.code, self.out, self.err)
+
+
+def environment(changes):
+    """The variables that a run gets: ours without what would change it, and these."""
+    environ = {name: value for name, value in os.environ.items() if not name.lower().endswith('_proxy')}
+    environ.pop('TAKO_SECRET_KEY', None)
+    environ.update(changes)
+    return environ
+
+
+class Forks:
+    """Runs of tako.py in forks of one process, which forks.py is; it starts with the first of them."""
+
+    def __init__(self):
+        self._process = None
+
+    def run(self, arguments, environ, directory, limits):
+        """Run tako.py to its end; its Result."""
+        if self._process is None:
+            self._process = subprocess.Popen(Scene.python + (os.path.join(PROJECT, 'tests', 'forks.py'),),
+                                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True)
+        with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
+            asked = {'arguments': arguments, 'environ': environ, 'directory': directory, 'limits': limits,
+                     'out': out.name, 'err': err.name}
+            self._process.stdin.write(json.dumps(asked) + '\n')
+            self._process.stdin.flush()
+            if not select.select([self._process.stdout], [], [], RUN_SECONDS)[0]:
+                raise AssertionError('no end within {} s: {}'.format(RUN_SECONDS, arguments))
+            status = int(self._process.stdout.readline())
+            code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+            return Result(code, read(out.name).decode('utf-8', 'replace'), read(err.name).decode('utf-8', 'replace'))
+
+    def close(self):
+        """End its process."""
+        if self._process is not None:
+            self._process.communicate()
+            self._process = None
 
 
 class Scene(unittest.TestCase):
@@ -85,9 +125,7 @@ class Scene(unittest.TestCase):
 
     def start(self, *arguments, **settings):
         """A running tako.py."""
-        environ = {name: value for name, value in os.environ.items() if not name.lower().endswith('_proxy')}
-        environ.pop('TAKO_SECRET_KEY', None)
-        environ.update(settings.pop('environ', {}))
+        environ = environment(settings.pop('environ', {}))
         limits = settings.pop('limits', self.limits)
         settings.setdefault('preexec_fn', heed_signals)
         program = [TAKO]
@@ -101,21 +139,27 @@ class Scene(unittest.TestCase):
 
     def run_tako(self, *arguments, **settings):
         """Run tako.py as a process to its end; its Result."""
-        content = settings.pop('input', None)
-        if content is not None:
-            settings['stdin'] = subprocess.PIPE
-        process = self.start(*arguments, **settings)
-        out, err = process.communicate(content, timeout=60)
-        result = Result(process.returncode, out.decode('utf-8', 'replace'), err.decode('utf-8', 'replace'))
+        environ = settings.get('environ', {})
+        is_special = set(settings) - {'environ', 'limits'} or any(name.startswith(('LC_', 'LANG')) for name in environ)
+        if FORKS is None or is_special or self.python != Scene.python:
+            result = self._run_started(arguments, settings)
+        else:
+            result = FORKS.run(arguments, environment(environ), self.directory, settings.get('limits', self.limits))
         self.assertNotIn('Traceback', result.err)
         self.assertNotIn('a defect of this program', result.err)
         return result
 
+    def _run_started(self, arguments, settings):
+        content = settings.pop('input', None)
+        if content is not None:
+            settings['stdin'] = subprocess.PIPE
+        process = self.start(*arguments, **settings)
+        out, err = process.communicate(content, timeout=RUN_SECONDS)
+        return Result(process.returncode, out.decode('utf-8', 'replace'), err.decode('utf-8', 'replace'))
+
     def run_here(self, *arguments, **settings):
         """Run tako.main() in this process, where what it uses can be patched; its Result."""
-        environ = {name: value for name, value in os.environ.items() if not name.lower().endswith('_proxy')}
-        environ.pop('TAKO_SECRET_KEY', None)
-        environ.update(settings.pop('environ', {}))
+        environ = environment(settings.pop('environ', {}))
         limits = settings.pop('limits', self.limits)
         out, err = io.StringIO(), io.StringIO()
         with contextlib.ExitStack() as stack:
@@ -234,6 +278,9 @@ def remove_tree(path):
                 os.chmod(os.path.join(folder, name), 0o755)
     shutil.rmtree(path)
 
+
+# TAKO_TESTS_START, if set, has each run start a Python, as it is in use
+FORKS = None if os.environ.get('TAKO_TESTS_START') or not hasattr(os, 'fork') else Forks()
 
 # root may write everywhere, so a test of permissions runs as nobody, who may not even read this Python's modules
 AS_NOBODY = """

@@ -355,6 +355,27 @@ class NowhereToGoTest(UnitsCase):
         self.assertInPlace(THREE)
         self.assertQuiet(self.fetch())
 
+    def test_a_rollback_that_was_cut_short_and_whose_old_image_fails_too(self):
+        """The machine is at fault, as if it had been one run."""
+        self.systemctl(FAILS, self.one, self.two)
+        tako.point_latest(self.destination, self.one.digest)
+        tako.place_state(self.destination, self.state()._replace(
+            previous=self.one.digest, restart_due=self.one.digest, rejected=(self.two.digest,)))
+        self.assertCode(1, self.fetch())
+        self.assertEqual(((), (self.two.digest,)), (self.state().rejected, self.state().postponed))
+        self.systemctl()
+        self.assertCode(0, self.fetch())
+        self.assertInPlace(TWO)
+
+    def test_a_switch_that_was_noted_alone_keeps_the_image_that_proved_itself(self):
+        self.systemctl(DENIED, self.two)
+        self.fetch()
+        three = self.publish('1.2', THREE)
+        tako.place_state(self.destination, self.state()._replace(restart_due=three.digest, invocations=()))
+        self.systemctl(FAILS, self.two, three)
+        self.assertCode(1, self.fetch())
+        self.assertInPlace(ONE)
+
     def test_an_image_that_never_proved_itself_is_not_gone_back_to(self):
         self.systemctl(DENIED, self.two)
         self.fetch()
@@ -424,6 +445,10 @@ class InitTest(UnitsCase):
         with tako.DirectoryLock(self.destination, 0, print):
             self.assertQuiet(self.fetch('--init'))
         self.assertEqual([], self.origin.requests)
+        tako.place_state(self.destination, self.state()._replace(rejected=(), restart_due=self.one.digest))
+        with tako.DirectoryLock(self.destination, 0, print):
+            self.assertQuiet(self.fetch('--init'))
+        tako.place_state(self.destination, self.state()._replace(rejected=(self.two.digest,), restart_due=''))
         self.write('destination/store/' + self.one.digest + '.new', ONE[::-1])
         os.replace(self.path('destination', 'store', self.one.digest + '.new'),
                    self.path('destination', 'store', self.one.digest))
@@ -583,6 +608,19 @@ class RollbackCommandTest(BackCase):
         self.assertInPlace(TWO)
         self.assertEqual(['1.2'], self.rejected())
 
+    def test_to_the_image_in_place_while_its_restart_is_due(self):
+        tako.place_state(self.destination, self.state()._replace(restart_due=self.two.digest, rejected=(self.three.digest,)))
+        self.assertCode(0, self.rollback('--to', '1.2'))
+        self.assertEqual((['1.2'], [], ''), (self.restarts(), self.rejected(), self.state().restart_due))
+
+    def test_what_stands_in_the_way_back(self):
+        for name in ('.latest.back', '.state.back', '.state.done'):
+            os.mkdir(self.path('destination', name))
+        self.origin.faults.clear()
+        self.publish('1.3', b'four')
+        self.assertCode(0, self.fetch())
+        self.assertEqual([], self.left())
+
     def test_versions_that_nobody_can_go_back_to(self):
         os.unlink(self.path('destination', 'store', self.two.digest))
         self.configure('Restart=app.service\n', version='1.1 <= v < 2')
@@ -650,10 +688,12 @@ class OfflineTest(BackCase):
 
     def test_init_is_content(self):
         self.configure('Restart=app.service\n', version='1.1')
+        os.utime(self.path('destination', '.state'), (1e9, 1e9))
         result = self.fetch('--init')
         self.assertEqual((0, self.app + ': 1.1 is in place\n'), (result.code, result.out), result)
         self.assertInPlace(TWO)
         self.assertEqual([], self.restarts())
+        self.assertEqual(1e9, os.stat(self.path('destination', '.state')).st_mtime)     # no success: no origin answered
 
     def test_no_image_in_bounds_is_here(self):
         self.configure('Restart=app.service\n', version='2.*')
@@ -722,6 +762,7 @@ class CheckTest(UnitsCase):
         path = self.path('systemd', 'app.service')
         with open(path, 'w') as stream:
             stream.write("load='not-found' names='app.service'\n")
+        self.assertIn('could not restart, for systemd does not know app.service', self.fetch('--dry-run').out)
         result = self.fetch()
         self.assertEqual((0, self.app + ': 1.0 is in place\n'), (result.code, result.out), result)
         self.assertIn('Restart= app.service: unknown to systemd', result.err)
@@ -760,8 +801,10 @@ class TogetherTest(UnitsCase):
             self.assertInPlace(TWO, root)
             self.assertEqual('', tako.read_state(root).restart_due)
         self.assertEqual(3, len(result.out.splitlines()))
-        shows = [line for line in scene.read(self.path('called')).decode().splitlines() if line.startswith('show ')]
-        self.assertTrue(any('app.service' in line and 'app-2.service' in line for line in shows), shows)
+        verbs = [line.split()[0] for line in scene.read(self.path('called')).decode().splitlines()
+                 if line.startswith('restart ') or ' app.service ' in line]
+        last_restart = len(verbs) - verbs[::-1].index('restart')
+        self.assertGreater(verbs[last_restart:].count('show'), 1)       # the first was still watched
 
     def test_one_fails(self):
         self.systemctl('case "$verb $*" in "show "*app-2*) [ $looks -lt 4 ] || fail app-2.service exit-code 1 1 ;; esac',
@@ -771,6 +814,25 @@ class TogetherTest(UnitsCase):
         self.assertIn('app-2.service is failed', result.err)
         self.assertInPlace(TWO)
         self.assertInPlace(TWO, self.roots[2])
+
+    def test_two_with_one_destination_are_refused(self):
+        self.configs[1] = self.config(self.origin.url, 'app-2.tako', destination=self.destination + '/.')
+        result = self.run_all()
+        self.assertEqual(2, result.code, result)
+        self.assertIn('app-2.tako:2: Destination= is that of ' + self.app, result.err)
+
+    def test_a_signal_while_they_are_watched(self):
+        """The lock is released, and what changed is told."""
+        process = self.start('fetch', *self.configs, environ=self.environ())
+        while len(fake_systemd.restarts(self.directory)) < 3:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+        self.assertEqual((143, b''), (process.returncode, err))
+        self.assertEqual(3, out.count(b'1.1 is in place'), out)
+        self.assertEqual([], [name for root in self.roots for name in os.listdir(root) if name == '.lock'])
+        self.assertEqual(self.two.digest, self.state().restart_due)
 
     def test_two_with_one_unit_are_not_watched_together(self):
         """It could not be told whose image is at fault."""

@@ -156,6 +156,23 @@ class RestartTest(UnitsCase):
         with unittest.mock.patch.object(tako, 'SYSTEMCTL_TIMEOUT_SECONDS', 0.3):
             self.assertNoVerdict('exit code 124: no answer within')
 
+    def test_one_that_hangs_while_its_unit_starts(self):
+        self.systemctl('case $verb in restart) begin app.service; set_unit app.service state=activating job=7; '
+                       'exec sleep 60 ;; esac')
+        with unittest.mock.patch.object(tako, 'SYSTEMCTL_TIMEOUT_SECONDS', 0.3):
+            self.assertNoVerdict('exit code 124: no answer within')
+
+    def test_a_failed_start_that_systemd_has_repeated_by_then(self):
+        self.answer('Job for app.service failed because the control process exited with error code.',
+                    'begin app.service', 'set_unit app.service restarts=1')
+        self.assertBlamed('automatic restarts: 1')
+
+    def test_a_unit_whose_name_sounds_like_a_broken_connection(self):
+        self.set_unit('disconnected-broken pipe.service'.replace(' ', '-'), state='active')
+        self.systemctl('case $verb in restart) for unit; do begin $unit; fail $unit exit-code 1 1; '
+                       'echo "Job for $unit failed because of it." >&2; done; exit 1 ;; esac')
+        self.assertBlamed('is failed', 'disconnected-broken-pipe.service')
+
     def test_a_child_that_keeps_the_pipes_open_is_not_waited_for(self):
         self.systemctl('case $verb in restart) sleep 60 & echo $! > ../child ;; esac')
         self.restart()
@@ -194,6 +211,12 @@ class RequirementTest(UnitsCase):
         self.answer('A dependency job for app.service failed. See \'journalctl -xe\' for details.')
         self.assertNoVerdict('A dependency job')
 
+    def test_one_that_was_not_noted_before_is_not(self):
+        self.answer('A dependency job for app.service failed. See \'journalctl -xe\' for details.',
+                    'set_unit app.service "requires=unpack.service new.service"', 'begin new.service',
+                    'fail new.service exit-code 1 3')
+        self.assertNoVerdict('A dependency job')
+
     def test_its_start_limit_is_reset_too(self):
         self.restart()
         with open(self.path('called')) as stream:
@@ -211,6 +234,11 @@ class ConnectionTest(UnitsCase):
         self.systemctl(later)
         self.restart()
         self.assertEqual(1, self.called().count('restart'))
+
+    def test_a_restart_that_went_on_and_failed(self):
+        self.answer(self.LOST, 'begin app.service', 'fail app.service exit-code 1 1')
+        with self.assertRaises(tako.UnitError):
+            self.restart(seconds=0)
 
     def test_a_restart_that_was_lost_is_asked_for_again(self):
         self.systemctl('case $verb in restart) if [ ! -e lost ]; then touch lost; echo "{}" >&2; exit 1; fi ;; esac'
@@ -296,9 +324,14 @@ class WatchTest(UnitsCase):
         self.assertEqual(10 + 9 * 0.5, sum(self.clock.pauses))
 
     def test_one_that_is_between_stop_and_start_is_not_stopped(self):
+        self.systemctl('case $verb in show) [ $looks -ne 3 ] || set_unit app.service state=inactive sub=dead job=9; '
+                       '[ $looks -ne 6 ] || { begin app.service; set_unit app.service job=; } ;; esac')
+        self.assertEqual([], self.restart().stopped)
+
+    def test_one_that_does_not_come_to_rest(self):
         self.then('set_unit app.service state=inactive sub=dead job=9', 3)
         with unittest.mock.patch.object(tako, 'SYSTEMCTL_TIMEOUT_SECONDS', 20):
-            self.assertEqual([], self.restart().stopped)
+            self.assertNoVerdict('app.service: still at work')
 
     def test_reloading_and_refreshing_are_fine(self):
         for state in ('reloading', 'refreshing'):
@@ -365,6 +398,23 @@ class CatchUpTest(UnitsCase):
         self.set_unit(APP, invocation='f' * 32, state='failed', result='exit-code')
         with self.assertRaises(tako.UnitError):
             self.watch().is_needed(noted)
+
+    def test_one_that_systemd_is_about_to_start_again(self):
+        """As after a boot, when what it needs came late."""
+        noted = self.watch().note()
+        self.set_unit(APP, invocation='f' * 32, state='activating', sub='auto-restart', result='exit-code')
+        self.assertTrue(self.watch().is_needed(noted))
+
+    def test_those_that_were_started_since_are_not_restarted(self):
+        noted = self.watch().note()
+        tako._systemctl('restart', '--', APP)
+        watch = self.watch()
+        self.assertTrue(watch.is_needed(noted))
+        again = watch.note(noted)
+        self.assertEqual(noted, again)
+        watch.restart()
+        self.assertEqual([WEB], fake_systemd.restarted(self.directory)[-1])
+        self.assertFalse(self.watch().is_needed(again))
 
     def test_one_that_failed_before_or_did_not_run(self):
         self.set_unit(APP, state='failed')
