@@ -44,7 +44,12 @@ help:
 	@echo 'make bench-plots     draw what make bench measured, and write it into docs/ (needs PyPI)'
 	@echo 'make clean           remove what these made'
 
+# $(call NEEDS,TARGET,MODULES) says what to install where Python lacks a module, as Debian's python3-minimal does
+NEEDS = @$(PYTHON) -c '$(patsubst %,import %;,$(2))' 2> /dev/null || \
+        { echo 'make $(1) needs all of Python (Debian: apt install python3)' >&2; exit 1; }
+
 demo:
+	$(call NEEDS,demo,http.server shlex tarfile)
 	@PYTHON='$(PYTHON)' $(PYTHON) tests/demo.py
 
 # The first run of a script compiles all of it, each time; of a module, once: so the command imports one. It ignores
@@ -75,6 +80,7 @@ uninstall:
 	rmdir '$(LIBRARY)/__pycache__' '$(LIBRARY)' 2> /dev/null || true
 
 check:
+	$(call NEEDS,check,http.server unittest)
 	@PYTHONPATH=. $(PYTHON) -W error tests/check.py '$(TESTS)'
 
 check-pythons: $(PYTHONS:%=check@%)

@@ -5018,6 +5018,7 @@ def _publish(arguments: 'argparse.Namespace', version: Version, seed: bytes, rep
     if arguments.dry_run:
         entry = Entry(version, *copy_and_hash(_read_image(arguments.image), len))
         grown = add_entry(manifest, entry)
+        _check_that_patches_can_be_made(root, older, entry)
         is_stored = grown is not manifest or image_fault(root, entry) is not None
     else:
         entry, grown, is_stored = _store_image(arguments, version, manifest, seed, older, report)
@@ -5039,6 +5040,7 @@ def _store_image(arguments: 'argparse.Namespace', version: Version, manifest: Ma
     with NewFile(os.path.join(root, NEW_IMAGE)) as new:
         entry = Entry(version, *copy_and_hash(_read_image(arguments.image), new.write))
         grown = add_entry(manifest, entry)
+        _check_that_patches_can_be_made(root, older, entry)
         fault = image_fault(root, entry)
         is_changed = grown is not manifest or fault is not None
         if fault is not None:
@@ -5066,11 +5068,30 @@ def _make_index(root: str, digest: str, report: Report) -> bool:
         return False
 
 
+MAPPABLE_BYTES = sys.maxsize            # of both images of a patch together: 2 GiB on 32 bits
+
+
+def _lacks_patch(root: str, older: Entry, entry: Entry) -> bool:
+    """Whether there is no patch from an older image yet, and there could be one."""
+    return (older.size > 0 and entry.size > 0 and older.digest != entry.digest
+            and not os.path.exists(patch_path(root, entry.digest, older.digest)))
+
+
+def _check_that_patches_can_be_made(root: str, older: 'Sequence[Entry]', entry: Entry) -> None:
+    """Raise TakoError if two images are too large to make a patch on this machine, as on 32 bits."""
+    for each in older:
+        size = each.size + entry.size
+        if size > MAPPABLE_BYTES and _lacks_patch(root, each, entry):
+            raise TakoError(f'{root}: patch from {each.version}: both images together have {format_size(size)}, '
+                            f'and this Python can map {format_size(MAPPABLE_BYTES)}',
+                            'leave out --patch-from, or publish with a 64-bit Python')
+
+
 def _make_patch(arguments: 'argparse.Namespace', older: Entry, entry: Entry, report: Report) -> None:
     """Make the patch from an older image, unless it is there, or would spare nothing."""
     root = arguments.output
     path, name = patch_path(root, entry.digest, older.digest), f'{root}: patch from {older.version}'
-    if os.path.exists(path) or older.digest == entry.digest or not older.size or not entry.size:
+    if not _lacks_patch(root, older, entry):
         return
     report.step(name)
     fault = image_fault(root, older)

@@ -5,6 +5,21 @@ import ssl
 import subprocess
 
 
+# the least that `openssl ca` asks for
+CA_CONFIG = """
+[ca]
+default_ca = authority
+[authority]
+database = {0}.index
+serial = {0}.serial
+new_certs_dir = {1}
+default_md = sha256
+policy = any_name
+[any_name]
+commonName = supplied
+"""
+
+
 def is_possible():
     return shutil.which('openssl') is not None
 
@@ -19,22 +34,34 @@ class Authority:
         self._openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', self._key, '-out', self.bundle,
                       '-subj', '/CN=Test authority', '-days', '2', '-addext', 'keyUsage=critical,keyCertSign,cRLSign')
 
-    def context(self, name='IP:127.0.0.1', days='2'):
-        """A server's TLS context with a certificate for this name; days may be past."""
+    def context(self, name='IP:127.0.0.1', is_expired=False):
+        """A server's TLS context with a certificate for this name."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*self.certify(name, days))
+        context.load_cert_chain(*self.certify(name, is_expired))
         return context
 
-    def certify(self, name='IP:127.0.0.1', days='2'):
+    def certify(self, name='IP:127.0.0.1', is_expired=False):
         """The paths of such a certificate and of its key."""
-        stem = os.path.join(self.directory, 'server-{}-{}'.format(name.replace(':', '-'), days))
+        stem = os.path.join(self.directory, 'server-{}-{}'.format(name.replace(':', '-'), is_expired))
         self._openssl('req', '-newkey', 'rsa:2048', '-nodes', '-keyout', stem + '.key', '-out', stem + '.csr',
                       '-subj', '/CN=server')
         with open(stem + '.ext', 'w') as stream:
             stream.write('subjectAltName={}\nbasicConstraints=CA:FALSE\nauthorityKeyIdentifier=keyid\n'.format(name))
-        self._openssl('x509', '-req', '-in', stem + '.csr', '-CA', self.bundle, '-CAkey', self._key, '-CAcreateserial',
-                      '-extfile', stem + '.ext', '-out', stem + '.pem', '-days', days)
+        if is_expired:
+            self._sign_in_the_past(stem)
+        else:
+            self._openssl('x509', '-req', '-in', stem + '.csr', '-CA', self.bundle, '-CAkey', self._key,
+                          '-CAcreateserial', '-extfile', stem + '.ext', '-out', stem + '.pem', '-days', '2')
         return stem + '.pem', stem + '.key'
+
+    def _sign_in_the_past(self, stem):
+        """Sign for one day of 2020. `openssl x509` takes no dates before version 3.4, and no negative days after."""
+        for name, content in (('.cnf', CA_CONFIG.format(stem, self.directory)), ('.index', ''), ('.serial', '01')):
+            with open(stem + name, 'w') as stream:
+                stream.write(content)
+        self._openssl('ca', '-batch', '-notext', '-config', stem + '.cnf', '-cert', self.bundle, '-keyfile', self._key,
+                      '-in', stem + '.csr', '-extfile', stem + '.ext', '-out', stem + '.pem',
+                      '-startdate', '20200101000000Z', '-enddate', '20200102000000Z')
 
     def certify_itself(self, name='IP:127.0.0.1'):
         """The same, signed by nobody else."""

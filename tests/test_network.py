@@ -205,12 +205,13 @@ class CredentialsTest(NetworkCase):
         self.assertEqual([self.credentials] * 2, [headers.get('Authorization') for _, headers in self.origin.requests])
 
     def test_they_never_go_to_another_host_or_port(self):
+        neighbour = self.serve('.', host='127.0.0.2', port=self.origin.port)
         self.origin.faults['/start'] = origin.redirects(self.other.url + '/back')
-        self.other.faults['/back'] = origin.redirects('http://user:other@localhost:{}/body'.format(self.origin.port))
+        self.other.faults['/back'] = origin.redirects('http://user:other@127.0.0.2:{}/body'.format(self.origin.port))
         self.get('/start', self.credentials)
-        self.assertEqual([None], [headers.get('Authorization') for _, headers in self.other.requests])
-        self.assertEqual([self.credentials, None],
-                         [headers.get('Authorization') for _, headers in self.origin.requests])
+        self.assertEqual([[self.credentials], [None], [None]],
+                         [[headers.get('Authorization') for _, headers in server.requests]
+                          for server in (self.origin, self.other, neighbour)])
 
     def test_they_never_go_to_another_scheme(self):
         """Though it is the same host, on a port that neither URL spells."""
@@ -419,10 +420,11 @@ class TlsTest(NetworkCase):
         with self.assertRaises(tako.TransientError):
             self.fetch('https://127.0.0.1:9/body', https_proxy='http://' + proxy.address)
 
-    def assertUntrusted(self, url, **environ):
+    def assertUntrusted(self, url, why='', **environ):
         with self.assertRaises(tako.UnreachableError) as caught:
             self.fetch(url, **environ)
         self.assertIn('certificate not trusted', caught.exception.what)
+        self.assertIn(why, caught.exception.what)
 
     def test_an_unknown_authority_is_not_trusted(self):
         self.assertUntrusted(self.serve('.', tls=self.context).url + '/body')
@@ -464,8 +466,8 @@ class TlsTest(NetworkCase):
         self.assertUntrusted(server.url + '/body', SSL_CERT_FILE=self.authority.bundle)
 
     def test_an_expired_certificate_is_not_trusted(self):
-        server = self.serve('.', tls=self.authority.context(days='-1'))
-        self.assertUntrusted(server.url + '/body', SSL_CERT_FILE=self.authority.bundle)
+        server = self.serve('.', tls=self.authority.context(is_expired=True))
+        self.assertUntrusted(server.url + '/body', 'expired', SSL_CERT_FILE=self.authority.bundle)
 
     def test_from_http_to_https_but_not_back(self):
         server = self.serve('.', tls=self.context)

@@ -530,6 +530,26 @@ class DeltaTest(StoreCase):
                 self.assertCode(2, self.store(self.B, '1.1', *self.options(*more)))
         self.assertEqual(before, scene.snapshot(self.served))
 
+    def test_images_too_large_to_map_are_refused_before_anything_is_stored(self):
+        """As two of 1.2 GB are on 32 bits."""
+        self.store(self.A, '1.0')
+        before = scene.snapshot(self.served)
+        store = ('store', '-o', self.served) + self.options('--patch-from', '1')
+        limits = {'MAPPABLE_BYTES': len(self.A) + len(self.B) - 1}
+        for more in ((), ('--dry-run',)):
+            result = self.run_here(*store + more + (self.write('image', self.B), '1.1'), limits=limits)
+            self.assertCode(1, result)
+            self.assertIn('patch from 1.0: both images together have 400 kB, and this Python can map 400 kB\n'
+                          '  leave out --patch-from, or publish with a 64-bit Python\n', result.err)
+            self.assertEqual(('', before), (result.out, scene.snapshot(self.served)))
+
+    def test_images_as_large_as_can_be_mapped_get_a_patch(self):
+        self.store(self.A, '1.0')
+        arguments = ('store', '-o', self.served) + self.options('--patch-from', '1', self.write('image', self.B), '1.1')
+        self.assertCode(0, self.run_here(*arguments, limits={'MAPPABLE_BYTES': len(self.A) + len(self.B)}))
+        self.assertPatched(self.A, self.B)
+        self.assertCode(0, self.run_here(*arguments, limits={'MAPPABLE_BYTES': 1}))    # it is there already
+
     def test_empty_images_and_the_same_image_have_no_patch(self):
         for content, version in ((b'', '1.0'), (self.A, '1.1')):
             self.store(content, version)

@@ -325,7 +325,7 @@ class WatchTest(UnitsCase):
 
     def test_one_that_is_between_stop_and_start_is_not_stopped(self):
         self.systemctl('case $verb in show) [ $looks -ne 3 ] || set_unit app.service state=inactive sub=dead job=9; '
-                       '[ $looks -ne 6 ] || { begin app.service; set_unit app.service job=; } ;; esac')
+                       '[ $looks -ne 6 ] || { begin app.service; set_unit app.service job=; echo 10 > .looks; } ;; esac')
         self.assertEqual([], self.restart().stopped)
 
     def test_one_that_does_not_come_to_rest(self):

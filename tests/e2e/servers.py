@@ -85,7 +85,7 @@ class Field:
         self.passwords = os.path.join(directory, 'passwords')
         origin.write(self.passwords, '{}:{}\n'.format(USER, hashed).encode())
         self.site = Site(self.root, {
-            'right': self.authority.certify(), 'expired': self.authority.certify(days='-1'),
+            'right': self.authority.certify(), 'expired': self.authority.certify(is_expired=True),
             'wrong host': self.authority.certify('DNS:images.example.com'), 'self-signed': self.authority.certify_itself()},
             origin.digest_of(self.contents[CONTENT_GONE]), self.passwords)
         self.origins, self.proxies, self._numbers = {}, {}, itertools.count(1)
