@@ -4835,7 +4835,8 @@ def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
         time.sleep(random.uniform(0, arguments.splay))
     destinations = {}       # type: Dict[str, str]
     with Network(os.environ) as network, Runs(report) as runs:
-        for number, path in enumerate(arguments.configs, 1):
+        configs = list(dict.fromkeys(arguments.configs))
+        for path in configs:
             if arguments.timeout is not None:
                 network.deadline = time.monotonic() + arguments.timeout
             try:
@@ -4847,7 +4848,7 @@ def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
                 if arguments.dry_run:
                     runs.codes.append(image.preview())
                 else:
-                    runs.begin(path, image.run(), number == len(arguments.configs))
+                    runs.begin(path, image.run(), is_last=path == configs[-1])
             except Exception as error:              # each config stands alone
                 runs.codes.append(report.error(path, error))
         return runs.finish()

@@ -104,7 +104,8 @@ class FetchTest(FetchCase):
         refused = self.config(self.origin.url, 'refused.tako', public_keys=(origin.OTHER_PUBLIC_KEY,))
         broken = self.write('broken.tako', 'Nonsense\n')
         no_version = self.config(self.origin.url, 'no-version.tako', version='7.*')
-        unreachable = self.config(self.origin.url + '/nothing', 'unreachable.tako')
+        os.mkdir(self.path('second'))
+        unreachable = self.config(self.origin.url + '/nothing', 'unreachable.tako', destination=self.path('second'))
         for code, one, two in ((3, refused, broken), (2, broken, no_version), (1, no_version, unreachable)):
             for configs in ((one, two), (two, one)):
                 with self.subTest(configs):
