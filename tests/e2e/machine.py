@@ -237,7 +237,7 @@ class Story:
         say('at {} of a day, cron starts'.format(clock))
         machine.run('systemctl restart cron', is_told=False)
         machine.until(begun, 30)
-        machine.until("! cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\\0' ' ' | grep -q -e 'tako.py fetc[h]' -e 'sendmai[l]'")
+        machine.until("! cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\\0' ' ' | grep -q -e '/CRO[N]' -e 'sendmai[l]'")
         mail = machine.run('cat /var/mail/root', None, is_told=False)
         if mail.code:
             return ''

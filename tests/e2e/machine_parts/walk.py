@@ -189,7 +189,7 @@ class Walk:
         """What its language says is to be done with a block."""
         self.say('{}:{}{}'.format(block.page, block.line, ', ' + block.path if block.path else ''))
         how = {'sh': self.commands, 'commands': self.commands, 'console': self.console, 'ini': self.ini, 'cron': self.cron,
-               'yaml': self.yaml, 'nginx': self.nginx, '': self.shown}
+               'yaml': self.yaml, 'nginx': self.nginx, 'js': self.rules, '': self.shown}
         how[block.language](block)
         self.before = block
 
@@ -260,6 +260,12 @@ class Walk:
             text = '\n'.join(self.before.text.rstrip('\n').split('\n')[:-1]) + '\n' + text
         self.machine.write('/root/user-data', text)
         check.assertIn('Valid', self.machine.run('cloud-init schema --config-file /root/user-data').out)
+
+    def rules(self, block):
+        """Rules of polkit, which is not in this machine: that they name what Tako asks for is all there is to see."""
+        check.assertTrue(block.path.startswith('/etc/polkit-1/rules.d/'), block.path)
+        for word in ('org.freedesktop.systemd1.manage-units', '"restart"', '"reset-failed"'):
+            check.assertIn(word, block.text)
 
     def nginx(self, block):
         """A whole server section, or lines that go into the one before; every location answers as it should."""
