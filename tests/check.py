@@ -2,8 +2,12 @@
 
     check.py [PATTERN]          which files of tests/ (test*.py)
 
-Prints each file once all of its classes are done, failures as they come, and at the end what unittest prints: how
-many tests ran, and how many failed. CHECK_WORKERS sets how many run at once.
+Prints each file once all of its classes are done, failures as they come, and at the end what
+unittest prints: how many tests ran, and how many failed.
+
+CHECK_WORKERS sets how many run at once. Temporary files are in TMPDIR if it is set; otherwise in
+memory, if there is room. At the end the files are removed and the processes of the tests are
+ended; also after Ctrl-C or SIGTERM.
 """
 import contextlib
 import gc
@@ -22,7 +26,10 @@ WORKERS_MAX = 4
 MEMORY = '/dev/shm'             # tests write small files, and flush many: quick in memory
 MEMORY_MIN_BYTES = 1 << 30
 # what takes longest, so that it does not begin last
-SLOW = ('test_durability', 'test_mirrors', 'test_publish', 'test_pages', 'test_delta', 'test_rollback', 'test_layout')
+SLOW = ('test_durability', 'test_patches', 'test_rollback', 'test_publish', 'test_delta',
+        'test_fetch', 'test_retries', 'test_end_to_end', 'test_install', 'test_mirrors')
+STOP_SECONDS = 3.0              # which an interrupted test has to end and to clean up
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Job:
@@ -30,22 +37,24 @@ class Job:
 
     def __init__(self, tests):
         self.tests = tests
-        self.file = type(tests[0]).__module__ + '.py'
-        self._result = tempfile.TemporaryFile('w+')
+        self.file = module_of(tests[0]) + '.py'
 
     def start(self):
         """Begin; the process id."""
         sys.stdout.flush()
         sys.stderr.flush()
         self._began = time.monotonic()
+        self.result = tempfile.TemporaryFile('w+')
         pid = os.fork()
         if pid == 0:
             code = 1
             try:
-                json.dump(run(self.tests), self._result)
-                self._result.flush()
+                os.setpgid(0, 0)            # so that what the tests start can be ended
+                set_signals(signal.SIG_DFL)
+                json.dump(run(self.tests), self.result)
+                self.result.flush()
                 code = 0
-            except BaseException:           # a signal, as a rule; what it cut short has no result
+            except BaseException:           # what it cuts short has no result
                 traceback.print_exc()
             finally:
                 sys.stdout.flush()
@@ -53,12 +62,13 @@ class Job:
                 os._exit(code)
         return pid
 
-    def end(self, status):
-        """What came of it, once its process has ended with this status."""
-        with self._result:
-            self._result.seek(0)
+    def end(self, pid, status):
+        """Its results, after its process `pid` ended with this status. End what it left running."""
+        kill_group(pid)
+        with self.result:
+            self.result.seek(0)
             try:
-                told = json.load(self._result)
+                told = json.load(self.result)
             except ValueError:
                 name = unittest.util.strclass(type(self.tests[0]))
                 told = {'ran': 0, 'skipped': 0, 'failures': [],
@@ -68,13 +78,25 @@ class Job:
 
 
 def run(tests):
-    """Run tests here; their numbers, and the texts of those that failed."""
+    """Run tests here; their numbers, and the texts of those that failed.
+
+    SIGINT ends it after the current test.
+    """
     result = unittest.TestResult()
+    unittest.registerResult(result)
+    unittest.installHandler()
     unittest.TestSuite(tests).run(result)
+    gc.collect()                # what they left open says so now
     return {'ran': result.testsRun, 'skipped': len(result.skipped),
             'failures': [[str(test), text] for test, text in result.failures]
             + [[str(test), 'it was expected to fail'] for test in result.unexpectedSuccesses],
             'errors': [[str(test), text] for test, text in result.errors]}
+
+
+def module_of(test):
+    """The module that a test is in; of one that cannot be imported, unittest has made a test."""
+    module = type(test).__module__
+    return test.id().split('.')[-1] if module == 'unittest.loader' else module
 
 
 def classes(pattern):
@@ -86,10 +108,10 @@ def classes(pattern):
             if isinstance(each, unittest.TestSuite):
                 add(each)
             else:
-                found.setdefault((type(each).__module__, type(each).__qualname__), []).append(each)
+                found.setdefault((module_of(each), type(each).__qualname__), []).append(each)
     add(unittest.TestLoader().discover(HERE, pattern))
     order = {name: number for number, name in enumerate(SLOW)}
-    return sorted(found.values(), key=lambda tests: order.get(type(tests[0]).__module__, len(SLOW)))
+    return sorted(found.values(), key=lambda tests: order.get(module_of(tests[0]), len(SLOW)))
 
 
 class Summary:
@@ -103,9 +125,9 @@ class Summary:
 
     def add(self, job, told):
         """Count what came of a job; print failures, and its file if that is done."""
-        for kind in ('failures', 'errors'):
+        for kind, heading in (('failures', 'FAIL: '), ('errors', 'ERROR: ')):
             for name, text in told[kind]:
-                print('=' * 70, kind[:-1].upper() + ': ' + name, '-' * 70, text, sep='\n', flush=True)
+                print('=' * 70, heading + name, '-' * 70, text, sep='\n', flush=True)
             told[kind] = len(told[kind])
         for name in self.totals:
             self.totals[name] += told[name]
@@ -135,36 +157,81 @@ def run_all(jobs, workers, summary):
                 running[job.start()] = job
             pid, status = os.wait()
             job = running.pop(pid)
-            summary.add(job, job.end(status))
+            summary.add(job, job.end(pid, status))
     finally:
-        for pid in running:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+        stop(running)
+        for job in running.values():
+            job.result.close()
+
+
+def stop(pids):
+    """End these processes: each after its current test, or else once STOP_SECONDS are over."""
+    set_signals(signal.SIG_IGN)
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)
+    end = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < end and not all([has_ended(pid) for pid in pids]):
+        time.sleep(0.01)
+    for pid in pids:
+        kill_group(pid)
+
+
+def has_ended(pid):
+    """Whether a process that we started has ended."""
+    with contextlib.suppress(ChildProcessError):
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    return True
+
+
+def kill_group(pid):
+    """End a process, and all that it started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def set_signals(handler):
+    """Set what the signals do that end a process, those excepted that are ignored, as by nohup."""
+    for number in ENDING:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
-def quick_directory():
-    """While the `with` lasts, temporary files are in memory, where there is room and programs may run."""
-    directory = None
-    if os.access(MEMORY, os.W_OK):
-        status = os.statvfs(MEMORY)
-        if status.f_bavail * status.f_frsize >= MEMORY_MIN_BYTES and not status.f_flag & os.ST_NOEXEC:
-            directory = tempfile.mkdtemp(prefix='tako-check-', dir=MEMORY)
-            os.chmod(directory, 0o1777)
-            os.environ['TMPDIR'] = tempfile.tempdir = directory
+def scratch_directory():
+    """Put temporary files into a new directory; remove it at the end."""
+    directory = tempfile.mkdtemp(prefix='tako-check-', dir=MEMORY if has_memory() else None)
+    os.chmod(directory, 0o1777)
+    os.environ['TMPDIR'] = tempfile.tempdir = directory
     try:
         yield
     finally:
-        if directory is not None:
-            shutil.rmtree(directory, ignore_errors=True)
+        for folder, folders, _ in os.walk(directory):
+            for name in folders:
+                with contextlib.suppress(OSError):
+                    os.chmod(os.path.join(folder, name), 0o700)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def has_memory():
+    """Whether TMPDIR is not set, and MEMORY has room and lets programs run."""
+    if 'TMPDIR' in os.environ or not os.access(MEMORY, os.W_OK):
+        return False
+    status = os.statvfs(MEMORY)
+    has_room = status.f_bavail * status.f_frsize >= MEMORY_MIN_BYTES
+    return has_room and not status.f_flag & getattr(os, 'ST_NOEXEC', 0)
+
+
+def cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def main(pattern='test*.py'):
     """Run the tests in files of this pattern; the exit code."""
     began = time.monotonic()
-    workers = int(os.environ.get('CHECK_WORKERS') or min(os.cpu_count() or 1, WORKERS_MAX))
-    with quick_directory():
+    workers = int(os.environ.get('CHECK_WORKERS') or min(cores(), WORKERS_MAX))
+    set_signals(signal.default_int_handler)
+    with scratch_directory():
         jobs = [Job(tests) for tests in classes(pattern)]
         summary = Summary(jobs)
         if hasattr(gc, 'freeze'):

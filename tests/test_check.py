@@ -1,10 +1,12 @@
 """The runner of the tests: what it makes of tests that fail, and of those that never begin."""
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
 import scene
+from test_command_line import wait_until
 
 GOOD = """
 import unittest
@@ -14,19 +16,46 @@ class Good(unittest.TestCase):
     def test_two(self): pass
 """
 
+# a test that starts a process, writes a file, and cleans up if it can
+LEAVES = """
+import os, subprocess, tempfile, time, unittest
+HERE = os.path.dirname(os.path.abspath(__file__))
+class Leaving(unittest.TestCase):
+    def test_one(self):
+        self.addCleanup(os.mkdir, os.path.join(HERE, 'clean'))
+        os.chmod(tempfile.mkdtemp(), 0)
+        Leaving.process = subprocess.Popen(['sleep', '60'])
+        with open(os.path.join(HERE, 'pid.new'), 'w') as stream:
+            stream.write(str(Leaving.process.pid))
+        os.rename(os.path.join(HERE, 'pid.new'), os.path.join(HERE, 'pid'))
+        {}
+"""
+
+
+def is_running(pid):
+    """Whether there is a process with this number that is no zombie, which has no command line."""
+    try:
+        return bool(scene.read('/proc/{}/cmdline'.format(pid)))
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
 
 class RunnerTest(scene.Scene):
     def setUp(self):
         super().setUp()
         shutil.copy(os.path.join(scene.PROJECT, 'tests', 'check.py'), self.directory)
         self.write('test_good.py', GOOD)
+        os.mkdir(self.path('temporary'))
 
     def check(self, *arguments, **environ):
         """Run the runner beside the test files that were written; its exit code and output."""
         done = subprocess.run([sys.executable, '-W', 'error', self.path('check.py')] + list(arguments),
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True,
-                              env=dict(os.environ, **environ), timeout=60)
+                              env=self.environ(**environ), timeout=60)
         return done.returncode, done.stdout
+
+    def environ(self, **more):
+        return dict(os.environ, TMPDIR=self.path('temporary'), **more)
 
     def assertFails(self, numbers, text):
         """The run fails with these numbers, prints the text, and the other file's tests ran."""
@@ -53,10 +82,13 @@ class Bad(unittest.TestCase):
             with self.subTest(number): self.assertEqual(1, number)
 """)
         self.assertFails('FAILED (failures=3, errors=1, skipped=1)', 'in words')
+        self.assertFails('', 'FAIL: test_one (')
+        self.assertFails('', 'ERROR: test_two (')
 
     def test_a_file_that_cannot_be_imported(self):
         self.write('test_bad.py', 'import no_such_module')
         self.assertFails('FAILED (errors=1, skipped=1)', 'no_such_module')
+        self.assertFails('', '\ntest_bad.py ')
 
     def test_a_class_that_cannot_be_set_up(self):
         self.write('test_bad.py', """
@@ -92,3 +124,39 @@ class Bad(unittest.TestCase):
     def test_a_pattern(self):
         self.write('test_bad.py', 'import no_such_module')
         self.assertEqual(0, self.check('test_g*.py')[0])
+
+    def test_what_a_class_leaves_running_is_ended(self):
+        self.write('test_bad.py', LEAVES.format('pass'))
+        code, out = self.check()
+        self.assertEqual(0, code, out)
+        self.assertEnded()
+
+    def assertEnded(self):
+        """The process that the tests started is no more; nor are their files."""
+        pid = int(scene.read(self.path('pid')))
+        wait_until(lambda: not is_running(pid))
+        self.assertEqual([], os.listdir(self.path('temporary')))
+
+    def test_an_interruption_lets_a_test_clean_up_and_leaves_nothing(self):
+        self.write('test_bad.py', LEAVES.format('time.sleep(0.5)'))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with self.subTest(number):
+                self.interrupt(number)
+                os.rmdir(self.path('clean'))
+                os.unlink(self.path('pid'))
+
+    def test_an_interruption_does_not_wait_for_a_test_that_hangs(self):
+        self.write('test_bad.py', LEAVES.format('time.sleep(60)'))
+        self.interrupt(signal.SIGINT)
+        self.assertFalse(os.path.exists(self.path('clean')))
+
+    def interrupt(self, number):
+        """End the runner by a signal while a test is running."""
+        command = [sys.executable, '-W', 'error', self.path('check.py'), 'test_bad.py']
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   env=self.environ())
+        wait_until(lambda: os.path.exists(self.path('pid')))
+        process.send_signal(number)
+        self.assertEqual(b'', process.communicate(timeout=30)[0])
+        self.assertEqual(130, process.returncode)
+        self.assertEnded()
