@@ -207,7 +207,8 @@ class CredentialsTest(NetworkCase):
     def test_they_never_go_to_another_host_or_port(self):
         neighbour = self.serve('.', host='127.0.0.2', port=self.origin.port)
         self.origin.faults['/start'] = origin.redirects(self.other.url + '/back')
-        self.other.faults['/back'] = origin.redirects('http://user:other@127.0.0.2:{}/body'.format(self.origin.port))
+        onward = 'http://user:other@127.0.0.2:{}/body'.format(neighbour.port)
+        self.other.faults['/back'] = origin.redirects(onward)
         self.get('/start', self.credentials)
         self.assertEqual([[self.credentials], [None], [None]],
                          [[headers.get('Authorization') for _, headers in server.requests]
