@@ -171,7 +171,7 @@ def stop(pids):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGINT)
     end = time.monotonic() + STOP_SECONDS
-    while time.monotonic() < end and not all([has_ended(pid) for pid in pids]):
+    while time.monotonic() < end and sum(map(has_ended, pids)) < len(pids):
         time.sleep(0.01)
     for pid in pids:
         kill_group(pid)
