@@ -234,6 +234,8 @@ def main(pattern='test*.py'):
     with scratch_directory():
         jobs = [Job(tests) for tests in classes(pattern)]
         summary = Summary(jobs)
+        if getattr(sys.modules.get('scene'), 'FORKS', None):
+            sys.modules['scene'].FORKS.start()      # now, to be shared by all
         if hasattr(gc, 'freeze'):
             gc.freeze()         # what is loaded by now is no garbage: tests collect that often
         try:
