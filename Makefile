@@ -44,7 +44,7 @@ help:
 	@echo 'make bench-plots     draw what make bench measured, and write it into docs/ (needs PyPI)'
 	@echo 'make clean           remove what these made'
 
-# $(call NEEDS,TARGET,MODULES) says what to install where Python lacks a module, as Debian's python3-minimal does
+# $(call NEEDS,TARGET,MODULES) says what to install if Python lacks a module of these
 NEEDS = @$(PYTHON) -c '$(patsubst %,import %;,$(2))' 2> /dev/null || \
         { echo 'make $(1) needs all of Python (Debian: apt install python3)' >&2; exit 1; }
 
@@ -179,7 +179,7 @@ $(SUITES:%=prove-%): prove-%:
 	@$(MAKE) --no-print-directory prepare-$* || echo 'not all could be prepared'
 	$(PYTHON) tests/e2e/prove.py $*
 
-# the minimal Python's root is made once, of Debian's packages
+# debootstrap makes roots of Debian in build/pythons, once a month
 prepare-pythons:
 	@sh tests/e2e/pythons_parts/prepare.sh
 

@@ -5079,12 +5079,13 @@ def _lacks_patch(root: str, older: Entry, entry: Entry) -> bool:
 
 
 def _check_that_patches_can_be_made(root: str, older: 'Sequence[Entry]', entry: Entry) -> None:
-    """Raise TakoError if two images are too large to make a patch on this machine, as on 32 bits."""
+    """Raise TakoError if two images are too large for a patch on this machine, as on 32 bits."""
     for each in older:
         size = each.size + entry.size
         if size > MAPPABLE_BYTES and _lacks_patch(root, each, entry):
-            raise TakoError(f'{root}: patch from {each.version}: both images together have {format_size(size)}, '
-                            f'and this Python can map {format_size(MAPPABLE_BYTES)}',
+            most = format_size(MAPPABLE_BYTES)
+            raise TakoError(f'{root}: patch from {each.version}: both images together have '
+                            f'{format_size(size)}, and this Python can map {most}',
                             'leave out --patch-from, or publish with a 64-bit Python')
 
 

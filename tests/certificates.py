@@ -42,7 +42,9 @@ class Authority:
 
     def certify(self, name='IP:127.0.0.1', is_expired=False):
         """The paths of such a certificate and of its key."""
-        stem = os.path.join(self.directory, 'server-{}-{}'.format(name.replace(':', '-'), is_expired))
+        stem = os.path.join(self.directory, 'server-' + name.replace(':', '-'))
+        if is_expired:
+            stem += '-expired'
         self._openssl('req', '-newkey', 'rsa:2048', '-nodes', '-keyout', stem + '.key', '-out', stem + '.csr',
                       '-subj', '/CN=server')
         with open(stem + '.ext', 'w') as stream:
@@ -50,18 +52,21 @@ class Authority:
         if is_expired:
             self._sign_in_the_past(stem)
         else:
-            self._openssl('x509', '-req', '-in', stem + '.csr', '-CA', self.bundle, '-CAkey', self._key,
-                          '-CAcreateserial', '-extfile', stem + '.ext', '-out', stem + '.pem', '-days', '2')
+            self._openssl('x509', '-req', '-in', stem + '.csr', '-CA', self.bundle,
+                          '-CAkey', self._key, '-CAcreateserial', '-extfile', stem + '.ext',
+                          '-out', stem + '.pem', '-days', '2')
         return stem + '.pem', stem + '.key'
 
     def _sign_in_the_past(self, stem):
-        """Sign for one day of 2020. `openssl x509` takes no dates before version 3.4, and no negative days after."""
-        for name, content in (('.cnf', CA_CONFIG.format(stem, self.directory)), ('.index', ''), ('.serial', '01')):
+        """Sign for one day of 2020. The dates that `openssl x509` takes vary with its version."""
+        config = CA_CONFIG.format(stem, self.directory)
+        for name, content in (('.cnf', config), ('.index', ''), ('.serial', '01')):
             with open(stem + name, 'w') as stream:
                 stream.write(content)
-        self._openssl('ca', '-batch', '-notext', '-config', stem + '.cnf', '-cert', self.bundle, '-keyfile', self._key,
-                      '-in', stem + '.csr', '-extfile', stem + '.ext', '-out', stem + '.pem',
-                      '-startdate', '20200101000000Z', '-enddate', '20200102000000Z')
+        self._openssl('ca', '-batch', '-notext', '-config', stem + '.cnf', '-cert', self.bundle,
+                      '-keyfile', self._key, '-in', stem + '.csr', '-extfile', stem + '.ext',
+                      '-out', stem + '.pem', '-startdate', '20200101000000Z',
+                      '-enddate', '20200102000000Z')
 
     def certify_itself(self, name='IP:127.0.0.1'):
         """The same, signed by nobody else."""

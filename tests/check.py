@@ -171,7 +171,7 @@ def stop(pids):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGINT)
     end = time.monotonic() + STOP_SECONDS
-    while time.monotonic() < end and not all([has_ended(pid) for pid in pids]):
+    while time.monotonic() < end and sum(map(has_ended, pids)) < len(pids):
         time.sleep(0.01)
     for pid in pids:
         kill_group(pid)
@@ -236,8 +236,8 @@ def main(pattern='test*.py'):
         summary = Summary(jobs)
         if getattr(sys.modules.get('scene'), 'FORKS', None):
             sys.modules['scene'].FORKS.start()      # now, to be shared by all
-        if hasattr(gc, 'freeze'):
-            gc.freeze()         # what is loaded by now is no garbage: tests collect that often
+        if hasattr(gc, 'freeze'):           # novm: guarded
+            gc.freeze()     # novm  # what is loaded by now is no garbage: tests collect that often
         try:
             run_all(jobs, workers, summary)
         except KeyboardInterrupt:

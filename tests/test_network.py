@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import ssl
+import sys
 import subprocess
 import tempfile
 import threading
@@ -207,7 +208,8 @@ class CredentialsTest(NetworkCase):
     def test_they_never_go_to_another_host_or_port(self):
         neighbour = self.serve('.', host='127.0.0.2', port=self.origin.port)
         self.origin.faults['/start'] = origin.redirects(self.other.url + '/back')
-        self.other.faults['/back'] = origin.redirects('http://user:other@127.0.0.2:{}/body'.format(self.origin.port))
+        onward = 'http://user:other@127.0.0.2:{}/body'.format(neighbour.port)
+        self.other.faults['/back'] = origin.redirects(onward)
         self.get('/start', self.credentials)
         self.assertEqual([[self.credentials], [None], [None]],
                          [[headers.get('Authorization') for _, headers in server.requests]
@@ -467,7 +469,8 @@ class TlsTest(NetworkCase):
 
     def test_an_expired_certificate_is_not_trusted(self):
         server = self.serve('.', tls=self.authority.context(is_expired=True))
-        self.assertUntrusted(server.url + '/body', 'expired', SSL_CERT_FILE=self.authority.bundle)
+        why = 'expired' if sys.version_info >= (3, 7) else ''       # 3.6 does not say
+        self.assertUntrusted(server.url + '/body', why, SSL_CERT_FILE=self.authority.bundle)
 
     def test_from_http_to_https_but_not_back(self):
         server = self.serve('.', tls=self.context)

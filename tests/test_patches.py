@@ -108,7 +108,7 @@ class RoundTripTest(unittest.TestCase):
         self.assertTrue(new[1 << 20:(1 << 20) + (1 << 16)] in patch, 'all of it is packed')
 
     def test_what_32_bits_do_not_count_has_seeds_too(self):
-        old = Vast(min((2 << 32) + (1 << 20), sys.maxsize))         # a 32-bit Python has none larger
+        old = Vast(min((2 << 32) + (1 << 20), sys.maxsize))     # a 32-bit Python has none larger
         matcher = tako._Matcher(old, bytes(100), MEMORY, lambda _: None)
         seeds = matcher._seeds([(0, len(old) - (1 << 18), 0)])      # all but its end is in the new image, too
         places = [(place - 1) * matcher.stride for place in seeds if place]

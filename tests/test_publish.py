@@ -537,18 +537,22 @@ class DeltaTest(StoreCase):
         store = ('store', '-o', self.served) + self.options('--patch-from', '1')
         limits = {'MAPPABLE_BYTES': len(self.A) + len(self.B) - 1}
         for more in ((), ('--dry-run',)):
-            result = self.run_here(*store + more + (self.write('image', self.B), '1.1'), limits=limits)
+            arguments = store + more + (self.write('image', self.B), '1.1')
+            result = self.run_here(*arguments, limits=limits)
             self.assertCode(1, result)
-            self.assertIn('patch from 1.0: both images together have 400 kB, and this Python can map 400 kB\n'
+            self.assertIn('patch from 1.0: both images together have 400 kB, '
+                          'and this Python can map 400 kB\n'
                           '  leave out --patch-from, or publish with a 64-bit Python\n', result.err)
             self.assertEqual(('', before), (result.out, scene.snapshot(self.served)))
 
     def test_images_as_large_as_can_be_mapped_get_a_patch(self):
         self.store(self.A, '1.0')
-        arguments = ('store', '-o', self.served) + self.options('--patch-from', '1', self.write('image', self.B), '1.1')
-        self.assertCode(0, self.run_here(*arguments, limits={'MAPPABLE_BYTES': len(self.A) + len(self.B)}))
-        self.assertPatched(self.A, self.B)
-        self.assertCode(0, self.run_here(*arguments, limits={'MAPPABLE_BYTES': 1}))    # it is there already
+        options = self.options('--patch-from', '1', self.write('image', self.B), '1.1')
+        for most in (len(self.A) + len(self.B), 1):         # the second run makes no patch
+            limits = {'MAPPABLE_BYTES': most}
+            result = self.run_here('store', '-o', self.served, *options, limits=limits)
+            self.assertCode(0, result)
+            self.assertPatched(self.A, self.B)
 
     def test_empty_images_and_the_same_image_have_no_patch(self):
         for content, version in ((b'', '1.0'), (self.A, '1.1')):

@@ -1,4 +1,4 @@
-"""Every Python that is here: the whole story as processes, the unit tests, and Debian's python3-minimal.
+"""Every Python that is here: the whole story as processes, and the unit tests; and bare roots.
 
 The processes are run with -I -S -W error -X dev: whatever a Python has to warn of fails the story.
 """
@@ -7,10 +7,11 @@ import glob
 import os
 import re
 import subprocess
+import unittest
 
 import scene
 import suite
-from pythons_parts import minimal
+from pythons_parts import emulated, minimal, roots
 from pythons_parts.story import Story
 
 WANTED = ['3.{}'.format(minor) for minor in range(6, 15)]       # that tako.py supports
@@ -68,12 +69,16 @@ def run_tests(python, file, all_of_it):
     environ = {name: value for name, value in os.environ.items() if not name.startswith('MAKE')}
     done = subprocess.run(['make', '-C', scene.PROJECT, 'check', 'PYTHON=' + python.path, 'TESTS=' + file],
                           env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TESTS_SECONDS)
-    said = done.stdout.decode('utf-8', 'replace')
+    judge_tests(done.returncode, done.stdout.decode('utf-8', 'replace'), all_of_it)
+
+
+def judge_tests(code, said, all_of_it):
+    """Count the unit tests that were run. Raises AssertionError if one failed, or none was run."""
     ran, skipped = re.search(r'^Ran ([0-9]+) tests? in', said, re.M), re.search(r'skipped=([0-9]+)', said)
-    if done.returncode != 0 or ran is None or ran.group(1) == '0':
-        raise AssertionError('{} on {} ended with {}:\n{}'.format(file, python.path, done.returncode, said[-8000:]))
+    if code != 0 or ran is None or ran.group(1) == '0':
+        raise AssertionError('ended with {}:\n{}'.format(code, said[-8000:]))
     if 'ResourceWarning' in said or 'Exception ignored' in said:
-        raise AssertionError('{} on {}:\n{}'.format(file, python.path, said[-8000:]))
+        raise AssertionError(said[-8000:])
     all_of_it.count('unit tests', int(ran.group(1)))
     if skipped is not None:
         all_of_it.count('of them skipped', int(skipped.group(1)))
@@ -94,12 +99,83 @@ def run_minimal(all_of_it):
             all_of_it.count('processes', small.processes)
 
 
+def run_roots(all_of_it):
+    """Both commands in each root; in a sample, all tests in one of them, preferably sid."""
+    cases = []
+    for name, user in roots.CASES:
+        why = roots.reason_to_skip(name)
+        if why:
+            all_of_it.skip('{} as {}'.format(name, user), why)
+            continue
+        cases.append((name, user))
+        with all_of_it.case('{} as {}: make demo'.format(name, user)):
+            roots.demo(name, user)
+    for name, user in one_of(cases, [case for case in cases if case[0] == 'sid'], all_of_it):
+        with all_of_it.case('{} as {}: make check'.format(name, user)):
+            judge_tests(*roots.run(name, user, ['make', 'check']), all_of_it=all_of_it)
+    for name in one_of(sorted({name for name, _ in cases}), ['sid'], all_of_it):
+        with all_of_it.case(name + ': the tests of https, with its openssl'):
+            run_https_tests(name, all_of_it)
+    for target in ('demo', 'check'):
+        with all_of_it.case('python3-minimal: make {} says what to install'.format(target)):
+            check_minimal(target)
+
+
+def one_of(cases, preferred, all_of_it):
+    """All cases; in a sample one of them, which is a preferred one three times of four."""
+    if not all_of_it.is_sample or not cases:
+        return cases
+    all_of_it.count('not in this sample', len(cases) - 1)
+    usual = [case for case in cases if case in preferred] or cases
+    return [all_of_it.chance.choice(usual if all_of_it.chance.random() < 0.75 else cases)]
+
+
+def run_https_tests(name, all_of_it):
+    """The tests of section 11 where there is an openssl; then none is skipped."""
+    environ = {'PATH': roots.OPENSSL + ':' + roots.PATH,
+               'OPENSSL_CONF': roots.OPENSSL + '/openssl.cnf'}
+    code, said = roots.run(name, 'root', ['make', 'check', 'TESTS=test_network.py'], **environ)
+    judge_tests(code, said, all_of_it)
+    if 'skipped=' in said:
+        raise AssertionError(said)
+
+
+def check_minimal(target):
+    why = roots.reason_to_skip('minimal')
+    if why:
+        raise unittest.SkipTest(why)
+    roots.say_what_to_install(target)
+
+
+def run_emulated(all_of_it):
+    """Sections 3 to 9 on a big-endian machine; in a sample, the tests of one of them."""
+    why = emulated.reason_to_skip()
+    if why:
+        all_of_it.skip('s390x', why)
+        return
+    quick = [module for module in emulated.MODULES if module not in emulated.SLOW]
+    for module in one_of(quick if all_of_it.is_sample else emulated.MODULES, quick, all_of_it):
+        with all_of_it.case('s390x: ' + module):
+            judge_tests(*emulated.run_tests(module), all_of_it=all_of_it)
+
+
+def minors_of_roots():
+    """Which Pythons the roots have, as WANTED spells them."""
+    for name in sorted({name for name, _ in roots.CASES}):
+        if roots.reason_to_skip(name):
+            continue
+        version = roots.python_version(name)
+        print('CPython {} in the root {}'.format(version, name), flush=True)
+        yield '.'.join(version.split('.')[:2])
+
+
 def main():
     all_of_it = suite.Suite('pythons')
     pythons = found()
     for python in pythons:
         print('{} at {}'.format(python.name, python.path), flush=True)
     has = {python.minor for python in pythons if python.name.startswith('CPython')}
+    has.update(minors_of_roots())
     for minor in WANTED:
         if minor not in has:
             all_of_it.skip('CPython ' + minor, 'CPython {} is not here'.format(minor))
@@ -109,6 +185,8 @@ def main():
         all_of_it.skip('PyPy', 'PyPy is not here')
     run_minimal(all_of_it)
     tell_stories(pythons, all_of_it)
+    run_roots(all_of_it)
+    run_emulated(all_of_it)
     files = sorted(os.path.basename(path) for path in glob.glob(os.path.join(scene.PROJECT, 'tests', 'test_*.py')))
     for python, file in all_of_it.sample((python, file) for python in pythons for file in files):
         with all_of_it.case('{}: {}'.format(python.name, file)):

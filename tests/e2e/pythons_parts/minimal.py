@@ -138,5 +138,5 @@ def reason_to_skip():
     if os.getuid() != 0:
         return 'needs root, to change its own'
     if not os.path.isdir(ROOT):
-        return "there is no root with python3-minimal: needs Debian's apt-get and dpkg-deb"
+        return 'there is no root with python3-minimal: debootstrap could not make it'
     return ''

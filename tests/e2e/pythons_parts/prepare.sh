@@ -1,28 +1,32 @@
 #!/bin/sh
-# What the suite `pythons` needs: PyPy, openssl, and a root that holds Debian's python3-minimal and no more of Python.
-# Its packages are unpacked, not installed: nothing of them runs until the suite makes this its root.
+# What the suite `pythons` needs: PyPy, openssl, an emulator, and the roots that root.sh makes.
+# In a sample (PROVE_SECONDS) they may take five minutes; the next run makes those that are missing.
 set -eu
 if [ "$(id -u)" -ne 0 ]; then
     exit 0                          # the suite says what is missing
 fi
-for program in pypy3 openssl; do
+here=$(dirname "$0")
+for program in pypy3 openssl debootstrap qemu-s390x-static; do
     command -v $program > /dev/null && continue
-    sh "$(dirname "$0")/../packages.sh" pypy3 openssl
+    sh "$here/../packages.sh" pypy3 openssl debootstrap qemu-user-static || true
     break
 done
-root=build/pythons/minimal debs=build/pythons/debs
-[ ! -e $root ] || exit 0
+mkdir -p build/pythons
+exec 9< build/pythons
+flock 9                             # against another run in this checkout
+ends=$(($(date +%s) + 300))
 
-packages() {
-    echo base-files                 # which has /lib64, where that is a link
-    apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
-        --no-enhances python3-minimal | grep '^[a-z0-9]' | sort -u
+make_root() {
+    if [ -z "${PROVE_SECONDS-}" ]; then
+        sh "$here/root.sh" "$@"
+    else
+        timeout $((ends > $(date +%s) ? ends - $(date +%s) : 1)) sh "$here/root.sh" "$@"
+    fi || echo "build/pythons/$1 could not be made"
 }
-download() {
-    rm -rf $debs && mkdir -p $debs && (cd $debs && apt-get -q download $(packages)) && ls $debs/*.deb > /dev/null
-}
-unpack() {
-    rm -rf $root.new && mkdir $root.new && for each in $debs/*.deb; do dpkg-deb --extract "$each" $root.new || return 1; done
-}
-echo "making $root"
-{ download || { apt-get -q update && download; }; } && unpack && mv $root.new $root || echo 'it could not be made'
+native=$(dpkg --print-architecture)
+make_root minimal bookworm "$native" python3-minimal,make
+make_root sid sid "$native" python3,make,openssl
+make_root bookworm bookworm "$native" python3,make,openssl
+[ "$native" != amd64 ] || make_root i386 bookworm i386 python3,make,openssl
+make_root trixie trixie "$native" python3,make,openssl
+make_root s390x bookworm s390x python3
