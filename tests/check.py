@@ -236,7 +236,7 @@ def main(pattern='test*.py'):
         summary = Summary(jobs)
         if getattr(sys.modules.get('scene'), 'FORKS', None):
             sys.modules['scene'].FORKS.start()      # now, to be shared by all
-        if hasattr(gc, 'freeze'):           # novm: guarded
+        if hasattr(gc, 'freeze'):       # novm: guarded
             gc.freeze()     # novm  # what is loaded by now is no garbage: tests collect that often
         try:
             run_all(jobs, workers, summary)

@@ -105,8 +105,8 @@ def main(descriptor):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     load()
     gc.collect()
-    if hasattr(gc, 'freeze'):           # novm: guarded
-        gc.freeze()     # novm  # a collection would touch, and so copy, what the forks share
+    if hasattr(gc, 'freeze'):       # novm: guarded
+        gc.freeze()     # novm             # a collection would touch, and so copy, what the forks share
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=descriptor) as requests:
         for request, descriptors in iter(lambda: receive(requests), None):
             if os.fork() == 0:
