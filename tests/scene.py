@@ -131,6 +131,12 @@ class Fork(subprocess.Popen):
             self.returncode = -os.WTERMSIG(status) if is_killed else os.WEXITSTATUS(status)
         return self.returncode
 
+    def send_signal(self, sig):
+        """Send a signal to the run, unless it has ended."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, sig)
+
 
 class Scene(unittest.TestCase):
     """A test with a scratch directory, self.directory, and a client in it."""

@@ -720,7 +720,7 @@ class InterruptionTest(DeltaCase):
         self.origin.faults[self.image] = slow
         for _ in range(5):
             process = self.start('fetch', self.app)
-            time.sleep(source.uniform(0.1, 0.5))
+            time.sleep(source.uniform(0.02, 0.35))
             process.send_signal(signal.SIGKILL)
             process.communicate()
             self.assertIsNone(scene.fault_of_latest(self.destination))
