@@ -13,7 +13,7 @@ for program in pypy3 openssl debootstrap qemu-s390x-static; do
 done
 mkdir -p build/pythons
 exec 9< build/pythons
-flock 9                             # against another run in this checkout
+flock -w 60 9 || { echo 'another run in this checkout uses the roots: they stay as they are'; exit 0; }
 ends=$(($(date +%s) + 300))
 
 make_root() {
