@@ -20,7 +20,7 @@ make_root() {
     if [ -z "${PROVE_SECONDS-}" ]; then
         sh "$here/root.sh" "$@"
     else
-        timeout $((ends > $(date +%s) ? ends - $(date +%s) : 1)) sh "$here/root.sh" "$@"
+        timeout -s KILL $((ends > $(date +%s) ? ends - $(date +%s) : 1)) sh "$here/root.sh" "$@"
     fi || echo "build/pythons/$1 could not be made"
 }
 native=$(dpkg --print-architecture)
