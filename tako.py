@@ -3106,6 +3106,7 @@ def _clear_leftovers_of_original(root: str) -> None:
 # InvocationID beside the one from before the restart (another one: systemd has started it since),
 # and by how its main process ended. What systemd refused, dropped or has not done is no evidence.
 
+TIMED_OUT = 124         # exit code of a systemctl that was killed, as timeout(1) has it
 UNIT_PROPERTIES = ('Id', 'Names', 'LoadState', 'ActiveState', 'SubState', 'Type', 'Result', 'NRestarts', 'InvocationID',
                    'ExecMainCode', 'ExecMainStatus', 'ExecMainStartTimestampMonotonic', 'ExecMainExitTimestampMonotonic',
                    'ActiveExitTimestampMonotonic', 'ConditionResult', 'ConditionTimestampMonotonic', 'CollectMode',
@@ -3312,7 +3313,7 @@ class UnitWatch:
             if is_canceled and unit.is_down:
                 self.stopped.append(name)
             elif not culprits and not (self._is_started(name, unit) and not unit.has_failed and unit.is_settled
-                                       and (sentence is None or is_canceled)):
+                                       and (is_canceled or (sentence is None and code != TIMED_OUT))):
                 unknown.append(name)
         if failed:
             raise _blame(failed, f' ({told})')
@@ -3386,7 +3387,8 @@ class UnitWatch:
         failed = [shown[name] for name in started if shown[name].has_failed and shown[name].state == 'failed']
         if failed:
             raise _blame(failed, ' since the switch')
-        self._pending = [name for name in self.names if name not in started or shown[name].has_failed]
+        if self._seconds:               # else they are not watched, and the result of their start is not known
+            self._pending = [name for name in self.names if name not in started or shown[name].has_failed]
         return bool(self._pending)
 
 
@@ -3416,7 +3418,7 @@ def _ask_systemd(*arguments: str) -> str:
 
 
 def _systemctl(verb: str, *arguments: str) -> 'Tuple[int, str, str]':
-    """Run systemctl to its end; return exit code, stdout and stderr. One that hangs is killed: exit code 124.
+    """Run systemctl to its end; return exit code, stdout and stderr. One that hangs is killed: TIMED_OUT.
 
     Its children may outlive it and hold its pipes open, so they are not read to their end.
     """
@@ -3464,7 +3466,7 @@ def _read_until_end(process: 'subprocess.Popen[bytes]', *streams: 'Any') -> 'Tup
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-                return 124, b'', b'no answer within %d seconds' % SYSTEMCTL_TIMEOUT_SECONDS
+                return TIMED_OUT, b'', b'no answer within %d seconds' % SYSTEMCTL_TIMEOUT_SECONDS
     printed, said = contents.values()
     return code, bytes(printed), bytes(said)
 

@@ -234,8 +234,10 @@ def main(pattern='test*.py'):
     with scratch_directory():
         jobs = [Job(tests) for tests in classes(pattern)]
         summary = Summary(jobs)
-        if hasattr(gc, 'freeze'):
-            gc.freeze()         # what is loaded by now is no garbage: tests collect that often
+        if getattr(sys.modules.get('scene'), 'FORKS', None):
+            sys.modules['scene'].FORKS.start()      # now, to be shared by all
+        if hasattr(gc, 'freeze'):       # novm: guarded
+            gc.freeze()     # novm  # what is loaded by now is no garbage: tests collect that often
         try:
             run_all(jobs, workers, summary)
         except KeyboardInterrupt:

@@ -1,53 +1,126 @@
-"""A process that has loaded tako.py and forks for each run, which spares the start of a Python: scene.py talks to it.
+"""A process that has loaded tako.py, and forks for each run of it, which saves a start of Python.
 
-Each line that comes in is a run, as JSON: its arguments, environ, directory, the files for its output, and limits of
-tako's to be other than they are. Each line that goes out is how a run ended, as os.wait() has it.
+    forks.py DESCRIPTOR         a socket, from which it takes requests until the other end is closed
+
+A request is one packet: a run as JSON, with four descriptors: the run's stdin, stdout and stderr,
+and a pipe. The number of the run's process is written into that pipe, and, when the run has ended,
+its status as os.waitpid() returns it. scene.py has the other side.
 """
+import array
+import contextlib
 import gc
 import json
 import os
+import random
 import signal
+import socket
+import struct
 import sys
+import time
+import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import tako
 
+CONFIG = """
+Origin=http://localhost/
+PublicKey=l0D28J2fiIXvWPbeZP7wkaq+dB55Gl2ysigl9mQH29k=
+Destination=/
+Version=1.*
+Restart=app.service
+Keep=1
+"""
+REQUEST_MAX_BYTES = 1 << 20
+NUMBER = struct.Struct('=i')            # what is written into the pipe, twice
 
-def run(asked):
-    """Be the run that was asked for, with all that a process of its own would have; the exit code."""
-    for descriptor, path in enumerate((os.devnull, asked['out'], asked['err'])):
-        opened = os.open(path, os.O_RDWR)
-        os.dup2(opened, descriptor)
-        os.close(opened)
-    os.chdir(asked['directory'])
+
+def load():
+    """Load what runs load when they need it, and compile the patterns of tako.py."""
+    import bisect, difflib, encodings.idna, http.client, lzma, mmap     # noqa: E401, F401
+    import select, ssl, urllib.request, zlib                            # noqa: E401, F401
+    tako.argument_parser()
+    tako.parse_config(CONFIG)
+
+
+def receive(requests):
+    """The next request and its descriptors; None if no more will come."""
+    numbers = array.array('i')
+    space = socket.CMSG_SPACE(4 * numbers.itemsize)
+    packet, ancillary, _, _ = requests.recvmsg(REQUEST_MAX_BYTES, space)
+    for _, _, content in ancillary:
+        numbers.frombytes(content)
+    return (json.loads(packet.decode()), list(numbers)) if packet else None
+
+
+def supervise(request, descriptors):
+    """Start the run, report its process, wait for its end, report its status."""
+    report = descriptors.pop()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.close(report)
+            code = run(request, descriptors)
+        except BaseException:
+            traceback.print_exc()
+            if sys.stderr is not None:
+                sys.stderr.flush()
+        finally:
+            os._exit(code)
+    for each in descriptors:
+        os.close(each)
+    os.write(report, NUMBER.pack(child))
+    os.write(report, NUMBER.pack(os.waitpid(child, 0)[1]))
+
+
+def run(request, descriptors):
+    """Be the run, with all that a new process would have; the exit code."""
+    os.setpgid(0, request['group'])
+    for number, each in enumerate(descriptors):
+        os.dup2(each, number)
+        os.close(each)
+    os.chdir(request['directory'])
     os.environ.clear()
-    os.environ.update(asked['environ'])
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    for name, value in asked['limits'].items():
+    os.environ.update(request['environ'])
+    time.tzset()
+    random.seed()
+    sys.argv[1:] = request['arguments']
+    for name, value in request['limits'].items():
         assert hasattr(tako, name)
         setattr(tako, name, value)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     tako.stop_on_signals()
     try:
-        tako.end(tako.main(asked['arguments']))
+        tako.end(tako.main(request['arguments']))
     except SystemExit as end:
         gc.collect()            # what was left open says so
-        sys.stderr.flush()
+        if sys.stderr is not None:              # as it is after a signal
+            sys.stderr.flush()
         return end.code
 
 
-def main():
-    """Serve until nobody asks any more."""
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            code = 99
-            try:
-                code = run(json.loads(line))
-            finally:
-                os._exit(code)
-        print(os.waitpid(child, 0)[1], flush=True)
+def main(descriptor):
+    """Serve until nobody can ask any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    load()
+    gc.collect()
+    if hasattr(gc, 'freeze'):       # novm: guarded
+        gc.freeze()     # novm             # a collection would touch, and so copy, what the forks share
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=descriptor) as requests:
+        for request, descriptors in iter(lambda: receive(requests), None):
+            if os.fork() == 0:
+                try:
+                    requests.close()
+                    supervise(request, descriptors)
+                finally:
+                    os._exit(0)
+            for each in descriptors:
+                os.close(each)
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:    # supervisors that are done
+                    pass
 
 
 if __name__ == '__main__':
-    main()
+    main(int(sys.argv[1]))

@@ -1,4 +1,6 @@
 """What the tests play on: a scratch directory, a client with its config, a run of tako.py as a process."""
+import array
+import atexit
 import contextlib
 import gc
 import io
@@ -7,7 +9,9 @@ import os
 import select
 import shutil
 import signal
+import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -59,32 +63,73 @@ def environment(changes):
 
 
 class Forks:
-    """Runs of tako.py in forks of one process, which forks.py is; it starts with the first of them."""
+    """The process of forks.py. The forks of the process that starts it may use it, too."""
 
     def __init__(self):
-        self._process = None
+        self._socket = None
 
-    def run(self, arguments, environ, directory, limits):
-        """Run tako.py to its end; its Result."""
-        if self._process is None:
-            self._process = subprocess.Popen(Scene.python + (os.path.join(PROJECT, 'tests', 'forks.py'),),
-                                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True)
-        with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
-            asked = {'arguments': arguments, 'environ': environ, 'directory': directory, 'limits': limits,
-                     'out': out.name, 'err': err.name}
-            self._process.stdin.write(json.dumps(asked) + '\n')
-            self._process.stdin.flush()
-            if not select.select([self._process.stdout], [], [], RUN_SECONDS)[0]:
-                raise AssertionError('no end within {} s: {}'.format(RUN_SECONDS, arguments))
-            status = int(self._process.stdout.readline())
-            code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-            return Result(code, read(out.name).decode('utf-8', 'replace'), read(err.name).decode('utf-8', 'replace'))
+    def start(self):
+        """Start the process, unless it was started before."""
+        if self._socket is None:
+            self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                program = os.path.join(PROJECT, 'tests', 'forks.py'), str(theirs.fileno())
+                self._process = subprocess.Popen(Scene.python + program, pass_fds=[theirs.fileno()],
+                                                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            atexit.register(self._stop, os.getpid())
 
-    def close(self):
-        """End its process."""
-        if self._process is not None:
-            self._process.communicate()
-            self._process = None
+    def _stop(self, starter):
+        if os.getpid() == starter:
+            self._socket.close()
+            self._process.wait()
+
+    def send(self, request, descriptors):
+        """Send a request."""
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', descriptors).tobytes())
+        self._socket.sendmsg([json.dumps(request).encode()], [rights])
+
+
+class Fork(subprocess.Popen):
+    """A run of tako.py that is a fork; to its user it is as any process."""
+
+    def __init__(self, request, stdin):
+        FORKS.start()
+        self._request = request
+        super().__init__(request['arguments'], stdin=stdin, stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE)
+
+    def _execute_child(self, _, *settings):     # in place of the one that Popen has for POSIX
+        stdin, our_stdin, _, stdout, _, stderr = settings[9:15]
+        self._reports, theirs = os.pipe()
+        FORKS.send(self._request, [stdin, stdout, stderr, theirs])
+        is_stdin_ours = our_stdin != -1 or stdin == getattr(self, '_devnull', None)
+        for each in [stdin] * is_stdin_ours + [stdout, stderr, theirs]:
+            os.close(each)
+        self._closed_child_pipe_fds = self._child_created = True
+        self.pid = self._report()
+
+    def _report(self):
+        number, = struct.unpack('=i', os.read(self._reports, 4))
+        return number
+
+    def poll(self):
+        """The exit code; None if it runs."""
+        try:
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def wait(self, timeout=None):
+        """Wait for the end; the exit code. Raises TimeoutExpired."""
+        if self.returncode is None:
+            seconds = None if timeout is None else max(timeout, 0)
+            if not select.select([self._reports], [], [], seconds)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            status = self._report()
+            os.close(self._reports)
+            is_killed = os.WIFSIGNALED(status)
+            self.returncode = -os.WTERMSIG(status) if is_killed else os.WEXITSTATUS(status)
+        return self.returncode
 
 
 class Scene(unittest.TestCase):
@@ -125,8 +170,13 @@ class Scene(unittest.TestCase):
 
     def start(self, *arguments, **settings):
         """A running tako.py."""
+        is_plain = self._is_plain(settings)
         environ = environment(settings.pop('environ', {}))
         limits = settings.pop('limits', self.limits)
+        if is_plain:
+            request = {'arguments': arguments, 'environ': environ, 'directory': self.directory,
+                       'limits': limits, 'group': os.getpgrp()}
+            return Fork(request, settings.get('stdin', subprocess.DEVNULL))
         settings.setdefault('preexec_fn', heed_signals)
         program = [TAKO]
         if settings.pop('as_nobody', False):
@@ -139,23 +189,23 @@ class Scene(unittest.TestCase):
 
     def run_tako(self, *arguments, **settings):
         """Run tako.py as a process to its end; its Result."""
-        environ = settings.get('environ', {})
-        is_special = set(settings) - {'environ', 'limits'} or any(name.startswith(('LC_', 'LANG')) for name in environ)
-        if FORKS is None or is_special or self.python != Scene.python:
-            result = self._run_started(arguments, settings)
-        else:
-            result = FORKS.run(arguments, environment(environ), self.directory, settings.get('limits', self.limits))
-        self.assertNotIn('Traceback', result.err)
-        self.assertNotIn('a defect of this program', result.err)
-        return result
-
-    def _run_started(self, arguments, settings):
         content = settings.pop('input', None)
         if content is not None:
             settings['stdin'] = subprocess.PIPE
         process = self.start(*arguments, **settings)
         out, err = process.communicate(content, timeout=RUN_SECONDS)
-        return Result(process.returncode, out.decode('utf-8', 'replace'), err.decode('utf-8', 'replace'))
+        out, err = (each.decode('utf-8', 'replace') for each in (out, err))
+        result = Result(process.returncode, out, err)
+        self.assertNotIn('Traceback', result.err)
+        self.assertNotIn('a defect of this program', result.err)
+        return result
+
+    def _is_plain(self, settings):
+        """Whether a fork behaves as a new Python would with these settings."""
+        if FORKS is None or self.python != Scene.python:
+            return False
+        return set(settings) <= {'environ', 'limits', 'stdin'} and not any(
+            name.startswith(('LC_', 'LANG', 'PYTHON')) for name in settings.get('environ', ()))
 
     def run_here(self, *arguments, **settings):
         """Run tako.main() in this process, where what it uses can be patched; its Result."""
@@ -280,7 +330,7 @@ def remove_tree(path):
 
 
 # TAKO_TESTS_START, if set, has each run start a Python, as it is in use
-FORKS = None if os.environ.get('TAKO_TESTS_START') or not hasattr(os, 'fork') else Forks()
+FORKS = None if os.environ.get('TAKO_TESTS_START') or sys.platform != 'linux' else Forks()
 
 # root may write everywhere, so a test of permissions runs as nobody, who may not even read this Python's modules
 AS_NOBODY = """

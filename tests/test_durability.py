@@ -16,6 +16,7 @@ import traceback
 
 import origin
 import fake_systemd
+import forks
 import scene
 import tako
 
@@ -30,10 +31,7 @@ IS_ROOT = os.getuid() == 0
 
 def serve_runs():
     """Make a run of each line that comes in, which says where the run is to die; print how it ended."""
-    import array, bisect, difflib, encodings.idna, http.client, lzma, mmap, random, select, ssl, struct, urllib.request, zlib   # noqa: E401, F401  # once for all
-    tako.argument_parser()      # and with it, all patterns are compiled
-    tako.parse_config('Origin=http://localhost/\nPublicKey={}\nDestination=/\nVersion=1.*\nRestart=app.service\n'
-                      'Keep=1\n'.format(origin.PUBLIC_KEY))
+    forks.load()
     tako.seal_manifest(tako.Manifest((origin.entry_of('1', ONE),)), origin.SEED)
     gc.disable()                # which would touch, and so copy, all that a fork shares
     for line in sys.stdin:

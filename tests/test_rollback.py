@@ -207,6 +207,15 @@ class RollbackTest(UnitsCase):
         self.assertEqual(([], ''), (self.restarts(), self.state().restart_due))
         self.assertEqual(10.0, sum(self.clock.pauses))      # it was watched
 
+    def test_with_confirm_0_a_unit_that_runs_by_the_time_of_the_next_run_is_restarted(self):
+        """What its start came to is not known."""
+        self.configure('Restart=app.service\nConfirm=0\n')
+        self.systemctl('case $verb in restart) begin app.service; exec sleep 60 ;; esac', self.two)
+        self.assertUndecided(1, 'exit code 124', self.fetch(limits=dict(self.limits, SYSTEMCTL_TIMEOUT_SECONDS=1.0)))
+        self.systemctl(FAILS, self.two)
+        self.assertCode(1, self.fetch())
+        self.assertInPlace(ONE)
+
     def test_a_unit_that_failed_by_the_time_of_the_next_run(self):
         """As after a power cut while it was watched: it failed at the next boot."""
         self.systemctl(DENIED, self.two)

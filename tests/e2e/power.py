@@ -11,6 +11,7 @@ import threading
 import time
 from collections import namedtuple
 
+import fake_systemd
 import origin
 
 from kernel import calls, disks, ground, order
@@ -148,6 +149,7 @@ class Power:
         scratch.forget()
         with disk.mounted(cut.has_neighbour):
             code = self.run_and_cut(cut, disk, length)
+        fake_systemd.reboot(scratch.directory)
         with disk.mounted(cut.has_neighbour):
             scratch.check_promise(flow)
             if code is not None:

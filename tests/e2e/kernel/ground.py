@@ -28,6 +28,7 @@ ROLLED_BACK = '2.0 is rejected, latest is 1.1 again'
 MEMORY = os.environ.get('PROVE_MEMORY', '/dev/shm')
 ROOM_BYTES = 1 << 30
 check = unittest.TestCase()
+check.maxDiff = None
 
 
 class Flow(namedtuple('Flow', ('name', 'begins', 'config', 'options'))):
