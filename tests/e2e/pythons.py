@@ -171,6 +171,7 @@ def minors_of_roots():
 
 def main():
     all_of_it = suite.Suite('pythons')
+    roots.hold_all()
     pythons = found()
     for python in pythons:
         print('{} at {}'.format(python.name, python.path), flush=True)

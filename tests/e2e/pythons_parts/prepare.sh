@@ -13,14 +13,14 @@ for program in pypy3 openssl debootstrap qemu-s390x-static; do
 done
 mkdir -p build/pythons
 exec 9< build/pythons
-flock 9                             # against another run in this checkout
+flock -w 60 9 || { echo 'another run in this checkout uses the roots: they stay as they are'; exit 0; }
 ends=$(($(date +%s) + 300))
 
 make_root() {
     if [ -z "${PROVE_SECONDS-}" ]; then
         sh "$here/root.sh" "$@"
     else
-        timeout $((ends > $(date +%s) ? ends - $(date +%s) : 1)) sh "$here/root.sh" "$@"
+        timeout -s KILL $((ends > $(date +%s) ? ends - $(date +%s) : 1)) sh "$here/root.sh" "$@"
     fi || echo "build/pythons/$1 could not be made"
 }
 native=$(dpkg --print-architecture)

@@ -16,7 +16,8 @@ if [ "${5-}" != inside ]; then
         exit 0
     fi
     echo "making $root"
-    exec unshare --mount sh "$0" "$@" inside        # what debootstrap mounts goes with it
+    # what debootstrap mounts and starts ends with this
+    exec unshare --mount --pid --fork --kill-child --mount-proc sh "$0" "$@" inside
 fi
 
 archive() {

@@ -4,6 +4,7 @@ debootstrap makes them. There is no openssl, no systemctl, no terminal, and in s
 A root is mounted read-only, the checkout is copied into a /tmp in memory, and all mounts and
 processes end with the command.
 """
+import fcntl
 import os
 import subprocess
 
@@ -34,6 +35,12 @@ chown -R "$user" "$root/tmp/tako"
 exec chroot "$root" setpriv --reuid "$user" --regid "$(id -g "$user")" --clear-groups \\
     sh -c 'cd /tmp/tako && exec "$@"' sh "$@"
 '''.format(copied=' '.join(COPIED))
+
+
+def hold_all():
+    """Keep prepare.sh from making roots again while this process lives."""
+    if os.path.isdir(ROOTS):
+        fcntl.flock(os.open(ROOTS, os.O_RDONLY), fcntl.LOCK_SH)
 
 
 def reason_to_skip(name):

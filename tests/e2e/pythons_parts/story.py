@@ -85,6 +85,11 @@ class Story(Told):
         self.key = self.write('key', tako.format_secret_key(origin.SEED) + '\n', 0o600)
         self.app = self.config(self.origin.url, more='Restart=app.service\nConfirm=0\n')
 
+    def ran(self, code, *arguments, **settings):
+        """A run whose systemctl is the story's own."""
+        settings.setdefault('environ', self.environ)
+        return super().ran(code, *arguments, **settings)
+
     def store(self, content, version, *options):
         """Publish by tako.py; the image's path under the origin. What it wrote is read by the suite's Python."""
         result = self.ran(0, 'store', '-f', self.key, '-o', self.served, *options + ('-', version), input=content)
@@ -102,7 +107,7 @@ class Story(Told):
 
     def fetch(self, version, content):
         """An ordinary run that brings a version and restarts; what it printed."""
-        result = self.ran(0, 'fetch', self.app, environ=self.environ)
+        result = self.ran(0, 'fetch', self.app)
         self.assertRegex(result.out, '^{}: {} is in place.*, restarted app.service\n$'.format(
             re.escape(self.app), re.escape(version)))
         self.assertInPlace(content)
@@ -116,9 +121,9 @@ class Story(Told):
         self.fetch('1.0', FIRST)
         self.assertEqual([(200, len(FIRST))], self.origin.served(image))
         self.origin.requests.clear()
-        self.assertQuiet(self.ran(0, 'fetch', self.app, environ=self.environ))
+        self.assertQuiet(self.ran(0, 'fetch', self.app))
         self.assertEqual((['/manifest'], 304), (self.origin.paths(), self.origin.served('/manifest')[-1][0]))
-        self.assertQuiet(self.ran(0, 'fetch', '--init', self.app, environ=self.environ))
+        self.assertQuiet(self.ran(0, 'fetch', '--init', self.app))
         self.assertEqual(['/manifest'], self.origin.paths())
         self.assertEqual([], fake_systemd.restarted(self.directory))
 
@@ -172,7 +177,7 @@ class Story(Told):
         image = '/store/' + origin.digest_of(LAST)
         self.origin.faults[image] = origin.holds(CUT_BYTES)
         partial = os.path.join(self.destination, '.partial-' + image.rpartition('/')[2])
-        process = self.start('fetch', self.app)
+        process = self.start('fetch', self.app, environ=self.environ)
         deadline = time.monotonic() + 60
         while not (os.path.exists(partial) and os.path.getsize(partial) > 100000) and time.monotonic() < deadline:
             time.sleep(0.02)
