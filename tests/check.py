@@ -1,4 +1,4 @@
-"""Runs the tests with the standard library alone, a class in a process of its own, as many at once as there are cores.
+"""Runs the tests with the standard library alone, a class in a process of its own, two at once for each core: some of them wait.
 
     check.py [PATTERN]          which files of tests/ (test*.py)
 
@@ -22,7 +22,7 @@ import traceback
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-WORKERS_MAX = 4
+WORKERS_MAX = 8
 MEMORY = '/dev/shm'             # tests write small files, and flush many: quick in memory
 MEMORY_MIN_BYTES = 1 << 30
 # what takes longest, so that it does not begin last
@@ -229,7 +229,7 @@ def cores():
 def main(pattern='test*.py'):
     """Run the tests in files of this pattern; the exit code."""
     began = time.monotonic()
-    workers = int(os.environ.get('CHECK_WORKERS') or min(cores(), WORKERS_MAX))
+    workers = int(os.environ.get('CHECK_WORKERS') or min(2 * cores(), WORKERS_MAX))
     set_signals(signal.default_int_handler)
     with scratch_directory():
         jobs = [Job(tests) for tests in classes(pattern)]
