@@ -2677,7 +2677,7 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
 #     manifest         the newest manifest that was accepted, as it was signed
 #     latest           link to store/<sha256>
 #     .state           our own notes, which may be lost; its time is that of the last success
-#     .latest.back, .state.back    while units have still to prove themselves: latest and .state after a rollback
+#     .latest.back, .state.back, .state.done    while units are proving themselves: what a rollback renames
 #
 # A publisher's directory is the same without the link. Temporaries stand beside these, as dotfiles.
 
@@ -2910,16 +2910,20 @@ def read_state(root: str) -> 'Optional[State]':
 
 def place_state(root: str, state: State, last_success: float = 0.0) -> None:
     """Remember state, durably; last_success, in seconds since 1970, becomes its time."""
-    content = format_state(state).encode('ascii')
     try:
-        with NewFile(os.path.join(root, NEW_STATE)) as new:
-            new.write(content)
-            new.date(last_success)
-            new.publish(state_path(root))
+        _publish_state(root, state, last_success, state_path(root))
     except OSError as error:
         if error.errno not in NO_SPACE or not os.path.isfile(state_path(root)):
             raise
-        rewrite(state_path(root), content, last_success)    # or a restart comes twice, and a rollback not at all
+        # or a restart comes twice, and a rollback not at all
+        rewrite(state_path(root), format_state(state).encode('ascii'), last_success)
+
+
+def _publish_state(root: str, state: State, last_success: float, path: str) -> None:
+    with NewFile(os.path.join(root, NEW_STATE)) as new:
+        new.write(format_state(state).encode('ascii'))
+        new.date(last_success)
+        new.publish(path)
 
 
 class StateFile:
@@ -2954,10 +2958,7 @@ class StateFile:
             _make_link(self.root, BACK_LINK, digest)
         for name, state in notes.items():
             if self._prepared(name) != state:
-                with NewFile(os.path.join(self.root, NEW_STATE)) as new:
-                    new.write(format_state(state).encode('ascii'))
-                    new.date(time_of(state_path(self.root)))
-                    new.publish(os.path.join(self.root, name))
+                _publish_state(self.root, state, time_of(state_path(self.root)), os.path.join(self.root, name))
 
     def _prepared(self, name: str) -> 'Optional[State]':
         try:
@@ -3112,11 +3113,11 @@ UNIT_PROPERTIES = ('Id', 'Names', 'LoadState', 'ActiveState', 'SubState', 'Type'
                    'ActiveExitTimestampMonotonic', 'ConditionResult', 'ConditionTimestampMonotonic', 'CollectMode',
                    'TriggeredBy', 'Requires', 'BindsTo', 'Job')
 # what systemctl says where it does not reach systemd; after a colon, for what stands before it may be a unit's name
-NO_CONNECTION = re.compile('^failed to connect to bus|d-bus connection terminated|: (connection (reset|refused|timed out)'
-                           '|transport endpoint|broken pipe|message recipient disconnected|remote peer|did not receive'
-                           '|the name .* was not provided|could not activate)', re.IGNORECASE | re.MULTILINE)
+NO_CONNECTION = ('(?im)^failed to connect to bus|d-bus connection terminated|: (connection (reset|refused|timed out)'
+                 '|transport endpoint|broken pipe|message recipient disconnected|remote peer|did not receive'
+                 '|the name .* was not provided|could not activate)')
 STOP_RESULTS = ('success', 'exit-code', 'signal', 'core-dump', 'timeout')  # of a service that systemd is asked to stop
-JOB_SENTENCE = re.compile(r'^(?P<kind>Job|A dependency job|Assertion failed on job) for (?P<unit>\S+?)(?P<end> .*|\.)$', re.M)
+JOB_SENTENCE = r'(?m)^(?P<kind>Job|A dependency job|Assertion failed on job) for (?P<unit>\S+?)(?P<end> .*|\.)$'
 
 
 class SystemdError(TakoError):
@@ -3237,13 +3238,13 @@ class UnitWatch:
     seconds: for how long. clock: the time module, or what stands in for it in a test.
     """
 
-    def __init__(self, names: 'Sequence[str]', seconds: float, clock: 'Any') -> None:
-        self.names = names
+    def __init__(self, names: 'Iterable[str]', seconds: float, clock: 'Any') -> None:
+        self.names = list(names)
         self.clock = clock
         self.stopped = []       # type: List[str]       # by somebody else, who is to start them again
         self.ids = set()        # type: Set[str]        # of the units: two names may be one unit's
         self._seconds = seconds
-        self._pending = list(names)     # what is to be restarted
+        self._pending = self.names      # what is to be restarted
         self._before = {}       # type: Dict[str, Unit]
         # by unit, since its last start by somebody: InvocationID, NRestarts, until when to watch it
         self._seen = {}         # type: Dict[str, Tuple[str, int, float]]
@@ -3269,7 +3270,7 @@ class UnitWatch:
         _systemctl('reset-failed', '--', *in_the_way)       # that it may fail, as for a unit not loaded, is fine
         for _ in range(2):
             code, _, said = _systemctl('restart', '--', *self._pending)
-            if not (code and NO_CONNECTION.search(said)):
+            if not (code and re.search(NO_CONNECTION, said)):
                 break
             # the job goes on without us: over a daemon-reexec, too
             shown = self._await_settled()
@@ -3296,13 +3297,13 @@ class UnitWatch:
         """Find out why systemctl restart failed, from its answer and from the units themselves."""
         told = 'systemctl restart: exit code {}: {}'.format(
             code, '; '.join(line for line in said.splitlines() if not line.startswith('See ')))
-        if NO_CONNECTION.search(said):
+        if re.search(NO_CONNECTION, said):
             raise SystemdUnreachableError(f'systemctl cannot reach systemd ({told})',
                                           'the restart stays due; see: systemctl status')
         if ' canceled' in said:         # what canceled it may still be at work
             self._await_settled()
         shown = show_with_requirements(self.names)
-        sentences = {match.group('unit'): match for match in JOB_SENTENCE.finditer(said)}
+        sentences = {match.group('unit'): match for match in re.finditer(JOB_SENTENCE, said)}
         failed, unknown = [], []        # type: List[Unit], List[str]
         for name in self._pending:
             unit = shown[name]
@@ -4118,8 +4119,7 @@ class Switch:
                  runs: 'Runs', name_of: 'Callable[[str], str]') -> None:
         self._label = label
         self._root = config.destination
-        self._units = list(config.unit_lines)
-        self._lines = config.unit_lines
+        self._units = config.unit_lines
         self._seconds = config.confirm_seconds
         self._notes = notes
         self._report = report
@@ -4173,7 +4173,7 @@ class Switch:
         if not linked or state.restart_due != linked:
             self._notes.remove_way_back()
         elif self._units:
-            check_units(self._lines, is_first=False)
+            check_units(self._units, is_first=False)
             yield from self._prove(self._catch_up(UnitWatch(self._units, self._seconds, time)))
         else:
             self._commit()
@@ -4283,7 +4283,6 @@ class Switch:
         self._notes.write_prepared(DONE_STATE, done)
         self._notes.remove_way_back()
         raise UnitError(told, error.hint + '; if the image is not at fault: tako fetch --retry-rejected') from None
-
 
     def _forgive(self, previous: str) -> None:
         """Where units do not run on the image that was gone back to either, postpone the other instead of rejecting it."""
