@@ -4834,7 +4834,7 @@ def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
     if arguments.splay:
         import random
         time.sleep(random.uniform(0, arguments.splay))
-    destinations = {}       # type: Dict[str, str]
+    destinations = {}       # type: Dict[Tuple[int, int], str]
     with Network(os.environ) as network, Runs(report) as runs:
         configs = list(dict.fromkeys(arguments.configs))
         for path in configs:
@@ -4842,7 +4842,8 @@ def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
                 network.deadline = time.monotonic() + arguments.timeout
             try:
                 image = ImageFetch(path, arguments, network, report, runs)
-                other = destinations.setdefault(os.path.realpath(image.root), path)
+                status = os.stat(image.root)        # by whatever name: it may be a link, or mounted twice
+                other = destinations.setdefault((status.st_dev, status.st_ino), path)
                 if other != path:
                     raise ConfigError(f'Destination= is that of {other}, too', 'give each config a directory of its own',
                                       image.config.destination_line)
