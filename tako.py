@@ -171,7 +171,7 @@ READ_AHEAD_BYTES = 1 << 14              # of the older image, where an operation
 
 # ======================================================================== 2  errors
 
-GRAVITY = (0, 75, 1, 2, 3)              # exit codes; the last that any part of a run has is the run's
+SEVERITY = (0, 75, 1, 2, 3)     # exit codes, least severe first; a run ends with the most severe
 
 
 class TakoError(Exception):
@@ -1809,8 +1809,8 @@ CONFIG_KEYS = {     # how a value is read, whether the key may come again, an ex
 
 # ======================================================================== 10  files
 
-class About:
-    """What the system refuses while the `with` lasts is told of this path, if it was told of none."""
+class naming:
+    """Context manager: add `path` to any OSError that names no file."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -1834,7 +1834,7 @@ class NewFile:
 
     def __enter__(self) -> 'NewFile':
         descriptor = os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with About(self.temporary):
+        with naming(self.temporary):
             self._stream = open(descriptor, 'wb')
         return self
 
@@ -1876,7 +1876,7 @@ class NewFile:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = self.temporary
         try:
-            with About(self.temporary):
+            with naming(self.temporary):
                 self._stream.close()
         except OSError:                         # a full disk, met again: what was raised first says it
             if error is None:
@@ -1913,7 +1913,7 @@ class PartialFile(NewFile):
             except PermissionError:             # another user's: begin our own
                 remove_if_there(self.temporary)
             descriptor = os.open(self.temporary, flags, 0o600)
-        with About(self.temporary):
+        with naming(self.temporary):
             self._stream = open(descriptor, 'r+b')
 
     def hash_again(self) -> None:
@@ -2006,7 +2006,7 @@ def create_files(files: 'Sequence[Tuple[str, bytes, int]]') -> None:
         for path, content, mode in files:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             created.append(path)
-            with About(path), open(descriptor, 'wb') as stream:
+            with naming(path), open(descriptor, 'wb') as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -2030,7 +2030,7 @@ def remove_if_there(path: str) -> None:
 
 def rewrite(path: str, content: bytes, seconds: float) -> None:
     """Give a small file other bytes, durably, in the room that it has, and its time. A power cut may leave it torn."""
-    with About(path):
+    with naming(path):
         os.chmod(path, 0o600)
         try:
             with open(path, 'r+b') as stream:
@@ -2046,7 +2046,7 @@ def rewrite(path: str, content: bytes, seconds: float) -> None:
 def touch(path: str) -> bool:
     """Set a file's time to now, not durably; whether we may."""
     try:
-        with About(path):                       # os.utime itself does not say
+        with naming(path):                       # os.utime itself does not say
             os.utime(path)
     except PermissionError:
         return False
@@ -2055,7 +2055,7 @@ def touch(path: str) -> bool:
 
 def sync_directory(path: str) -> None:
     """Make the names in a directory durable."""
-    with About(path):
+    with naming(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
@@ -2068,13 +2068,13 @@ def sync_directory(path: str) -> None:
 
 def read_at_most(limit: int, path: str) -> bytes:
     """The bytes of a file; of one that is longer than limit, limit + 1, which say so."""
-    with About(path), open(path, 'rb') as stream:
+    with naming(path), open(path, 'rb') as stream:
         return stream.read(limit + 1)
 
 
 def read_blocks(stream: 'BinaryIO') -> 'Iterator[bytes]':
     """The bytes of an open file, BLOCK_BYTES at a time; closed at the end."""
-    with About(stream.name), stream:
+    with naming(stream.name), stream:
         yield from iter(lambda: stream.read(BLOCK_BYTES), b'')
 
 
@@ -2149,7 +2149,7 @@ class DirectoryLock:
             raise TakoError(f"{self._path}: another user's, whose run is at work or was killed",
                             'if no run is at work, remove it') from None
         try:
-            with About(self._path):
+            with naming(self._path):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # who held it before us may have removed the file that we waited for: then it guards nothing
                 if os.path.samestat(os.fstat(descriptor), os.stat(self._path)):
@@ -2164,7 +2164,7 @@ class DirectoryLock:
 
     def __exit__(self, kind: 'Optional[Type[BaseException]]', error: 'Optional[BaseException]',
                  trace: 'Optional[TracebackType]') -> None:
-        with About(self._path):
+        with naming(self._path):
             remove_if_there(self._path)
             os.close(self._descriptor)
 
@@ -2727,7 +2727,7 @@ def make_index(root: str, digest: str) -> bool:
     """
     patches = stored_patches(root, digest)
     path = image_path(root, digest)
-    with About(path), open(path, 'rb', buffering=0) as image:
+    with naming(path), open(path, 'rb', buffering=0) as image:
         size = os.fstat(image.fileno()).st_size
         index = read_index(root, digest, size)
         if index is not None and index.patches == patches:
@@ -3484,7 +3484,7 @@ class Report:
         self._out = out
         self._err = err
         self._journal = journal
-        # whose, since when, from how many bytes on, and when shown last
+        # label, since when, from how many bytes on, and when shown last
         self._progress = None   # type: Optional[Tuple[str, float, int, float]]
         self.level = 0
         self.has_failed = False     # to print what changed
@@ -3506,10 +3506,10 @@ class Report:
         if self.level > 0 or (self.level == 0 and _is_terminal(self._err)):
             self._print(self._err, 7, 'tako: ' + line)
 
-    def trouble(self, where: str, what: str, hint: str) -> None:
-        """What is wrong, though it goes on, and on a second line what to do about it."""
+    def warning(self, where: str, what: str, hint: str) -> None:
+        """Print what went wrong although the run goes on, and on a second line what to do about it."""
         if self.level >= 0:
-            self._complain(4, where, what, hint)
+            self._complain(4, f'warning: {where}: {what}' if where else 'warning: ' + what, hint)
 
     def error(self, where: str, error: Exception) -> int:
         """Print what ended a step, unless it ended an earlier step too; return its exit code."""
@@ -3517,30 +3517,29 @@ class Report:
         line = '' if told.line is None else f':{told.line}'
         if (where, told.what) not in self._errors:
             self._errors.add((where, told.what))
-            self._complain(3, where + line, told.what, told.hint)
+            self._complain(3, f'{where}{line}: {told.what}' if where or line else told.what, told.hint)
         return told.exit_code
 
-    def progress(self, whose: str, size: int, of: int) -> None:
+    def progress(self, label: str, size: int, of: int) -> None:
         """How far a download is, in bytes; on a terminal alone."""
         err = self._err
         if self.level < 0 or err is None or not err.isatty():
             return
         now = time.monotonic()
         progress = self._progress       # which another thread's message ends
-        if progress is None or progress[0] != whose:
-            progress = self._progress = whose, now, size, now
+        if progress is None or progress[0] != label:
+            progress = self._progress = label, now, size, now
         _, began, begin, shown = progress
         if now - shown >= PROGRESS_EVERY_SECONDS:
-            self._progress = whose, began, begin, now
+            self._progress = label, began, begin, now
             rate = max(1.0, (size - begin) / (now - began))
             line = '{}: {:.1f} of {:.1f} MB, {:.1f} MB/s, {:.0f} s left '.format(
-                whose, size / 1e6, of / 1e6, rate / 1e6, (of - size) / rate)
+                label, size / 1e6, of / 1e6, rate / 1e6, (of - size) / rate)
             columns = os.get_terminal_size(err.fileno()).columns or 80
             err.write('\r{}\x1b[K'.format(line[-(columns - 1):]))     # a line that wraps is not drawn over
             err.flush()
 
-    def _complain(self, priority: int, where: str, what: str, hint: str) -> None:
-        said = where + ': ' + what if where else what
+    def _complain(self, priority: int, said: str, hint: str) -> None:
         said = re.sub(re.escape(SECRET_KEY_PREFIX) + '[^ ]+', SECRET_KEY_PREFIX + '...', said)     # mistyped into view
         said = said if len(said) <= MESSAGE_MAX_CHARS else said[:MESSAGE_MAX_CHARS] + '...'
         self._print(self._err, priority, 'tako: ' + said, *(['  ' + hint] if hint else []))
@@ -3565,7 +3564,7 @@ class Report:
             if stream is self._out and not self.has_failed:
                 self.has_failed = True
                 if self.hint_if_unprinted or not isinstance(error, BrokenPipeError):
-                    self._complain(3, 'standard output', error.strerror or str(error),
+                    self._complain(3, f'standard output: {error.strerror or error}',
                                    self.hint_if_unprinted or 'what was done is done')
 
 
@@ -3630,7 +3629,7 @@ class Mirrors:
         return self._settle(results, errors)
 
     def _settle(self, results: 'List[T]', errors: 'Dict[Origin, TakoError]') -> 'List[T]':
-        gravest = max(errors.values(), key=lambda error: (isinstance(error, GoneError), GRAVITY.index(error.exit_code)),
+        gravest = max(errors.values(), key=lambda error: (isinstance(error, GoneError), SEVERITY.index(error.exit_code)),
                       default=None)
         for origin, error in errors.items():
             if results:
@@ -3723,14 +3722,14 @@ class Download:
     """
 
     def __init__(self, entry: Entry, partial: PartialFile, older: 'Optional[BinaryIO]', older_digest: str,
-                 network: Network, report: Report, whose: str) -> None:
+                 network: Network, report: Report, label: str) -> None:
         self._entry = entry
         self._partial = partial
         self._older = older if entry.size >= DELTA_MIN_BYTES else None
         self._older_digest = older_digest
         self._network = network
         self._report = report
-        self._whose = whose
+        self._label = label
         self._assembly = None   # type: Optional[Assembly]
         self._etags = {}        # type: Dict[str, str]      # of images, by URL
         self._misled = set()    # type: Set[str]            # URLs that led to other bytes once, if not from zero
@@ -3752,7 +3751,7 @@ class Download:
                 if self._assembly is not None and self._assembly.is_by_index:
                     self._assembly, self._is_kept_trusted = None, False     # look at the image itself
                     continue
-                self._report.trouble(self._whose, f'{self._url(origin)}.chunks: {error}', 'all of the image is fetched')
+                self._report.warning(self._label, f'{self._url(origin)}.chunks: {error}', 'all of the image is fetched')
                 self._give_assembly_up()
         if self.is_assembling():                # by another origin's ranges, of which this one has none
             self.attempt_whole(origin)
@@ -3803,7 +3802,7 @@ class Download:
             index = self._tolerated(url, lambda: self._ask_for_index(origin, url, *head))
             if index is None or self._older is None:
                 return False
-            self._report.step(f'{self._whose}: looking for what of {self._entry.version} is here')
+            self._report.step(f'{self._label}: looking for what of {self._entry.version} is here')
             assembly = Assembly(index, self._partial, self._older, self._kept_index(self._older))
             assembly.join(self._gap(origin))
             if self.received + assembly.lacks() > DELTA_MAX_SHARE * self._entry.size:
@@ -3887,7 +3886,7 @@ class Download:
             self._misled.add(url)
             patch.cut_back(0, hashlib.sha256())
         before = patch.size
-        self._report.step(f'{self._whose}: fetching {size - before} bytes from {url}')
+        self._report.step(f'{self._label}: fetching {size - before} bytes from {url}')
         try:
             if before < size:
                 self._receive(url, origin, size, patch)
@@ -3914,9 +3913,9 @@ class Download:
             if isinstance(error, TransientError) and url not in self._failed:
                 self._failed.add(url)
                 raise
-            self._report.trouble(self._whose, error.what, 'all of the image is fetched')
+            self._report.warning(self._label, error.what, 'all of the image is fetched')
         except ValueError as error:
-            self._report.trouble(self._whose, f'{url}: not the index of {self._entry.version}: {error}',
+            self._report.warning(self._label, f'{url}: not the index of {self._entry.version}: {error}',
                                  'all of the image is fetched; tell the publisher')
         return None
 
@@ -3973,7 +3972,7 @@ class Download:
         """Let the assembly have what it lacks; None, or the answer, if that turns out to be the whole image."""
         assembly.join(self._gap(origin))
         total = assembly.taken + assembly.lacks()
-        self._report.step(f'{self._whose}: fetching {assembly.lacks()} bytes of {self._entry.version}, '
+        self._report.step(f'{self._label}: fetching {assembly.lacks()} bytes of {self._entry.version}, '
                           f'{len(assembly.ranges)} ranges, from {self._url(origin)}')
         began, before = time.monotonic(), assembly.taken
         while assembly.ranges:
@@ -3988,7 +3987,7 @@ class Download:
                         return answer
                     for data in self._parts(group, answer):
                         assembly.take(data)
-                        self._report.progress(self._whose, assembly.taken, total)
+                        self._report.progress(self._label, assembly.taken, total)
                     self._ranged.setdefault(origin.url, False)
                     if time.monotonic() - began >= RATE_WINDOW_SECONDS:     # each answer may have kept to it alone
                         if assembly.taken - before < RATE_MIN_BYTES:
@@ -4025,7 +4024,7 @@ class Download:
         url, entry, partial = self._url(origin), self._entry, self._partial
         while True:
             before = partial.size
-            self._report.step(f'{self._whose}: fetching {entry.version}, {entry.size - before} bytes, from {url}')
+            self._report.step(f'{self._label}: fetching {entry.version}, {entry.size - before} bytes, from {url}')
             try:
                 if before < entry.size or not entry.size:
                     self._receive(url, origin, entry.size, partial, answer)
@@ -4063,7 +4062,7 @@ class Download:
             for chunk in at_most(size - begin + skipped, self._counted(answer.chunks), answer.url):
                 partial.write(chunk[skipped:])
                 skipped = max(0, skipped - len(chunk))
-                self._report.progress(self._whose, partial.size, size)
+                self._report.progress(self._label, partial.size, size)
         except RefusedError:                        # what a liar sent is nothing to go on from
             partial.cut_back(begin, hashed)
             if answer.status == 200:
@@ -4237,7 +4236,7 @@ class Switch:
             if is_shutting_down():
                 raise SystemdError(f'{names}: stopped, while the machine shuts down',
                                    'the next fetch looks again')
-            self._report.trouble(self._label, f'{names}: does not run; it was stopped after the restart',
+            self._report.warning(self._label, f'{names}: does not run; it was stopped after the restart',
                                  'it runs on the new image once it is started: systemctl start ' + names)
 
     def _prove(self, steps: 'Steps') -> 'Steps':
@@ -4340,7 +4339,7 @@ class Runs:
             self._thread.join(WATCH_POLL_SECONDS)   # and not for ever, so that signals are heeded
         while self._ready:
             self._advance(*self._ready.pop(0)[:2], None, has_network=True)
-        return max(self.codes, key=GRAVITY.index)
+        return max(self.codes, key=SEVERITY.index)
 
     def wait_for(self, watch: UnitWatch) -> None:
         """Wait until no other run watches these units: it could not tell whose image is at fault."""
@@ -4403,7 +4402,7 @@ class ImageFetch:
         self.unknown_units = []     # type: List[str]   # that systemd does not know yet
         self.is_offline = False     # and yet --init found what it asks for
         self.download = None    # type: Optional[Download]      # that brought an image
-        self.mirrors = Mirrors(self.config.origins, network, lambda error: report.trouble(path, error.what, error.hint))
+        self.mirrors = Mirrors(self.config.origins, network, lambda error: report.warning(path, error.what, error.hint))
 
     def run(self) -> 'Run':
         """Bring the destination up to date; the exit code, or TakoError or OSError."""
@@ -4427,7 +4426,7 @@ class ImageFetch:
                 clear_leftovers(self.root)          # a signal may have come where nothing else does it
                 if self.changes:
                     self.report.result('{}: {}'.format(self.path, ', '.join(self.changes)))
-        return max(self.codes, key=GRAVITY.index)
+        return max(self.codes, key=SEVERITY.index)
 
     def _fetch(self) -> 'Steps':
         if not self.options.init:
@@ -4509,7 +4508,7 @@ class ImageFetch:
         told = f'{entry.version} is in place{self.fetched}'
         yield from self.switch.to(entry.digest, told, is_due, is_due and not self.options.init and not self.unknown_units)
         if self.unknown_units:
-            self.report.trouble(self.path, 'Restart= {}: unknown to systemd'.format(' '.join(self.unknown_units)),
+            self.report.warning(self.path, 'Restart= {}: unknown to systemd'.format(' '.join(self.unknown_units)),
                                 'add the unit file; the next fetch restarts what Restart= names')
 
     def _check_units(self) -> None:
@@ -4589,7 +4588,7 @@ class ImageFetch:
         """Read the state; start it anew if it is damaged."""
         self.notes = StateFile(self.root)
         if self.notes.is_damaged:
-            self.report.trouble(self.path, f'{state_path(self.root)} is damaged',
+            self.report.warning(self.path, f'{state_path(self.root)} is damaged',
                                 'a fetch makes it anew: what was rejected is forgotten, and a restart that was due')
         self.switch = Switch(self.path, self.config, self.notes, self.report, self.changes, self.runs, self._name)
         if self.options.retry_rejected:
@@ -4709,7 +4708,7 @@ class ImageFetch:
         known = set(self.notes.state.withdrawn)
         new = [entry for entry in entries if entry.digest not in known]
         if new:
-            self.report.trouble(self.path, '{}: withdrawn (410)'.format(_some([entry.version.text for entry in new])),
+            self.report.warning(self.path, '{}: withdrawn (410)'.format(_some([entry.version.text for entry in new])),
                                 'an older version will do, if there is one')
             digests = self.notes.state.withdrawn + tuple(entry.digest for entry in new)
             self.notes.write(self.notes.state._replace(withdrawn=digests[-WITHDRAWN_MAX:]))
@@ -4742,7 +4741,7 @@ class ImageFetch:
 
     def _repair(self, entry: Entry, fault: str, is_in_place: bool) -> None:
         """Bring a damaged image anew."""
-        self.report.trouble(self.path, f'{image_path(self.root, entry.digest)} {fault}',
+        self.report.warning(self.path, f'{image_path(self.root, entry.digest)} {fault}',
                             'fetching it anew; look at the disk if this happens again')
         try:
             self._download(entry)
@@ -4778,7 +4777,7 @@ class ImageFetch:
                 publish_image(self.root, partial, entry.digest)
         finally:
             if older is not None:
-                with About(older.name):
+                with naming(older.name):
                     older.close()
         self.notes.state = self.notes.state._replace(received=f'{entry.digest} {download.received}')
         self.download = download
@@ -4886,7 +4885,7 @@ def status(arguments: 'argparse.Namespace', report: Report) -> int:
     if arguments.json:
         import json
         report.result(*json.dumps(told, indent=2).split('\n'))
-    return max(codes, key=GRAVITY.index)
+    return max(codes, key=SEVERITY.index)
 
 
 def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
@@ -4896,7 +4895,7 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
     manifest = Manifest(()) if signed is None else open_manifest(signed, config.public_keys, manifest_path(root))
     state = read_state(root)
     if state is None:
-        report.trouble(path, f'{state_path(root)} is damaged', 'the next fetch makes it anew')
+        report.warning(path, f'{state_path(root)} is damaged', 'the next fetch makes it anew')
         state = parse_state('')
     compatible = list(compatible_entries(manifest, config.bounds))
     stored = stored_images(root)
@@ -4996,9 +4995,8 @@ def _reindex(arguments: 'argparse.Namespace', report: Report) -> int:
         made, code = 0, 0
         for digest, size in sorted(stored_images(root).items()):
             if read_index(root, digest, size) is None and name_fault(root, digest):
-                report.trouble(image_path(root, digest), 'has no chunk index, and cannot be read or is damaged',
-                               'put there what was published')
-                code = 3
+                code = report.error(image_path(root, digest), RefusedError(
+                    'has no chunk index, and cannot be read or is damaged', 'put there what was published'))
             else:
                 made += _make_index(root, digest, report)
     if made:
@@ -5014,7 +5012,7 @@ def _publish(arguments: 'argparse.Namespace', version: Version, seed: bytes, rep
     signed = read_manifest(root)
     manifest = Manifest(()) if signed is None else open_manifest(signed, [public_key], manifest_path(root))
     if signed is None and stored_images(root):
-        report.trouble(root, 'has images and no manifest, so a new one begins',
+        report.warning(root, 'has images and no manifest, so a new one begins',
                        'if there was one, put it back and store again: machines that know it refuse another')
     check_spelling(manifest, version)
     older = _older_entries(root, manifest, version, arguments.patch_from)
@@ -5067,7 +5065,7 @@ def _make_index(root: str, digest: str, report: Report) -> bool:
     try:
         return make_index(root, digest)
     except ValueError as error:
-        report.trouble(image_path(root, digest), f'has no chunk index: {error}', 'clients will download all of it')
+        report.warning(image_path(root, digest), f'has no chunk index: {error}', 'clients will download all of it')
         return False
 
 
@@ -5100,14 +5098,14 @@ def _make_patch(arguments: 'argparse.Namespace', older: Entry, entry: Entry, rep
     report.step(name)
     fault = image_fault(root, older)
     if fault is not None:
-        return report.trouble(name, f'its image {fault}', 'put there what was published')
+        return report.warning(name, f'its image {fault}', 'put there what was published')
     limit = _size_of_ranges(root, older, entry)
     with NewFile(os.path.join(root, NEW_PATCH)) as new:
         size = _write_patch(root, older, entry, new, arguments.patch_memory,
                             lambda done: report.progress(name, done, entry.size))
         if size < limit:
             if not _is_right(root, older, entry, new):
-                return report.trouble(name, 'does not make the image', 'it is left out; report this, or test this machine')
+                return report.warning(name, 'does not make the image', 'it is left out; report this, or test this machine')
             new.publish(path)
     report.result(f'{name}: {format_size(size)}' + ', which would spare nothing' * (size >= limit))
 
@@ -5115,7 +5113,7 @@ def _make_patch(arguments: 'argparse.Namespace', older: Entry, entry: Entry, rep
 def _is_right(root: str, older: Entry, entry: Entry, new: NewFile) -> bool:
     """Whether clients can make the image of a patch: all of them would try."""
     path = image_path(root, older.digest)
-    with About(path), new.read_back() as patch, open(path, 'rb') as image:
+    with naming(path), new.read_back() as patch, open(path, 'rb') as image:
         try:
             blocks = apply_patch(patch, functools.partial(read_older, image.fileno()), entry.size)
             return copy_and_hash(blocks, len)[1] == entry.digest
@@ -5211,12 +5209,12 @@ def verify(arguments: 'argparse.Namespace', report: Report) -> int:
     for entry in manifest.entries:
         fault = image_fault(root, entry)
         if fault is not None:
-            codes.append(1 if fault == MISSING else 3)
-            hint = 'put it back, unless it was withdrawn' if fault == MISSING else 'put there what was published'
-            report.trouble(root, f'{entry.version}: {image_path(root, entry.digest)} {fault}', hint)
+            what = f'{entry.version}: {image_path(root, entry.digest)} {fault}'
+            codes.append(report.error(root, TakoError(what, 'put it back, unless it was withdrawn') if fault == MISSING
+                                      else RefusedError(what, 'put there what was published')))
     report.result('{}: the manifest is right, {} of {} images are whole'.format(
         root, len(manifest.entries) - len(codes) + 1, len(manifest.entries)))
-    return max(codes, key=GRAVITY.index)
+    return max(codes, key=SEVERITY.index)
 
 
 def _publishing(root: str, report: Report) -> DirectoryLock:
@@ -5265,7 +5263,7 @@ def _read_key_file(path: str, report: Report) -> str:
         else:
             content = read_at_most(KEY_FILE_MAX_BYTES, path)
             if os.stat(path).st_mode & 0o077:
-                report.trouble(path, 'others can read this secret key', 'chmod 600 it')
+                report.warning(path, 'others can read this secret key', 'chmod 600 it')
     except OSError as error:
         raise UsageError(f'{path}: {error.strerror or error}', 'look at the path of the key') from error
     return content.decode('ascii', 'replace')
@@ -5299,12 +5297,12 @@ def _read_public_key(text: str) -> bytes:
 def _warn_of_order_and_gaps(root: str, manifest: Manifest, entry: Entry, report: Report) -> None:
     newest = manifest.entries[-1].version
     if newest != entry.version:
-        report.trouble(root, f'{entry.version} is not the newest version, {newest} is',
+        report.warning(root, f'{entry.version} is not the newest version, {newest} is',
                        'a client whose bounds let both in stays with the newest')
     there = stored_images(root)
     missing = [each.version.text for each in manifest.entries if each.digest not in there and each != entry]
     if missing:
-        report.trouble(root, 'listed, but not in store/: {}'.format(_some(missing)),
+        report.warning(root, 'listed, but not in store/: {}'.format(_some(missing)),
                        'if you withdrew them, let the server answer 410 for them; else put them back')
 
 

@@ -190,7 +190,7 @@ class WrongDoerTest(MirrorCase):
                 self.assertEqual(self.a.read('manifest'), self.local())
                 told = result.err.splitlines()
                 self.assertEqual(2, len(told), result)              # what is wrong, and what to do about it
-                self.assertTrue(told[0].startswith('tako: {}: {}{}'.format(self.app, self.a.url, what)), result)
+                self.assertTrue(told[0].startswith('tako: warning: {}: {}{}'.format(self.app, self.a.url, what)), result)
                 self.assertEqual(['/manifest', self.image(self.two)], self.b.paths())
                 self.assertEqual({'/manifest', what}, set(self.a.paths()))      # no image where the manifest was wrong
                 self.assertEqual([], self.clock.pauses)

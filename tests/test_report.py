@@ -26,7 +26,7 @@ class LevelTest(unittest.TestCase):
         report.result('result')
         report.unchanged('unchanged')
         report.step('step')
-        report.trouble('where', 'trouble', 'hint')
+        report.warning('where', 'trouble', 'hint')
         self.assertEqual(3, report.error('where', tako.RefusedError('error', 'hint')))
         return out.getvalue().split(), [line.split()[-1] for line in err.getvalue().splitlines()]
 
@@ -58,15 +58,16 @@ class PrintTest(unittest.TestCase):
     def said(self, where, what, encoding='ascii'):
         raw = io.BytesIO()
         stream = io.TextIOWrapper(raw, encoding)
-        tako.Report(None, stream).trouble(where, what, 'hint')
+        tako.Report(None, stream).warning(where, what, 'hint')
         stream.detach()
         return raw.getvalue().decode(encoding)
 
     def test_what_a_terminal_would_obey_is_spelled_out(self):
-        self.assertEqual('tako: a\\x1b[2Jb: c\\nd\\u202e\\x85\n  hint\n', self.said('a\x1b[2Jb', 'c\nd\u202e\x85', 'utf-8'))
+        self.assertEqual('tako: warning: a\\x1b[2Jb: c\\nd\\u202e\\x85\n  hint\n',
+                         self.said('a\x1b[2Jb', 'c\nd\u202e\x85', 'utf-8'))
 
     def test_what_the_locale_cannot_show_is_spelled_out(self):
-        self.assertEqual('tako: \\xe4\\udcff: b\n  hint\n', self.said('\xe4\udcff', 'b'))
+        self.assertEqual('tako: warning: \\xe4\\udcff: b\n  hint\n', self.said('\xe4\udcff', 'b'))
 
     def test_what_a_server_says_at_length_is_cut(self):
         self.assertLess(len(self.said('where', 'x' * 100000)), 2 * tako.MESSAGE_MAX_CHARS)
