@@ -3210,7 +3210,7 @@ def show_with_requirements(names: 'Iterable[str]') -> 'Dict[str, Unit]':
 def check_units(lines: 'Mapping[str, int]', is_first: bool) -> 'List[str]':
     """Return the units that systemd does not know; only a first image may bring their files.
 
-    lines: where in the config each unit is. is_first: no image is in place yet. Raises ConfigError for a unit
+    lines: where in the config each unit is. is_first: no image is installed yet. Raises ConfigError for a unit
     that no restart can start.
     """
     shown = show_units(lines)
@@ -4129,7 +4129,7 @@ class Switch:
     def to(self, digest: str, told: str, is_due: bool, is_restarted: bool) -> 'Steps':
         """Let latest name an image; restart the units on it, or only note that this is due.
 
-        told: what the user is told once it is in place. Raises UnitError after a rollback.
+        told: what the user is told once it is installed. Raises UnitError after a rollback.
         """
         state = self._notes.state
         # where units have still to prove themselves, the image before is the last on which they did
@@ -4168,7 +4168,7 @@ class Switch:
         if linked in state.rejected and not name_fault(self._root, state.previous):
             self._notes.point_back(state.previous)
             linked = state.previous
-            self._changes.append(f'{self._name_of(linked)} is in place again')
+            self._changes.append(f'{self._name_of(linked)} is installed again')
         if not linked or state.restart_due != linked:
             self._notes.remove_way_back()
         elif self._units:
@@ -4266,7 +4266,7 @@ class Switch:
         self._notes.write_prepared(BACK_STATE, begun)
         self._notes.point_back(previous)
         name, bad_name = self._name_of(previous), self._name_of(bad)
-        self._changes[:] = [f'{name} is in place again']
+        self._changes[:] = [f'{name} is installed again']
         told = f'{error.what}; {bad_name} is rejected, latest is {name} again'
         watch = UnitWatch(self._units, self._seconds, time)
         try:
@@ -4447,7 +4447,7 @@ class ImageFetch:
         """Say what run() would do; change nothing."""
         self._recall()
         if self.options.init and self._has_compatible_image():
-            self.report.result(f'{self.path}: the image in place will do')
+            self.report.result(f'{self.path}: the installed image will do')
             return 0
         manifest = self._refresh_manifest(is_dry=True)
         entry = next(self._candidates(manifest), None)
@@ -4467,7 +4467,7 @@ class ImageFetch:
         previous = self.notes.state.previous if entry.digest == linked else linked
         would.extend('would remove ' + _name_of(digest, manifest)
                      for digest in self._spare_images(manifest, entry.digest, previous))
-        self.report.result(f'{self.path}: {entry.version}: {", ".join(would) or "is in place"}')
+        self.report.result(f'{self.path}: {entry.version}: {", ".join(would) or "is installed"}')
         return 0
 
     def _update(self) -> 'Steps':
@@ -4482,7 +4482,7 @@ class ImageFetch:
         before = linked_digest(self.root) or ''
         entry = self._ensure_newest(manifest, before)
         if entry.digest == before:
-            self.report.unchanged(f'{self.path}: {entry.version} is in place, the newest in {self.config.bounds.text}')
+            self.report.unchanged(f'{self.path}: {entry.version} is installed, the newest in {self.config.bounds.text}')
         else:
             yield from self._switch_to(entry)
         clear_partials(self.root)
@@ -4505,7 +4505,7 @@ class ImageFetch:
     def _switch_to(self, entry: Entry) -> 'Steps':
         # a restart that was due stays due, for the new image; --init does not add one
         is_due = bool(self.config.units and (self.notes.state.restart_due or not self.options.init))
-        told = f'{entry.version} is in place{self.fetched}'
+        told = f'{entry.version} is installed{self.fetched}'
         yield from self.switch.to(entry.digest, told, is_due, is_due and not self.options.init and not self.unknown_units)
         if self.unknown_units:
             self.report.warning(self.path, 'Restart= {}: unknown to systemd'.format(' '.join(self.unknown_units)),
@@ -4524,7 +4524,7 @@ class ImageFetch:
         above = [each for each in compatible_entries(manifest, self.config.bounds)
                  if entry.version < each.version and each.digest != entry.digest]
         rejected = self.notes.state.rejected + tuple(each.digest for each in above)
-        told = [f'{entry.version} is in place']
+        told = [f'{entry.version} is installed']
         if above:
             told.append('rejected ' + _some([each.version.text for each in above]))
         self._check_units()
@@ -4544,7 +4544,7 @@ class ImageFetch:
         """Return the entry of the image before, or of the newest intact older one that is here and in bounds."""
         linked = linked_digest(self.root)
         if linked is None:
-            raise TakoError('no image is in place', 'run tako fetch first')
+            raise TakoError('no image is installed', 'run tako fetch first')
         entries = [each for each in compatible_entries(manifest, self.config.bounds) if each.digest != linked]
         current = [each.version for each in manifest.entries if each.digest == linked][-1:]
         older = [each for each in entries if all(each.version < version for version in current)
@@ -4678,7 +4678,7 @@ class ImageFetch:
             if entry.digest in self.notes.state.rejected:
                 self._step(f'{entry.version} was rejected: a unit did not run on it, or it was rolled back')
             elif entry.digest in self.notes.state.postponed:
-                self._step(f'{entry.version} waits until the units run on the image in place')
+                self._step(f'{entry.version} waits until the units run on the installed image')
             else:
                 yield entry
 
@@ -4901,7 +4901,7 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
     stored = stored_images(root)
     fates = dict.fromkeys(state.withdrawn, 'was withdrawn')
     fates.update(dict.fromkeys(state.rejected, 'was rejected'))
-    fates.update(dict.fromkeys(state.postponed, 'waits until the units run on the image in place'))
+    fates.update(dict.fromkeys(state.postponed, 'waits until the units run on the installed image'))
     rejected, withdrawn = ([entry.version.text for entry in compatible if entry.digest in listed]
                            for listed in (set(state.rejected), set(state.withdrawn)))
     return {
@@ -4935,7 +4935,7 @@ def _reason(config: Config, manifest: Manifest, compatible: 'List[Entry]', linke
         return 'a unit did not run on it; the next fetch goes back to the image before, or on to another'
     newer = list(itertools.takewhile(lambda entry: entry.digest != linked, compatible))
     if len(newer) == len(compatible):
-        return f'it was in place before Version= became {config.bounds.text}; the next fetch looks for another'
+        return f'it was installed before Version= became {config.bounds.text}; the next fetch looks for another'
     if not newer:
         return f'it is the newest version in {config.bounds.text}'
     return f'it is in {config.bounds.text}; of the newer ones ' + _some(
@@ -4950,7 +4950,7 @@ def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
     if known['digest']:
         version = '{}, {}{}'.format(known['version'] or 'no listed version', known['digest'],
                                     '' if known['is_there'] else ', which is MISSING or cut short')
-    lines = [('in place', version),
+    lines = [('installed', version),
              ('since', when(known['since'])), ('because', known['reason']),
              ('downloaded', 'unknown' if None in (known['received'], known['size']) else '{} of {}'.format(
                  format_size(known['received']), format_size(known['size']))),
@@ -5495,7 +5495,7 @@ def _add_fetch(add: 'Callable[..., ArgumentParser]') -> None:
     option('--init', action='store_true',
            help='do nothing if latest is an intact compatible image; restart no unit (for ExecStartPre=)')
     option('--dry-run', action='store_true', help='say what would be done, and change nothing')
-    option('--no-verify', action='store_true', help='of the image in place, check the size, not the SHA-256')
+    option('--no-verify', action='store_true', help='of the installed image, check the size, not the SHA-256')
     option('--no-delta', action='store_true', help='fetch all of an image, though parts of it are here')
     option('--retry-rejected', action='store_true', help='try versions again on which a unit did not run')
     option('--splay', type=_seconds, default=0.0, metavar='SECONDS', help='first wait a random part of this, for cron')
@@ -5520,8 +5520,8 @@ def _add_rollback(add: 'Callable[..., ArgumentParser]') -> None:
 
 
 def _add_status(add: 'Callable[..., ArgumentParser]') -> None:
-    command = add('status', help='what is in place, and why',
-                  description='Say what is in place, why, and when that was last made sure. Asks nobody.')
+    command = add('status', help='what is installed, and why',
+                  description='Say what is installed, why, and when that was last made sure. Asks nobody.')
     command.add_argument('--json', action='store_true', help='for programs')
     command.add_argument('--max-age', type=_age, metavar='AGE', help='exit 1 if the last success is older: 36h, 7d')
     command.add_argument('configs', nargs='+', metavar='CONFIG', help='the config file of an image')

@@ -56,7 +56,7 @@ class DeltaCase(scene.Scene):
         return [name for name in os.listdir(self.destination) if name.startswith('.partial-')]
 
     def assertUpdated(self, *options, **settings):
-        """The run succeeds and the image in place is the new one; what it printed."""
+        """The run succeeds and the installed image is the new one; what it printed."""
         result = self.run_here('fetch', *options, self.app, **settings)
         self.assertCode(0, result)
         self.assertInPlace(scene.read(self.origin.directory + self.image))
@@ -70,7 +70,7 @@ class DeltaCase(scene.Scene):
     def assertWhole(self, result, trouble=''):
         """The image was downloaded whole; what was wrong was told, or nothing was."""
         self.assertIn((200, len(NEW)), self.origin.served(self.image))
-        self.assertEqual(self.app + ': 1.1 is in place\n', result.out)
+        self.assertEqual(self.app + ': 1.1 is installed\n', result.out)
         if trouble:
             self.assertIn(trouble, result.err)
             self.assertIn(WHOLE, result.err)
@@ -83,7 +83,7 @@ class UpdateTest(DeltaCase):
         result = self.assertUpdated()
         self.assertFewBytes()
         self.assertEqual('', result.err)
-        self.assertRegex(result.out, r': 1\.1 is in place \([0-9.]+ kB instead of 1.2 MB\)\n$')
+        self.assertRegex(result.out, r': 1\.1 is installed \([0-9.]+ kB instead of 1.2 MB\)\n$')
 
     def test_what_is_told_is_what_was_sent(self):
         said = self.assertUpdated().out
@@ -143,7 +143,7 @@ class UpdateTest(DeltaCase):
     def test_where_it_would_not_pay(self):
         self.offer(GARBAGE, '1.2')
         result = self.run_here('fetch', self.app)
-        self.assertEqual((0, self.app + ': 1.2 is in place\n', ''), (result.code, result.out, result.err))
+        self.assertEqual((0, self.app + ': 1.2 is installed\n', ''), (result.code, result.out, result.err))
         self.assertEqual([(200, len(GARBAGE))], self.origin.served(self.image))
 
     def test_where_nearly_all_lies_between_what_is_new(self):
@@ -154,7 +154,7 @@ class UpdateTest(DeltaCase):
         self.offer(bytes(changed), '1.2', method=tako.FIXED_SIZE, average=4096)
         self.origin.has_several = False
         result = self.run_here('fetch', self.app)
-        self.assertEqual((0, self.app + ': 1.2 is in place\n', ''), (result.code, result.out, result.err))
+        self.assertEqual((0, self.app + ': 1.2 is installed\n', ''), (result.code, result.out, result.err))
         self.assertEqual([(200, len(OLD))], self.origin.served(self.image))
 
     def test_a_small_image(self):
@@ -368,7 +368,7 @@ class RepairTest(DeltaCase):
 
 
 class LiarTest(DeltaCase):
-    """Whatever index and ranges say, the image in place is the signed one."""
+    """Whatever index and ranges say, the installed image is the signed one."""
 
     limits = dict(DeltaCase.limits, NETWORK_TIMEOUT_SECONDS=0.5)
 
@@ -764,7 +764,7 @@ class PatchTest(PatchCase):
     def test_an_update_costs_its_patch(self):
         result = self.assertUpdated()
         self.assertEqual('', result.err)
-        self.assertRegex(result.out, r': 1\.1 is in place \([0-9.]+ kB instead of 1\.2 MB\)\n$')
+        self.assertRegex(result.out, r': 1\.1 is installed \([0-9.]+ kB instead of 1\.2 MB\)\n$')
         self.assertEqual([], self.origin.served(self.image))
         self.assertEqual(1, len(self.origin.served(self.patch)))
         self.assertLess(self.bytes_served(), 9000)

@@ -456,7 +456,7 @@ class FetchCase(CrashCase):
         return result
 
     def offer_three(self):
-        """Versions 1.0 and 1.1 are here, 1.1 is in place, 1.2 is on offer."""
+        """Versions 1.0 and 1.1 are here, 1.1 is installed, 1.2 is on offer."""
         self.fetch()
         self.two = self.publish('1.1', TWO)
         self.fetch()

@@ -28,7 +28,7 @@ class FetchCase(scene.Scene):
         self.app = self.config(self.origin.url, version='1.*')
 
     def have_one(self):
-        """Version 1.0 is in place, version 1.1 is offered; what the destination holds."""
+        """Version 1.0 is installed, version 1.1 is offered; what the destination holds."""
         self.assertCode(0, self.run_tako('fetch', self.app))
         self.two = self.origin.publish('1.1', TWO)
         self.origin.publish('2.0', NEXT)
@@ -42,14 +42,14 @@ class FetchCase(scene.Scene):
 class FetchTest(FetchCase):
     def test_the_newest_compatible_version_comes_and_is_announced(self):
         result = self.run_tako('fetch', self.app)
-        self.assertEqual((0, 'app.tako: 1.0 is in place\n'.replace('app.tako', self.app), ''),
+        self.assertEqual((0, 'app.tako: 1.0 is installed\n'.replace('app.tako', self.app), ''),
                          (result.code, result.out, result.err))
         self.assertInPlace(ONE)
 
     def test_an_update_brings_one_image_and_keeps_the_old_one(self):
         self.have_one()
         result = self.run_tako('fetch', self.app)
-        self.assertEqual((0, self.app + ': 1.1 is in place\n', ''), (result.code, result.out, result.err))
+        self.assertEqual((0, self.app + ': 1.1 is installed\n', ''), (result.code, result.out, result.err))
         self.assertInPlace(TWO)
         self.assertEqual({self.one.digest, self.two.digest}, set(os.listdir(self.path('destination', 'store'))))
         self.assertEqual(['/manifest', self.image_url(self.two)], self.origin.paths())
@@ -538,7 +538,7 @@ class OptionsTest(FetchCase):
         self.assertEqual((0, told.format(self.app, len(TWO), self.origin.url), ''), (result.code, result.out, result.err))
         self.assertEqual((before, ['/manifest']), (scene.snapshot(self.destination), self.origin.paths()))
         self.config(self.origin.url, version='1.0')
-        self.assertIn('1.0: is in place\n', self.run_tako('fetch', '--dry-run', self.app).out)
+        self.assertIn('1.0: is installed\n', self.run_tako('fetch', '--dry-run', self.app).out)
         self.config(self.origin.url, version='3.*')
         self.assertCode(1, self.run_tako('fetch', '--dry-run', self.app))
         self.assertEqual(before, scene.snapshot(self.destination))
@@ -613,7 +613,7 @@ class RestartTest(FetchCase):
 
     def test_units_restart_once_latest_names_the_new_image(self):
         result = self.fetch()
-        self.assertEqual(self.app + ': 1.0 is in place, restarted app.service web.service db.service\n', result.out)
+        self.assertEqual(self.app + ': 1.0 is installed, restarted app.service web.service db.service\n', result.out)
         self.assertEqual([['app.service', 'web.service', 'db.service']], fake_systemd.restarted(self.directory))
         self.assertEqual([self.one.digest], fake_systemd.restarts(self.directory))
 

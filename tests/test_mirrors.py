@@ -46,7 +46,7 @@ class MirrorCase(scene.Scene):
             return self.run_here('fetch', *options + (self.app,), **settings)
 
     def have_one(self):
-        """Version 1.0 is in place, version 1.1 is offered; what the destination holds."""
+        """Version 1.0 is installed, version 1.1 is offered; what the destination holds."""
         self.assertCode(0, self.fetch())
         self.two = self.publish('1.1', TWO)
         self.forget()
@@ -185,7 +185,7 @@ class WrongDoerTest(MirrorCase):
                 self.forget()
                 self.a.faults[what] = fault
                 result = self.fetch()
-                self.assertEqual((0, self.app + ': 1.1 is in place\n'), (result.code, result.out), result)
+                self.assertEqual((0, self.app + ': 1.1 is installed\n'), (result.code, result.out), result)
                 self.assertInPlace(TWO)
                 self.assertEqual(self.a.read('manifest'), self.local())
                 told = result.err.splitlines()
@@ -236,7 +236,7 @@ class WithdrawnTest(MirrorCase):
         three = self.publish('1.2', NEXT)
         self.a.faults[self.image(three)] = self.b.faults[self.image(three)] = origin.status(410)
         result = self.fetch()
-        self.assertEqual((0, self.app + ': 1.1 is in place\n'), (result.code, result.out))
+        self.assertEqual((0, self.app + ': 1.1 is installed\n'), (result.code, result.out))
         self.assertIn('1.2: ', result.err)
         self.assertInPlace(TWO)
 

@@ -168,4 +168,4 @@ class ProgressTest(scene.Scene):
         self.assertEqual(0, process.returncode, (seen, out))
         self.assertRegex(seen, rb'\r[^\r]*app.tako: [0-9.]+ of 3.0 MB, [0-9.]+ MB/s, [0-9]+ s left \x1b\[K')
         self.assertTrue(seen.rstrip().endswith(b'\r\x1b[K'), seen[-200:])
-        self.assertEqual(config.encode() + b': 1.0 is in place\n', out)
+        self.assertEqual(config.encode() + b': 1.0 is installed\n', out)

@@ -51,7 +51,7 @@ class ResumeCase(scene.Scene):
     def assertFetched(self, ranges, served=None):
         """The run succeeds in silence; these Range headers were sent, and these answers came."""
         result = self.run_here('fetch', self.app)
-        self.assertEqual((0, self.app + ': 1.0 is in place\n', ''), (result.code, result.out, result.err))
+        self.assertEqual((0, self.app + ': 1.0 is installed\n', ''), (result.code, result.out, result.err))
         self.assertInPlace(IMAGE)
         self.assertEqual([], self.partials())
         self.assertEqual(ranges, self.origin.asked(self.image, 'Range'))

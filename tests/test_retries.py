@@ -452,7 +452,7 @@ class TimeoutTest(RetryCase):
             return systemctl(verb, *arguments)
         with unittest.mock.patch.object(tako, '_systemctl', slow_systemctl):
             result = self.fetch('--timeout', '100', environ={'PATH': self.path('bin') + ':/usr/bin:/bin'})
-        self.assertEqual((0, self.app + ': 1.0 is in place, restarted app.service\n', ''),
+        self.assertEqual((0, self.app + ': 1.0 is installed, restarted app.service\n', ''),
                          (result.code, result.out, result.err))
         self.assertAlmostEqual(500, sum(self.clock.pauses), delta=100)     # what systemctl takes passes as well
         self.assertNotIn(b'restart_due', scene.read(self.path('destination', '.state')))

@@ -95,7 +95,7 @@ class RollbackTest(UnitsCase):
         self.systemctl(FAILS, self.two)
         result = self.fetch()
         self.assertRolledBack(result)
-        self.assertEqual(self.app + ': 1.0 is in place again\n', result.out)
+        self.assertEqual(self.app + ': 1.0 is installed again\n', result.out)
         self.assertIn('app.service is failed (exit-code, exit code 1) (systemctl restart: exit code 1: Job for', result.err)
 
     def test_it_is_no_success_for_status(self):
@@ -125,7 +125,7 @@ class RollbackTest(UnitsCase):
     def test_a_unit_that_is_stopped_by_somebody_else(self):
         self.systemctl('case $verb in show) [ $looks -lt 3 ] || stop app.service ;; esac', self.two)
         result = self.fetch()
-        self.assertEqual((0, self.app + ': 1.1 is in place, restarted app.service\n'), (result.code, result.out), result)
+        self.assertEqual((0, self.app + ': 1.1 is installed, restarted app.service\n'), (result.code, result.out), result)
         self.assertIn('app.service: does not run; it was stopped after the restart', result.err)
         self.assertEqual(((), ''), (self.state().rejected, self.state().restart_due))
         self.forget()
@@ -569,7 +569,7 @@ class LockTest(UnitsCase):
 
 
 class BackCase(UnitsCase):
-    """1.0, 1.1 and 1.2 are here; 1.2 is in place."""
+    """1.0, 1.1 and 1.2 are here; 1.2 is installed."""
 
     def setUp(self):
         super().setUp()
@@ -589,7 +589,7 @@ class BackCase(UnitsCase):
 class RollbackCommandTest(BackCase):
     def test_to_the_image_before_without_asking_an_origin(self):
         result = self.rollback()
-        self.assertEqual((0, self.app + ': 1.1 is in place, rejected 1.2, restarted app.service\n', ''),
+        self.assertEqual((0, self.app + ': 1.1 is installed, rejected 1.2, restarted app.service\n', ''),
                          (result.code, result.out, result.err))
         self.assertInPlace(TWO)
         self.assertEqual((['1.1'], ['1.2'], []), (self.restarts(), self.rejected(), self.origin.requests))
@@ -690,7 +690,7 @@ class OfflineTest(BackCase):
         self.configure('Restart=app.service\n', version='1.1')
         result = self.fetch()
         self.assertCode(75, result)
-        self.assertEqual(self.app + ': 1.1 is in place, restarted app.service\n', result.out)
+        self.assertEqual(self.app + ': 1.1 is installed, restarted app.service\n', result.out)
         self.assertInPlace(TWO)
         self.assertEqual(['1.1'], self.restarts())
         self.assertEqual('', self.fetch().out)
@@ -699,7 +699,7 @@ class OfflineTest(BackCase):
         self.configure('Restart=app.service\n', version='1.1')
         os.utime(self.path('destination', '.state'), (1e9, 1e9))
         result = self.fetch('--init')
-        self.assertEqual((0, self.app + ': 1.1 is in place\n'), (result.code, result.out), result)
+        self.assertEqual((0, self.app + ': 1.1 is installed\n'), (result.code, result.out), result)
         self.assertInPlace(TWO)
         self.assertEqual([], self.restarts())
         self.assertEqual(1e9, os.stat(self.path('destination', '.state')).st_mtime)     # no success: no origin answered
@@ -773,7 +773,7 @@ class CheckTest(UnitsCase):
             stream.write("load='not-found' names='app.service'\n")
         self.assertIn('could not restart, for systemd does not know app.service', self.fetch('--dry-run').out)
         result = self.fetch()
-        self.assertEqual((0, self.app + ': 1.0 is in place\n'), (result.code, result.out), result)
+        self.assertEqual((0, self.app + ': 1.0 is installed\n'), (result.code, result.out), result)
         self.assertIn('Restart= app.service: unknown to systemd', result.err)
         self.assertEqual([], self.restarts())
         self.assertEqual(self.one.digest, self.state().restart_due)
@@ -839,7 +839,7 @@ class TogetherTest(UnitsCase):
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
         self.assertEqual((143, b''), (process.returncode, err))
-        self.assertEqual(3, out.count(b'1.1 is in place'), out)
+        self.assertEqual(3, out.count(b'1.1 is installed'), out)
         self.assertEqual([], [name for root in self.roots for name in os.listdir(root) if name == '.lock'])
         self.assertEqual(self.two.digest, self.state().restart_due)
 

@@ -379,7 +379,7 @@ class KeepTest(SpaceCase):
     def test_the_newest_stay_and_what_went_is_said(self):
         self.bring('1.0', '1.1', '1.2', keep=3)
         self.assertEqual(['1.0', '1.1', '1.2'], self.stored())
-        self.assertEqual(self.app + ': 1.3 is in place, removed 1.0\n', self.bring('1.3', keep=3))
+        self.assertEqual(self.app + ': 1.3 is installed, removed 1.0\n', self.bring('1.3', keep=3))
         self.assertEqual(['1.1', '1.2', '1.3'], self.stored())
 
     def test_newest_is_by_version_and_not_by_when_it_came(self):
@@ -487,5 +487,5 @@ class KeepTest(SpaceCase):
         self.bring('1.0', '1.1', '1.2', '1.3')
         self.origin.requests.clear()
         said = self.bring('1.1', keep=1)
-        self.assertEqual(self.app + ': 1.1 is in place, removed 1.0, removed 1.2\n', said)
+        self.assertEqual(self.app + ': 1.1 is installed, removed 1.0, removed 1.2\n', said)
         self.assertEqual((['1.1', '1.3'], ['/manifest']), (self.stored(), self.origin.paths()))

@@ -29,7 +29,7 @@ class StatusTest(StatusCase):
         known = self.known()
         self.assertEqual((None, None, None, 0, 'nothing was fetched yet'),
                          tuple(known[key] for key in ('version', 'digest', 'last_success', 'images', 'reason')))
-        self.assertIn('in place:      nothing', self.run_tako('status', self.app).out)
+        self.assertIn('installed:     nothing', self.run_tako('status', self.app).out)
         self.assertEqual([], os.listdir(self.destination))
 
     def test_after_it(self):
@@ -206,7 +206,7 @@ class ConfigsTest(StatusCase):
     def test_each_stands_alone_and_the_gravest_code_is_the_runs(self):
         result = self.run_tako('status', self.write('bad.tako', 'x\n'), self.app)
         self.assertEqual(2, result.code)
-        self.assertIn('in place:', result.out)
+        self.assertIn('installed:', result.out)
 
     def test_a_manifest_that_does_not_verify(self):
         self.run_tako('fetch', self.app)

@@ -8,7 +8,7 @@ from liars_attacks.attack import (ANY, LISTED, MIB, OTHER, SAME, UPDATED, answer
 
 OK = b'HTTP/1.1 200 OK\r\n'
 CHUNKED = OK + b'Transfer-Encoding: chunked\r\n\r\n'
-EITHER = 0, 3, 75               # where a reader may make sense of it, or not: what is in place is right in any case
+EITHER = 0, 3, 75               # where a reader may make sense of it, or not: what is installed is right in any case
 
 
 def in_chunks(change=lambda chunk: chunk, end=b'0\r\n\r\n', head=CHUNKED):

@@ -177,7 +177,7 @@ def fixed_version_is_taken(place):
     place.tako(code=1)
     check.assertEqual('', place.tako())
     place.publish('1.2')
-    check.assertIn('1.2 is in place', place.tako())
+    check.assertIn('1.2 is installed', place.tako())
     place.assert_now('1.2', ['1.1'])
 
 
@@ -756,7 +756,7 @@ def assert_refused(place, restart, word):
 
 @case
 def unit_file_comes_with_the_image(place):
-    """Where nothing is in place yet, an unknown unit is a warning, and its restart is due."""
+    """Where nothing is installed yet, an unknown unit is a warning, and its restart is due."""
     place.config()
     place.publish('1.0')
     check.assertIn(place.service, place.tako(options='--dry-run'))
@@ -788,7 +788,7 @@ def rollback_by_hand(place):
     place.publish('1.1')
     place.tako()
     asked = place.manifests_asked_for()
-    check.assertIn('1.0 is in place', place.tako('rollback'))
+    check.assertIn('1.0 is installed', place.tako('rollback'))
     check.assertEqual(asked, place.manifests_asked_for())
     place.assert_now('1.0', ['1.1'])
     check.assertEqual('', place.tako())
@@ -861,7 +861,7 @@ def bounds_move_while_the_origin_is_down(place):
     place.tako()
     place.publisher.origin.faults[place.manifest] = origin.status(503)
     place.config(version='1.0')
-    check.assertIn('1.0 is in place', place.tako(code=75, options='--timeout 2'))
+    check.assertIn('1.0 is installed', place.tako(code=75, options='--timeout 2'))
     place.assert_now('1.0')
     place.tako(code=75, options='--timeout 2')
     place.assert_now('1.0')

@@ -63,14 +63,14 @@ class Minimal(Told):
         """Two versions from a directory, and what is known of them."""
         self.store(FIRST, '1.0')
         app = self.app(self.url)
-        self.assertEqual(app + ': 1.0 is in place\n', self.ran(0, 'fetch', app).out)
+        self.assertEqual(app + ': 1.0 is installed\n', self.ran(0, 'fetch', app).out)
         self.assertInPlace(FIRST)
         self.assertQuiet(self.ran(0, 'fetch', app))
         self.assertQuiet(self.ran(0, 'fetch', '--init', app))
         self.store(PATCHED, '1.1')
         self.ran(0, 'fetch', app)
         self.assertInPlace(PATCHED)
-        self.assertIn('in place:      1.1, ' + origin.digest_of(PATCHED), self.ran(0, 'status', app).out)
+        self.assertIn('installed:     1.1, ' + origin.digest_of(PATCHED), self.ran(0, 'status', app).out)
         verified = self.ran(0, 'verify', '-p', origin.PUBLIC_KEY, self.inside(self.served))
         self.assertIn('2 of 2 images are whole', verified.out)
 

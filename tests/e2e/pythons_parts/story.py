@@ -108,7 +108,7 @@ class Story(Told):
     def fetch(self, version, content):
         """An ordinary run that brings a version and restarts; what it printed."""
         result = self.ran(0, 'fetch', self.app)
-        self.assertRegex(result.out, '^{}: {} is in place.*, restarted app.service\n$'.format(
+        self.assertRegex(result.out, '^{}: {} is installed.*, restarted app.service\n$'.format(
             re.escape(self.app), re.escape(version)))
         self.assertInPlace(content)
         self.assertEqual([['app.service']], fake_systemd.restarted(self.directory))
@@ -146,7 +146,7 @@ class Story(Told):
         self.assertEqual([None, 'bytes={}-'.format(CUT_BYTES)], self.origin.asked(image, 'Range'))
 
     def go_wrong(self):
-        """Each refusal and failure, by its exit code; what is in place stays."""
+        """Each refusal and failure, by its exit code; what is installed stays."""
         before, signed = self.in_destination(), self.origin.read('manifest')
         stranger = origin.Publisher(self.served, origin.OTHER_SEED)
         stranger.publish('1.11', b'of a stranger')
@@ -196,7 +196,7 @@ class Story(Told):
     def look(self):
         """status and verify, of what is right and of what is not."""
         digest = origin.digest_of(LAST)
-        self.assertIn('in place:      1.11, ' + digest, self.ran(0, 'status', '--max-age', '1h', self.app).out)
+        self.assertIn('installed:     1.11, ' + digest, self.ran(0, 'status', '--max-age', '1h', self.app).out)
         told = json.loads(self.ran(0, 'status', '--json', self.app).out)
         self.assertIn(digest, json.dumps(told))
         self.assertIn('5 of 5 images are whole', self.ran(0, 'verify', '-p', origin.PUBLIC_KEY, self.served).out)
