@@ -2103,14 +2103,21 @@ def join_at_most(limit: int, chunks: 'Iterable[bytes]', where: str) -> bytes:
     return bytes(content)
 
 
-def copy_and_hash(chunks: 'Iterable[bytes]', write: 'Callable[[bytes], object]') -> 'Tuple[int, str]':
-    """Pass chunks on to write; how many bytes they held, and their SHA-256 in hex."""
+def hash_blocks(blocks: 'Iterable[bytes]',
+                write: 'Optional[Callable[[bytes], object]]' = None) -> 'Tuple[int, str]':
+    """Return how many bytes the blocks hold, and their SHA-256 in hex. Pass each block on to `write`."""
     size, sha256 = 0, hashlib.sha256()
-    for chunk in chunks:
-        size += len(chunk)
-        sha256.update(chunk)
-        write(chunk)
+    for block in blocks:
+        size += len(block)
+        sha256.update(block)
+        if write is not None:
+            write(block)
     return size, sha256.hexdigest()
+
+
+def hash_file(path: str) -> str:
+    """Return the SHA-256 of a file, in hex. Raises OSError."""
+    return hash_blocks(read_blocks(open(path, 'rb', buffering=0)))[1]
 
 
 class DirectoryLock:
@@ -2761,7 +2768,7 @@ def image_fault(root: str, entry: Entry, is_size_enough: bool = False) -> 'Optio
             return f'is damaged: it has {status.st_size} bytes and not {entry.size}'
         if is_size_enough:
             return None
-        _, digest = copy_and_hash(read_blocks(open(path, 'rb', buffering=0)), len)
+        digest = hash_file(path)
     except FileNotFoundError:
         return MISSING
     except PermissionError:
@@ -2843,7 +2850,7 @@ def name_fault(root: str, digest: str) -> str:
     """Why the store has no image that is what this name says, or nothing if it has. Reads all of it."""
     path = image_path(root, digest)
     try:
-        _, found = copy_and_hash(read_blocks(open(path, 'rb', buffering=0)), len)
+        found = hash_file(path)
     except OSError as error:
         return f'{path}: {error.strerror}'
     return '' if found == digest else f'{path}: its SHA-256 is {found}'
@@ -5017,7 +5024,7 @@ def _publish(arguments: 'argparse.Namespace', version: Version, seed: bytes, rep
     check_spelling(manifest, version)
     older = _older_entries(root, manifest, version, arguments.patch_from)
     if arguments.dry_run:
-        entry = Entry(version, *copy_and_hash(_read_image(arguments.image), len))
+        entry = Entry(version, *hash_blocks(_read_image(arguments.image)))
         grown = add_entry(manifest, entry)
         _check_that_patches_can_be_made(root, older, entry)
         is_stored = grown is not manifest or image_fault(root, entry) is not None
@@ -5039,7 +5046,7 @@ def _store_image(arguments: 'argparse.Namespace', version: Version, manifest: Ma
     """
     root = arguments.output
     with NewFile(os.path.join(root, NEW_IMAGE)) as new:
-        entry = Entry(version, *copy_and_hash(_read_image(arguments.image), new.write))
+        entry = Entry(version, *hash_blocks(_read_image(arguments.image), new.write))
         grown = add_entry(manifest, entry)
         _check_that_patches_can_be_made(root, older, entry)
         fault = image_fault(root, entry)
@@ -5116,7 +5123,7 @@ def _is_right(root: str, older: Entry, entry: Entry, new: NewFile) -> bool:
     with naming(path), new.read_back() as patch, open(path, 'rb') as image:
         try:
             blocks = apply_patch(patch, functools.partial(read_older, image.fileno()), entry.size)
-            return copy_and_hash(blocks, len)[1] == entry.digest
+            return hash_blocks(blocks)[1] == entry.digest
         except (PatchError, EOFError):
             return False
 

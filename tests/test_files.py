@@ -113,11 +113,13 @@ class BoundsTest(scene.Scene):
             next(chunks)
         self.assertEqual(3, caught.exception.exit_code)
 
-    def test_copy_and_hash(self):
+    def test_hash_blocks(self):
         copied = []
-        self.assertEqual((3, 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'),
-                         tako.copy_and_hash([b'a', b'bc'], copied.append))
+        hashed = (3, 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad')
+        self.assertEqual(hashed, tako.hash_blocks([b'a', b'bc'], copied.append))
         self.assertEqual([b'a', b'bc'], copied)
+        self.assertEqual(hashed, tako.hash_blocks([b'a', b'bc']))
+        self.assertEqual(hashed[1], tako.hash_file(self.write('file', 'abc')))
 
 
 class DirectoryLockTest(scene.Scene):
