@@ -99,74 +99,85 @@ __version__ = '0.1.0'
 
 
 # ======================================================================== 1  limits
+#
+# Bytes, counts and seconds are bounded here, so that no file, server or unit can exhaust the
+# machine. The docs list every limit with its value, and a test compares them.
 
-CONFIG_MAX_BYTES = 1 << 20              # of a config file
-KEY_FILE_MAX_BYTES = 4096               # of a secret key file; a key has 135 characters
-MANIFEST_MAX_BYTES = 16 << 20           # of a manifest: about 170,000 entries
-IMAGE_MAX_BYTES = (1 << 63) - 1         # of an image, as its entry says
-VERSION_MAX_CHARS = 255
-UNIT_NAME_MAX_CHARS = 255               # systemd's own bound
+# configs, keys and manifests
+CONFIG_MAX_BYTES = 1 << 20              # maximum size of a config
+KEY_FILE_MAX_BYTES = 4096               # maximum size of a key file; a secret key has 135 bytes
+MANIFEST_MAX_BYTES = 16 << 20           # maximum size of a manifest, about 170,000 entries
+IMAGE_MAX_BYTES = (1 << 63) - 1         # maximum size that an entry may give an image
+VERSION_MAX_CHARS = 255                 # maximum length of a version
+UNIT_NAME_MAX_CHARS = 255               # maximum length of a unit's name in systemd
 
-CHUNK_BLOCK_BYTES = 4096                # of a chunk of an image that keeps to blocks
-CHUNK_AVERAGE_BYTES = 6144              # of a chunk of any other, on average; of both, for images not too large
-CHUNK_MIN_BYTES = 1024                  # what an index may say of that
-CHUNK_MAX_BYTES = 1 << 20
-CHUNKS_AIM = 100000                     # in an index that is written: more makes chunks larger
-CHUNKS_MAX = 1 << 17                    # in one that is read
-INDEX_MAX_BYTES = 16 << 20              # of an index
-INDEX_SPARE_BYTES = 1 << 16             # what it may have beyond 1/256 of its image
-PATCHES_MAX = 16                        # in an index
-CHUNK_HEAD_BYTES = 1 << 17              # of an image, for telling of what kind it is
-INDEX_PROBE_BYTES = 32                  # of its head, where these and what follows are asked for as two ranges
-DELTA_MIN_BYTES = 1 << 16               # of an image of which less than all is worth asking for
-DELTA_MAX_SHARE = 0.8                   # of an image that may come as index, ranges or patch; else all of it does
-RANGE_BYTES = 1 << 20                   # of a range that is asked for, and of all in one request
-RANGES_MAX = 2000                       # for an image: more, and what lies between them is asked for, too
-RANGES_PER_REQUEST = 100                # of a server that has shown that it can
-RANGE_GAP_BYTES = 1 << 14               # between two ranges that become one, where each costs a request
-RANGE_FRAMING_BYTES = 1 << 10           # of each part of an answer that has several
-CONNECTIONS = 4                         # to a host at once, for ranges
+# chunk indexes and differential updates
+CHUNK_BLOCK_BYTES = 4096                # chunk size of a filesystem image; doubled for large images
+CHUNK_AVERAGE_BYTES = 6144              # average chunk of any other image; doubled for large images
+CHUNK_MIN_BYTES = 1024                  # smallest average chunk size that an index may declare
+CHUNK_MAX_BYTES = 1 << 20               # largest average chunk size that an index may declare
+CHUNKS_AIM = 100000                     # a writer doubles the chunk size above this many chunks
+CHUNKS_MAX = 1 << 17                    # a reader refuses an index of more chunks than this
+INDEX_MAX_BYTES = 16 << 20              # maximum size of an index
+INDEX_SPARE_BYTES = 1 << 16             # an index may exceed 1/256 of its image by this much
+PATCHES_MAX = 16                        # maximum number of patches that an index lists
+CHUNK_HEAD_BYTES = 1 << 17              # this much of an image shows whether it is a filesystem
+INDEX_PROBE_BYTES = 32                  # size of the first of two ranges that test for multipart
+DELTA_MIN_BYTES = 1 << 16               # a smaller image is downloaded whole
+DELTA_MAX_SHARE = 0.8                   # an update that needs more of its image downloads it whole
+RANGE_BYTES = 1 << 20                   # maximum size of one range, and of all ranges in a request
+RANGES_MAX = 2000                       # with more ranges in an image, nearby ones are joined
+RANGES_PER_REQUEST = 100                # maximum number of ranges in a request for several
+RANGE_GAP_BYTES = 1 << 14               # a gap this small is downloaded, to save a request
+RANGE_FRAMING_BYTES = 1 << 10           # maximum size of the headers of one part in multipart
+CONNECTIONS = 4                         # parallel connections to a host, for ranges
 
-BLOCK_BYTES = 1 << 18                   # moved, hashed and written at a time
-DISCARD_MAX_BYTES = 1 << 16             # read of an error page so as to keep the connection
-REDIRECTS_MAX = 10
-NETWORK_TIMEOUT_SECONDS = 10.0          # to connect, and between two packets
-RATE_WINDOW_SECONDS = 30.0              # over which a line has to bring
-RATE_MIN_BYTES = 30 << 10               # this much of a body, or it is dropped and taken up again: 1 KiB a second
-FRAMING_MAX_BYTES = 2 << 20             # of headers, chunk sizes and trailers that an answer may hold
-FRAMING_MAX_FACTOR = 8                  # and of the body's own size: a chunk of one byte takes six
-PAUSE_FIRST_SECONDS = 0.5               # before an origin is asked again; doubled from one time to the next
-PAUSE_MAX_SECONDS = 8.0
-PAUSE_BUDGET_SECONDS = 20.0             # for all pauses that one host costs one run
-PROGRESS_MIN_BYTES = 1 << 16            # brought by a connection that failed later: it starts afresh with pauses
-ETAG_MAX_CHARS = 200
-FULL_ANSWER_SECONDS = 86400             # once in each of these a manifest is asked for whatever its ETag
-MANIFEST_SECONDS = 60.0                 # for a mirror's manifest, while another is unasked, or once one has answered
-LOCK_WAIT_SECONDS = 120.0               # for another run on the same directory
-LOCK_POLL_SECONDS = 0.05
-ABANDONED_SECONDS = 3600.0              # age at which temporary files of the original are removed
-PIPE_POLL_SECONDS = 0.5                 # that a signal may have to wait while a pipe is silent
-MESSAGE_MAX_CHARS = 2000                # of a line of trouble: servers have their say in some
-NAMES_MAX = 5                           # of versions, where a message lists them
-COLLECT_EVERY_OBJECTS = 200000          # that are new: the entries of a long manifest are many, and none is garbage
-HELP_COLUMNS = 80                       # of what --help prints
-PROGRESS_EVERY_SECONDS = 0.2            # the progress line is drawn anew
-STATE_MAX_BYTES = 1 << 20               # of our own notes in a destination
-WITHDRAWN_MAX = 1000                    # versions in these, or they get too long
-SYSTEMCTL_TIMEOUT_SECONDS = 900.0       # for units to restart; systemd's own limits are below it, as a rule
-SYSTEMCTL_TRIES = 6                     # to reach a systemd that restarts itself
-SYSTEMCTL_PAUSE_SECONDS = 0.25          # after the first of them; doubled from one to the next
-CONFIRM_SECONDS = 10                    # for which units are watched after a restart, without Confirm=
-CONFIRM_MAX_SECONDS = 3600              # of Confirm=
-WATCH_POLL_SECONDS = 0.5                # between two looks at units that are watched
-REQUIREMENTS_MAX = 200                  # units that are looked at for what a unit requires
-# of patches
-PATCH_DICTIONARY_BYTES = 8 << 20        # what each of three decompressors may remember
-PATCH_PART_MIN_BYTES = 1 << 22          # of a stream that shrinks little, for packing it in parts
-SEGMENT_MIN_BYTES = 1 << 18             # of the image that a segment makes, if it is not the last
-OPERATION_BYTES = 256                   # that an operation makes on an average
-OPERATIONS_SPARE = 4096                 # more operations than that makes of the image's size
-READ_AHEAD_BYTES = 1 << 14              # of the older image, where an operation takes fewer
+# network and files
+BLOCK_BYTES = 1 << 18                   # data is read, hashed and written in blocks of this size
+DISCARD_MAX_BYTES = 1 << 16             # a longer error page costs more to read than to reconnect
+REDIRECTS_MAX = 10                      # maximum number of redirects in a row
+NETWORK_TIMEOUT_SECONDS = 10.0          # to connect, and from one packet to the next
+RATE_WINDOW_SECONDS = 30.0              # a connection's speed is measured over this time
+RATE_MIN_BYTES = 30 << 10               # a connection that delivers less in that time is dropped
+FRAMING_MAX_BYTES = 2 << 20             # headers, chunk sizes and trailers may have this size
+FRAMING_MAX_FACTOR = 8                  # a response may have 8 bytes per body byte; a 1-byte chunk has 6
+PAUSE_FIRST_SECONDS = 0.5               # first pause before a retry; each further one is doubled
+PAUSE_MAX_SECONDS = 8.0                 # longest pause, except where a server asks for a longer one
+PAUSE_BUDGET_SECONDS = 20.0             # one run spends this much on all pauses for one host
+PROGRESS_MIN_BYTES = 1 << 16            # after progress of this size, pauses start again at the first
+ETAG_MAX_CHARS = 200                    # a longer ETag is ignored
+FULL_ANSWER_SECONDS = 86400             # once in this time, a manifest is requested without its ETag
+MANIFEST_SECONDS = 60.0                 # for one mirror's manifest, if another mirror can serve it
+LOCK_WAIT_SECONDS = 120.0               # longest wait for another run in the same directory
+LOCK_POLL_SECONDS = 0.05                # interval between two attempts to lock
+ABANDONED_SECONDS = 3600.0              # the original's temporary files are removed at this age
+PIPE_POLL_SECONDS = 0.5                 # longest delay of a signal while a pipe is silent
+
+# messages and state
+MESSAGE_MAX_CHARS = 2000                # maximum length of a message, which may quote a server
+NAMES_MAX = 5                           # a message lists at most this many versions
+COLLECT_EVERY_OBJECTS = 200000          # garbage collections are rare: a long manifest has none
+HELP_COLUMNS = 80                       # width of the output of --help
+PROGRESS_EVERY_SECONDS = 0.2            # interval between two updates of the progress line
+STATE_MAX_BYTES = 1 << 20               # maximum size of the state file in a destination
+WITHDRAWN_MAX = 1000                    # the state file keeps this many withdrawn versions
+
+# units
+SYSTEMCTL_TIMEOUT_SECONDS = 900.0       # for units to restart; systemd usually gives up earlier
+SYSTEMCTL_TRIES = 6                     # attempts to reach systemd, which may be restarting itself
+SYSTEMCTL_PAUSE_SECONDS = 0.25          # pause after the first attempt; each further one is doubled
+CONFIRM_SECONDS = 10                    # units are watched this long if Confirm= is not set
+CONFIRM_MAX_SECONDS = 3600              # maximum value of Confirm=
+WATCH_POLL_SECONDS = 0.5                # interval between two checks of units that are watched
+REQUIREMENTS_MAX = 200                  # maximum number of units searched for requirements
+
+# patches
+PATCH_DICTIONARY_BYTES = 8 << 20        # LZMA dictionary of each of a patch's three streams
+PATCH_PART_MIN_BYTES = 1 << 22          # a longer stream that hardly shrinks is packed in parts
+SEGMENT_MIN_BYTES = 1 << 18             # each segment but the last makes at least this much image
+OPERATION_BYTES = 256                   # a patch may have one operation for this much of an image
+OPERATIONS_SPARE = 4096                 # a patch may have this many operations more
+READ_AHEAD_BYTES = 1 << 14              # minimum size of a read from the older image
 
 
 # ======================================================================== 2  errors
