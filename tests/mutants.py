@@ -2,8 +2,8 @@
 
     mutants.py [SECTION...]
 
-A mutant that survives is a line that no test holds: it is killed by a better test, or its line stands in the table of
-docs/development.md with the reason why no test can. All happens on a copy. There the section under test is moved to
+If a mutant survives, no test depends on what it changed. Then either a better test kills it, or its line stands in
+mutants_survivors.md with the reason why no test can. All happens on a copy. There the section under test is moved to
 a file of its own, which tako.py runs in its place: that parses fast, and the rest of tako.py is compiled once.
 """
 import json
@@ -98,9 +98,9 @@ def change(diff):
 
 
 def explained():
-    """The lines that docs/development.md says why they may change, and how."""
-    with open(os.path.join(ROOT, 'docs', 'development.md')) as stream:
-        table = stream.read().partition('Mutants that live:')[2].partition('\n\nIn ')[0]
+    """Return the (line, change) pairs of which mutants_survivors.md says why they survive."""
+    with open(os.path.join(HERE, 'mutants_survivors.md')) as stream:
+        table = stream.read()
     rows = re.findall('^[|] `` (.*?) `` [|] (.*?) [|] ', table, re.MULTILINE)
     return {(line.replace('\\|', '|'), each.replace('\\|', '|')) for line, changes in rows
             for each in re.findall('`` (.*?) ``', changes)}

@@ -5,6 +5,7 @@ import os
 import re
 import unittest
 
+import mutants
 import scene
 import tako
 
@@ -146,6 +147,14 @@ class PromiseTest(unittest.TestCase):
         self.assertGreater(len(rows), 40)
         self.assertEqual([], [promise for promise, tests in rows if not tests])
         self.assertEqual([], [test for _, tests in rows for test in tests if not is_there(test)])
+
+
+class SurvivorTest(unittest.TestCase):
+    def test_each_line_of_the_mutants_that_survive_stands_in_tako(self):
+        lines = {line.strip() for line in read('tako.py').splitlines()}
+        survivors = mutants.explained()
+        self.assertGreater(len(survivors), 50)
+        self.assertEqual([], sorted(line for line, _ in survivors if line not in lines))
 
 
 class CheckerTest(unittest.TestCase):
