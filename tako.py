@@ -140,13 +140,13 @@ NETWORK_TIMEOUT_SECONDS = 10.0          # to connect, and from one packet to the
 RATE_WINDOW_SECONDS = 30.0              # a connection's speed is measured over this time
 RATE_MIN_BYTES = 30 << 10               # a connection that delivers less in that time is dropped
 FRAMING_MAX_BYTES = 2 << 20             # headers, chunk sizes and trailers may have this size
-FRAMING_MAX_FACTOR = 8                  # a response may have 8 bytes per body byte; a 1-byte chunk has 6
+FRAMING_MAX_FACTOR = 8                  # per byte of body, a response may have 8; a 1-byte chunk has 6
 PAUSE_FIRST_SECONDS = 0.5               # first pause before a retry; each further one is doubled
 PAUSE_MAX_SECONDS = 8.0                 # longest pause, except where a server asks for a longer one
 PAUSE_BUDGET_SECONDS = 20.0             # one run spends this much on all pauses for one host
-PROGRESS_MIN_BYTES = 1 << 16            # after progress of this size, pauses start again at the first
+PROGRESS_MIN_BYTES = 1 << 16            # after this much progress, pauses start again at the first
 ETAG_MAX_CHARS = 200                    # a longer ETag is ignored
-FULL_ANSWER_SECONDS = 86400             # once in this time, a manifest is requested without its ETag
+FULL_ANSWER_SECONDS = 86400             # once in this time, a manifest is requested without an ETag
 MANIFEST_SECONDS = 60.0                 # for one mirror's manifest, if another mirror can serve it
 LOCK_WAIT_SECONDS = 120.0               # longest wait for another run in the same directory
 LOCK_POLL_SECONDS = 0.05                # interval between two attempts to lock
@@ -186,9 +186,9 @@ SEVERITY = (0, 75, 1, 2, 3)     # exit codes, least severe first; a run ends wit
 
 
 class TakoError(Exception):
-    """What the user is told: what is wrong, in one line, and in another what to do about it.
+    """An error for the user: `what` is wrong, `hint` is what to do about it, a line each.
 
-    line: where in the config it is, if it is there. exit_code is the class's.
+    `line` is the number of a line in the config, if the error is there.
     """
 
     exit_code = 1
@@ -201,73 +201,76 @@ class TakoError(Exception):
 
 
 class UsageError(TakoError):
-    """The command line or something it names is wrong."""
+    """The command line, or a file that it names, is invalid."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A config is wrong."""
+    """A config is invalid."""
 
 
 class VersionError(UsageError):
-    """A text is no version, or no pattern."""
+    """A text is not a version, or not a version pattern."""
 
 
 class RefusedError(TakoError):
-    """What was read or received is not what its signature says."""
+    """A file or a response does not match its signature, size or digest."""
 
     exit_code = 3
 
 
 class SignatureError(RefusedError):
-    """No key that is trusted here signed it."""
+    """A manifest is not signed by any trusted key."""
 
     def __init__(self, where: str) -> None:
-        super().__init__(f'{where}: none of the public keys given signed this',
-                         'it was altered, or another key signed it: compare the keys')
+        super().__init__(f'{where}: not signed by any of the given public keys',
+                         "compare them with the publisher's key; if they match, the file was modified")
 
 
 class ManifestError(RefusedError):
-    """Signed, and yet not a manifest."""
+    """A manifest is signed, and its content is invalid."""
 
     def __init__(self, where: str, what: str) -> None:
         super().__init__(f'{where}: {what}',
-                         'its signature is right, so this is how it was published: tell the publisher')
+                         'tell the publisher: the signature is valid, so it was published like this')
 
 
 class FormatError(RefusedError):
-    """A manifest is signed, and in a format that a newer Tako introduced."""
+    """A manifest is signed, and its format is newer than this program."""
 
     def __init__(self, where: str, number: int) -> None:
-        super().__init__(f'{where}: a manifest of format {number}; this Tako is too old for it',
-                         f'update Tako: this is version {__version__}, which reads format 1')
+        super().__init__(f'{where}: unknown manifest format {number}; this Tako is too old',
+                         f'update Tako: version {__version__} reads format 1 only')
 
 
 class RollbackError(RefusedError):
-    """A manifest lacks what an earlier one had."""
+    """A manifest lacks an entry that an earlier one had."""
 
     def __init__(self, where: str, lost: str) -> None:
         super().__init__(f'{where}: lacks or changes {lost}, which the last manifest had',
-                         'the origin is stale, or one key signs for two directories')
+                         'try again later, in case a cache is stale; then tell the publisher')
 
 
 class ForkError(RefusedError):
-    """Two manifests, both signed, of which neither continues the other."""
+    """Two manifests are signed, and each lacks an entry of the other."""
 
     def __init__(self, one: str, other: str, line: str) -> None:
         super().__init__(f'{one} and {other} contradict each other, first in: {line}',
-                         'one key signed two histories: a fetch keeps them as .fork.1 and .fork.2 for the publisher')
+                         'send .fork.1 and .fork.2, which fetch writes, to the publisher: one key signed both')
 
 
 class UnreachableError(TakoError):
-    """The origin is not to be had now; nothing is wrong on this side."""
+    """The origin cannot be reached, or answered with an error; nothing is wrong here."""
 
     exit_code = 75
 
 
 class TransientError(UnreachableError):
-    """The same request may well succeed soon; retry_after is how many seconds the server asks to wait, if it does."""
+    """A request failed that may succeed soon.
+
+    `retry_after` is how many seconds the server asks to wait; 0 if it does not.
+    """
 
     def __init__(self, what: str, hint: str = 'try again later', retry_after: float = 0.0) -> None:
         super().__init__(what, hint)
@@ -276,11 +279,11 @@ class TransientError(UnreachableError):
 
 
 class AbsentError(UnreachableError):
-    """The origin has nothing there (HTTP status 404)."""
+    """The origin does not have this file (HTTP status 404)."""
 
 
 class GoneError(AbsentError):
-    """The origin says that it withdrew this (HTTP status 410)."""
+    """The origin withdrew this file (HTTP status 410)."""
 
 
 class LockedError(TakoError):
@@ -290,14 +293,17 @@ class LockedError(TakoError):
 
 
 class UnitError(TakoError):
-    """A unit is not there, or does not run."""
+    """A unit does not exist, or does not run."""
 
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def as_tako_error(error: Exception) -> TakoError:
-    """The error itself, or what the operating system says, in words, or what we did not foresee."""
+    """Return any exception as a TakoError, with a hint.
+
+    An OSError gets its paths and a hint by errno; an unexpected exception is an internal error.
+    """
     if isinstance(error, TakoError):
         return error
     if isinstance(error, ImportError):
@@ -308,19 +314,19 @@ def as_tako_error(error: Exception) -> TakoError:
         while trace is not None:
             lines.append(str(trace.tb_lineno))
             trace = trace.tb_next
-        return TakoError('a defect of this program: {!r}, lines {}'.format(error, ' > '.join(lines)),
-                         'please report it, with the command line and tako --version')
+        return TakoError('internal error: {!r}, lines {}'.format(error, ' > '.join(lines)),
+                         'report this bug, with the command line and tako --version')
     where = ''.join(os.fsdecode(name) + ': ' for name in (error.filename, error.filename2)
                     if isinstance(name, (str, bytes)))
-    hint = 'see what stands at that path'
+    hint = 'check what is at that path'
     if error.errno in NO_SPACE:
-        hint = 'make room there and run it again; what was there is still whole'
+        hint = 'free disk space there and run the command again; all installed files are intact'
     elif error.errno in (errno.EACCES, errno.EPERM):
-        hint = 'run it as a user who may do this, or change the permissions'
+        hint = 'run the command as a user who has access, or change the permissions'
     elif error.errno == errno.EROFS:
-        hint = 'mount it so that it can be written'
+        hint = 'mount this filesystem writable'
     elif error.errno == errno.EIO:
-        hint = 'the disk may be failing: see dmesg'
+        hint = 'check the disk: dmesg shows its errors'
     return TakoError(where + (error.strerror or str(error)), hint)
 
 

@@ -343,7 +343,7 @@ class MainTest(unittest.TestCase):
         with contextlib.redirect_stderr(io.StringIO()) as err:
             with unittest.mock.patch.object(tako, 'ed25519_public_key', side_effect=ZeroDivisionError('oops')):
                 self.assertEqual(1, tako.main(['gen-key']))
-        self.assertIn("a defect of this program: ZeroDivisionError('oops'", err.getvalue())
+        self.assertIn("internal error: ZeroDivisionError('oops'", err.getvalue())
 
 
 class PythonTest(scene.Scene):

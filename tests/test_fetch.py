@@ -293,8 +293,8 @@ class RefusalTest(FetchCase):
         self.origin.sign_body(b'Tako Manifest 2\n\nanything at all\n\n')
         result = self.assertNothingChanged(3, before)
         self.assertEqual(
-            'tako: {}: {}/manifest: a manifest of format 2; this Tako is too old for it\n'
-            '  update Tako: this is version {}, which reads format 1\n'.format(
+            'tako: {}: {}/manifest: unknown manifest format 2; this Tako is too old\n'
+            '  update Tako: version {} reads format 1 only\n'.format(
                 self.app, self.origin.url, tako.__version__
             ),
             result.err,
@@ -302,7 +302,7 @@ class RefusalTest(FetchCase):
         later = self.origin.read('manifest')
         self.origin.write('manifest', later.replace(b'anything', b'ANYTHING'))
         self.assertIn(
-            'none of the public keys given signed this', self.assertNothingChanged(3, before).err
+            'not signed by any of the given public keys', self.assertNothingChanged(3, before).err
         )
         self.origin.write('manifest', later)
         self.assertCode(3, self.run_tako('verify', '-p', origin.PUBLIC_KEY, self.origin.directory))
@@ -311,7 +311,7 @@ class RefusalTest(FetchCase):
         for arguments in (('fetch', self.app), ('fetch', '--init', self.app), ('status', self.app)):
             result = self.run_tako(*arguments)
             self.assertCode(3, result)
-            self.assertIn('/manifest: a manifest of format 2; this Tako is too old', result.err)
+            self.assertIn('/manifest: unknown manifest format 2; this Tako is too old', result.err)
             self.assertIn('\n  update Tako: ', result.err)
 
     def test_a_latest_that_is_no_link_is_told_of_once(self):

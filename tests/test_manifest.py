@@ -206,9 +206,9 @@ class SignatureTest(ManifestTest):
                 error = self.assertRefused(
                     tako.FormatError,
                     signed(body),
-                    'format {}; this Tako is too old for it'.format(number),
+                    'format {}; this Tako is too old'.format(number),
                 )
-                hint = 'update Tako: this is version {}, which reads format 1'.format(
+                hint = 'update Tako: version {} reads format 1 only'.format(
                     tako.__version__
                 )
                 self.assertEqual((3, hint), (error.exit_code, error.hint))

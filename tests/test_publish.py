@@ -212,7 +212,7 @@ class StoreRefusalTest(StoreCase):
                 for result in (self.store(TWO, '1.1', '-k', key), self.store(TWO, '1.1', '-f', self.write('bad', key, 0o600))):
                     self.assertRefused(2, result)
                     self.assertNotIn(self.secret[10:30], result.err)
-        self.assertRefused(3, self.store(TWO, '1.1', '-k', other), 'none of the public keys')
+        self.assertRefused(3, self.store(TWO, '1.1', '-k', other), 'not signed by any')
 
     def test_no_key_two_keys_or_a_key_file_that_is_not_there(self):
         image = self.write('image', TWO)

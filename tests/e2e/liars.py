@@ -143,7 +143,7 @@ class Stage(scene.Scene):
         """In trouble there is a message and a hint; never a traceback, a flood, or what a terminal takes for a command."""
         self.assertCode(result.code, result)
         told = result.out + result.err
-        for word in ('Traceback', 'a defect of this program'):
+        for word in ('Traceback', 'internal error'):
             self.assertNotIn(word, told)
         self.assertLess(len(told), WORDS_MAX_CHARS)
         self.assertEqual([], [char for char in told if not (char.isprintable() or char == '\n')])

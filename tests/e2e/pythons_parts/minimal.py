@@ -91,7 +91,7 @@ class Minimal(Told):
         key = self.inside(self.write('new.key', lines[3] + '\n', 0o600))
         self.ran(0, 'sign', '-f', key, '-p', origin.PUBLIC_KEY, self.inside(self.served))
         tako.open_manifest(self.publisher.read('manifest'), [tako.parse_public_key(lines[1])], 'manifest')
-        self.assertIn('none of the public keys', self.ran(3, 'fetch', self.app(self.url)).err)
+        self.assertIn('not signed by any', self.ran(3, 'fetch', self.app(self.url)).err)
 
     def ask_for_http(self):
         """Which fails with words, and touches nothing."""

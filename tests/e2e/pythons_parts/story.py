@@ -150,7 +150,7 @@ class Story(Told):
         before, signed = self.in_destination(), self.origin.read('manifest')
         stranger = origin.Publisher(self.served, origin.OTHER_SEED)
         stranger.publish('1.11', b'of a stranger')
-        self.assertIn('none of the public keys', self.ran(3, 'fetch', self.app).err)
+        self.assertIn('not signed by any', self.ran(3, 'fetch', self.app).err)
         older = origin.Publisher(self.served)
         older.entries = [origin.entry_of('1.0', FIRST)]
         older.sign()
