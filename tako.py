@@ -278,6 +278,10 @@ class TransientError(UnreachableError):
         self.has_progressed = False
 
 
+class CutShortError(TransientError):
+    """A connection failed after it brought PROGRESS_MIN_BYTES or more that the next one need not."""
+
+
 class AbsentError(UnreachableError):
     """The origin does not have this file (HTTP status 404)."""
 
@@ -2223,16 +2227,81 @@ class Answer(namedtuple('Answer', ('url', 'status', 'headers', 'length', 'chunks
         return self.etag() if self.etag().startswith('"') else ''
 
 
-class Network:
+class Deadline:
+    """The time until which a run waits for its network: the earliest of the limits in force."""
+
+    def __init__(self) -> None:
+        self._limits = [(float('inf'), '', '')]     # each a monotonic time, a message and a hint
+
+    def start(self, seconds: float) -> None:
+        """Let the outermost limit, that of --timeout, end so many seconds from now."""
+        self._limits[0] = (time.monotonic() + seconds, 'the time given with --timeout is over',
+                           'what came is kept: run it again')
+
+    def limit(self, seconds: float, message: str, hint: str) -> 'Deadline':
+        """Return a context manager that also limits what it encloses. Limits nest."""
+        self._limits.append((time.monotonic() + seconds, message, hint))
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._limits.pop()
+
+    def remaining(self) -> float:
+        """Return how many seconds are left; 0 or less if time is up."""
+        return min(self._limits)[0] - time.monotonic()
+
+    def packet_timeout(self) -> float:
+        """Return how many seconds to wait for the next packet. Raises UnreachableError if time is up."""
+        seconds = self.remaining()
+        if seconds <= 0:
+            # the outermost of those that ended at once
+            _, message, hint = min(self._limits, key=lambda limit: limit[0])
+            raise UnreachableError(message, hint)
+        return min(NETWORK_TIMEOUT_SECONDS, seconds)
+
+
+class Backoff:
+    """The pauses before a host is asked again during one run: they grow, and are limited in sum."""
+
+    def __init__(self) -> None:
+        # by scheme and host: the seconds of the next pause, and of all that may follow
+        self._hosts = {}    # type: Dict[Tuple[str, str], Tuple[float, float]]
+
+    def pause(self, failed: 'Mapping[str, TransientError]', remaining: float) -> 'List[str]':
+        """Wait before what failed is asked again, and return which of these URLs to ask.
+
+        remaining: how many seconds are left to the run. Pauses are jittered, so that a fleet does not
+        return all at once. A CutShortError costs its host the shortest one, and none of its budget.
+        """
+        import random
+        waits = {}
+        for url, error in failed.items():
+            following, left = self._hosts.get(_endpoint(url), (PAUSE_FIRST_SECONDS, PAUSE_BUDGET_SECONDS))
+            if isinstance(error, CutShortError) or error.has_progressed:
+                following, seconds = PAUSE_FIRST_SECONDS, PAUSE_FIRST_SECONDS * random.uniform(0.5, 1.0)
+            else:
+                seconds = min(max(following * random.uniform(0.5, 1.0), error.retry_after), left)
+                left -= seconds
+            if 0 < seconds <= remaining:
+                self._hosts[_endpoint(url)] = min(2 * following, PAUSE_MAX_SECONDS), left
+                waits[url] = seconds
+        if waits:
+            time.sleep(max(waits.values()))
+        return list(waits)
+
+
+class HttpClient:
     """The way to all origins during one run: one connection a host, kept from one request to the next, more for ranges.
 
-    deadline: the monotonic time after which nothing is waited for any more; turn: the same for one mirror,
-    and which.
+    deadline: how long it waits for all of them. backoff: the pauses before they are asked again.
     """
 
     def __init__(self, environ: 'Mapping[str, str]') -> None:
-        self.deadline = float('inf')
-        self.turn = float('inf'), ''
+        self.deadline = Deadline()
+        self.backoff = Backoff()
         self.answered = None    # type: Optional[http.client.HTTPResponse]      # the newest, received or not
         self._has_proxies = any(name.lower().endswith('_proxy') for name in environ)
         # what was asked last on each connection, by scheme, host and lane; one whose answer has not come, or was
@@ -2240,9 +2309,8 @@ class Network:
         self._open = {}     # type: Dict[Lane, Tuple[http.client.HTTPConnection, Optional[http.client.HTTPResponse]]]
         self._tls = None    # type: Optional[ssl.SSLContext]
         self._has_bundle = False
-        self._pauses = {}   # type: Dict[Tuple[str, str], Tuple[float, float]]      # the next one, and what is left
 
-    def __enter__(self) -> 'Network':
+    def __enter__(self) -> 'HttpClient':
         return self
 
     def __exit__(self, kind: 'Optional[Type[BaseException]]', error: 'Optional[BaseException]',
@@ -2326,38 +2394,6 @@ class Network:
         self._drop(lane)
         return None
 
-    def pause(self, failed: 'Mapping[str, TransientError]') -> 'List[str]':
-        """Wait before what failed is asked again; which of these URLs are to be, none when all pauses are used up.
-
-        They grow, and are jittered so that a fleet does not come back all at once. A connection that
-        has_progressed costs its host the shortest one, and nothing of what is left.
-        """
-        import random
-        waits = {}
-        for url, error in failed.items():
-            following, left = self._pauses.get(_endpoint(url), (PAUSE_FIRST_SECONDS, PAUSE_BUDGET_SECONDS))
-            if error.has_progressed:
-                following, seconds = PAUSE_FIRST_SECONDS, PAUSE_FIRST_SECONDS * random.uniform(0.5, 1.0)
-            else:
-                seconds = min(max(following * random.uniform(0.5, 1.0), error.retry_after), left)
-                left -= seconds
-            if seconds > 0 and time.monotonic() + seconds <= self.deadline:
-                self._pauses[_endpoint(url)] = min(2 * following, PAUSE_MAX_SECONDS), left
-                waits[url] = seconds
-        if waits:
-            time.sleep(max(waits.values()))
-        return list(waits)
-
-    def timeout(self) -> float:
-        """For how many seconds to wait for the next packet; UnreachableError if the time that was given is over."""
-        turn, mirror = self.turn
-        left = min(self.deadline, turn) - time.monotonic()
-        if left <= 0 and turn < self.deadline:
-            raise UnreachableError(f'{mirror}: took too long over its manifest', 'it is left out of this run')
-        if left <= 0:
-            raise UnreachableError('the time given with --timeout is over', 'what came is kept: run it again')
-        return min(NETWORK_TIMEOUT_SECONDS, left)
-
     def _ask(self, url: str, headers: 'Dict[str, str]') -> Answer:
         import http.client
         try:
@@ -2420,7 +2456,7 @@ class Network:
         self._open[lane] = connection, None
         self.answered = None
         try:
-            connection.timeout = self.timeout()
+            connection.timeout = self.deadline.packet_timeout()
             connection.request('GET', target, headers=headers)
         except BaseException:
             connection.close()
@@ -2445,12 +2481,12 @@ class Network:
         scheme, host = _endpoint(url)
         proxy, proxy_headers = self._proxy(scheme, host)
         if scheme == 'http':
-            connection = http.client.HTTPConnection(proxy or host, timeout=self.timeout())
+            connection = http.client.HTTPConnection(proxy or host, timeout=self.deadline.packet_timeout())
         else:
             if self._tls is None:
                 directory = _authorities_by_hash()
                 self._tls, self._has_bundle = _tls_context(directory), directory is None
-            connection = http.client.HTTPSConnection(proxy or host, timeout=self.timeout(), context=self._tls)
+            connection = http.client.HTTPSConnection(proxy or host, timeout=self.deadline.packet_timeout(), context=self._tls)
             if proxy:
                 connection.set_tunnel(host, headers=proxy_headers)
         connection.response_class = functools.partial(_paced_response, self)    # type: ignore[assignment]
@@ -2484,11 +2520,11 @@ class _PacedReader(io.RawIOBase):
     delivered is how much of the body came, which whoever reads the body counts; so has_headers is set.
     """
 
-    def __init__(self, network: Network, connection: 'socket.socket') -> None:
+    def __init__(self, client: HttpClient, connection: 'socket.socket') -> None:
         self.delivered = 0
         self.has_headers = False
         self._received = 0
-        self._network = network
+        self._client = client
         self._socket = connection
         self._stream = connection.makefile('rb', buffering=0)
         self._window = time.monotonic(), 0      # when it began, and what was delivered until then
@@ -2497,7 +2533,7 @@ class _PacedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: 'Any') -> 'Optional[int]':
-        self._socket.settimeout(self._network.timeout())
+        self._socket.settimeout(self._client.deadline.packet_timeout())
         size = self._stream.readinto(buffer) or 0
         if not size and self._received and not self.has_headers:
             raise OSError('the connection ended within the headers')
@@ -2508,7 +2544,7 @@ class _PacedReader(io.RawIOBase):
         now = time.monotonic()
         if now - began >= RATE_WINDOW_SECONDS:
             if self.delivered - before < RATE_MIN_BYTES:
-                raise OSError(_too_slow())
+                raise OSError(too_slow())
             self._window = now, self.delivered
         return size
 
@@ -2517,19 +2553,20 @@ class _PacedReader(io.RawIOBase):
         super().close()
 
 
-def _too_slow() -> str:
+def too_slow() -> str:
+    """Return what is wrong with a connection that brings less than RATE_MIN_BYTES in time."""
     return f'brought less than {RATE_MIN_BYTES} bytes in {RATE_WINDOW_SECONDS:.0f} seconds'
 
 
-def _paced_response(network: Network, connection: 'socket.socket', *arguments: 'Any',
+def _paced_response(client: HttpClient, connection: 'socket.socket', *arguments: 'Any',
                     **settings: 'Any') -> 'http.client.HTTPResponse':
     """An HTTPResponse on a _PacedReader, which is its `pace`."""
     import http.client
     response = http.client.HTTPResponse(connection, *arguments, **settings)
     response.fp.close()
-    response.pace = _PacedReader(network, connection)               # type: ignore[attr-defined]
+    response.pace = _PacedReader(client, connection)               # type: ignore[attr-defined]
     response.fp = io.BufferedReader(response.pace)                  # type: ignore[attr-defined]
-    network.answered = response
+    client.answered = response
     return response
 
 
@@ -3616,53 +3653,86 @@ def _journal_name(stream: 'TextIO') -> str:
 class Mirrors:
     """The origins of one config during one run. What one of them does wrong is told, and costs it this run."""
 
-    def __init__(self, origins: 'Sequence[Origin]', network: Network, tell: 'Callable[[TakoError], object]') -> None:
+    def __init__(self, origins: 'Sequence[Origin]', client: HttpClient,
+                 warn: 'Callable[[TakoError], object]') -> None:
         self.usable = list(origins)
-        self._network = network
-        self._tell = tell
+        self._client = client
+        self._warn = warn
 
-    def ask(self, attempt: 'Callable[[Origin], T]', is_one_enough: bool) -> 'List[T]':
-        """What attempt returns for each mirror, in order, or for the first that it succeeds with.
+    def first(self, attempt: 'Callable[[Origin], T]') -> 'T':
+        """Return what attempt returns for the first mirror that it succeeds with.
 
-        Those that fail for the moment are tried again after a pause, as long as no other had success.
-        Raises the gravest of the errors if all fail; GoneError if one of them is that.
+        If all fail, those with a TransientError are tried again after a pause. Raises the most severe of
+        the errors if none is left, or GoneError if one of them is that.
         """
-        results = []    # type: List[T]
         errors = {}     # type: Dict[Origin, TakoError]
         waiting = list(self.usable)
-        while waiting and not results:
-            failed = {}
-            for number, origin in enumerate(waiting):
-                now, others = time.monotonic(), len(waiting) - number - 1 + bool(results)
-                if others and not is_one_enough:    # a mirror's turn is not to eat up theirs, nor the image's
-                    share = (self._network.deadline - now) / (others + 1)
-                    self._network.turn = now + min(MANIFEST_SECONDS, share), origin.url
+        while waiting:
+            for origin in waiting:
                 try:
-                    results.append(attempt(origin))
-                    errors.pop(origin, None)
-                    if is_one_enough:
-                        break
+                    result = attempt(origin)
                 except TakoError as error:
                     errors[origin] = error
-                    if isinstance(error, TransientError):
-                        failed[origin.url] = error
-                finally:
-                    self._network.turn = float('inf'), ''
-            again = [] if results else self._network.pause(failed)
-            waiting = [origin for origin in waiting if origin.url in again]
-        return self._settle(results, errors)
+                else:
+                    errors.pop(origin, None)
+                    self._leave_out(errors)
+                    return result
+            waiting = self._pause(waiting, errors)
+        raise self._most_severe(errors)
 
-    def _settle(self, results: 'List[T]', errors: 'Dict[Origin, TakoError]') -> 'List[T]':
-        gravest = max(errors.values(), key=lambda error: (isinstance(error, GoneError), SEVERITY.index(error.exit_code)),
-                      default=None)
-        for origin, error in errors.items():
-            if results:
-                self.usable.remove(origin)
-            if results or not (error is gravest or isinstance(error, GoneError)):
-                self._tell(error)
-        if gravest is not None and not results:
-            raise gravest
+    def each(self, attempt: 'Callable[[Origin], T]') -> 'List[T]':
+        """Return what attempt returns for each mirror that it succeeds with, in order.
+
+        Where there is another mirror, or a result, none may use up the time of all. Tries again, and
+        raises, as first() does.
+        """
+        errors = {}     # type: Dict[Origin, TakoError]
+        results = []    # type: List[T]
+        waiting = list(self.usable)
+        while waiting and not results:
+            for number, origin in enumerate(waiting):
+                shares, seconds = len(waiting) - number, float('inf')
+                if results:
+                    shares += 1                     # the download's
+                if shares > 1:
+                    seconds = min(MANIFEST_SECONDS, self._client.deadline.remaining() / shares)
+                try:
+                    with self._client.deadline.limit(seconds, f'{origin.url}: took too long over its manifest',
+                                                     'it is left out of this run'):
+                        results.append(attempt(origin))
+                    errors.pop(origin, None)
+                except TakoError as error:
+                    errors[origin] = error
+            if not results:
+                waiting = self._pause(waiting, errors)
+        if not results:
+            raise self._most_severe(errors)
+        self._leave_out(errors)
         return results
+
+    def _pause(self, failed: 'Sequence[Origin]', errors: 'Mapping[Origin, TakoError]') -> 'List[Origin]':
+        """Wait before the next round; return the mirrors to try in it."""
+        transient = {}      # type: Dict[str, TransientError]
+        for origin in failed:
+            error = errors[origin]
+            if isinstance(error, TransientError):
+                transient[origin.url] = error
+        again = self._client.backoff.pause(transient, self._client.deadline.remaining())
+        return [origin for origin in failed if origin.url in again]
+
+    def _leave_out(self, errors: 'Mapping[Origin, TakoError]') -> None:
+        for origin, error in errors.items():
+            self.usable.remove(origin)
+            self._warn(error)
+
+    def _most_severe(self, errors: 'Mapping[Origin, TakoError]') -> TakoError:
+        """Return the error to raise if all mirrors failed; warn of the others."""
+        worst = max(errors.values(), key=lambda error: (isinstance(error, GoneError),
+                                                        SEVERITY.index(error.exit_code)))
+        for error in errors.values():
+            if not (error is worst or isinstance(error, GoneError)):
+                self._warn(error)
+        return worst
 
 
 class Assembly:
@@ -3746,12 +3816,12 @@ class Download:
     """
 
     def __init__(self, entry: Entry, partial: PartialFile, older: 'Optional[BinaryIO]', older_digest: str,
-                 network: Network, report: Report, label: str) -> None:
+                 client: HttpClient, report: Report, label: str) -> None:
         self._entry = entry
         self._partial = partial
         self._older = older if entry.size >= DELTA_MIN_BYTES else None
         self._older_digest = older_digest
-        self._network = network
+        self._client = client
         self._report = report
         self._label = label
         self._assembly = None   # type: Optional[Assembly]
@@ -3787,7 +3857,7 @@ class Download:
         if self._entry.size >= DELTA_MIN_BYTES and not origin.url.startswith('file:'):
             limit = index_max_bytes(self._entry.size)
             try:
-                raw = self._read(self._network.open(self._url(origin) + '.chunks', origin.authorization), limit)
+                raw = self._read(self._client.open(self._url(origin) + '.chunks', origin.authorization), limit)
                 parse_patches(raw, self._entry.size)    # all else is looked at where it is read again
                 self.index = raw
             except (UnreachableError, RefusedError, ValueError):
@@ -3795,7 +3865,7 @@ class Download:
 
     def attempt_whole(self, origin: Origin) -> None:
         """Let it become the image with all that an origin has of it; only then is what ranges brought given up."""
-        answer = self._network.open(self._url(origin), origin.authorization)
+        answer = self._client.open(self._url(origin), origin.authorization)
         self._give_assembly_up()
         self._download(origin, answer)
 
@@ -3946,12 +4016,12 @@ class Download:
     def _ask_for_head(self, origin: Origin, url: str) -> 'Tuple[bytes, bool]':
         """The bytes of an index that list its patches, or more; and whether these are all."""
         limit = index_max_bytes(self._entry.size)
-        answer = self._network.open(url, origin.authorization, {'Range': f'bytes=0-{INDEX_HEAD_BYTES - 1}'})
+        answer = self._client.open(url, origin.authorization, {'Range': f'bytes=0-{INDEX_HEAD_BYTES - 1}'})
         head = self._read(answer, limit)
         total = answer.headers.get('Content-Range', '').partition('/')[2]
         is_all = answer.status == 200 or total == str(len(head))
         if not is_all and len(head) != INDEX_HEAD_BYTES:
-            head, is_all = self._read(self._network.open(url, origin.authorization), limit), True
+            head, is_all = self._read(self._client.open(url, origin.authorization), limit), True
         parse_patches(head, self._entry.size)
         return head, is_all
 
@@ -3960,7 +4030,7 @@ class Download:
         limit = index_max_bytes(self._entry.size)
         rest = b'' if is_all else self._probe_ranges(origin, url, limit)
         if rest is None:
-            head, rest = self._read(self._network.open(url, origin.authorization), limit), b''
+            head, rest = self._read(self._client.open(url, origin.authorization), limit), b''
         index = parse_index(head + rest, self._entry.size)
         self.index = head + rest
         return index
@@ -3973,7 +4043,7 @@ class Download:
         """
         begin, last = INDEX_HEAD_BYTES - 1 - INDEX_PROBE_BYTES, INDEX_HEAD_BYTES - 2
         try:
-            answer = self._network.open(url, origin.authorization, {'Range': f'bytes={begin}-{last},{INDEX_HEAD_BYTES}-'})
+            answer = self._client.open(url, origin.authorization, {'Range': f'bytes={begin}-{last},{INDEX_HEAD_BYTES}-'})
             raw = self._read(answer, limit + 2 * RANGE_FRAMING_BYTES)
             end = begin + len(raw)
             if answer.status == 200:
@@ -4003,7 +4073,7 @@ class Download:
             groups = _group_ranges(assembly.ranges, RANGES_PER_REQUEST if self._ranged.get(origin.url) else 1)
             if origin.url not in self._ranged:  # one alone shows whether the server does this at all
                 del groups[1:]
-            answers = self._network.open_each(self._url(origin), origin.authorization, [
+            answers = self._client.open_each(self._url(origin), origin.authorization, [
                 {'Range': 'bytes=' + ','.join(f'{each.begin}-{each.end - 1}' for each in group)} for group in groups])
             try:
                 for group, answer in zip(groups, answers):
@@ -4015,7 +4085,7 @@ class Download:
                     self._ranged.setdefault(origin.url, False)
                     if time.monotonic() - began >= RATE_WINDOW_SECONDS:     # each answer may have kept to it alone
                         if assembly.taken - before < RATE_MIN_BYTES:
-                            raise TransientError(f'{answer.url}: {_too_slow()}')
+                            raise TransientError(f'{answer.url}: {too_slow()}')
                         began, before = time.monotonic(), assembly.taken
             except _PartsError:                 # it does not do with the image what it did with the index
                 self._ranged[origin.url] = False
@@ -4073,7 +4143,7 @@ class Download:
         if begin and is_ranged:
             asked['Range'] = f'bytes={begin}-'
             asked['If-Range'] = self._etags.get(url, '')
-        answer = answer or self._network.open(url, origin.authorization, asked)
+        answer = answer or self._client.open(url, origin.authorization, asked)
         is_rest = (answer.headers.get('Content-Range') == f'bytes {begin}-{size - 1}/{size}'
                    and answer.length in (None, size - begin))
         if answer.status != 200 and not is_rest:
@@ -4412,12 +4482,12 @@ class ImageFetch:
     notes: StateFile
     switch: 'Switch'
 
-    def __init__(self, path: str, options: 'argparse.Namespace', network: Network, report: Report, runs: 'Runs') -> None:
+    def __init__(self, path: str, options: 'argparse.Namespace', client: HttpClient, report: Report, runs: 'Runs') -> None:
         self.path = path
         self.config = load_config(path)
         self.options = options
         self.root = self.config.destination
-        self.network = network
+        self.client = client
         self.report = report
         self.runs = runs
         self.codes = [0]        # the exit codes of the steps
@@ -4426,7 +4496,7 @@ class ImageFetch:
         self.unknown_units = []     # type: List[str]   # that systemd does not know yet
         self.is_offline = False     # and yet --init found what it asks for
         self.download = None    # type: Optional[Download]      # that brought an image
-        self.mirrors = Mirrors(self.config.origins, network, lambda error: report.warning(path, error.what, error.hint))
+        self.mirrors = Mirrors(self.config.origins, client, lambda error: report.warning(path, error.what, error.hint))
 
     def run(self) -> 'Run':
         """Bring the destination up to date; the exit code, or TakoError or OSError."""
@@ -4440,7 +4510,7 @@ class ImageFetch:
 
     def _locked(self, steps: 'Steps') -> 'Run':
         """Take the steps while no other run can; return the gravest exit code."""
-        wait = min(LOCK_WAIT_SECONDS, self.network.deadline - time.monotonic())
+        wait = min(LOCK_WAIT_SECONDS, self.client.deadline.remaining())
         with DirectoryLock(self.root, wait, lambda: self._step('waiting for another run')):
             try:
                 clear_leftovers(self.root)
@@ -4654,7 +4724,7 @@ class ImageFetch:
         """The newest manifest of all mirrors, once it is verified, continues the last one, and is durable."""
         local = read_manifest(self.root)
         known = self._local_manifest(local)
-        offers = self.mirrors.ask(lambda origin: self._ask_for_manifest(origin, local, known), is_one_enough=False)
+        offers = self.mirrors.each(lambda origin: self._ask_for_manifest(origin, local, known))
         choice = [(offered, answered, origin.url + '/manifest') for origin, answered, offered, _ in offers]
         choice.append((known, local or b'', manifest_path(self.root)))
         newest, other = pick_newest([manifest for manifest, _, _ in choice])
@@ -4683,7 +4753,7 @@ class ImageFetch:
             etag = ''                           # who gave it may have lied
         self._step('asking for ' + url)
         try:
-            answer = self.network.open(url, origin.authorization, {'If-None-Match': etag if local else ''})
+            answer = self.client.open(url, origin.authorization, {'If-None-Match': etag if local else ''})
         except GoneError as error:              # that is for images
             raise UnreachableError(error.what, 'has the publisher moved? look at Origin=') from None
         content = join_at_most(MANIFEST_MAX_BYTES, answer.chunks, answer.url)
@@ -4790,14 +4860,14 @@ class ImageFetch:
                 except TakoError:
                     self._remove_spare(self._local_manifest(read_manifest(self.root)))
                     check_space(self.root, lacking)
-                download = Download(entry, partial, older, older_digest, self.network, self.report, self.path)
+                download = Download(entry, partial, older, older_digest, self.client, self.report, self.path)
                 try:
-                    self.mirrors.ask(download.attempt, is_one_enough=True)
+                    self.mirrors.first(download.attempt)
                 except UnreachableError as error:
                     if isinstance(error, GoneError) or not download.is_assembling():
                         raise
                     # there may be servers that fail over ranges alone
-                    self.mirrors.ask(download.attempt_whole, is_one_enough=True)
+                    self.mirrors.first(download.attempt_whole)
                 publish_image(self.root, partial, entry.digest)
         finally:
             if older is not None:
@@ -4858,13 +4928,13 @@ def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
         import random
         time.sleep(random.uniform(0, arguments.splay))
     destinations = {}       # type: Dict[Tuple[int, int], str]
-    with Network(os.environ) as network, Runs(report) as runs:
+    with HttpClient(os.environ) as client, Runs(report) as runs:
         configs = list(dict.fromkeys(arguments.configs))
         for path in configs:
             if arguments.timeout is not None:
-                network.deadline = time.monotonic() + arguments.timeout
+                client.deadline.start(arguments.timeout)
             try:
-                image = ImageFetch(path, arguments, network, report, runs)
+                image = ImageFetch(path, arguments, client, report, runs)
                 status = os.stat(image.root)        # by whatever name: it may be a link, or mounted twice
                 other = destinations.setdefault((status.st_dev, status.st_ino), path)
                 if other != path:
@@ -4881,8 +4951,8 @@ def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
 
 def rollback(arguments: 'argparse.Namespace', report: Report) -> int:
     """The rollback command: back to an earlier image, without a network."""
-    with Network(os.environ) as network, Runs(report) as runs:
-        image = ImageFetch(arguments.config, arguments, network, report, runs)
+    with HttpClient(os.environ) as client, Runs(report) as runs:
+        image = ImageFetch(arguments.config, arguments, client, report, runs)
         runs.begin(arguments.config, image.roll_back(), is_last=True)
         return runs.finish()
 

@@ -25,15 +25,15 @@ class NetworkCase(scene.Scene):
         super().setUp()
         self.origin = self.serve('.')
         self.write('body', BODY)
-        self.network = tako.Network({})
-        self.addCleanup(self.network.__exit__, None, None, None)
+        self.client = tako.HttpClient({})
+        self.addCleanup(self.client.__exit__, None, None, None)
 
     def get(self, path='/body', authorization=''):
-        return b''.join(self.network.open(self.origin.url + path, authorization).chunks)
+        return b''.join(self.client.open(self.origin.url + path, authorization).chunks)
 
     def assertUnreachable(self, message, url=None):
         with self.assertRaises(tako.UnreachableError) as caught:
-            b''.join(self.network.open(url or self.origin.url + '/body').chunks)
+            b''.join(self.client.open(url or self.origin.url + '/body').chunks)
         self.assertEqual(75, caught.exception.exit_code)
         self.assertIn(message, caught.exception.what)
         return caught.exception
@@ -41,7 +41,7 @@ class NetworkCase(scene.Scene):
 
 class AnswerTest(NetworkCase):
     def test_the_bytes_and_their_announced_length(self):
-        answer = self.network.open(self.origin.url + '/body')
+        answer = self.client.open(self.origin.url + '/body')
         self.assertEqual(len(BODY), answer.length)
         self.assertEqual(BODY, b''.join(answer.chunks))
 
@@ -49,7 +49,7 @@ class AnswerTest(NetworkCase):
         for name, fault in (('chunked', origin.chunked()), ('until closed', origin.until_closed)):
             with self.subTest(name):
                 self.origin.faults['/body'] = fault
-                answer = self.network.open(self.origin.url + '/body')
+                answer = self.client.open(self.origin.url + '/body')
                 self.assertIsNone(answer.length)
                 self.assertEqual(BODY, b''.join(answer.chunks))
 
@@ -74,7 +74,7 @@ class AnswerTest(NetworkCase):
             self.assertEqual(BODY, self.get())
 
     def test_a_body_given_up_half_way_does_not_spoil_the_next(self):
-        chunks = self.network.open(self.origin.url + '/body').chunks
+        chunks = self.client.open(self.origin.url + '/body').chunks
         next(chunks)
         chunks.close()
         self.assertEqual(BODY, self.get())
@@ -90,7 +90,7 @@ class AnswerTest(NetworkCase):
         except OSError:
             self.skipTest('NO IPv6 ON THIS MACHINE')
         with six:
-            self.assertEqual(BODY, b''.join(self.network.open(six.url + '/body').chunks))
+            self.assertEqual(BODY, b''.join(self.client.open(six.url + '/body').chunks))
 
 
 def cut_in_headers(head):
@@ -223,20 +223,20 @@ class CredentialsTest(NetworkCase):
             seen.append((url, headers.get('Authorization')))
             headers = {'Location': 'https://images.example.com/x'}
             return tako.Answer(url, 302 if url.startswith('http:') else 200, headers, 0, iter(()))
-        with unittest.mock.patch.object(self.network, '_ask', ask):
-            self.network.open('http://images.example.com/x', self.credentials)
+        with unittest.mock.patch.object(self.client, '_ask', ask):
+            self.client.open('http://images.example.com/x', self.credentials)
         self.assertEqual([('http://images.example.com/x', self.credentials), ('https://images.example.com/x', None)], seen)
 
 
 class FileTest(NetworkCase):
     def test_a_file(self):
-        answer = self.network.open('file://' + self.path('body'))
+        answer = self.client.open('file://' + self.path('body'))
         self.assertEqual((len(BODY), BODY), (answer.length, b''.join(answer.chunks)))
 
     def test_percent_encoded_and_localhost(self):
         self.write('a b\u00fc', BODY)
-        self.assertEqual(BODY, b''.join(self.network.open('file://' + self.path('a%20b%C3%BC')).chunks))
-        self.assertEqual(BODY, b''.join(self.network.open('file://localhost' + self.path('body')).chunks))
+        self.assertEqual(BODY, b''.join(self.client.open('file://' + self.path('a%20b%C3%BC')).chunks))
+        self.assertEqual(BODY, b''.join(self.client.open('file://localhost' + self.path('body')).chunks))
 
     def test_what_is_no_file_is_unreachable(self):
         os.mkfifo(self.path('pipe'))
@@ -303,8 +303,8 @@ class ProxyTest(NetworkCase):
 
     def through(self, url, **environ):
         with unittest.mock.patch.dict(os.environ, environ):
-            with tako.Network(os.environ) as network:
-                return b''.join(network.open(url).chunks)
+            with tako.HttpClient(os.environ) as client:
+                return b''.join(client.open(url).chunks)
 
     def test_http_goes_through_it_whole_url_and_host(self):
         self.assertEqual(BODY, self.through('http://images.example.com/app/manifest',
@@ -372,8 +372,8 @@ class TlsTest(NetworkCase):
         super().tearDownClass()
 
     def fetch(self, url, **environ):
-        with unittest.mock.patch.dict(os.environ, environ), tako.Network(os.environ) as network:
-            return b''.join(network.open(url).chunks)
+        with unittest.mock.patch.dict(os.environ, environ), tako.HttpClient(os.environ) as client:
+            return b''.join(client.open(url).chunks)
 
     def test_a_private_authority_named_by_ssl_cert_file(self):
         server = self.serve('.', tls=self.context)

@@ -526,14 +526,14 @@ class RawServer:
 class KeptConnectionTest(scene.Scene):
     """An answer that nobody asked for must not be taken for the next one's."""
 
-    def get(self, network, url):
-        return b''.join(network.open(url).chunks)
+    def get(self, client, url):
+        return b''.join(client.open(url).chunks)
 
     def assertNotTaken(self, replies, tls=None):
         first = replies[0].partition(b'\r\n\r\n')[2]
-        with RawServer(replies, tls=tls) as server, tako.Network(os.environ) as network:
-            self.assertTrue(first.startswith(self.get(network, server.url)))
-            self.assertEqual(b'truth', self.get(network, server.url))
+        with RawServer(replies, tls=tls) as server, tako.HttpClient(os.environ) as client:
+            self.assertTrue(first.startswith(self.get(client, server.url)))
+            self.assertEqual(b'truth', self.get(client, server.url))
 
     def test_a_stray_answer_right_after_the_first(self):
         for size in (5, 4000, 8000, 8192, 10000, 100000):
@@ -543,12 +543,12 @@ class KeptConnectionTest(scene.Scene):
     def test_a_stray_answer_some_time_later(self):
         """As from a server that tells of its patience's end, 408, before it hangs up."""
         late = b'HTTP/1.1 408 Too Slow\r\nContent-Length: 0\r\n\r\n'
-        with RawServer([reply(b'first'), reply(b'truth')], late) as server, tako.Network({}) as network:
-            self.assertEqual(b'first', self.get(network, server.url))
-            (connection, _), = network._open.values()
+        with RawServer([reply(b'first'), reply(b'truth')], late) as server, tako.HttpClient({}) as client:
+            self.assertEqual(b'first', self.get(client, server.url))
+            (connection, _), = client._open.values()
             server.let_go.set()
             self.assertTrue(select.select([connection.sock], [], [], 30)[0])
-            self.assertEqual(b'truth', self.get(network, server.url))
+            self.assertEqual(b'truth', self.get(client, server.url))
             self.assertEqual(2, server.connections)
 
     def test_bytes_beyond_the_announced_length_are_no_answer(self):
@@ -563,7 +563,7 @@ class KeptConnectionTest(scene.Scene):
                 self.assertNotTaken([reply(b'x' * size) + reply(b'stray'), reply(b'truth')], authority.context())
 
     def test_an_honest_connection_is_kept(self):
-        with RawServer([reply(b'first'), reply(b'second'), reply(b'truth')]) as server, tako.Network({}) as network:
+        with RawServer([reply(b'first'), reply(b'second'), reply(b'truth')]) as server, tako.HttpClient({}) as client:
             for body in (b'first', b'second', b'truth'):
-                self.assertEqual(body, self.get(network, server.url))
+                self.assertEqual(body, self.get(client, server.url))
             self.assertEqual(1, server.connections)

@@ -306,8 +306,8 @@ def redirect_holds(url, _):
     assert '@' not in tako._endpoint(url)[1] and tako._endpoint(url)[1], 'a redirect with a password, or to nowhere'
 
 
-class Wire(tako.Network):
-    """A network whose every connection has its whole answer already, and goes nowhere."""
+class Wire(tako.HttpClient):
+    """A client whose every connection has its whole answer already, and goes nowhere."""
 
     def __init__(self, answers):
         super().__init__({})
@@ -330,11 +330,11 @@ class Wire(tako.Network):
 def receive(data):
     """The answers of a server that sends this, whatever it is asked, each with its body."""
     kind = data[0] if data else 0
-    with Wire(data[1:].split(BETWEEN_ANSWERS)) as network:
+    with Wire(data[1:].split(BETWEEN_ANSWERS)) as client:
         if kind % 4 == 3:
-            answers = network.open_each(URL, 'Basic eDp5', [{'Range': 'bytes=0-9'}] * 3)
+            answers = client.open_each(URL, 'Basic eDp5', [{'Range': 'bytes=0-9'}] * 3)
             return [(answer, b''.join(answer.chunks)) for answer in answers]
-        answer = network.open(URL, 'Basic eDp5', ASKED[kind % 4])
+        answer = client.open(URL, 'Basic eDp5', ASKED[kind % 4])
         return [(answer, b''.join(answer.chunks))]
 
 
