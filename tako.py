@@ -3164,25 +3164,31 @@ def _clear_leftovers_of_original(root: str) -> None:
 
 # ======================================================================== 13 units
 #
-# Whether an image is at fault is told by evidence alone: by systemctl's own sentence, by the unit's
-# InvocationID beside the one from before the restart (another one: systemd has started it since),
-# and by how its main process ended. What systemd refused, dropped or has not done is no evidence.
+# Tako blames an image only on evidence: systemctl's own sentence about the unit, a new InvocationID
+# (systemd has started the unit since the restart was requested), and how its main process ended. A
+# restart that systemd refused, dropped or did not finish says nothing about the image.
 
-TIMED_OUT = 124         # exit code of a systemctl that was killed, as timeout(1) has it
-UNIT_PROPERTIES = ('Id', 'Names', 'LoadState', 'ActiveState', 'SubState', 'Type', 'Result', 'NRestarts', 'InvocationID',
-                   'ExecMainCode', 'ExecMainStatus', 'ExecMainStartTimestampMonotonic', 'ExecMainExitTimestampMonotonic',
-                   'ActiveExitTimestampMonotonic', 'ConditionResult', 'ConditionTimestampMonotonic', 'CollectMode',
-                   'TriggeredBy', 'Requires', 'BindsTo', 'Job')
-# what systemctl says where it does not reach systemd; after a colon, for what stands before it may be a unit's name
-NO_CONNECTION = ('(?im)^failed to connect to bus|d-bus connection terminated|: (connection (reset|refused|timed out)'
-                 '|transport endpoint|broken pipe|message recipient disconnected|remote peer|did not receive'
-                 '|the name .* was not provided|could not activate)')
-STOP_RESULTS = ('success', 'exit-code', 'signal', 'core-dump', 'timeout')  # of a service that systemd is asked to stop
-JOB_SENTENCE = r'(?m)^(?P<kind>Job|A dependency job|Assertion failed on job) for (?P<unit>\S+?)(?P<end> .*|\.)$'
+TIMED_OUT = 124         # stands for the exit code of a systemctl that Tako killed, as in timeout(1)
+UNIT_PROPERTIES = (
+    'Id', 'Names', 'LoadState', 'ActiveState', 'SubState', 'Type', 'Result', 'NRestarts',
+    'InvocationID', 'ExecMainCode', 'ExecMainStatus', 'ExecMainStartTimestampMonotonic',
+    'ExecMainExitTimestampMonotonic', 'ActiveExitTimestampMonotonic', 'ConditionResult',
+    'ConditionTimestampMonotonic', 'CollectMode', 'TriggeredBy', 'Requires', 'BindsTo', 'Job')
+# Errors of a systemctl that lost its connection to systemd. Where a unit's name may stand before
+# the error, the pattern begins with a colon: a unit may be called "connection reset".
+NO_CONNECTION = (
+    '(?im)^failed to connect to bus|d-bus connection terminated'
+    '|: (connection (reset|refused|timed out)|transport endpoint|broken pipe'
+    '|message recipient disconnected|remote peer|did not receive|the name .* was not provided'
+    '|could not activate)')
+# Result= of a service that systemd stopped on request
+STOP_RESULTS = ('success', 'exit-code', 'signal', 'core-dump', 'timeout')
+# what `systemctl restart` prints for each unit that did not start: kind of job, unit, outcome
+JOB_SENTENCE = r'(?m)^(Job|A dependency job|Assertion failed on job) for (\S+?)( .*|\.)$'
 
 
 class SystemdError(TakoError):
-    """systemd did not do what it was asked; this says nothing about the image."""
+    """systemd did not do what Tako asked for. This says nothing about the image."""
 
 
 class SystemdUnreachableError(SystemdError):
@@ -3192,345 +3198,411 @@ class SystemdUnreachableError(SystemdError):
 
 
 class Unit:
-    """The state of one unit, as `systemctl show` prints it."""
+    """The state of one unit.
 
-    def __init__(self, facts: 'Dict[str, str]') -> None:
-        self.facts = facts
-        self.names = self.listed('Names') + [facts.get('Id', '')]
-        self.invocation = facts.get('InvocationID', '')     # empty: never started, or unloaded since
-        self.restarts = int(facts.get('NRestarts') or 0)    # by systemd itself, after a failure
-        self.state = facts.get('ActiveState', '')
-        self.has_job = facts.get('Job', '0') not in ('', '0')
+    properties: what `systemctl show` prints of it, by name.
+    """
+
+    def __init__(self, properties: 'Dict[str, str]') -> None:
+        self.properties = properties
+        self.id = properties.get('Id', '')
+        self.names = self.listed('Names') + [self.id]
+        self.invocation = properties.get('InvocationID', '')    # empty: never started, or unloaded
+        self.restarts = int(properties.get('NRestarts') or 0)   # automatic ones, after failures
+        self.state = properties.get('ActiveState', '')
+        self.has_job = properties.get('Job', '0') not in ('', '0')
         self.is_down = self.state in ('inactive', 'failed') and not self.has_job
-        is_restarting = 'auto-restart' in facts.get('SubState', '')
+        is_restarting = 'auto-restart' in properties.get('SubState', '')
         self.has_failed = is_restarting or (self.state == 'failed' and not self._was_stopped())
-        self.is_settled = self.has_failed or (self.state not in ('activating', 'deactivating') and not self.has_job)
-        self.is_done = facts.get('SubState') == 'exited'    # well, and RemainAfterExit=yes
+        self.is_settled = self.has_failed or (self.state not in ('activating', 'deactivating')
+                                              and not self.has_job)
+        # ended well, and stays active because of RemainAfterExit=yes
+        self.is_done = properties.get('SubState') == 'exited'
 
     def listed(self, *keys: str) -> 'List[str]':
-        """Return the units that properties list; systemd quotes those with a backslash."""
-        text = ' '.join(self.facts.get(key, '') for key in keys)
+        """Return the units that properties list. systemctl quotes names with a backslash."""
+        text = ' '.join(self.properties.get(key, '') for key in keys)
         return text.replace('"', '').replace('\\\\', '\\').split()
 
     def _was_stopped(self) -> bool:
-        """Return whether systemd stopped it: the unit was left before its main process ended (monotonic times)."""
-        started, left, exited = (int(self.facts.get(name + 'TimestampMonotonic') or 0)
-                                 for name in ('ExecMainStart', 'ActiveExit', 'ExecMainExit'))
-        return started <= left < exited and self.facts.get('Result') in STOP_RESULTS
+        """Return whether systemd stopped it: it left the active state before its process ended."""
+        started, left, exited = (int(self.properties.get(event + 'TimestampMonotonic') or 0)
+                                 for event in ('ExecMainStart', 'ActiveExit', 'ExecMainExit'))
+        return started <= left < exited and self.properties.get('Result') in STOP_RESULTS
 
-    def may_end(self) -> bool:
-        """Return whether it is inactive by design: a finished oneshot, a triggered service, an unmet condition."""
-        facts = self.facts
-        is_unmet = facts.get('ConditionResult') == 'no' and facts.get('ConditionTimestampMonotonic', '0') != '0'
-        return is_unmet or facts.get('Type') == 'oneshot' or bool(facts.get('TriggeredBy'))
+    def may_be_inactive(self) -> bool:
+        """Return whether it is a oneshot, started by a trigger, or has an unmet condition."""
+        was_checked = self.properties.get('ConditionTimestampMonotonic', '0') != '0'
+        return (self.properties.get('Type') == 'oneshot' or bool(self.properties.get('TriggeredBy'))
+                or (was_checked and self.properties.get('ConditionResult') == 'no'))
 
-    def ended_by_itself(self) -> bool:
-        """Return whether its main process exited (CLD_EXITED, of waitid(2)), and not because systemd stopped it."""
-        return self.facts.get('ExecMainCode') == '1' and not self._was_stopped()
+    def has_exited(self) -> bool:
+        """Return whether its main process exited, and not because systemd stopped it."""
+        is_exit = self.properties.get('ExecMainCode') == '1'    # CLD_EXITED of waitid(2)
+        return is_exit and not self._was_stopped()
 
     def describe(self) -> str:
-        """What became of it, for messages."""
-        name, facts = self.facts.get('Id', ''), self.facts
+        """Return what became of it, for messages."""
+        properties = self.properties
         if not self.invocation:
-            return f'{name} failed, and systemd has unloaded it'
-        state = self.state if self.state == 'failed' else facts.get('SubState') or self.state
-        reasons = [facts['Result']] if facts.get('Result', 'success') != 'success' else []
-        if facts.get('ExecMainCode', '0') != '0':
-            kind = 'exit code' if facts['ExecMainCode'] == '1' else 'signal'
-            reasons.append('{} {}'.format(kind, facts.get('ExecMainStatus', '')))
+            return f'{self.id} failed, and systemd has unloaded it'
+        state = 'failed'
+        if self.state != state:
+            state = 'is ' + (properties.get('SubState') or self.state)
+        reasons = [properties['Result']] if properties.get('Result', 'success') != 'success' else []
+        if properties.get('ExecMainCode', '0') != '0':
+            kind = 'exit code' if properties['ExecMainCode'] == '1' else 'signal'
+            reasons.append('{} {}'.format(kind, properties.get('ExecMainStatus', '')))
         if self.restarts:
             reasons.append(f'automatic restarts: {self.restarts}')
-        return f'{name} is {state}' + (f' ({", ".join(reasons)})' if reasons else '')
+        return f'{self.id} {state}' + (f' ({", ".join(reasons)})' if reasons else '')
 
 
 def show_units(names: 'Iterable[str]') -> 'Dict[str, Unit]':
-    """Return the state of each unit by the name that it is asked for, which may be an alias or lack its suffix.
+    """Return the state of units, by the given names. A name may be an alias or lack its suffix.
 
     Raises SystemdError if systemd does not answer.
     """
     names = list(names)
-    printed = _ask_systemd('show', '--property=' + ','.join(UNIT_PROPERTIES), '--', *names) if names else ''
-    blocks = printed.strip().split('\n\n') if names else []     # one for each name, in the order of the names
+    properties = '--property=' + ','.join(UNIT_PROPERTIES)
+    # a block for each name, in the order of the names
+    blocks = _ask_systemd('show', properties, '--', *names).strip().split('\n\n') if names else []
     if len(blocks) != len(names):
-        raise SystemdError('systemctl show does not answer for each of ' + ' '.join(names), 'see: systemctl --version')
+        raise SystemdError('systemctl show did not answer for each of ' + ' '.join(names),
+                           'see: systemctl --version')
     return {name: Unit(dict(line.partition('=')[::2] for line in block.splitlines()))
             for name, block in zip(names, blocks)}
 
 
 def show_with_requirements(names: 'Iterable[str]') -> 'Dict[str, Unit]':
-    """Return the state of these units and of all that they require, directly or not."""
-    found = {}      # type: Dict[str, Unit]
-    asked = set(names)
-    while asked and len(found) < REQUIREMENTS_MAX:
-        new = show_units(sorted(asked))
-        found.update(new)
-        asked = {name for unit in new.values() for name in unit.listed('Requires', 'BindsTo')} - set(found)
+    """Return the state of units and of all units that they require, directly or indirectly.
+
+    Looks at REQUIREMENTS_MAX units, or a few more. Raises SystemdError.
+    """
+    found: Dict[str, Unit] = {}
+    unseen = set(names)
+    while unseen and len(found) < REQUIREMENTS_MAX:
+        shown = show_units(sorted(unseen))
+        found.update(shown)
+        unseen = {name for unit in shown.values() for name in unit.listed('Requires', 'BindsTo')}
+        unseen -= set(found)
     return found
 
 
 def check_units(lines: 'Mapping[str, int]', is_first: bool) -> 'List[str]':
-    """Return the units that systemd does not know; only a first image may bring their files.
+    """Return the units that systemd does not know, which only a first image may bring along.
 
-    lines: where in the config each unit is. is_first: no image is installed yet. Raises ConfigError for a unit
-    that no restart can start.
+    lines: where in the config each unit stands. is_first: no image is installed yet. Raises
+    ConfigError for a unit that no restart can start, SystemdError if systemd does not answer.
     """
-    shown = show_units(lines)
     unknown = []
-    for name, line in lines.items():
-        state = shown[name].facts.get('LoadState')
-        if shown[name].facts.get('Id', name).endswith('.socket'):
-            raise ConfigError(f'Restart= {name}: a socket cannot be restarted while its service runs',
-                              'name the service in Restart=', line)
-        if state == 'not-found' and is_first:
+    for name, unit in show_units(lines).items():
+        state, where = unit.properties.get('LoadState'), lines[name]
+        if unit.id.endswith('.socket'):
+            raise ConfigError(
+                f'Restart= {name}: a socket cannot be restarted while its service runs',
+                'name the service in Restart=', where)
+        if state == 'masked':
+            raise ConfigError(f'Restart= {name} is masked',
+                              'remove it from Restart=, or run: systemctl unmask ' + name, where)
+        if state == 'not-found':
+            if not is_first:
+                raise ConfigError(f'Restart= {name} is unknown to systemd',
+                                  'check the spelling, or run: systemctl daemon-reload', where)
             unknown.append(name)
-        elif state in ('not-found', 'masked'):
-            raise ConfigError('Restart= {} {}'.format(name, 'is masked' if state == 'masked' else 'is unknown to systemd'),
-                              'remove it from Restart=, or: systemctl unmask ' + name if state == 'masked'
-                              else 'check the spelling, or run: systemctl daemon-reload', line)
         elif state != 'loaded':
-            raise ConfigError(f'Restart= {name}: systemd cannot load its file ({state})',
-                              'see: systemctl status ' + name, line)
+            raise ConfigError(f'Restart= {name}: systemd cannot load its unit file ({state})',
+                              'see: systemctl status ' + name, where)
     return unknown
 
 
 class UnitWatch:
-    """The restart of some units, and a look at them until they have run for a while.
+    """Restarts units, then watches until each of them has run for `seconds`.
 
-    seconds: for how long. clock: the time module, or what stands in for it in a test.
+    Call note() before the image changes, restart() after it, then look() every WATCH_POLL_SECONDS
+    until that returns True. Each raises UnitError if the image is at fault, and SystemdError if
+    there is no verdict. clock: the time module, or a substitute in tests.
     """
+
+    _end: float         # when to give up on units that do not settle
 
     def __init__(self, names: 'Iterable[str]', seconds: float, clock: 'Any') -> None:
         self.names = list(names)
         self.clock = clock
-        self.stopped = []       # type: List[str]       # by somebody else, who is to start them again
-        self.ids = set()        # type: Set[str]        # of the units: two names may be one unit's
+        self.stopped: List[str] = []            # by somebody else; starting them again is up to them
+        self.ids: Set[str] = set()              # the units without their aliases
         self._seconds = seconds
-        self._pending = self.names      # what is to be restarted
-        self._before = {}       # type: Dict[str, Unit]
-        # by unit, since its last start by somebody: InvocationID, NRestarts, until when to watch it
-        self._seen = {}         # type: Dict[str, Tuple[str, int, float]]
-        self._end = 0.0         # of the watch, whatever others do to the units
+        self._pending = self.names              # to be restarted
+        self._before: Dict[str, Unit] = {}    # as note() found them
+        self._started: Dict[str, Unit] = {}   # as they were found after their last start
+        self._until: Dict[str, float] = {}    # when each has run for long enough
 
     def note(self, noted: 'Sequence[str]' = ()) -> 'Tuple[str, ...]':
-        """Remember how the units stand before a restart; return State's invocations.
+        """Record how the units are before a restart. Return State.invocations.
 
-        noted: those from before an earlier restart, which stay for the units that it has started.
+        noted: those of an earlier run, which stay for the units that it restarted.
         """
         self._before = show_with_requirements(self.names)
-        self.ids = {self._before[name].facts.get('Id', name) for name in self.names}
+        self.ids = {self._before[name].id for name in self.names}
         known = {each.split(' ')[0]: each for each in noted}
-        return tuple(known[name] if name not in self._pending else f'{name} {self._before[name].invocation or "-"}'
-                     for name in self.names)
+        return tuple(f'{name} {self._before[name].invocation or "-"}'
+                     if name in self._pending else known[name] for name in self.names)
+
+    # What a failed `systemctl restart` means for a unit. "New" is one that systemd has started
+    # since note().
+    #
+    #   systemctl says                    the unit                            verdict
+    #   --------------------------------  ----------------------------------  --------------------
+    #   connection lost, all are new      failed                              failed
+    #                                     settled                             runs
+    #   connection lost twice             any                                 none (exit code 75)
+    #   Job for UNIT failed               new; not active, or auto-restarted  failed
+    #                                     unloaded because of CollectMode=    failed
+    #   A dependency job for UNIT failed  requires a new unit that failed     that unit failed
+    #   Job for UNIT canceled             down                                stopped by somebody
+    #                                     new, settled, not failed            runs
+    #   nothing about UNIT, in time       new, settled, not failed            runs
+    #   anything else, e.g. timed out     any                                 none (exit code 1)
 
     def restart(self) -> None:
-        """Restart the units, after what systemd holds against an earlier start was reset.
+        """Restart the units. First reset their start limits, and those of failed requirements.
 
-        Raises UnitError if the image is at fault, SystemdError if the restart was not done for another reason.
+        Raises UnitError if the image is at fault, SystemdError if there is no verdict.
         """
-        in_the_way = [name for name, unit in self._before.items() if name in self._pending or unit.has_failed]
-        _systemctl('reset-failed', '--', *in_the_way)       # that it may fail, as for a unit not loaded, is fine
+        blockers = [name for name, unit in self._before.items()
+                    if name in self._pending or unit.has_failed]
+        _systemctl('reset-failed', '--', *blockers)     # fails for units not loaded: no harm
         for _ in range(2):
-            code, _, said = _systemctl('restart', '--', *self._pending)
-            if not (code and re.search(NO_CONNECTION, said)):
+            code, _, errors = _systemctl('restart', '--', *self._pending)
+            if not (code and re.search(NO_CONNECTION, errors)):
                 break
-            # the job goes on without us: over a daemon-reexec, too
+            # systemd continues the job without systemctl, even across a daemon-reexec
             shown = self._await_settled()
-            if all(self._is_started(name, shown[name]) for name in self._pending):
-                failed = [unit for unit in shown.values() if unit.has_failed]
-                if failed:
-                    raise _blame(failed, ' after the restart')
+            if all(self._is_new(name, shown[name]) for name in self._pending):
+                _raise_for([unit for unit in shown.values() if unit.has_failed],
+                           ' after the restart')
                 return
         if code:
-            self._judge(code, said)
+            self._judge(code, errors)
 
-    def _is_started(self, name: str, unit: Unit) -> bool:
+    def _is_new(self, name: str, unit: Unit) -> bool:
         return unit.invocation not in ('', self._before[name].invocation)
 
     def _await_settled(self) -> 'Dict[str, Unit]':
         deadline = self.clock.monotonic() + SYSTEMCTL_TIMEOUT_SECONDS
         while True:
             shown = show_units(self.names)
-            if all(unit.is_settled for unit in shown.values()) or self.clock.monotonic() > deadline:
+            if (all(unit.is_settled for unit in shown.values())
+                    or self.clock.monotonic() > deadline):
                 return shown
             self.clock.sleep(WATCH_POLL_SECONDS)
 
-    def _judge(self, code: int, said: str) -> None:
-        """Find out why systemctl restart failed, from its answer and from the units themselves."""
-        told = 'systemctl restart: exit code {}: {}'.format(
-            code, '; '.join(line for line in said.splitlines() if not line.startswith('See ')))
-        if re.search(NO_CONNECTION, said):
-            raise SystemdUnreachableError(f'systemctl cannot reach systemd ({told})',
-                                          'the restart stays due; see: systemctl status')
-        if ' canceled' in said:         # what canceled it may still be at work
+    def _judge(self, code: int, errors: str) -> None:
+        """Judge the units after a failed `systemctl restart`, by the table above."""
+        answer = '(exit code {}): {}'.format(code, '; '.join(
+            line for line in errors.splitlines() if not line.startswith('See ')))
+        if re.search(NO_CONNECTION, errors):
+            raise SystemdUnreachableError('systemctl cannot reach systemd ' + answer,
+                                          'see: systemctl status; the restart stays due')
+        if ' canceled' in errors:       # what canceled the job may still be at work
             self._await_settled()
         shown = show_with_requirements(self.names)
-        sentences = {match.group('unit'): match for match in re.finditer(JOB_SENTENCE, said)}
-        failed, unknown = [], []        # type: List[Unit], List[str]
+        outcomes = {unit: kind + end for kind, unit, end in re.findall(JOB_SENTENCE, errors)}
+        failed: List[Unit] = []
+        undecided: List[str] = []
         for name in self._pending:
             unit = shown[name]
-            sentence = next((sentences[each] for each in unit.names if each in sentences), None)
-            culprits = self._culprits(name, unit, sentence, shown)
+            outcome = next((outcomes[each] for each in unit.names if each in outcomes), '')
+            culprits = self._culprits(name, unit, outcome, shown)
             failed.extend(culprits)
-            is_canceled = sentence is not None and ' canceled' in sentence.group('end')
-            if is_canceled and unit.is_down:
+            is_running = self._is_new(name, unit) and unit.is_settled and not unit.has_failed
+            if ' canceled' in outcome and unit.is_down:
                 self.stopped.append(name)
-            elif not culprits and not (self._is_started(name, unit) and not unit.has_failed and unit.is_settled
-                                       and (is_canceled or (sentence is None and code != TIMED_OUT))):
-                unknown.append(name)
-        if failed:
-            raise _blame(failed, f' ({told})')
-        if unknown:
-            hint = 'the restart stays due; see: systemctl status ' + ' '.join(unknown)
-            if re.search('denied|authentication', said):
-                hint = 'the restart stays due; run Tako as root, or let polkit allow this user to restart units'
-            raise SystemdError('{} not restarted, for no fault of the image ({})'.format(
-                ', '.join(unknown) + (' was' if len(unknown) == 1 else ' were'), told), hint)
+            elif not culprits and not (is_running and (
+                    ' canceled' in outcome or (not outcome and code != TIMED_OUT))):
+                undecided.append(name)
+        _raise_for(failed, ': systemctl restart failed ' + answer)
+        if undecided:
+            units = ' '.join(undecided)
+            hint = 'see: systemctl status ' + units
+            if re.search('denied|authentication', errors):
+                hint = 'run Tako as root, or let polkit allow this user to restart units'
+            raise SystemdError(f'cannot restart {units}: systemctl restart failed {answer}',
+                               hint + '; the restart stays due, and no version is rejected')
 
-    def _culprits(self, name: str, unit: Unit, sentence: 'Optional[re.Match[str]]', shown: 'Dict[str, Unit]') -> 'List[Unit]':
-        """Return what failed on the image: the unit, or units that it requires and that were started anew."""
-        if sentence is None or not re.match(' failed', sentence.group('end')):
-            return []
-        if sentence.group('kind') == 'A dependency job':
-            return [required for each, required in shown.items() if each not in self.names and each in self._before
-                    and required.has_failed and self._is_started(each, required)]
-        is_unloaded = not unit.invocation and unit.facts.get('CollectMode') == 'inactive-or-failed'
-        is_blamed = is_unloaded or (self._is_started(name, unit) and (unit.state != 'active' or unit.restarts > 0))
-        return [unit] if sentence.group('kind') == 'Job' and is_blamed else []
+    def _culprits(self, name: str, unit: Unit, outcome: str,
+                  shown: 'Dict[str, Unit]') -> 'List[Unit]':
+        """Return what failed on the image: the unit, or new units that it requires."""
+        if outcome.startswith('A dependency job failed'):
+            return [required for each, required in shown.items()
+                    if each not in self.names and each in self._before
+                    and required.has_failed and self._is_new(each, required)]
+        is_unloaded = (not unit.invocation
+                       and unit.properties.get('CollectMode') == 'inactive-or-failed')
+        is_failure = self._is_new(name, unit) and (unit.state != 'active' or unit.restarts > 0)
+        return [unit] if outcome.startswith('Job failed') and (is_unloaded or is_failure) else []
+
+    # What look() finds a unit to be, first match first:
+    #
+    #   failed, in auto-restart, or auto-restarted since its start    failed
+    #   down: its process exited, and may_be_inactive() is false      failed
+    #   down, and may_be_inactive() is true                           fine: watched no longer
+    #   down in any other way                                         stopped by somebody
+    #   exited with RemainAfterExit=yes                               fine: watched no longer
+    #   new InvocationID, no auto-restart: somebody restarted it      watched from the start again
+    #   running for `seconds`, and settled                            fine
+    #   anything else                                                 look() again
 
     def look(self, shown: 'Dict[str, Unit]') -> bool:
-        """Judge the units as they are now; return whether there is nothing left to wait for.
+        """Judge the units as they are now. Return True if there is nothing left to watch.
 
-        Raises UnitError if one failed, SystemdError if one does not come to rest.
+        shown: show_units(names). Raises UnitError if a unit failed, SystemdError if one does not
+        settle within SYSTEMCTL_TIMEOUT_SECONDS.
         """
         now = self.clock.monotonic()
-        self._end = self._end or now + self._seconds + SYSTEMCTL_TIMEOUT_SECONDS
-        for name in self.names:
-            self._seen.setdefault(name, (shown[name].invocation, shown[name].restarts, now + self._seconds))
-        failed = [shown[name] for name in self.names if self._has_failed(name, shown[name])]
-        if failed:
-            raise _blame(failed, ' after the restart')
-        waiting = [name for name in self.names if self._is_to_wait(name, shown[name], now)]
+        if not self._started:
+            self._started = dict(shown)
+            self._until = dict.fromkeys(self.names, now + self._seconds)
+            self._end = now + self._seconds + SYSTEMCTL_TIMEOUT_SECONDS
+        watched = [name for name in self.names if name not in self.stopped]
+        _raise_for([shown[name] for name in watched if self._has_failed(name, shown[name])],
+                   ' after the restart')
+        waiting = [name for name in watched if self._needs_look(name, shown[name], now)]
         if waiting and now > self._end:
-            raise SystemdError('{}: still at work'.format(' '.join(waiting)),
-                               'the restart stays due; see: systemctl status ' + ' '.join(waiting))
+            units = ' '.join(waiting)
+            raise SystemdError(f'{units}: still starting or stopping',
+                               f'see: systemctl status {units}; the restart stays due')
         return not waiting
 
     def _has_failed(self, name: str, unit: Unit) -> bool:
-        if name in self.stopped:
-            return False
-        return (unit.has_failed or unit.restarts > self._seen[name][1]
-                or (unit.is_down and not unit.may_end() and unit.ended_by_itself()))
+        return (unit.has_failed or unit.restarts > self._started[name].restarts
+                or (unit.is_down and unit.has_exited() and not unit.may_be_inactive()))
 
-    def _is_to_wait(self, name: str, unit: Unit, now: float) -> bool:
-        """Take note of a unit's state; return whether to look at it again."""
-        if name in self.stopped:
-            return False
-        invocation, restarts, end = self._seen[name]
+    def _needs_look(self, name: str, unit: Unit, now: float) -> bool:
+        """Record the state of a unit that has not failed. Return whether to look at it again."""
         if unit.is_down:
-            if not unit.may_end() and not unit.has_failed:
-                self.stopped.append(name)           # or it ended well, and systemd has unloaded it
+            if not unit.may_be_inactive():      # if it is unloaded, it may also have ended well
+                self.stopped.append(name)
             return False
         if unit.is_done:
             return False
-        if unit.invocation != invocation and unit.restarts <= restarts:     # somebody else restarted it
-            end = now + self._seconds
-            self._seen[name] = (unit.invocation, unit.restarts, end)
-        return now < end or not unit.is_settled
+        started = self._started[name]
+        if unit.invocation != started.invocation and unit.restarts <= started.restarts:
+            self._started[name], self._until[name] = unit, now + self._seconds
+        return now < self._until[name] or not unit.is_settled
 
-    def is_needed(self, noted: 'Sequence[str]') -> bool:
-        """Return whether a restart that an earlier run left is still to be done, and for which units.
+    def needs_restart(self, noted: 'Sequence[str]') -> bool:
+        """Return whether some units have still not restarted since an earlier run called note().
 
-        noted: what note() returned in that run. Raises UnitError if a unit was started since and failed.
+        noted: what note() returned then. restart() restarts only these units afterwards. Raises
+        UnitError if a unit started since and failed, SystemdError if systemd does not answer.
         """
         known = dict(each.split(' ') for each in noted)
         shown = show_units(self.names)
-        self.ids = {shown[name].facts.get('Id', name) for name in self.names}
-        started = [name for name in self.names if name in known and shown[name].invocation not in ('', known[name])]
-        failed = [shown[name] for name in started if shown[name].has_failed and shown[name].state == 'failed']
-        if failed:
-            raise _blame(failed, ' since the switch')
-        if self._seconds:               # else they are not watched, and the result of their start is not known
-            self._pending = [name for name in self.names if name not in started or shown[name].has_failed]
+        self.ids = {unit.id for unit in shown.values()}
+        started = [name for name in self.names
+                   if name in known and shown[name].invocation not in ('', known[name])]
+        _raise_for([shown[name] for name in started
+                    if shown[name].has_failed and shown[name].state == 'failed'],
+                   ' after latest changed')
+        if self._seconds:       # with Confirm=0 nobody watched how their start ended
+            self._pending = [name for name in self.names
+                             if name not in started or shown[name].has_failed]
         return bool(self._pending)
 
 
-def _blame(units: 'Sequence[Unit]', when: str) -> UnitError:
-    return UnitError(', '.join(unit.describe() for unit in units) + when,
-                     'see: journalctl ' + ' '.join('-u ' + unit.facts.get('Id', '') for unit in units))
+def _raise_for(failed: 'Sequence[Unit]', when: str) -> None:
+    """Raise UnitError if there are failed units."""
+    if failed:
+        raise UnitError(', '.join(unit.describe() for unit in failed) + when,
+                        'see: journalctl ' + ' '.join('-u ' + unit.id for unit in failed))
 
 
 def is_shutting_down() -> bool:
-    """Return whether the machine is on its way down."""
+    """Return whether the machine is shutting down."""
     return _systemctl('is-system-running')[1].strip() == 'stopping'
 
 
 def _ask_systemd(*arguments: str) -> str:
-    """Return what a systemctl prints that changes nothing; asks again for some seconds if it fails."""
+    """Return the output of a systemctl that changes nothing. Retries it for some seconds.
+
+    Raises SystemdError, SystemdUnreachableError.
+    """
     for number in range(SYSTEMCTL_TRIES):
         if number:
             time.sleep(SYSTEMCTL_PAUSE_SECONDS * 2 ** (number - 1))
-        code, printed, said = _systemctl(*arguments)
+        code, output, errors = _systemctl(*arguments)
         if code == 0:
-            return printed
-        kind = SystemdError if 'not been booted with systemd' in said else SystemdUnreachableError
+            return output
+        kind = SystemdError if 'not been booted with systemd' in errors else SystemdUnreachableError
         if kind is SystemdError:
             break
-    raise kind('systemctl cannot reach systemd (exit code {}): {}'.format(code, '; '.join(said.splitlines())),
-               'see: systemctl status')
+    raise kind('systemctl cannot reach systemd (exit code {}): {}'.format(
+        code, '; '.join(errors.splitlines())), 'see: systemctl status')
 
 
 def _systemctl(verb: str, *arguments: str) -> 'Tuple[int, str, str]':
-    """Run systemctl to its end; return exit code, stdout and stderr. One that hangs is killed: TIMED_OUT.
+    """Run systemctl. Return its exit code, stdout and stderr.
 
-    Its children may outlive it and hold its pipes open, so they are not read to their end.
+    Kills it after SYSTEMCTL_TIMEOUT_SECONDS, and returns TIMED_OUT. Raises SystemdError if it
+    cannot be run.
     """
     import subprocess
-    environ = {name: value for name, value in os.environ.items() if not name.startswith('SYSTEMD_LOG_')}
+    environ = {name: value for name, value in os.environ.items()
+               if not name.startswith('SYSTEMD_LOG_')}
     environ.update(LC_ALL='C', SYSTEMD_COLORS='0', SYSTEMD_PAGER='')
     environ.pop('LANGUAGE', None)
     try:
-        process = subprocess.Popen(('systemctl', verb, '--no-ask-password') + arguments, stdin=subprocess.DEVNULL, env=environ,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            ('systemctl', verb, '--no-ask-password') + arguments, env=environ,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except OSError as error:
-        raise SystemdError(f'there is no systemctl that can be run: {error.strerror}',
+        raise SystemdError(f'cannot run systemctl: {error.strerror}',
                            'without systemd, remove Restart= from the config') from None
     try:
         with process.stdout, process.stderr:        # type: ignore[union-attr]
-            code, printed, said = _read_until_end(process, process.stdout, process.stderr)
+            code, output, errors = _read_until_end(process, process.stdout, process.stderr)
     except BaseException:
         process.kill()
         process.wait()
         raise
-    return code, printed.decode('utf-8', 'replace'), said.decode('utf-8', 'replace').strip()
+    return code, output.decode('utf-8', 'replace'), errors.decode('utf-8', 'replace').strip()
 
 
-def _read_until_end(process: 'subprocess.Popen[bytes]', *streams: 'Any') -> 'Tuple[int, bytes, bytes]':
-    """Return a process's exit code and what it wrote to two streams; after SYSTEMCTL_TIMEOUT_SECONDS, kill it."""
+def _read_until_end(process: 'subprocess.Popen[bytes]',
+                    *streams: 'Any') -> 'Tuple[int, bytes, bytes]':
+    """Return the exit code of a process and what it wrote to two pipes.
+
+    Does not wait for the end of the pipes: a child that outlives the process may hold them open.
+    Kills the process after SYSTEMCTL_TIMEOUT_SECONDS.
+    """
     import select
     import subprocess
     poll, contents = select.poll(), {stream.fileno(): bytearray() for stream in streams}
     for descriptor in contents:
         poll.register(descriptor, select.POLLIN)
     deadline = time.monotonic() + SYSTEMCTL_TIMEOUT_SECONDS
-    left, code, ready = len(contents), None, []     # type: int, Optional[int], List[Tuple[int, int]]
+    open_count = len(contents)
+    code: Optional[int] = None
+    ready: List[Tuple[int, int]] = []
     while code is None or ready:
-        code = process.poll()           # asked before the pipes: what it wrote until then is read below
-        ready = poll.poll(PIPE_POLL_SECONDS * 1000 if left and code is None else 0)
+        code = process.poll()           # before the pipes: all output up to the exit is read below
+        ready = poll.poll(PIPE_POLL_SECONDS * 1000 if open_count and code is None else 0)
         for descriptor, _ in ready:
             block = os.read(descriptor, BLOCK_BYTES)
             contents[descriptor] += block
             if not block:
                 poll.unregister(descriptor)
-                left -= 1
-        if code is None and (not left or time.monotonic() > deadline):
-            try:                        # what has closed its pipes ends at once, as a rule
+                open_count -= 1
+        if code is None and (not open_count or time.monotonic() > deadline):
+            try:                        # a process that closed its pipes exits soon, as a rule
                 process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
                 return TIMED_OUT, b'', b'no answer within %d seconds' % SYSTEMCTL_TIMEOUT_SECONDS
-    printed, said = contents.values()
-    return code, bytes(printed), bytes(said)
+    output, errors = contents.values()
+    return code, bytes(output), bytes(errors)
 
 
 # ======================================================================== 14 report
@@ -4294,7 +4366,7 @@ class Switch:
     def _catch_up(self, watch: UnitWatch) -> 'Steps':
         """Watch units that were restarted since latest moved; restart them if they were not."""
         try:
-            is_needed = watch.is_needed(self._notes.state.invocations)
+            is_needed = watch.needs_restart(self._notes.state.invocations)
         except UnitError:
             if self._has_way_back() and not name_fault(self._root, self._notes.state.previous):
                 raise

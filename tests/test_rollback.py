@@ -96,7 +96,7 @@ class RollbackTest(UnitsCase):
         result = self.fetch()
         self.assertRolledBack(result)
         self.assertEqual(self.app + ': 1.0 is installed again\n', result.out)
-        self.assertIn('app.service is failed (exit-code, exit code 1) (systemctl restart: exit code 1: Job for', result.err)
+        self.assertIn('app.service failed (exit-code, exit code 1): systemctl restart failed (exit code 1): Job for', result.err)
 
     def test_it_is_no_success_for_status(self):
         os.utime(self.path('destination', '.state'), (1e9, 1e9))
@@ -106,7 +106,7 @@ class RollbackTest(UnitsCase):
 
     def test_a_restart_that_hangs_says_nothing_about_the_image(self):
         self.systemctl(HANGS, self.two)
-        self.assertUndecided(1, 'exit code 124: no answer within 1 seconds',
+        self.assertUndecided(1, '(exit code 124): no answer within 1 seconds',
                              self.fetch(limits=dict(self.limits, SYSTEMCTL_TIMEOUT_SECONDS=1.0)))
 
     def test_a_unit_that_dies_after_its_restart(self):
@@ -114,7 +114,7 @@ class RollbackTest(UnitsCase):
         result = self.fetch()
         self.assertRolledBack(result)
         self.assertEqual([0.5] * 21, self.clock.pauses)     # the old image is watched, for all of the time
-        self.assertIn('app.service is failed (exit-code, exit code 7) after the restart', result.err)
+        self.assertIn('app.service failed (exit-code, exit code 7) after the restart', result.err)
 
     def test_with_confirm_0_nobody_looks_again(self):
         self.configure('Restart=app.service\nConfirm=0\n')
@@ -193,7 +193,7 @@ class RollbackTest(UnitsCase):
         self.systemctl(DENIED, self.two)
         for _ in range(2):
             result = self.fetch()
-            self.assertUndecided(1, 'app.service was not restarted, for no fault of the image', result)
+            self.assertUndecided(1, 'cannot restart app.service: systemctl restart failed', result)
             self.assertIn('polkit', result.err)
 
     def test_a_unit_that_runs_by_the_time_of_the_next_run_is_not_restarted(self):
@@ -317,7 +317,7 @@ class NowhereToGoTest(UnitsCase):
         for _ in range(2):
             result = self.fetch()
             self.assertCode(1, result)
-            self.assertIn('app.service is failed', result.err)
+            self.assertIn('app.service failed', result.err)
             self.assertIn('there is no earlier image to go back to\n', result.err)
             self.assertIn('journalctl -u app.service', result.err)
             self.assertInPlace(ONE)
@@ -342,7 +342,7 @@ class NowhereToGoTest(UnitsCase):
         self.systemctl(FAILS, self.one, self.two)
         result = self.fetch()
         self.assertCode(1, result)
-        self.assertIn('; latest is 1.0 again, and there, too, app.service is failed', result.err)
+        self.assertIn('; latest is 1.0 again, and there, too, app.service failed', result.err)
         self.assertIn('; 1.1 is tried again once the units run on 1.0\n', result.err)
         self.assertInPlace(ONE)
         self.assertEqual(((), self.one.digest), (self.state().rejected, self.state().restart_due))
@@ -468,7 +468,7 @@ class WithoutSystemdTest(UnitsCase):
     def test_it_is_an_error_before_the_image_is_fetched(self):
         result = self.run_here('fetch', self.app, environ={'PATH': self.path('served')})
         self.assertCode(1, result)
-        self.assertIn('there is no systemctl that can be run', result.err)
+        self.assertIn('cannot run systemctl', result.err)
         self.assertInPlace(ONE)
         self.assertEqual(['/manifest'], self.origin.paths())
 
@@ -738,7 +738,7 @@ class CheckTest(UnitsCase):
 
     def test_a_unit_that_is_masked_or_unknown(self):
         for load, text in (('masked', 'app.service is masked'), ('not-found', 'app.service is unknown'),
-                           ('bad-setting', 'app.service: systemd cannot load its file (bad-setting)')):
+                           ('bad-setting', 'app.service: systemd cannot load its unit file (bad-setting)')):
             self.systemctl('case $verb in show) set_unit app.service load={} ;; esac'.format(load), self.one)
             self.assertConfigError(text)
         self.systemctl()
@@ -820,7 +820,7 @@ class TogetherTest(UnitsCase):
                        self.two)
         result = self.run_all()
         self.assertEqual(1, result.code, result)
-        self.assertIn('app-2.service is failed', result.err)
+        self.assertIn('app-2.service failed', result.err)
         self.assertInPlace(TWO)
         self.assertInPlace(TWO, self.roots[2])
 
