@@ -139,8 +139,8 @@ REDIRECTS_MAX = 10                      # maximum number of redirects in a row
 NETWORK_TIMEOUT_SECONDS = 10.0          # to connect, and from one packet to the next
 RATE_WINDOW_SECONDS = 30.0              # a connection's speed is measured over this time
 RATE_MIN_BYTES = 30 << 10               # a connection that delivers less in that time is dropped
-FRAMING_MAX_BYTES = 2 << 20             # headers, chunk sizes and trailers may have this size
-FRAMING_MAX_FACTOR = 8                  # per byte of body, a response may have 8; a 1-byte chunk has 6
+FRAMING_MAX_BYTES = 2 << 20             # allowance for headers, chunk sizes and trailers
+FRAMING_MAX_FACTOR = 8                  # allowance per byte of body; a chunk of 1 byte takes 6
 PAUSE_FIRST_SECONDS = 0.5               # first pause before a retry; each further one is doubled
 PAUSE_MAX_SECONDS = 8.0                 # longest pause, except where a server asks for a longer one
 PAUSE_BUDGET_SECONDS = 20.0             # one run spends this much on all pauses for one host
@@ -225,7 +225,7 @@ class SignatureError(RefusedError):
 
     def __init__(self, where: str) -> None:
         super().__init__(f'{where}: not signed by any of the given public keys',
-                         "compare them with the publisher's key; if they match, the file was modified")
+                         "compare them with the publisher's key; if equal, the file was modified")
 
 
 class ManifestError(RefusedError):
@@ -233,7 +233,7 @@ class ManifestError(RefusedError):
 
     def __init__(self, where: str, what: str) -> None:
         super().__init__(f'{where}: {what}',
-                         'tell the publisher: the signature is valid, so it was published like this')
+                         'tell the publisher: it was signed and published like this')
 
 
 class FormatError(RefusedError):
@@ -257,7 +257,7 @@ class ForkError(RefusedError):
 
     def __init__(self, one: str, other: str, line: str) -> None:
         super().__init__(f'{one} and {other} contradict each other, first in: {line}',
-                         'send .fork.1 and .fork.2, which fetch writes, to the publisher: one key signed both')
+                         'send .fork.1 and .fork.2, if fetch wrote them, to the publisher')
 
 
 class UnreachableError(TakoError):
@@ -336,13 +336,16 @@ def as_tako_error(error: Exception) -> TakoError:
 
 # ======================================================================== 3  Ed25519
 #
-# RFC 8032, section 5.1, without its cofactor: what is accepted is exactly what libsodium's
-# crypto_sign_verify_detached accepts. Nothing here runs in constant time, so sign where nobody who
-# could measure it shares the machine. A point is affine (x, y), or in extended coordinates
-# (X, Y, Z, E, H) with x = X/Z, y = Y/Z and T = E*H = X*Y/Z not yet multiplied out.
+# RFC 8032, section 5.1, but verification uses the equation without the cofactor: it accepts exactly
+# the signatures that libsodium's crypto_sign_verify_detached accepts.
+#
+# Nothing here runs in constant time. Do not sign on a machine where untrusted users can measure it.
+#
+# A point is either affine (x, y), or extended (X, Y, Z, E, H) with x = X/Z, y = Y/Z, x*y = E*H/Z.
+# E*H is the T of the RFC; a doubling does not need it, so it is multiplied only before an addition.
 
-P = 2**255 - 19                         # the field
-L = 2**252 + 27742317777372353535851937790883648493     # the order of the base point
+P = 2**255 - 19                                         # prime modulus of the field
+L = 2**252 + 27742317777372353535851937790883648493     # order of the base point
 D = 37095705934669439343138083508754565189542113879843219016388785533085940283555
 SQRT_MINUS_1 = 19681161376707505956807079304988542015446066515923890162744021073123829784752
 BASE = (15112221349535400772501151409588531511454012693041857206046113283949847762202,
@@ -351,32 +354,37 @@ LOW_255_BITS = 2**255 - 1
 
 
 def ed25519_public_key(seed: bytes) -> bytes:
-    """The 32-byte public key of a 32-byte secret seed (RFC 8032, 5.1.5); ValueError on other lengths."""
+    """Return the 32-byte public key of a 32-byte secret seed (RFC 8032, 5.1.5).
+
+    Raises ValueError for a seed of another length.
+    """
     scalar, _ = _expand(seed)
     return _encode_point(_sum_of_multiples((scalar, BASE)))
 
 
 def ed25519_sign(seed: bytes, message: bytes) -> bytes:
-    """The 64-byte signature of message (RFC 8032, 5.1.6), verified before it is returned.
+    """Return the 64-byte signature of `message` by a 32-byte secret seed (RFC 8032, 5.1.6).
 
-    Deterministic. Raises ValueError unless seed has 32 bytes, and ArithmeticError if the machine
-    miscalculated: a faulty signature can give the secret away.
+    The same message always gets the same signature. It is verified before it is returned, because
+    a faulty signature can reveal the secret key. Raises ArithmeticError if the machine
+    miscalculated, ValueError for a seed of another length.
     """
     scalar, prefix = _expand(seed)
-    public_key = _encode_point(_sum_of_multiples((scalar, BASE)))
+    public_key = ed25519_public_key(seed)
     r = _sha512_number(prefix, message) % L
     encoded_r = _encode_point(_sum_of_multiples((r, BASE)))
     s = (r + _sha512_number(encoded_r, public_key, message) * scalar) % L
     signature = encoded_r + s.to_bytes(32, 'little')
     if not ed25519_verify(public_key, message, signature):
-        raise ArithmeticError('this machine signs wrongly')
+        raise ArithmeticError('this machine calculates wrong signatures')
     return signature
 
 
 def ed25519_verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether signature (64 bytes) is public_key's (32 bytes) for message (RFC 8032, 5.1.7).
+    """Return whether `signature` (64 bytes) of `message` is valid for `public_key` (32 bytes).
 
-    Refuses S >= L, encodings of A or R that are not canonical, and A or R of small order.
+    RFC 8032, 5.1.7. With A the public key and R, S the signature, False also if S >= L, if A or R
+    is not encoded canonically, or if A or R has small order.
     """
     if len(public_key) != 32 or len(signature) != 64:
         return False
@@ -386,14 +394,14 @@ def ed25519_verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
         return False
     k = _sha512_number(encoded_r, public_key, message) % L
     minus_a = P - a[0], a[1]
-    r = _sum_of_multiples((s, BASE), (k, minus_a))          # S B - k A
+    r = _sum_of_multiples((s, BASE), (k, minus_a))          # S*B - k*A
     return _encode_point(r) == encoded_r and not _is_of_small_order(*r)
 
 
 def _expand(seed: bytes) -> 'Tuple[int, bytes]':
-    """The secret scalar and the prefix that are made of a seed (5.1.5, steps 1 and 2)."""
+    """Return the secret scalar and the prefix of a seed (5.1.5, steps 1 and 2; 5.1.6, step 1)."""
     if len(seed) != 32:
-        raise ValueError('an Ed25519 seed has 32 bytes')
+        raise ValueError('an Ed25519 seed must have 32 bytes')
     digest = hashlib.sha512(seed).digest()
     return int.from_bytes(digest[:32], 'little') & (2**254 - 8) | 2**254, digest[32:]
 
@@ -403,13 +411,16 @@ def _sha512_number(*parts: bytes) -> int:
 
 
 def _encode_point(point: 'Tuple[int, int]') -> bytes:
-    """The 32 bytes of an affine point (5.1.2)."""
+    """Return the 32-byte encoding of an affine point (5.1.2)."""
     x, y = point
     return (y | (x & 1) << 255).to_bytes(32, 'little')
 
 
 def _decode_point(encoded: bytes) -> 'Optional[Tuple[int, int]]':
-    """The affine point (5.1.3); None if there is none, not in this spelling, or of small order."""
+    """Return the affine point of an encoding (5.1.3).
+
+    None if the bytes encode no point, are not its canonical encoding, or if it has small order.
+    """
     y = int.from_bytes(encoded, 'little')
     sign, y = y >> 255, y & LOW_255_BITS
     if y >= P:
@@ -424,16 +435,17 @@ def _decode_point(encoded: bytes) -> 'Optional[Tuple[int, int]]':
 
 
 def _is_of_small_order(x: int, y: int) -> bool:
-    """Whether 8 times the point is neutral: x = 0, y = 0, or x^2 = -y^2 (orders 1, 2; 4; 8)."""
+    """Return whether a point has order 1 or 2 (x = 0), 4 (y = 0) or 8 (x^2 = -y^2)."""
     return x * y * (x * x + y * y) % P == 0
 
 
 def _sum_of_multiples(*terms: 'Tuple[int, Tuple[int, int]]') -> 'Tuple[int, int]':
-    """The sum of scalar * point over (scalar, point) terms, all doublings shared (Straus).
+    """Return the sum of scalar * point over (scalar, point) terms, as an affine point.
 
-    A scalar is cut into odd digits between -15 and 15, at least 5 bits apart.
+    Straus's method: all terms share the 256 doublings. Each scalar is written in odd digits from
+    -15 to 15 that are at least 5 bits apart, so it needs at most 52 additions.
     """
-    additions = [[] for _ in range(256)]    # type: List[List[Tuple[int, int, int, int]]]
+    additions: List[List[Tuple[int, int, int, int]]] = [[] for _ in range(256)]   # by bit
     for scalar, point in terms:
         multiples, bit = _odd_multiples(*point), 0
         while scalar:
@@ -452,7 +464,7 @@ def _sum_of_multiples(*terms: 'Tuple[int, Tuple[int, int]]') -> 'Tuple[int, int]
 
 
 def _odd_multiples(x: int, y: int) -> 'List[Tuple[int, int, int, int]]':
-    """[1, 3 .. 15, -15 .. -3, -1] times a point, in the form that _add() takes."""
+    """Return [1, 3 .. 15, -15 .. -3, -1] times an affine point, each as an addend of _add()."""
     x2, y2, z2, e, h = _double(x, y, 1)
     twice = y2 - x2, y2 + x2, 2 * D * e * h % P, 2 * z2
     z, e, h = 1, x, y
@@ -465,11 +477,11 @@ def _odd_multiples(x: int, y: int) -> 'List[Tuple[int, int, int, int]]':
 
 def _add(x: int, y: int, z: int, e: int, h: int,
          addend: 'Tuple[int, int, int, int]') -> 'Tuple[int, int, int, int, int]':
-    """Complete addition (5.1.4); addend is (Y - X, Y + X, 2 d T, 2 Z)."""
+    """Return the sum of two points (5.1.4); an addend is (Y - X, Y + X, 2*D*T, 2*Z)."""
     minus, plus, t2d, z2 = addend
     a, b, c, d = (y - x) * minus, (y + x) * plus, e * h % P * t2d, z * z2
     e, f, g, h = b - a, d - c, d + c, b + a
-    # 2^255 = 19 in the field: folding the high bits is cheaper than % P, and canonical these need not be
+    # 2^255 = 19 in the field, so this reduces to about 256 bits, which is cheaper than % P.
     e = (e & LOW_255_BITS) + 19 * (e >> 255)
     f = (f & LOW_255_BITS) + 19 * (f >> 255)
     g = (g & LOW_255_BITS) + 19 * (g >> 255)
@@ -478,7 +490,7 @@ def _add(x: int, y: int, z: int, e: int, h: int,
 
 
 def _double(x: int, y: int, z: int) -> 'Tuple[int, int, int, int, int]':
-    """Doubling (5.1.4), all signs turned, which is the same point."""
+    """Return twice a point (5.1.4). All signs are inverted, which gives the same point."""
     a, b, e = x * x, y * y, x + y
     g, h = b - a, b + a
     e = e * e - h
@@ -496,58 +508,67 @@ SECRET_KEY_PREFIX = 'SECRET+'
 
 
 def decode_base64(text: str, size: int) -> 'Optional[bytes]':
-    """The size bytes that text is the canonical base64 of (RFC 4648, section 4); None if it is not."""
+    """Return the `size` bytes whose canonical base64 is `text` (RFC 4648, section 4), or None."""
     try:
         decoded = binascii.a2b_base64(text.encode('ascii'))
-    except ValueError:                              # binascii.Error and UnicodeEncodeError both are
+    except ValueError:          # the base class of binascii.Error and UnicodeEncodeError
         return None
-    # binascii skips what it does not know and ignores stray bits: only the round trip is strict
+    # binascii ignores invalid characters and stray bits, so only encoding again is a strict check.
     return decoded if len(decoded) == size and encode_base64(decoded) == text else None
 
 
 def encode_base64(data: bytes) -> str:
-    """The canonical base64 of data, on one line."""
+    """Return the canonical base64 of `data`, without a newline."""
     return binascii.b2a_base64(data, newline=False).decode('ascii')
 
 
 def refuse_secret_key(text: str, what: str) -> None:
-    """UsageError if text is a secret key where something else belongs: it would be shown there, or published."""
+    """Raise UsageError if `text` is a secret key in the place of `what`, as others may see it."""
     if text.startswith(SECRET_KEY_PREFIX):
-        raise UsageError(f'a secret key where {what} belongs', 'who could read this can sign: make a new key pair')
+        raise UsageError(f'a secret key in the place of {what}',
+                         'make a new key pair: anyone who could read this can sign')
 
 
 def parse_public_key(text: str) -> bytes:
-    """The 32 bytes of a public key in base64; UsageError if it is none that can have signed anything."""
-    refuse_secret_key(text, 'a public one')
+    """Return the 32 bytes of a public key in base64.
+
+    Raises UsageError if `text` is invalid, or if no signature of that key could ever be accepted.
+    """
+    refuse_secret_key(text, 'a public key')
     key = decode_base64(text, 32)
     if key is None:
-        raise UsageError('not a public key', 'expected 44 characters of base64, as gen-key prints them')
+        raise UsageError('not a public key', 'give the 44 characters that gen-key printed')
     if _decode_point(key) is None:
-        raise UsageError('no secret key belongs to this public key', 'copy it again from what gen-key printed')
+        raise UsageError('a public key without a secret key',
+                         'copy it again from the output of gen-key')
     return key
 
 
 def parse_secret_key(text: str) -> bytes:
-    """The 32-byte seed of a secret key as gen-key prints it; UsageError if it is damaged.
+    """Return the 32-byte seed of a secret key as gen-key prints it.
 
-    The text is SECRET+ and the base64 of seed, public key and public key again. No error quotes it.
+    The text is SECRET+ and the base64 of seed, public key and the same public key. Raises
+    UsageError if it is invalid; the message does not quote it.
     """
     if decode_base64(text, 32) is not None:
-        raise UsageError('not a secret key but the public half of a key pair',
-                         'give the secret half: gen-key -o NAME writes it to NAME.key')
+        raise UsageError('not a secret key but a public key',
+                         'give the secret key, which gen-key -o NAME writes to NAME.key')
     if not text.startswith(SECRET_KEY_PREFIX):
-        raise UsageError('not a secret key', f'expected the line that gen-key printed, from {SECRET_KEY_PREFIX} on')
+        raise UsageError('not a secret key',
+                         f'give the line that gen-key printed, from {SECRET_KEY_PREFIX} to the end')
     key = decode_base64(text[len(SECRET_KEY_PREFIX):], 96)
     if key is None:
-        raise UsageError('a secret key that is cut short or altered', 'copy it again from what gen-key printed')
+        raise UsageError('a truncated or modified secret key',
+                         'copy it again from the output of gen-key')
     seed, first, second = key[:32], key[32:64], key[64:]
     if not first == second == ed25519_public_key(seed):
-        raise UsageError('a secret key whose parts do not belong together', 'copy it again from what gen-key printed')
+        raise UsageError('a secret key that does not match its public key',
+                         'copy it again from the output of gen-key')
     return seed
 
 
 def format_secret_key(seed: bytes) -> str:
-    """The text of which parse_secret_key() makes this 32-byte seed."""
+    """Return the text of a secret key, given its 32-byte seed, as parse_secret_key() reads it."""
     public_key = ed25519_public_key(seed)
     return SECRET_KEY_PREFIX + encode_base64(seed + public_key + public_key)
 
@@ -5442,7 +5463,7 @@ def _one_line(text: str) -> str:
 
 def _read_public_key(text: str) -> bytes:
     """Return the public key that -p gives: the key itself, or the name of a file that holds it."""
-    refuse_secret_key(text, 'a public one')
+    refuse_secret_key(text, 'a public key')
     if decode_base64(_one_line(text), 32) is not None:
         return parse_public_key(_one_line(text))
     try:

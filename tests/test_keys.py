@@ -81,7 +81,7 @@ class PublicKeyTest(KeyTest):
     def test_a_secret_key_in_its_place_is_refused_and_not_repeated(self):
         for text in (SECRET_KEY, SECRET_KEY[:60], 'SECRET+'):
             with self.subTest(length=len(text)):
-                self.assertKeyRefused(tako.parse_public_key, text, 'secret key where a public one belongs')
+                self.assertKeyRefused(tako.parse_public_key, text, 'secret key in the place of a public key')
         without_prefix = SECRET_KEY[len('SECRET+'):]
         self.assertKeyRefused(tako.parse_public_key, without_prefix, 'not a public key')
 
@@ -91,16 +91,16 @@ class PublicKeyTest(KeyTest):
             for sign in (0, 1 << 255):
                 text = tako.encode_base64((y | sign).to_bytes(32, 'little'))
                 with self.subTest(text):
-                    self.assertKeyRefused(tako.parse_public_key, text, 'no secret key belongs to this')
+                    self.assertKeyRefused(tako.parse_public_key, text, 'a public key without a secret key')
 
     def test_a_y_that_is_not_canonical_is_refused(self):
         self.assertEqual(len(tako.parse_public_key(tako.encode_base64((3).to_bytes(32, 'little')))), 32)
         text = tako.encode_base64((tako.P + 3).to_bytes(32, 'little'))
-        self.assertKeyRefused(tako.parse_public_key, text, 'no secret key belongs to this')
+        self.assertKeyRefused(tako.parse_public_key, text, 'a public key without a secret key')
 
     def test_a_y_that_is_on_no_point_is_refused(self):
         text = tako.encode_base64((2).to_bytes(32, 'little'))
-        self.assertKeyRefused(tako.parse_public_key, text, 'no secret key belongs to this')
+        self.assertKeyRefused(tako.parse_public_key, text, 'a public key without a secret key')
 
 
 class SecretKeyTest(KeyTest):
@@ -123,7 +123,7 @@ class SecretKeyTest(KeyTest):
 
     def test_a_public_key_in_its_place_is_told_apart(self):
         self.assertKeyRefused(
-            tako.parse_secret_key, PUBLIC_KEY, 'not a secret key but the public half'
+            tako.parse_secret_key, PUBLIC_KEY, 'not a secret key but a public key'
         )
 
     def test_a_cut_or_altered_key_is_refused(self):
@@ -136,7 +136,7 @@ class SecretKeyTest(KeyTest):
         }
         for name, text in altered.items():
             with self.subTest(name):
-                self.assertKeyRefused(tako.parse_secret_key, text, 'cut short or altered', [SECRET_KEY])
+                self.assertKeyRefused(tako.parse_secret_key, text, 'truncated or modified', [SECRET_KEY])
 
     def test_parts_that_do_not_belong_together_are_refused(self):
         public_key, other = tako.ed25519_public_key(SEED), tako.ed25519_public_key(bytes(32))
@@ -149,7 +149,7 @@ class SecretKeyTest(KeyTest):
         for name, parts in misfits.items():
             text = secret_text(*parts)
             with self.subTest(name):
-                self.assertKeyRefused(tako.parse_secret_key, text, 'do not belong together', [SECRET_KEY])
+                self.assertKeyRefused(tako.parse_secret_key, text, 'does not match its public key', [SECRET_KEY])
 
 
 if __name__ == '__main__':

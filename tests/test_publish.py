@@ -109,8 +109,8 @@ class StoreTest(StoreCase):
                 result = self.run_tako(*command, *options, **settings)
                 self.assertCode(2, result)
                 self.assertIn(
-                    'tako: {}: not a secret key but the public half of a key pair\n'
-                    '  give the secret half'.format(where),
+                    'tako: {}: not a secret key but a public key\n'
+                    '  give the secret key'.format(where),
                     result.err,
                 )
 
@@ -200,7 +200,7 @@ class StoreRefusalTest(StoreCase):
                 self.assertRefused(2, self.store(TWO, version), 'not a version')
 
     def test_a_secret_key_is_no_version(self):
-        self.assertRefused(2, self.store(TWO, self.secret), 'a secret key where a version belongs')
+        self.assertRefused(2, self.store(TWO, self.secret), 'a secret key in the place of a version')
 
     def test_keys_that_are_none(self):
         other = tako.format_secret_key(origin.OTHER_SEED)
@@ -727,7 +727,7 @@ class VerifyTest(StoreCase):
                     secret
                 ),
             ),
-            (self.secret, 'a secret key where a public one belongs\n'),
+            (self.secret, 'a secret key in the place of a public key\n'),
         ):
             with self.subTest(message):
                 result = self.verify(given)
@@ -870,7 +870,7 @@ class PublicKeyTest(scene.Scene):
         for options, message in (
             ((), 'no secret key'),
             (('-k', secret, '-f', '-'), 'not allowed with'),
-            (('-k', secret[:-4]), '-k: a secret key that is cut short'),
+            (('-k', secret[:-4]), '-k: a truncated or modified secret key'),
             (('-f', 'none'), 'none: No such file'),
             (('-k', secret, 'more'), 'unrecognized arguments: more'),
         ):
