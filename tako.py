@@ -3350,7 +3350,7 @@ class UnitWatch:
     def __init__(self, names: 'Iterable[str]', seconds: float, clock: 'Any') -> None:
         self.names = list(names)
         self.clock = clock
-        self.stopped: List[str] = []            # by somebody else; starting them again is up to them
+        self.stopped: List[str] = []            # by somebody, who is to start them again
         self.ids: Set[str] = set()              # the units without their aliases
         self._seconds = seconds
         self._pending = self.names              # to be restarted
@@ -3628,86 +3628,99 @@ def _read_until_end(process: 'subprocess.Popen[bytes]',
 
 # ======================================================================== 14 report
 
-class Report:
-    """What the user reads: on stdout what changed, on stderr trouble; nothing else, unless somebody looks on.
+QUIET, NORMAL, VERBOSE = -1, 0, 1           # levels of a Report
+ERROR, WARNING, INFO, DEBUG = 3, 4, 6, 7    # priorities of the journal, as in syslog(3)
 
-    level: -1 for errors alone, 0 for what is worth a mail, 1 for each step.
+
+class Report:
+    """Prints results to stdout, and errors, warnings, steps and progress to stderr.
+
+    `level` decides what is printed: errors always, results and warnings unless it is QUIET, and
+    each step if it is VERBOSE, or NORMAL with a terminal. journal: the variable JOURNAL_STREAM.
     """
 
     def __init__(self, out: 'Optional[TextIO]', err: 'Optional[TextIO]', journal: str = '') -> None:
         self._out = out
         self._err = err
         self._journal = journal
-        # label, since when, from how many bytes on, and when shown last
-        self._progress = None   # type: Optional[Tuple[str, float, int, float]]
-        self.level = 0
-        self.has_failed = False     # to print what changed
-        self.hint_if_unprinted = ''     # what is lost then
-        self._errors = set()    # type: Set[Tuple[str, str]]
+        self._progress: Optional[Progress] = None   # of the line that stands on the terminal
+        self.level = NORMAL
+        self.has_lost_output = False    # a line for stdout could not be written
+        self.hint_if_lost = ''          # then printed instead of a general hint
+        self._errors: Set[Tuple[str, str]] = set()
 
     def result(self, *lines: str) -> None:
-        """What was asked for, or what changed."""
-        if self.level >= 0:
-            self._print(self._out, 6, *lines)
+        """Print what the user asked for, or what changed."""
+        if self.level >= NORMAL:
+            self._print(self._out, INFO, *lines)
 
     def unchanged(self, line: str) -> None:
-        """That there was nothing to do: cron mails whatever is printed, so only for a terminal."""
-        if self.level > 0 or (self.level == 0 and _is_terminal(self._out)):
-            self._print(self._out, 6, line)
+        """Print that there was nothing to do, if stdout is a terminal: cron mails all output."""
+        if self._shows_steps(self._out):
+            self._print(self._out, INFO, line)
 
     def step(self, line: str) -> None:
-        """What is going on, for who asked to know or sits before it."""
-        if self.level > 0 or (self.level == 0 and _is_terminal(self._err)):
-            self._print(self._err, 7, 'tako: ' + line)
+        """Print what the program does next."""
+        if self._shows_steps(self._err):
+            self._print(self._err, DEBUG, 'tako: ' + line)
 
-    def warning(self, where: str, what: str, hint: str) -> None:
-        """Print what went wrong although the run goes on, and on a second line what to do about it."""
-        if self.level >= 0:
-            self._complain(4, f'warning: {where}: {what}' if where else 'warning: ' + what, hint)
+    def _shows_steps(self, stream: 'Optional[TextIO]') -> bool:
+        return self.level == VERBOSE or (self.level == NORMAL and _is_terminal(stream))
 
-    def error(self, where: str, error: Exception) -> int:
-        """Print what ended a step, unless it ended an earlier step too; return its exit code."""
-        told = as_tako_error(error)
-        line = '' if told.line is None else f':{told.line}'
-        if (where, told.what) not in self._errors:
-            self._errors.add((where, told.what))
-            self._complain(3, f'{where}{line}: {told.what}' if where or line else told.what, told.hint)
-        return told.exit_code
+    def warning(self, label: str, what: str, hint: str) -> None:
+        """Print what went wrong although the run goes on, and on a second line what to do about it.
 
-    def progress(self, label: str, size: int, of: int) -> None:
-        """How far a download is, in bytes; on a terminal alone."""
+        label: what the message is about, such as a config's path; empty for the whole run.
+        """
+        if self.level >= NORMAL:
+            where = label + ': ' if label else ''
+            self._print_problem(WARNING, f'warning: {where}{what}', hint)
+
+    def error(self, label: str, error: Exception) -> int:
+        """Print what ended a step, unless it ended an earlier step too. Return its exit code."""
+        known = as_tako_error(error)
+        where = label if known.line is None else f'{label}:{known.line}'
+        if (label, known.what) not in self._errors:
+            self._errors.add((label, known.what))
+            self._print_problem(ERROR, f'{where}: {known.what}' if where else known.what, known.hint)
+        return known.exit_code
+
+    def progress(self, label: str, size: int, total: int) -> None:
+        """Draw how far a download is, in bytes, on a terminal only."""
         err = self._err
-        if self.level < 0 or err is None or not err.isatty():
+        if self.level == QUIET or err is None or not err.isatty():
             return
         now = time.monotonic()
-        progress = self._progress       # which another thread's message ends
-        if progress is None or progress[0] != label:
-            progress = self._progress = label, now, size, now
-        _, began, begin, shown = progress
-        if now - shown >= PROGRESS_EVERY_SECONDS:
-            self._progress = label, began, begin, now
-            rate = max(1.0, (size - begin) / (now - began))
+        progress = self._progress       # which another thread may set to None meanwhile
+        if progress is None or progress.label != label:
+            progress = self._progress = Progress(label, size, now)
+        if now - progress.drawn >= PROGRESS_EVERY_SECONDS:
+            self._progress, progress.drawn = progress, now
+            rate = max(1.0, (size - progress.first_size) / (now - progress.began))
             line = '{}: {:.1f} of {:.1f} MB, {:.1f} MB/s, {:.0f} s left '.format(
-                label, size / 1e6, of / 1e6, rate / 1e6, (of - size) / rate)
+                label, size / 1e6, total / 1e6, rate / 1e6, (total - size) / rate)
             columns = os.get_terminal_size(err.fileno()).columns or 80
-            err.write('\r{}\x1b[K'.format(line[-(columns - 1):]))     # a line that wraps is not drawn over
+            err.write('\r{}\x1b[K'.format(line[-(columns - 1):]))   # so short that it does not wrap
             err.flush()
 
-    def _complain(self, priority: int, said: str, hint: str) -> None:
-        said = re.sub(re.escape(SECRET_KEY_PREFIX) + '[^ ]+', SECRET_KEY_PREFIX + '...', said)     # mistyped into view
-        said = said if len(said) <= MESSAGE_MAX_CHARS else said[:MESSAGE_MAX_CHARS] + '...'
-        self._print(self._err, priority, 'tako: ' + said, *(['  ' + hint] if hint else []))
+    def _print_problem(self, priority: int, text: str, hint: str) -> None:
+        # a secret key that was typed in the wrong place
+        text = re.sub(re.escape(SECRET_KEY_PREFIX) + '[^ ]+', SECRET_KEY_PREFIX + '...', text)
+        text = text if len(text) <= MESSAGE_MAX_CHARS else text[:MESSAGE_MAX_CHARS] + '...'
+        self._print(self._err, priority, 'tako: ' + text, *(['  ' + hint] if hint else []))
 
     def _print(self, stream: 'Optional[TextIO]', priority: int, *lines: str) -> None:
-        """Print lines in any locale, without what a terminal would obey; for the journal with their priority.
+        """Print lines in any locale, with control characters escaped. Prefix them for the journal.
 
-        Nothing ends because it cannot be told: has_failed says so afterwards.
+        A stream that cannot be written ends no run: has_lost_output tells of it afterwards.
         """
-        if stream is None:                          # as under >&-
+        if stream is None:              # closed before the program started
             return
+        is_journal = self._journal and self._journal == _journal_name(stream)
+        prefix = f'<{priority}>' if is_journal else ''      # sd-daemon(3)
         encoding = stream.encoding or 'ascii'
-        begin = f'<{priority}>' if self._journal and self._journal == _journal_name(stream) else ''    # sd-daemon(3)
-        text = ''.join(begin + ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line) + '\n' for line in lines)
+        text = ''.join(prefix + ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+                       + '\n' for line in lines)
         try:
             if self._progress is not None and self._err is not None:
                 self._progress = None
@@ -3715,16 +3728,28 @@ class Report:
             stream.write(text.encode(encoding, 'backslashreplace').decode(encoding))
             stream.flush()
         except OSError as error:
-            if stream is self._out and not self.has_failed:
-                self.has_failed = True
-                if self.hint_if_unprinted or not isinstance(error, BrokenPipeError):
-                    self._complain(3, f'standard output: {error.strerror or error}',
-                                   self.hint_if_unprinted or 'what was done is done')
+            if stream is self._out and not self.has_lost_output:
+                self.has_lost_output = True
+                # a reader such as head may close the pipe early
+                if self.hint_if_lost or not isinstance(error, BrokenPipeError):
+                    self._print_problem(
+                        ERROR, f'cannot write to standard output: {error.strerror or error}',
+                        self.hint_if_lost or 'check where it goes; the command itself did its work')
+
+
+class Progress:
+    """The progress of one download on the terminal; sizes are in bytes, times are monotonic."""
+
+    def __init__(self, label: str, size: int, now: float) -> None:
+        self.label = label
+        self.first_size = size
+        self.began = self.drawn = now
 
 
 def format_size(size: int) -> str:
-    """A number of bytes, for people."""
-    unit, divisor = next((each for each in (('kB', 1e3), ('MB', 1e6)) if size < 999.5 * each[1]), ('GB', 1e9))
+    """Return a number of bytes for people, such as '2.9 MB'."""
+    units = ('kB', 1e3), ('MB', 1e6), ('GB', 1e9)
+    unit, divisor = next((each for each in units if size < 999.5 * each[1]), units[-1])
     return '{:.{}f} {}'.format(size / divisor, 1 if size < 99.95 * divisor else 0, unit)
 
 
@@ -3733,7 +3758,7 @@ def _is_terminal(stream: 'Optional[TextIO]') -> bool:
 
 
 def _journal_name(stream: 'TextIO') -> str:
-    """What JOURNAL_STREAM would call this stream (systemd.exec(5))."""
+    """Return what JOURNAL_STREAM contains if this stream goes to the journal (systemd.exec(5))."""
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):
@@ -5501,7 +5526,7 @@ def gen_key(arguments: 'argparse.Namespace', report: Report,
     seed = entropy(32)
     public, secret = encode_base64(ed25519_public_key(seed)), format_secret_key(seed)
     if arguments.output is None:
-        report.hint_if_unprinted = 'this key pair is lost: run gen-key again to make another'
+        report.hint_if_lost = 'run gen-key again: this key pair is lost'
         report.result('Public key, for PublicKey= in the config of each client:', public,
                       'Secret key, for store; whoever has it can publish in your name:', secret)
     else:
@@ -5809,7 +5834,7 @@ def main(argv: 'Sequence[str]') -> int:
         code = int(getattr(interrupt, 'exit_code', 128 + signal.SIGINT))
     except Exception as error:
         code = report.error('', error)
-    return code or int(report.has_failed)
+    return code or int(report.has_lost_output)
 
 
 def stop_on_signals() -> None:

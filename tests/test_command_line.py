@@ -279,8 +279,8 @@ class StreamTest(scene.Scene):
         self.assertEqual(
             (
                 1,
-                b'tako: standard output: No space left on device\n'
-                b'  this key pair is lost: run gen-key again to make another\n',
+                b'tako: cannot write to standard output: No space left on device\n'
+                b'  run gen-key again: this key pair is lost\n',
             ),
             (done.returncode, done.stderr),
         )
@@ -295,8 +295,8 @@ class StreamTest(scene.Scene):
         self.assertEqual(
             (
                 1,
-                b'tako: standard output: Broken pipe\n'
-                b'  this key pair is lost: run gen-key again to make another\n',
+                b'tako: cannot write to standard output: Broken pipe\n'
+                b'  run gen-key again: this key pair is lost\n',
             ),
             (done.returncode, done.stderr),
         )
@@ -310,7 +310,11 @@ class StreamTest(scene.Scene):
                 stderr=subprocess.PIPE,
             )
         self.assertEqual(
-            (1, b'tako: standard output: No space left on device\n  what was done is done\n'),
+            (
+                1,
+                b'tako: cannot write to standard output: No space left on device\n'
+                b'  check where it goes; the command itself did its work\n',
+            ),
             (done.returncode, done.stderr),
         )
         tako.parse_secret_key(scene.read(self.path('app.key')).decode().rstrip('\n'))

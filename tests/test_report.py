@@ -76,7 +76,7 @@ class PrintTest(unittest.TestCase):
         report = tako.Report(None, None)
         report.result('line')
         report.progress('it', 1, 2)
-        self.assertFalse(report.has_failed)
+        self.assertFalse(report.has_lost_output)
 
 
 class FullStreamTest(scene.Scene):
@@ -103,7 +103,7 @@ class FullStreamTest(scene.Scene):
     def test_a_full_stdout_is_exit_1_once_all_is_done(self):
         self.assertEqual(1, self.run_into('/dev/full', self.path('err'), 'fetch', self.app))
         self.assertInPlace(b'image')
-        self.assertIn(b'standard output: No space left', scene.read(self.path('err')))
+        self.assertIn(b'cannot write to standard output: No space left', scene.read(self.path('err')))
 
     def test_a_damaged_image_is_repaired_though_nobody_hears_of_it(self):
         self.assertCode(0, self.run_tako('fetch', self.app))
