@@ -1,4 +1,11 @@
-"""What the tests play on: a scratch directory, a client with its config, a run of tako.py as a process."""
+"""What test files share: contents of images, a scratch directory with a client in it, and runs of tako.py.
+
+There are three ways to run Tako, and each takes `limits`, a dict of constants of tako.py to change:
+
+    run_here    calls tako.main() in this process, where a test can patch what it uses
+    run_tako    forks a process that has loaded tako.py (forks.py), as if it had started Python
+    run_tako    starts a Python, if the settings need one: another user, umask or locale
+"""
 import array
 import atexit
 import contextlib
@@ -6,6 +13,7 @@ import gc
 import io
 import json
 import os
+import random
 import select
 import shutil
 import signal
@@ -29,17 +37,51 @@ RUN_SECONDS = 60
 TEMPORARIES = [name for limit, name in vars(tako).items() if limit.startswith('NEW_')]  # what a killed run may leave
 
 
-# starts tako.py with some of its limits changed: sys.argv[2] is their dict
-WITH_LIMITS = """
-import ast, os, sys
+# Runs tako.py, whose path is the first argument, with the limits and as the user that the second names, as JSON.
+# As nobody it may not even read this Python's modules, so it loads them before; and coverage may write nothing after.
+STARTER = """
+import json, os, sys
+settings = json.loads(sys.argv[2])
 sys.path.insert(0, os.path.dirname(sys.argv[1]))
 import tako
-for name, value in ast.literal_eval(sys.argv[2]).items():
+for name, value in settings['limits'].items():
     assert hasattr(tako, name)
     setattr(tako, name, value)
+if settings['as_nobody']:
+    import array, bisect, difflib, encodings.idna, http.client, locale, lzma, select, ssl, struct, urllib.request, zlib
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setgid({0})
+        os.setuid({0})
+    os._exit(tako.main(sys.argv[3:]))
 tako.stop_on_signals()
 sys.exit(tako.main(sys.argv[3:]))
-"""
+""".format(NOBODY)
+
+ONE, TWO, THREE = b'image one' * 1000, b'image two' * 2000, b'image three' * 3000
+
+
+def noise(size, seed=1):
+    """Return bytes that no compressor shrinks."""
+    return random.Random(seed).getrandbits(8 * size).to_bytes(size, 'little') if size else b''
+
+
+def prose(size, seed=1):
+    """Return English-like words, which contain many chunk markers."""
+    source = random.Random(seed)
+    words = ' '.join(source.choice(('the', 'seen', 'tree', 'a', 'tentacle', 'sea')) for _ in range(size // 2))
+    return words.encode()[:size]
+
+
+# No two blocks are alike, so bytes in a wrong place are wrong bytes.
+IMAGE = b''.join(bytes.fromhex(origin.digest_of(str(number).encode())) for number in range(20000))
+
+
+def program(limits=(), as_nobody=False):
+    """Return what to give to Python to run tako.py with these limits, before the arguments of tako.py."""
+    if not limits and not as_nobody:
+        return [TAKO]
+    return ['-c', STARTER, TAKO, json.dumps({'limits': dict(limits), 'as_nobody': as_nobody})]
 
 
 class Result:
@@ -73,8 +115,8 @@ class Forks:
         if self._socket is None:
             self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
-                program = os.path.join(PROJECT, 'tests', 'forks.py'), str(theirs.fileno())
-                self._process = subprocess.Popen(Scene.python + program, pass_fds=[theirs.fileno()],
+                server = os.path.join(PROJECT, 'tests', 'forks.py'), str(theirs.fileno())
+                self._process = subprocess.Popen(Scene.python + server, pass_fds=[theirs.fileno()],
                                                  stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
             atexit.register(self._stop, os.getpid())
 
@@ -168,11 +210,26 @@ class Scene(unittest.TestCase):
         self.addCleanup(server.__exit__)
         return server
 
-    def config(self, url, name='app.tako', version='*', public_keys=(origin.PUBLIC_KEY,), destination=None, more=''):
-        """A config; its path."""
-        lines = ['Origin=' + url, 'Destination=' + (destination or self.destination), 'Version=' + version]
+    def config(self, url, name='app.tako', version='*', public_keys=(origin.PUBLIC_KEY,), destination=None,
+               more='', mirrors=()):
+        """Write a config; return its path. mirrors: the URLs after the first."""
+        lines = ['Origin=' + each for each in (url,) + tuple(mirrors)]
+        lines += ['Destination=' + (destination or self.destination), 'Version=' + version]
         lines += ['PublicKey=' + key for key in public_keys]
         return self.write(name, '\n'.join(lines) + '\n' + more)
+
+    def empty_destination(self):
+        """Make the destination as it was before the first fetch."""
+        remove_tree(self.destination)
+        os.mkdir(self.destination)
+
+    def partials(self):
+        """Return the names of the partial images and patches in the destination."""
+        return [name for name in os.listdir(self.destination) if name.startswith('.partial-')]
+
+    def environ_with_systemctl(self):
+        """Return the environment in which tako.py finds the systemctl of fake_systemd.py."""
+        return {'PATH': self.path('bin') + ':/usr/bin:/bin'}
 
     def start(self, *arguments, **settings):
         """A running tako.py."""
@@ -184,12 +241,8 @@ class Scene(unittest.TestCase):
                        'limits': limits, 'group': os.getpgrp()}
             return Fork(request, settings.get('stdin', subprocess.DEVNULL))
         settings.setdefault('preexec_fn', heed_signals)
-        program = [TAKO]
-        if settings.pop('as_nobody', False):
-            program = ['-c', AS_NOBODY, TAKO]
-        elif limits:
-            program = ['-c', WITH_LIMITS, TAKO, repr(limits)]
-        return subprocess.Popen(list(self.python) + program + list(arguments), env=environ,
+        command = list(self.python) + program(limits, settings.pop('as_nobody', False)) + list(arguments)
+        return subprocess.Popen(command, env=environ,
                                 stdin=settings.pop('stdin', subprocess.DEVNULL), stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, cwd=self.directory, **settings)
 
@@ -257,6 +310,29 @@ class Scene(unittest.TestCase):
         self.assertEqual([], [name for name in os.listdir(root or self.destination) if name.endswith('.new')])
 
 
+class UpdateScene(Scene):
+    """A test whose origin offers version 1.0 at first, and 1.1 and 2.0 once the client has it. Bounds are 1.*."""
+
+    limits = {'PAUSE_BUDGET_SECONDS': 0.0}
+
+    def setUp(self):
+        super().setUp()
+        self.origin = self.serve()
+        self.one = self.origin.publish('1.0', ONE)
+        self.app = self.config(self.origin.url, version='1.*')
+
+    def have_one(self):
+        """Install version 1.0, then publish 1.1 and 2.0. Return a snapshot of the destination."""
+        self.assertCode(0, self.run_tako('fetch', self.app))
+        self.two = self.origin.publish('1.1', TWO)
+        self.origin.publish('2.0', THREE)
+        self.origin.requests.clear()
+        return snapshot(self.destination)
+
+    def image_url(self, entry):
+        return '/store/' + entry.digest
+
+
 class Clock:
     """Stands in for tako's time module: its pauses are noted and pass at once; all else is real.
 
@@ -284,6 +360,15 @@ class Clock:
     def patch(self):
         """In force while the `with` lasts."""
         return unittest.mock.patch.object(tako, 'time', self)
+
+
+def wait_until(condition, seconds=30):
+    """Return once condition() is true. Raises AssertionError if it is not within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError('waited in vain')
+        time.sleep(0.01)
 
 
 def read(path):
@@ -337,16 +422,3 @@ def remove_tree(path):
 
 # TAKO_TESTS_START, if set, has each run start a Python, as it is in use
 FORKS = None if os.environ.get('TAKO_TESTS_START') or sys.platform != 'linux' else Forks()
-
-# root may write everywhere, so a test of permissions runs as nobody, who may not even read this Python's modules
-AS_NOBODY = """
-import os, sys
-sys.path.insert(0, os.path.dirname(sys.argv[1]))
-import array, bisect, difflib, encodings.idna, http.client, locale, lzma, select, ssl, struct, urllib.request, zlib
-import tako
-if os.getuid() == 0:
-    os.setgroups([])
-    os.setgid({0})
-    os.setuid({0})
-os._exit(tako.main(sys.argv[2:]))      # nothing is to be written as nobody, by coverage either
-""".format(NOBODY)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import scene
-from test_command_line import wait_until
 
 GOOD = """
 import unittest
@@ -134,7 +133,7 @@ class Bad(unittest.TestCase):
     def assertEnded(self):
         """The process that the tests started is no more; nor are their files."""
         pid = int(scene.read(self.path('pid')))
-        wait_until(lambda: not is_running(pid))
+        scene.wait_until(lambda: not is_running(pid))
         self.assertEqual([], os.listdir(self.path('temporary')))
 
     def test_an_interruption_lets_a_test_clean_up_and_leaves_nothing(self):
@@ -155,7 +154,7 @@ class Bad(unittest.TestCase):
         command = [sys.executable, '-W', 'error', self.path('check.py'), 'test_bad.py']
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                    env=self.environ())
-        wait_until(lambda: os.path.exists(self.path('pid')))
+        scene.wait_until(lambda: os.path.exists(self.path('pid')))
         process.send_signal(number)
         self.assertEqual(b'', process.communicate(timeout=30)[0])
         self.assertEqual(130, process.returncode)

@@ -7,25 +7,14 @@ import unittest
 import zlib
 
 import tako
+from scene import noise, prose
 
 AVERAGE = 1024
 
 
-def noise(size, seed=1):
-    """Bytes that look like what is compressed."""
-    return random.Random(seed).getrandbits(8 * size).to_bytes(size, 'little') if size else b''
-
-
-def text(size, seed=1):
-    """Bytes that look like prose, full of markers."""
-    source = random.Random(seed)
-    words = ' '.join(source.choice(('the', 'seen', 'tree', 'a', 'tentacle', 'sea')) for _ in range(size // 2))
-    return words.encode()[:size]
-
-
 IMAGES = {
     'empty': b'', 'one byte': b'e', 'a marker at each place': b'e' * 9000, 'no marker': bytes(9000),
-    'noise': noise(50000), 'prose': text(50000), 'sparse': bytes(20000) + noise(3000) + bytes(20000),
+    'noise': noise(50000), 'prose': prose(50000), 'sparse': bytes(20000) + noise(3000) + bytes(20000),
     'an exact multiple': noise(4 * AVERAGE), 'one more': noise(4 * AVERAGE + 1), 'one less': noise(4 * AVERAGE - 1),
     'more than is read at once': noise(2 * tako.BLOCK_BYTES), 'large and sparse': bytes(3 * tako.BLOCK_BYTES) + b'e',
 }
@@ -84,7 +73,7 @@ class CutTest(unittest.TestCase):
                                      list(tako.cut_chunks(stutter(IMAGES[name]), method, AVERAGE)))
 
     def test_an_insertion_changes_few_chunks(self):
-        for content in (noise(300000), text(300000)):
+        for content in (noise(300000), prose(300000)):
             before = cut(content, tako.BY_CONTENT)
             after = cut(content[:100000] + b'inserted' + content[100000:], tako.BY_CONTENT)
             self.assertLess(len(set(after) - set(before)), 8)
@@ -188,7 +177,7 @@ class IndexTest(unittest.TestCase):
             self.assertEqual(len(content), sum(index.lengths))
 
 
-OLD = noise(60000) + text(40000)
+OLD = noise(60000) + prose(40000)
 
 
 class PlanTest(unittest.TestCase):

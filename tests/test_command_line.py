@@ -405,16 +405,13 @@ class PythonTest(scene.Scene):
 class SignalTest(scene.Scene):
     """Ctrl-C and friends in the middle of a download: exit code, no temporary, old state; what came is kept."""
 
-    def partials(self):
-        return [name for name in os.listdir(self.destination) if name.startswith('.partial-')]
-
     def interrupted(self, *numbers, **settings):
         served = scene.tempfile.mkdtemp(dir=self.directory)
         with origin.Origin(served) as server:
             entry = server.publish('1.0', b'x' * 1000000)
             server.faults['/store/' + entry.digest] = stalls
             process = self.start('fetch', self.config(server.url), **settings)
-            wait_until(lambda: len(server.requests) == 2 and self.partials())
+            scene.wait_until(lambda: len(server.requests) == 2 and self.partials())
             for number in numbers:
                 process.send_signal(number)
             out, err = process.communicate(timeout=30)
@@ -425,8 +422,7 @@ class SignalTest(scene.Scene):
             with self.subTest(number):
                 self.assertEqual((code, b'', b''), self.interrupted(number))
                 self.assertEqual(['manifest'] + self.partials(), sorted(os.listdir(self.destination), reverse=True))
-            scene.remove_tree(self.destination)
-            os.mkdir(self.destination)
+            self.empty_destination()
 
     def test_impatience_does_not_stop_the_clearing_up(self):
         code, out, err = self.interrupted(signal.SIGTERM, signal.SIGINT, signal.SIGINT)
@@ -447,7 +443,7 @@ class SignalTest(scene.Scene):
         with open(self.path('pipe'), 'wb') as pipe:
             pipe.write(b'x' * 100000)
             pipe.flush()
-            wait_until(lambda: os.path.exists(self.path('served', tako.NEW_IMAGE)))
+            scene.wait_until(lambda: os.path.exists(self.path('served', tako.NEW_IMAGE)))
             process.terminate()
             self.assertEqual((b'', b''), process.communicate(timeout=30))
         self.assertEqual((143, []), (process.returncode, os.listdir(self.path('served'))))
@@ -459,11 +455,3 @@ def stalls(handler):
     handler.wfile.flush()
     time.sleep(5)
     handler.hang_up()
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError('waited in vain')
-        time.sleep(0.01)

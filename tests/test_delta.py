@@ -12,8 +12,7 @@ import unittest.mock
 import origin
 import scene
 import tako
-from test_chunks import noise
-from test_command_line import wait_until
+from scene import noise
 
 OLD = noise(1200000)
 CHANGED = noise(5000, 7)
@@ -51,9 +50,6 @@ class DeltaCase(scene.Scene):
 
     def image_bytes(self):
         return sum(size for _, size in self.origin.served(self.image))
-
-    def partials(self):
-        return [name for name in os.listdir(self.destination) if name.startswith('.partial-')]
 
     def assertUpdated(self, *options, **settings):
         """The run succeeds and the installed image is the new one; what it printed."""
@@ -163,8 +159,7 @@ class UpdateTest(DeltaCase):
         self.assertEqual([], self.origin.served(self.index))
 
     def test_a_first_image_comes_whole_and_its_index_is_kept_for_the_next(self):
-        scene.remove_tree(self.destination)
-        os.mkdir(self.destination)
+        self.empty_destination()
         self.assertWhole(self.assertUpdated())
         self.assertEqual(['/manifest', self.image, self.index], self.origin.paths())
         self.assertEqual(self.origin.read(self.index[1:]), scene.read(self.kept(NEW)))
@@ -397,8 +392,7 @@ class LiarTest(DeltaCase):
             self.back_to_old()
 
     def back_to_old(self):
-        scene.remove_tree(self.destination)
-        os.mkdir(self.destination)
+        self.empty_destination()
         self.origin.faults.clear()
         manifest = scene.read(self.path('served', 'manifest'))
         entries, self.origin.entries = self.origin.entries, self.origin.entries[:1]
@@ -582,7 +576,7 @@ class InterruptionTest(DeltaCase):
             with self.subTest(times):
                 stalled = self.stall_after(times)
                 process = self.start('fetch', self.app)
-                wait_until(stalled.is_set)
+                scene.wait_until(stalled.is_set)
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
                 self.assertIsNone(scene.fault_of_latest(self.destination))
@@ -635,7 +629,7 @@ class InterruptionTest(DeltaCase):
         second.has_ranges = True
         for version, content in (('1.0', OLD), ('1.1', NEW), ('1.2', scene.read(self.origin.directory + self.image))):
             second.publish(version, content)
-        self.app = self.config(self.origin.url, more='Origin={}\n'.format(second.url))
+        self.app = self.config(self.origin.url, mirrors=[second.url])
         left = [4]
 
         def dies(handler):
@@ -697,10 +691,9 @@ class InterruptionTest(DeltaCase):
 
     def test_a_mirror_that_failed_the_image_is_not_asked_for_its_index(self):
         second = self.serve('served')
-        self.app = self.config(self.origin.url, more='Origin={}\n'.format(second.url))
+        self.app = self.config(self.origin.url, mirrors=[second.url])
         self.origin.faults[self.image] = origin.status(404)
-        scene.remove_tree(self.destination)
-        os.mkdir(self.destination)
+        self.empty_destination()
         self.assertUpdated()
         self.assertEqual(['/manifest', self.image], self.origin.paths())
         self.assertEqual(['/manifest', self.image, self.index], second.paths())
@@ -833,8 +826,7 @@ class PatchTest(PatchCase):
         self.assertWhole(self.assertUpdated(), '.chunks')
 
     def tearDownDestination(self):
-        scene.remove_tree(self.destination)
-        os.mkdir(self.destination)
+        self.empty_destination()
         entries, self.origin.entries = self.origin.entries, self.origin.entries[:1]
         self.origin.sign()
         self.assertCode(0, self.run_here('fetch', self.app))

@@ -187,7 +187,7 @@ class CrashCase(scene.Scene):
         """Run tako.py; None if it was killed at the step that settings name, else its Result."""
         asked = {'arguments': arguments, 'root': self.root, 'out': self.path('out'), 'err': self.path('err'),
                  'step': 0, 'is_before': False, 'trace': None, 'delta_min_bytes': self.delta_min_bytes,
-                 'environ': {'PATH': self.path('bin') + ':/usr/bin:/bin'}}
+                 'environ': self.environ_with_systemctl()}
         asked.update(settings)
         self.runs.stdin.write(json.dumps(asked) + '\n')
         self.runs.stdin.flush()
@@ -774,7 +774,7 @@ class TogetherTest(FetchCase):
         self.systemctl()
         if IS_ROOT:
             os.chown(self.root, 0, 0)
-        environ = {'PATH': self.path('bin') + ':/usr/bin:/bin'}
+        environ = self.environ_with_systemctl()
         self.origin.faults['/store/' + self.one.digest] = origin.slowly(len(ONE) * 4)
         for process in [self.start('fetch', self.app, environ=environ) for _ in range(2)]:
             self.assertEqual(b'', process.communicate()[1])

@@ -12,34 +12,9 @@ import fake_systemd
 import origin
 import scene
 import tako
+from scene import ONE, THREE, TWO
 
-ONE, TWO, NEXT = b'image one' * 1000, b'image two' * 2000, b'image three' * 3000
-
-
-class FetchCase(scene.Scene):
-    """A client that has version 1.0 and an origin that offers 1.1, with the next major version, too."""
-
-    limits = {'PAUSE_BUDGET_SECONDS': 0.0}
-
-    def setUp(self):
-        super().setUp()
-        self.origin = self.serve()
-        self.one = self.origin.publish('1.0', ONE)
-        self.app = self.config(self.origin.url, version='1.*')
-
-    def have_one(self):
-        """Version 1.0 is installed, version 1.1 is offered; what the destination holds."""
-        self.assertCode(0, self.run_tako('fetch', self.app))
-        self.two = self.origin.publish('1.1', TWO)
-        self.origin.publish('2.0', NEXT)
-        self.origin.requests.clear()
-        return scene.snapshot(self.destination)
-
-    def image_url(self, entry):
-        return '/store/' + entry.digest
-
-
-class FetchTest(FetchCase):
+class FetchTest(scene.UpdateScene):
     def test_the_newest_compatible_version_comes_and_is_announced(self):
         result = self.run_tako('fetch', self.app)
         self.assertEqual((0, 'app.tako: 1.0 is installed\n'.replace('app.tako', self.app), ''),
@@ -160,7 +135,7 @@ class FetchTest(FetchCase):
         self.assertNotIn('hush', noted + self.run_tako('status', '--json', self.app).out)
 
 
-class SyncTest(FetchCase):
+class SyncTest(scene.UpdateScene):
     def test_what_the_disk_did_not_take_is_no_success(self):
         """Each file and directory of an update, in their order; what comes after is not done."""
         self.have_one()
@@ -179,7 +154,7 @@ class SyncTest(FetchCase):
         self.assertInPlace(TWO)
 
 
-class RefusalTest(FetchCase):
+class RefusalTest(scene.UpdateScene):
     """A liar's table: after each, the exit code, and a destination as it was before."""
 
     def assertNothingChanged(self, code, before, *arguments):
@@ -344,7 +319,7 @@ class RefusalTest(FetchCase):
         self.assertInPlace(TWO)
 
 
-class BoundsTest(FetchCase):
+class BoundsTest(scene.UpdateScene):
     def test_no_compatible_version_names_the_pattern_and_its_neighbours(self):
         self.have_one()
         self.config(self.origin.url, version='1.5.*')
@@ -360,11 +335,11 @@ class BoundsTest(FetchCase):
             self.assertIn('the nearest are: none', self.run_tako('fetch', self.app).err)
 
 
-class WithdrawnTest(FetchCase):
+class WithdrawnTest(scene.UpdateScene):
     def setUp(self):
         super().setUp()
         self.have_one()
-        self.three = self.origin.publish('1.2', NEXT)
+        self.three = self.origin.publish('1.2', THREE)
 
     def withdraw(self, *entries):
         self.origin.faults = {self.image_url(entry): origin.status(410) for entry in entries}
@@ -393,7 +368,7 @@ class WithdrawnTest(FetchCase):
         told = self.run_tako('fetch', self.app).err
         self.assertIn(': 1.2, 1.1: withdrawn (410)\n', told)
         self.assertQuiet(self.run_tako('fetch', self.app))
-        self.four = self.origin.publish('1.3', NEXT[1:])
+        self.four = self.origin.publish('1.3', THREE[1:])
         self.withdraw(self.four, self.three, self.two)
         told = self.run_tako('fetch', self.app).err
         self.assertIn(': 1.3: withdrawn (410)\n', told)
@@ -420,7 +395,7 @@ class WithdrawnTest(FetchCase):
 
     def test_of_many_five_are_listed(self):
         for minor in range(3, 10):
-            self.origin.publish('1.{}'.format(minor), NEXT[minor:])
+            self.origin.publish('1.{}'.format(minor), THREE[minor:])
         self.withdraw(*self.origin.entries)
         self.config(self.origin.url, version='1.2 <= v < 2.0')
         self.assertIn('withdrawn: 1.9, 1.8, 1.7, 1.6, 1.5 and 3 more\n', self.run_tako('fetch', self.app).err)
@@ -433,7 +408,7 @@ class WithdrawnTest(FetchCase):
         self.assertEqual('store/' + self.three.digest, os.readlink(self.path('destination', 'latest')))
 
     def test_a_damaged_image_that_is_not_in_place_and_withdrawn_blocks_nothing(self):
-        self.write('destination/store/' + self.three.digest, NEXT[::-1], 0o444)
+        self.write('destination/store/' + self.three.digest, THREE[::-1], 0o444)
         self.withdraw(self.three)
         self.assertEqual(0, self.run_tako('fetch', self.app).code)
         self.assertInPlace(TWO)
@@ -444,7 +419,7 @@ class WithdrawnTest(FetchCase):
         self.assertInPlace(ONE)
 
 
-class DamageTest(FetchCase):
+class DamageTest(scene.UpdateScene):
     def setUp(self):
         super().setUp()
         self.run_tako('fetch', self.app)
@@ -483,7 +458,7 @@ class DamageTest(FetchCase):
         self.assertInPlace(ONE)
 
 
-class InitTest(FetchCase):
+class InitTest(scene.UpdateScene):
     def test_an_intact_image_needs_neither_network_nor_lock(self):
         before = self.have_one()
         with tako.DirectoryLock(self.destination, 0, print):
@@ -528,12 +503,12 @@ class InitTest(FetchCase):
         self.assertInPlace(TWO)
 
 
-class OptionsTest(FetchCase):
+class OptionsTest(scene.UpdateScene):
     def test_a_dry_run_says_what_would_happen_and_changes_nothing(self):
         before = self.have_one()
         self.config(self.origin.url, version='1.*', more='Restart=app.service\n')
         fake_systemd.install(self.directory, self.destination)
-        result = self.run_tako('fetch', '--dry-run', self.app, environ={'PATH': self.path('bin') + ':/usr/bin:/bin'})
+        result = self.run_tako('fetch', '--dry-run', self.app, environ=self.environ_with_systemctl())
         told = '{}: 1.1: would fetch up to {} bytes from {}, would point latest at it, would restart app.service\n'
         self.assertEqual((0, told.format(self.app, len(TWO), self.origin.url), ''), (result.code, result.out, result.err))
         self.assertEqual((before, ['/manifest']), (scene.snapshot(self.destination), self.origin.paths()))
@@ -598,7 +573,7 @@ class OptionsTest(FetchCase):
                     self.assertCode(2, self.run_tako('fetch', '{}={}'.format(option, value), self.app))
 
 
-class RestartTest(FetchCase):
+class RestartTest(scene.UpdateScene):
     def setUp(self):
         super().setUp()
         self.config(self.origin.url, version='1.*',
@@ -609,7 +584,7 @@ class RestartTest(FetchCase):
         fake_systemd.install(self.directory, self.destination, script, [self.one.digest])
 
     def fetch(self, *options):
-        return self.run_tako('fetch', self.app, *options, environ={'PATH': self.path('bin') + ':/usr/bin:/bin'})
+        return self.run_tako('fetch', self.app, *options, environ=self.environ_with_systemctl())
 
     def test_units_restart_once_latest_names_the_new_image(self):
         result = self.fetch()
@@ -630,7 +605,7 @@ class RestartTest(FetchCase):
         self.assertInPlace(ONE)
 
 
-class DestinationTest(FetchCase):
+class DestinationTest(scene.UpdateScene):
     def test_missing_or_a_file(self):
         for name in ('missing', 'app.tako'):
             with self.subTest(name):
@@ -704,7 +679,7 @@ class DestinationTest(FetchCase):
                 self.assertEqual(75, tako.main(['fetch', self.app]))
 
 
-class ManyDescriptorsTest(FetchCase):
+class ManyDescriptorsTest(scene.UpdateScene):
     """A run whose files and connections have numbers that select(2) cannot take, as its caller left as many open."""
 
     def setUp(self):

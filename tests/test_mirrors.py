@@ -7,8 +7,8 @@ import time
 import origin
 import scene
 import tako
+from scene import ONE, THREE, TWO
 
-ONE, TWO, NEXT = b'image one' * 1000, b'image two' * 2000, b'image three' * 3000
 OTHER_TWO = b'another two' * 2000
 
 
@@ -39,7 +39,7 @@ class MirrorCase(scene.Scene):
 
     def list(self, *urls):
         """A config with these origins; its path."""
-        return self.config(urls[0], more=''.join('Origin={}\n'.format(url) for url in urls[1:]))
+        return self.config(urls[0], mirrors=urls[1:])
 
     def fetch(self, *options, **settings):
         with self.clock.patch():
@@ -59,8 +59,7 @@ class MirrorCase(scene.Scene):
 
     def anew(self):
         """Let the destination be empty and all mirrors honest."""
-        scene.remove_tree(self.destination)
-        os.mkdir(self.destination)
+        self.empty_destination()
         self.forget()
         for mirror in self.mirrors:
             mirror.faults.clear()
@@ -88,7 +87,7 @@ class OrderTest(MirrorCase):
 
     def test_the_manifest_that_continues_all_others_wins_whatever_their_order(self):
         manifests = [manifest_of(('1.0', ONE)), manifest_of(('1.0', ONE), ('1.2', TWO)),
-                     manifest_of(('0.9', NEXT), ('1.0', ONE), ('1.2', TWO))]
+                     manifest_of(('0.9', THREE), ('1.0', ONE), ('1.2', TWO))]
         self.publish('1.2', TWO)
         self.app = self.list(self.a.url, self.b.url, self.c.url)
         for order in itertools.permutations(manifests):
@@ -233,7 +232,7 @@ class WithdrawnTest(MirrorCase):
     def test_withdrawn_from_all_the_next_older_is_taken(self):
         self.assertCode(0, self.fetch())
         self.publish('1.1', TWO)
-        three = self.publish('1.2', NEXT)
+        three = self.publish('1.2', THREE)
         self.a.faults[self.image(three)] = self.b.faults[self.image(three)] = origin.status(410)
         result = self.fetch()
         self.assertEqual((0, self.app + ': 1.1 is installed\n'), (result.code, result.out))
@@ -310,7 +309,7 @@ class ForkTest(MirrorCase):
         super().setUp()
         self.before = self.have_one()
         self.mine = self.a.read('manifest')
-        self.theirs = manifest_of(('1.0', ONE), ('1.1', OTHER_TWO), ('1.2', NEXT))
+        self.theirs = manifest_of(('1.0', ONE), ('1.1', OTHER_TWO), ('1.2', THREE))
         self.line = origin.entry_of('1.1', TWO).line().strip()
         self.other_line = origin.entry_of('1.1', OTHER_TWO).line().strip()
 
@@ -339,7 +338,7 @@ class ForkTest(MirrorCase):
 
     def test_a_third_that_is_on_one_s_side_settles_nothing(self):
         self.app = self.list(self.a.url, self.b.url, self.c.url)
-        longer = manifest_of(('1.0', ONE), ('1.1', TWO), ('2', NEXT))
+        longer = manifest_of(('1.0', ONE), ('1.1', TWO), ('2', THREE))
         for order in itertools.permutations((self.mine, self.theirs, longer)):
             for mirror, manifest in zip(self.mirrors, order):
                 mirror.faults['/manifest'] = origin.serves(manifest)
@@ -367,7 +366,7 @@ class ForkTest(MirrorCase):
     def test_the_same_list_under_the_other_key_is_no_fork(self):
         """A key is being rotated, and mirrors lag."""
         self.app = self.config(self.a.url, public_keys=(origin.PUBLIC_KEY, origin.OTHER_PUBLIC_KEY),
-                               more='Origin={}\n'.format(self.b.url))
+                               mirrors=[self.b.url])
         rotated = manifest_of(('1.0', ONE), ('1.1', TWO), seed=origin.OTHER_SEED)
         for mirror in (self.a, self.b):
             self.a.faults.clear()

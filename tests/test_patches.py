@@ -10,7 +10,7 @@ import unittest
 
 import scene
 import tako
-from test_chunks import noise, text
+from scene import noise, prose
 
 MEMORY = 64 << 20
 
@@ -49,7 +49,7 @@ class Vast:
         return words[begin % 8:begin % 8 + end - begin]
 
 
-OLD = noise(150000) + text(100000) + program(1)
+OLD = noise(150000) + prose(100000) + program(1)
 PAIRS = {
     'the same': (OLD, OLD), 'both empty': (b'', b''), 'from nothing': (b'', OLD[:50000]), 'to nothing': (OLD, b''),
     'one byte': (b'a', b'b'), 'to one byte': (OLD, b'x'), 'nothing in common': (noise(90000, 2), noise(90000, 3)),
@@ -101,7 +101,7 @@ class RoundTripTest(unittest.TestCase):
 
     def test_what_shrinks_little_is_packed_in_parts(self):
         hardly = noise(tako.PATCH_PART_MIN_BYTES + 100000).translate(bytes(range(248)) + bytes(8))
-        new = hardly[:3000000] + text(70000) + hardly[3000000:]
+        new = hardly[:3000000] + prose(70000) + hardly[3000000:]
         patch = make(b'', new, 256 << 20)
         self.assertEqual(new, b''.join(apply(patch, b'', len(new))))
         self.assertLess(len(patch), len(hardly) + 30000)

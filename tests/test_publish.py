@@ -10,9 +10,8 @@ import unittest.mock
 import origin
 import scene
 import tako
-from test_chunks import noise
+from scene import ONE, TWO, noise
 
-ONE, TWO = b'image one' * 1000, b'image two' * 2000
 # runs tako.py, and tells on stderr whenever it starts a program or connects to anything
 TELLING = """
 import runpy, sys

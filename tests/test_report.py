@@ -128,7 +128,7 @@ class JournalTest(scene.Scene):
         self.assertEqual(['<3>ta', '<3>  '], self.logged('fetch', 'nowhere'))
         server, dead = self.serve(), self.serve('dead')
         server.publish('1.0', b'image')
-        app = self.config(server.url, more='Origin={}\n'.format(dead.url))
+        app = self.config(server.url, mirrors=[dead.url])
         changed = '<6>' + app[:2]
         self.assertEqual(['<7>ta', '<7>ta', '<4>ta', '<4>  ', '<7>ta', changed], self.logged('fetch', '-v', app))
 

@@ -2,15 +2,13 @@
 import errno
 import os
 import signal
-import time
 import unittest.mock
 
 import origin
 import scene
 import tako
+from scene import IMAGE
 
-# no two blocks alike: bytes in a wrong place are wrong bytes
-IMAGE = b''.join(bytes.fromhex(origin.digest_of(str(number).encode())) for number in range(20000))
 NEWER = IMAGE[::-1]
 HERE = 300000           # bytes that came before the interruption
 FEW = 50000             # bytes that count as no progress: whoever brings no more is given up in time
@@ -37,13 +35,9 @@ class ResumeCase(scene.Scene):
         """As an earlier run would have it that was killed."""
         self.write('destination/.partial-' + self.entry.digest, content, 0o600)
 
-    def partials(self):
-        return [name for name in os.listdir(self.destination) if name.startswith('.partial-')]
-
     def anew(self):
         """Let the destination be empty and the origin honest again."""
-        scene.remove_tree(self.destination)
-        os.mkdir(self.destination)
+        self.empty_destination()
         self.origin.requests.clear()
         self.origin.answers.clear()
         self.origin.faults.clear()
@@ -180,7 +174,7 @@ class KilledTest(ResumeCase):
                 self.anew()
                 self.origin.faults[self.image] = origin.holds(HERE)
                 process = self.start('fetch', self.app)
-                self.wait_until(lambda: os.path.exists(self.partial) and os.stat(self.partial).st_size > HERE // 2)
+                scene.wait_until(lambda: os.path.exists(self.partial) and os.stat(self.partial).st_size > HERE // 2)
                 process.send_signal(number)
                 out, err = process.communicate(timeout=30)
                 self.assertEqual((code, b'', b''), (process.returncode, out, err))
@@ -191,12 +185,6 @@ class KilledTest(ResumeCase):
                 self.origin.answers.clear()
                 self.origin.requests.clear()
                 self.assertFetched(['bytes={}-'.format(len(kept))], [(206, len(IMAGE) - len(kept))])
-
-    def wait_until(self, condition):
-        deadline = time.monotonic() + 30
-        while not condition():
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.01)
 
 
 class SpoiltPartialTest(ResumeCase):

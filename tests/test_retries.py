@@ -17,9 +17,8 @@ import fake_systemd
 import origin
 import scene
 import tako
+from scene import IMAGE
 
-# no two blocks alike: bytes in a wrong place are wrong bytes
-IMAGE = b''.join(bytes.fromhex(origin.digest_of(str(number).encode())) for number in range(20000))
 BUDGET = tako.PAUSE_BUDGET_SECONDS
 
 
@@ -42,8 +41,7 @@ class RetryCase(scene.Scene):
 
     def anew(self):
         """Let the destination be empty, the origin honest again, and no pause have been."""
-        scene.remove_tree(self.destination)
-        os.mkdir(self.destination)
+        self.empty_destination()
         self.origin.requests.clear()
         self.origin.faults.clear()
         self.origin.endless_bytes = 0
@@ -159,7 +157,7 @@ class PausesTest(RetryCase):
 
     def test_mirrors_that_are_all_down_cost_little_more_than_one(self):
         mirrors = [self.origin] + [self.serve('served') for _ in range(3)]
-        self.app = self.config(self.origin.url, more=''.join('Origin={}\n'.format(each.url) for each in mirrors[1:]))
+        self.app = self.config(self.origin.url, mirrors=[each.url for each in mirrors[1:]])
         for mirror in mirrors:
             mirror.faults['/manifest'] = origin.status(500)
         self.assertCode(75, self.fetch())
@@ -169,7 +167,7 @@ class PausesTest(RetryCase):
 
     def test_no_pause_while_another_mirror_is_untried(self):
         other = self.serve('served')
-        self.app = self.config(self.origin.url, more='Origin={}\n'.format(other.url))
+        self.app = self.config(self.origin.url, mirrors=[other.url])
         for what in ('/manifest', self.image):
             with self.subTest(what):
                 self.anew()
@@ -451,7 +449,7 @@ class TimeoutTest(RetryCase):
             self.clock.ahead += 300 if verb == 'restart' else 0
             return systemctl(verb, *arguments)
         with unittest.mock.patch.object(tako, '_systemctl', slow_systemctl):
-            result = self.fetch('--timeout', '100', environ={'PATH': self.path('bin') + ':/usr/bin:/bin'})
+            result = self.fetch('--timeout', '100', environ=self.environ_with_systemctl())
         self.assertEqual((0, self.app + ': 1.0 is installed, restarted app.service\n', ''),
                          (result.code, result.out, result.err))
         self.assertAlmostEqual(500, sum(self.clock.pauses), delta=100)     # what systemctl takes passes as well

@@ -10,12 +10,10 @@ import fake_systemd
 import origin
 import scene
 import tako
-import test_fetch
-
-ONE, TWO, THREE = test_fetch.ONE, test_fetch.TWO, test_fetch.NEXT
+from scene import ONE, THREE, TWO
 
 
-class UnitsCase(test_fetch.FetchCase):
+class UnitsCase(scene.UpdateScene):
     """A client on whose unit version 1.0 runs, and an origin that offers 1.1. Time passes at once."""
 
     def setUp(self):
@@ -40,15 +38,12 @@ class UnitsCase(test_fetch.FetchCase):
         """What happens while latest names one of the bad images; see fake_systemd.py."""
         fake_systemd.install(self.directory, self.destination, script, [entry.digest for entry in bad])
 
-    def environ(self):
-        return {'PATH': self.path('bin') + ':/usr/bin:/bin'}
-
     def fetch(self, *options, **settings):
         return self.run_command('fetch', self.app, *options, **settings)
 
     def run_command(self, *arguments, **settings):
         with self.clock.patch():
-            return self.run_here(*arguments, environ=self.environ(), **settings)
+            return self.run_here(*arguments, environ=self.environ_with_systemctl(), **settings)
 
     def forget(self):
         """What was asked and called before is not looked at."""
@@ -200,7 +195,7 @@ class RollbackTest(UnitsCase):
         self.systemctl(DENIED, self.two)
         self.fetch()
         self.systemctl()
-        tako_environ = dict(os.environ, **self.environ())
+        tako_environ = dict(os.environ, **self.environ_with_systemctl())
         subprocess.run(['systemctl', 'restart', '--', 'app.service'], env=tako_environ, check=True)
         self.forget()
         self.assertQuiet(self.fetch())
@@ -307,8 +302,7 @@ class RejectedTest(UnitsCase):
 class NowhereToGoTest(UnitsCase):
     def first(self):
         """A destination that has nothing yet."""
-        scene.remove_tree(self.destination)
-        os.mkdir(self.destination)
+        self.empty_destination()
         self.config(self.origin.url, version='1.0', more='Restart=app.service\n')
 
     def test_the_first_image_stays_and_the_next_run_restarts_again(self):
@@ -483,7 +477,7 @@ class EndedTest(UnitsCase):
     def end(self, number):
         os.mkfifo(self.path('begun'))
         self.systemctl('case $verb in restart) echo $$ > {}; exec sleep 60 ;; esac'.format(self.path('begun')), self.two)
-        process = self.start('fetch', self.app, environ=self.environ())
+        process = self.start('fetch', self.app, environ=self.environ_with_systemctl())
         with open(self.path('begun')) as begun:             # opens once systemctl does
             child = int(begun.read())
         process.send_signal(number)
@@ -556,7 +550,7 @@ class LockTest(UnitsCase):
     def test_a_systemctl_that_outlives_a_kill_does_not_keep_the_lock(self):
         os.mkfifo(self.path('begun'))
         self.systemctl('case $verb in restart) echo $$ > {}; exec sleep 60 ;; esac'.format(self.path('begun')), self.two)
-        process = self.start('fetch', self.app, environ=self.environ(), stdin=subprocess.DEVNULL)
+        process = self.start('fetch', self.app, environ=self.environ_with_systemctl(), stdin=subprocess.DEVNULL)
         with open(self.path('begun')) as begun:
             child = int(begun.read())
         process.kill()
@@ -678,8 +672,7 @@ class RollbackCommandTest(BackCase):
         self.assertInPlace(TWO)
 
     def test_nothing_is_here(self):
-        scene.remove_tree(self.destination)
-        os.mkdir(self.destination)
+        self.empty_destination()
         self.assertCode(1, self.rollback())
 
 
@@ -762,8 +755,7 @@ class CheckTest(UnitsCase):
         self.assertInPlace(TWO)
 
     def test_a_unit_whose_file_comes_with_the_first_image(self):
-        scene.remove_tree(self.destination)
-        os.mkdir(self.destination)
+        self.empty_destination()
         self.systemctl('case $verb in show) set_unit app.service load=not-found ;; esac', self.one)
         self.configure('Restart=app.service\n', version='1.0')
         fake_systemd.install(self.directory, self.destination, 'case $verb in show) set_unit app.service load=not-found ;; esac',
@@ -801,7 +793,7 @@ class TogetherTest(UnitsCase):
                                             more='Restart=app-{}.service\nConfirm=2\n'.format(number)))
 
     def run_all(self):
-        return self.run_here('fetch', *self.configs, environ=self.environ())     # time passes as it does
+        return self.run_here('fetch', *self.configs, environ=self.environ_with_systemctl())     # time passes as it does
 
     def test_they_are_watched_together(self):
         result = self.run_all()
@@ -832,7 +824,7 @@ class TogetherTest(UnitsCase):
 
     def test_a_signal_while_they_are_watched(self):
         """The lock is released, and what changed is told."""
-        process = self.start('fetch', *self.configs, environ=self.environ())
+        process = self.start('fetch', *self.configs, environ=self.environ_with_systemctl())
         while len(fake_systemd.restarts(self.directory)) < 3:
             time.sleep(0.05)
         time.sleep(0.5)

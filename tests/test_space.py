@@ -11,10 +11,8 @@ import unittest.mock
 import origin
 import scene
 import tako
+from scene import IMAGE, ONE
 
-# no two blocks alike: bytes in a wrong place are wrong bytes
-IMAGE = b''.join(bytes.fromhex(origin.digest_of(str(number).encode())) for number in range(20000))
-ONE = b'image one' * 1000
 SECRET_KEY = tako.format_secret_key(origin.SEED)
 
 
@@ -158,7 +156,7 @@ class FullTest(SpaceCase):
         result = self.fetch()
         self.assertCode(1, result)
         self.assertIn(self.partial, result.err)
-        self.assertIn('make room', result.err)
+        self.assertIn('free disk space', result.err)
         self.assertOldState()
 
     def test_the_old_state_stays_and_what_came_is_in_nobody_s_way(self):
@@ -178,7 +176,7 @@ class FullTest(SpaceCase):
 
     def test_no_other_mirror_is_asked_for_what_has_no_room(self):
         with origin.Origin(self.path('served')) as other:
-            self.app = self.config(self.origin.url, more='Origin={}\n'.format(other.url))
+            self.app = self.config(self.origin.url, mirrors=[other.url])
             with longest_file(400000):
                 self.assertFull()
             self.assertEqual(['/manifest'], other.paths())

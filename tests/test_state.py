@@ -6,7 +6,7 @@ import string
 import origin
 import scene
 import tako
-import test_fetch
+from scene import TWO
 
 DIGITS = '0123456789abcdef'
 PRINTABLE = string.ascii_letters + string.digits + string.punctuation
@@ -68,14 +68,14 @@ class FormatTest(scene.Scene):
                 pass
 
 
-class StateCase(test_fetch.FetchCase):
+class StateCase(scene.UpdateScene):
     """A client that has version 1.0, with an older one behind it."""
 
     def setUp(self):
         super().setUp()
         self.state = self.path('destination', '.state')
         self.run_here('fetch', self.app)
-        self.two = self.origin.publish('1.1', test_fetch.TWO)
+        self.two = self.origin.publish('1.1', TWO)
         self.run_here('fetch', self.app)
         self.origin.requests.clear()
         self.before = self.images()

@@ -118,8 +118,7 @@ class Stage(scene.Scene):
     def measure(self, limits, seconds, file_bytes):
         """Run fetch; its Result, seconds, peak memory, peak disk."""
         told = self.path('measured')
-        command = [sys.executable, '-I', '-W', 'error'] + (
-            ['-c', scene.WITH_LIMITS, scene.TAKO, repr(limits)] if limits else [scene.TAKO])
+        command = [sys.executable, '-I', '-W', 'error'] + scene.program(limits)
         environ = {name: value for name, value in os.environ.items() if not name.lower().endswith('_proxy')}
         with open(self.path('out'), 'w+') as out, open(self.path('err'), 'w+') as err:
             process = subprocess.Popen(

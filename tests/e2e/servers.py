@@ -25,8 +25,7 @@ from servers_software.origins import MOTO, ORIGINS, PASSWORD, USER, Site
 from servers_software.programs import HAS_IPV6, PATH
 from servers_software.proxies import CACHES, PROXIES
 from servers_software.wire import Wire
-from test_chunks import noise
-from test_command_line import wait_until
+from scene import noise
 
 IMAGE_BYTES = 3 << 20
 CLIENTS_OF_A_CACHE = 20         # of which one at last gets what the cache has kept
@@ -277,7 +276,7 @@ def goes_on_after_a_kill(stage):
     process = stage.start('fetch', stage.app, environ=stage.environ)
     stage.assertTrue(stage.wire.stalled.wait(20))
     partial = stage.path('destination', '.partial-' + origin.digest_of(content))
-    wait_until(lambda: os.path.exists(partial) and os.path.getsize(partial) > len(content) // 4)
+    scene.wait_until(lambda: os.path.exists(partial) and os.path.getsize(partial) > len(content) // 4)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     stage.assertIsNone(scene.fault_of_latest(stage.destination))

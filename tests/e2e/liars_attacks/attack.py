@@ -7,10 +7,10 @@ from collections import namedtuple
 
 import origin
 import tako
-from test_chunks import noise, text
+from scene import noise, prose
 
 OLDER = b'an image of long ago'
-OLD = text(150000) + noise(250000)
+OLD = prose(150000) + noise(250000)
 NEW = OLD[:100000] + noise(3000, 7) + OLD[102000:300000] + b'inserted' + OLD[300000:]
 OTHER = noise(len(NEW), 9)
 MIB = 1 << 20

@@ -13,7 +13,7 @@ import fake_systemd
 import origin
 import scene
 import tako
-from test_chunks import noise
+from scene import noise
 
 FIRST = noise(400000)
 RANGES = FIRST[:100000] + noise(3000, 2) + FIRST[101000:]
