@@ -85,9 +85,15 @@ def was_tried(result):
     return result is not None and result['worker_outcome'] == 'normal' and result['test_outcome'] != 'incompetent'
 
 
+def without_comment(line):
+    """Return a line of Python without spaces and comment around it."""
+    return re.sub('  +# .*', '', line).strip()
+
+
 def change(diff):
-    """The line of tako.py that a mutant has otherwise, and the words that it has for others there."""
-    line, new = (next((line[1:].strip() for line in diff.splitlines() if re.match(sign + '(?!' + sign * 2 + ')', line)), '')
+    """Return the line of tako.py that a mutant changes, and "old words > new words"."""
+    line, new = (next((without_comment(each[1:]) for each in diff.splitlines()
+                       if re.match(sign + '(?!' + sign * 2 + ')', each)), '')
                  for sign in ('-', '[+]'))
     old_words, new_words = (re.findall(r'\w+|[^\w\s]+', each) for each in (line, new))
     while old_words[:1] == new_words[:1] and old_words:

@@ -151,7 +151,7 @@ class PromiseTest(unittest.TestCase):
 
 class SurvivorTest(unittest.TestCase):
     def test_each_line_of_the_mutants_that_survive_stands_in_tako(self):
-        lines = {line.strip() for line in read('tako.py').splitlines()}
+        lines = {mutants.without_comment(line) for line in read('tako.py').splitlines()}
         survivors = mutants.explained()
         self.assertGreater(len(survivors), 50)
         self.assertEqual([], sorted(line for line, _ in survivors if line not in lines))
