@@ -1867,12 +1867,16 @@ class naming:
 
 
 class NewFile:
-    """A file on its way: written under a temporary name, then published whole, or removed."""
+    """A file on its way: written under a temporary name, then published whole, or removed.
+
+    size and sha256 are those of what was written.
+    """
 
     _stream: 'BinaryIO'
 
     def __init__(self, temporary: str) -> None:
         self.temporary = temporary
+        self.size, self.sha256 = 0, hashlib.sha256()
 
     def __enter__(self) -> 'NewFile':
         descriptor = os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -1883,6 +1887,8 @@ class NewFile:
     def write(self, chunk: bytes) -> None:
         """Add to it."""
         self._stream.write(chunk)
+        self.size += len(chunk)
+        self.sha256.update(chunk)
 
     def date(self, seconds: float) -> None:
         """Give it this time, in seconds since 1970, once all is written."""
@@ -1931,8 +1937,6 @@ class PartialFile(NewFile):
     size and sha256 are of what is there.
     """
 
-    size: int
-
     def __enter__(self) -> 'PartialFile':
         self._open()
         try:
@@ -1964,12 +1968,6 @@ class PartialFile(NewFile):
         for block in iter(lambda: self.read_at(self.size, BLOCK_BYTES), b''):
             self.size += len(block)
             self.sha256.update(block)
-
-    def write(self, chunk: bytes) -> None:
-        """Add to what is there."""
-        self._stream.write(chunk)
-        self.size += len(chunk)
-        self.sha256.update(chunk)
 
     def extend(self, size: int) -> None:
         """Give it this size, with zeros where nothing came yet; what it holds then, hash_again() tells."""
@@ -2755,180 +2753,321 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
 
 # ======================================================================== 12 destination
 #
-#     store/<sha256>   images, read-only, each exactly what its name says; beside them <sha256>.chunks, their indexes
-#     manifest         the newest manifest that was accepted, as it was signed
-#     latest           link to store/<sha256>
-#     .state           our own notes, which may be lost; its time is that of the last success
-#     .latest.back, .state.back, .state.done    while units are proving themselves: what a rollback renames
+# What a publisher serves is an ImageDirectory:
 #
-# A publisher's directory is the same without the link. Temporaries stand beside these, as dotfiles.
+#     store/<sha256>                  an image, read-only
+#     store/<sha256>.chunks           its chunk index
+#     store/<sha256>.<older>.patch    a patch that makes it from the image <older>
+#     manifest                        the versions, as they were signed, read-only
+#     .*.new                          temporary files; the next run that holds the lock removes them
+#
+# A Destination is the same on a client, without patches, and with:
+#
+#     latest                          link to store/<sha256>, the installed image
+#     .state                          a State; its time is that of the last success
+#     .partial-<sha256>*              as much of an image, or of a patch, as was downloaded
+#     .fork.1, .fork.2                two signed manifests that contradict each other
+#     .latest.back, .state.back, .state.done    what a rollback renames, as it must work on a full disk
+#
+# At each instant, also after a power cut:
+#
+#     - Each image in store/ had the size and SHA-256 of its entry when it got its name: store_image()
+#       is the only way in. What a failing disk does to it later, image_fault() finds.
+#     - manifest is absent or whole, with a signature that was verified.
+#     - latest is absent or names an image that was durable in store/ before.
+#     - .state may be lost: nothing that security rests on is in it.
 
 NEW_IMAGE, NEW_PATCH, NEW_INDEX, NEW_MANIFEST = '.image.new', '.patch.new', '.chunks.new', '.manifest.new'
 NEW_LINK, NEW_STATE = '.latest.new', '.state.new'
-# made before a restart, for a rollback on a full disk: the link and the note to go back, and the note once the units run
+# made before a restart: the link and the state of a rollback, and the state once the units run again
 BACK_LINK, BACK_STATE, DONE_STATE = '.latest.back', '.state.back', '.state.done'
 MISSING = 'is missing'
 
 
-def image_path(root: str, digest: str) -> str:
-    """Where the image with this SHA-256 belongs."""
-    return os.path.join(root, 'store', digest)
+class SignedManifest(namedtuple('SignedManifest', ('manifest', 'signed'))):
+    """A Manifest, and the bytes that were signed; none if there is no manifest yet."""
+
+    __slots__ = ()
+    manifest: Manifest
+    signed: bytes
 
 
-def index_path(root: str, digest: str) -> str:
-    """Where the chunk index of the image with this SHA-256 belongs."""
-    return image_path(root, digest) + '.chunks'
+class ImageDirectory:
+    """A directory of images and the manifest that lists them.
 
-
-def patch_path(root: str, digest: str, older: str) -> str:
-    """Where the patch belongs that makes the image with this SHA-256 of an older one."""
-    return f'{image_path(root, digest)}.{older}.patch'
-
-
-def stored_patches(root: str, digest: str) -> 'Tuple[Tuple[str, int], ...]':
-    """Of which older images there are patches that make this one, and their sizes; if too many, of those stored last."""
-    with os.scandir(os.path.join(root, 'store')) as found:
-        matches = [(re.fullmatch(digest + '[.]([0-9a-f]{64})[.]patch', each.name), each) for each in found]
-        sizes = {match.group(1): each.stat().st_size for match, each in matches if match}
-    newest = sorted(sizes, key=lambda older: (time_of(image_path(root, older)), older))[-PATCHES_MAX:]
-    return tuple((older, sizes[older]) for older in sorted(newest))
-
-
-def read_index(root: str, digest: str, size: int) -> 'Optional[ChunkIndex]':
-    """The chunk index of a stored image; None if there is none, or it is damaged, or cannot be read."""
-    try:
-        return parse_index(read_at_most(index_max_bytes(size), index_path(root, digest)), size)
-    except (OSError, ValueError):
-        return None
-
-
-def make_index(root: str, digest: str) -> bool:
-    """Put the chunk index of a stored image beside it, durably, with its patches; False if it is there already.
-
-    ValueError if no client would take it.
+    root: its path. public_keys: 32 bytes each; the manifest is valid if one of them signed it.
     """
-    patches = stored_patches(root, digest)
-    path = image_path(root, digest)
-    with naming(path), open(path, 'rb', buffering=0) as image:
-        size = os.fstat(image.fileno()).st_size
-        index = read_index(root, digest, size)
-        if index is not None and index.patches == patches:
-            return False
-        if index is None:
-            index = fit_index(image, size)
-    raw = format_index(index._replace(patches=patches))
-    parse_index(raw, size)
-    place_index(root, digest, raw)
-    return True
 
+    def __init__(self, root: str, public_keys: 'Sequence[bytes]' = ()) -> None:
+        self.root = root
+        self.manifest_path = self.path('manifest')
+        self.store_path = self.path('store')
+        self.public_keys = public_keys
+        self._accepted: Optional[SignedManifest] = None
 
-def place_index(root: str, digest: str, raw: bytes) -> None:
-    """Put these bytes beside a stored image, as its chunk index, durably."""
-    with NewFile(os.path.join(root, NEW_INDEX)) as new:
-        new.write(raw)
-        new.publish(index_path(root, digest))
+    def path(self, name: str) -> str:
+        """Return the path of a file in the directory."""
+        return os.path.join(self.root, name)
 
+    def image_path(self, digest: str) -> str:
+        """Return the path of the image with this SHA-256."""
+        return os.path.join(self.store_path, digest)
 
-def image_fault(root: str, entry: Entry, is_size_enough: bool = False) -> 'Optional[str]':
-    """What is wrong with the image of entry: None, MISSING, or how it is damaged.
+    def index_path(self, digest: str) -> str:
+        """Return the path of the chunk index of the image with this SHA-256."""
+        return self.image_path(digest) + '.chunks'
 
-    Reads all of it, unless is_size_enough.
-    """
-    path = image_path(root, entry.digest)
-    try:
-        status = os.stat(path)
-        if not os.path.isfile(path):
-            return 'is damaged: it is not a file'
-        if status.st_size != entry.size:
-            return f'is damaged: it has {status.st_size} bytes and not {entry.size}'
-        if is_size_enough:
+    def patch_path(self, digest: str, older: str) -> str:
+        """Return the path of the patch that makes the image `digest` from the image `older`."""
+        return f'{self.image_path(digest)}.{older}.patch'
+
+    def read_manifest(self) -> 'Optional[bytes]':
+        """Return the bytes of the manifest, not verified; None if there is none."""
+        try:
+            return read_at_most(MANIFEST_MAX_BYTES, self.manifest_path)
+        except FileNotFoundError:
             return None
-        digest = hash_file(path)
-    except FileNotFoundError:
-        return MISSING
-    except PermissionError:
-        raise
-    except OSError as error:                    # as a failing disk has it
-        return f'is damaged: {error.strerror}'
-    return None if digest == entry.digest else f'is damaged: its SHA-256 is {digest}'
 
+    def accepted(self) -> SignedManifest:
+        """Return the manifest, read and verified at the first call; an empty one if there is none.
 
-def publish_image(root: str, new: NewFile, digest: str) -> None:
-    """Put a verified image into the store, durably."""
-    store_path = os.path.join(root, 'store')
-    if not os.path.isdir(store_path):
-        umask = os.umask(0o022)                 # images are for all to read; who may come here, root's mode says
-        os.mkdir(store_path)
-        os.umask(umask)
-        sync_directory(root)
-    new.publish(image_path(root, digest))
+        Raises RefusedError.
+        """
+        if self._accepted is None:
+            signed = self.read_manifest()
+            manifest = Manifest(()) if signed is None else open_manifest(
+                signed, self.public_keys, self.manifest_path)
+            self._accepted = SignedManifest(manifest, signed or b'')
+        return self._accepted
 
+    def manifest(self) -> Manifest:
+        """Return accepted().manifest."""
+        return self.accepted().manifest
 
-def sync_names(root: str) -> None:
-    """Make durable what is here, before anything is to name it: whoever brought it may have died before doing so."""
-    sync_directory(os.path.join(root, 'store'))
-    sync_directory(root)
+    def write_manifest(self, new: SignedManifest) -> None:
+        """Replace the manifest, durably, by one whose signature is valid."""
+        self._write(NEW_MANIFEST, new.signed, self.manifest_path)
+        self._accepted = new
 
+    def _write(self, temporary: str, content: bytes, path: str) -> None:
+        with NewFile(self.path(temporary)) as new:
+            new.write(content)
+            new.publish(path)
 
-def manifest_path(root: str) -> str:
-    """Where the manifest is."""
-    return os.path.join(root, 'manifest')
+    def images(self) -> 'Dict[str, int]':
+        """Return the SHA-256 of each image in the store, by its name, with its size in bytes."""
+        images: Dict[str, int] = {}
+        try:
+            with os.scandir(self.store_path) as found:
+                for each in found:
+                    try:
+                        if re.fullmatch('[0-9a-f]{64}', each.name) and each.is_file():
+                            images[each.name] = each.stat().st_size
+                    except FileNotFoundError:       # a run has removed it meanwhile
+                        pass
+        except FileNotFoundError:
+            pass
+        return images
 
+    def image_fault(self, digest: str, size: 'Optional[int]' = None, is_size_enough: bool = False) -> str:
+        """Return MISSING, how an image is damaged, or '' if it is intact. Reads all of it.
 
-def read_manifest(root: str) -> 'Optional[bytes]':
-    """The bytes of the manifest in root, not yet verified; None if there is none."""
-    try:
-        return read_at_most(MANIFEST_MAX_BYTES, manifest_path(root))
-    except FileNotFoundError:
-        return None
-
-
-def place_manifest(root: str, signed: bytes) -> None:
-    """Make these bytes the manifest in root, durably."""
-    with NewFile(os.path.join(root, NEW_MANIFEST)) as new:
-        new.write(signed)
-        new.publish(manifest_path(root))
-
-
-def linked_digest(root: str, name: str = 'latest') -> 'Optional[str]':
-    """The SHA-256 of the image that latest, or another link, names; None without such a link."""
-    try:
-        target = os.readlink(os.path.join(root, name))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        if error.errno != errno.EINVAL:
+        size: in bytes, where it is known. is_size_enough: do not read an image of this size. Raises
+        PermissionError, of which no damage follows.
+        """
+        path = self.image_path(digest)
+        try:
+            status = os.stat(path)
+            if not os.path.isfile(path):
+                return 'is damaged: it is not a file'
+            if size not in (None, status.st_size):
+                return f'is damaged: it has {status.st_size} bytes and not {size}'
+            found = digest if is_size_enough else hash_file(path)
+        except FileNotFoundError:
+            return MISSING
+        except PermissionError:
             raise
-        raise TakoError(f'{root}/{name}: not a link', 'it is not ours: move it away') from None
-    match = re.fullmatch('store/([0-9a-f]{64})', target)
-    return match.group(1) if match else None
+        except OSError as error:                    # as a failing disk has it
+            return f'is damaged: {error.strerror}'
+        return '' if found == digest else f'is damaged: its SHA-256 is {found}'
+
+    def why_unusable(self, digest: str) -> str:
+        """Return the path of an image that cannot be used, and why; '' if it can. Reads all of it."""
+        try:
+            fault = self.image_fault(digest)
+        except PermissionError as error:
+            fault = f'cannot be read: {error.strerror}'
+        return fault and f'{self.image_path(digest)} {fault}'
+
+    def store_image(self, entry: Entry, new: NewFile) -> None:
+        """Give a file that was written its name in the store, durably; there is no other way into it.
+
+        Raises RefusedError, and leaves the store as it was, if it is not the image of `entry`.
+        """
+        digest = new.sha256.hexdigest()
+        if (new.size, digest) != (entry.size, entry.digest):
+            raise RefusedError(f'{new.temporary}: {new.size} bytes with the SHA-256 {digest} are not the '
+                               f'image of {entry.version}', 'run it again; if it fails again, test this machine')
+        if not os.path.isdir(self.store_path):
+            umask = os.umask(0o022)                 # images are for all to read; root's mode says who may
+            os.mkdir(self.store_path)
+            os.umask(umask)
+            sync_directory(self.root)
+        new.publish(self.image_path(entry.digest))
+
+    def remove_image(self, digest: str) -> None:
+        """Remove an image and its chunk index."""
+        remove_if_there(self.image_path(digest))
+        remove_if_there(self.index_path(digest))
+
+    def read_index(self, digest: str, size: int) -> 'Optional[ChunkIndex]':
+        """Return the chunk index of an image of `size` bytes; None if it is missing, damaged or unreadable."""
+        try:
+            return parse_index(read_at_most(index_max_bytes(size), self.index_path(digest)), size)
+        except (OSError, ValueError):
+            return None
+
+    def make_index(self, digest: str) -> bool:
+        """Write the chunk index of an image, with its patches, durably. Return False if it is there already.
+
+        Raises ValueError if no client would take it.
+        """
+        patches = self._patches_to(digest)
+        path = self.image_path(digest)
+        with naming(path), open(path, 'rb', buffering=0) as image:
+            size = os.fstat(image.fileno()).st_size
+            index = self.read_index(digest, size)
+            if index is not None and index.patches == patches:
+                return False
+            if index is None:
+                index = fit_index(image, size)
+        raw = format_index(index._replace(patches=patches))
+        parse_index(raw, size)
+        self.write_index(digest, raw)
+        return True
+
+    def write_index(self, digest: str, raw: bytes) -> None:
+        """Write these bytes, durably, as the chunk index of an image."""
+        self._write(NEW_INDEX, raw, self.index_path(digest))
+
+    def _patches_to(self, digest: str) -> 'Tuple[Tuple[str, int], ...]':
+        """Return (older SHA-256, size) of each patch that makes an image, sorted; PATCHES_MAX at most.
+
+        If there are more, those from the images that were stored last.
+        """
+        with os.scandir(self.store_path) as found:
+            matches = [(re.fullmatch(digest + '[.]([0-9a-f]{64})[.]patch', each.name), each) for each in found]
+            sizes = {match.group(1): each.stat().st_size for match, each in matches if match}
+        newest = sorted(sizes, key=lambda older: (time_of(self.image_path(older)), older))[-PATCHES_MAX:]
+        return tuple((older, sizes[older]) for older in sorted(newest))
+
+    def check_file_system(self) -> None:
+        """Raise TakoError if the store is on another file system: no file can be renamed into it."""
+        path = self.store_path
+        if os.path.isdir(path) and os.stat(path).st_dev != os.stat(self.root).st_dev:
+            raise TakoError(f'{path}: on another file system than {self.root}',
+                            'move the whole directory there; it may be a link')
+
+    def sync(self) -> None:
+        """Make all names durable before a file refers to them: the run that made them may have been killed."""
+        sync_directory(self.store_path)
+        sync_directory(self.root)
+
+    def clear_leftovers(self) -> None:
+        """Remove the temporary files of killed runs. The caller holds the lock."""
+        for name in (NEW_IMAGE, NEW_PATCH, NEW_INDEX, NEW_MANIFEST, NEW_LINK, NEW_STATE):
+            remove_if_there(self.path(name))
+        self._clear_leftovers_of_original()
+
+    def _clear_leftovers_of_original(self) -> None:
+        """Remove the temporary files of a killed original Tako, as far as that is possible."""
+        try:
+            paths = [self.image_path(name) for name in os.listdir(self.store_path)
+                     if re.fullmatch('[0-9a-f]{64}[.]new', name)]
+        except OSError:
+            paths = []
+        for path in paths + [self.path('manifest.new')]:
+            try:
+                # the original takes no lock, so a fresh file may belong to a run that is at work
+                if 0 < time_of(path) < time.time() - ABANDONED_SECONDS:
+                    os.unlink(path)
+            except OSError:
+                pass
 
 
-def point_latest(root: str, digest: str) -> None:
-    """Let latest name the image with this SHA-256, durably and at once."""
-    sync_names(root)
-    _make_link(root, NEW_LINK, digest)
-    os.rename(os.path.join(root, NEW_LINK), os.path.join(root, 'latest'))
-    sync_directory(root)
+class Destination(ImageDirectory):
+    """A directory in which a client installs images."""
 
+    def accepted(self) -> SignedManifest:
+        """Return the manifest that was accepted last. Raises RefusedError: without it, an older one would pass."""
+        try:
+            return super().accepted()
+        except FormatError:
+            raise
+        except RefusedError as error:
+            raise RefusedError(error.what, 'if PublicKey= changed, list the old key too; else see who changed '
+                               'the file. Without it, the next run would accept an older manifest') from None
 
-def _make_link(root: str, name: str, digest: str) -> None:
-    path = os.path.join(root, name)
-    try:
-        os.symlink('store/' + digest, path)
-    except PermissionError as error:            # what vfat says, too
-        raise TakoError(f'{path}: cannot make a symbolic link: {error.strerror}',
-                        'Destination= needs a file system that has them, and the right to write there') from None
+    def latest(self) -> str:
+        """Return the SHA-256 of the installed image; '' if there is none."""
+        return self.linked('latest')
 
+    def linked(self, name: str) -> str:
+        """Return the SHA-256 of the image that a link names; '' without such a link. Raises TakoError for a file."""
+        path = self.path(name)
+        try:
+            target = os.readlink(path)
+        except FileNotFoundError:
+            return ''
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise TakoError(f'{path}: not a link', 'it is not ours: move it away') from None
+        match = re.fullmatch('store/([0-9a-f]{64})', target)
+        return match.group(1) if match else ''
 
-def name_fault(root: str, digest: str) -> str:
-    """Why the store has no image that is what this name says, or nothing if it has. Reads all of it."""
-    path = image_path(root, digest)
-    try:
-        found = hash_file(path)
-    except OSError as error:
-        return f'{path}: {error.strerror}'
-    return '' if found == digest else f'{path}: its SHA-256 is {found}'
+    def point_latest(self, digest: str) -> None:
+        """Let latest name an image, atomically and durably."""
+        self.sync()
+        self.make_link(NEW_LINK, digest)
+        self.install_link(NEW_LINK)
+
+    def make_link(self, name: str, digest: str) -> None:
+        """Make a link to an image, not durably. Raises TakoError if there can be none."""
+        path = self.path(name)
+        try:
+            os.symlink('store/' + digest, path)
+        except PermissionError as error:            # what vfat says, too
+            raise TakoError(f'{path}: cannot make a symbolic link: {error.strerror}',
+                            'Destination= needs a file system that has them, and the right to write there') from None
+
+    def install_link(self, name: str) -> None:
+        """Let latest be this link, atomically and durably."""
+        os.rename(self.path(name), self.path('latest'))
+        sync_directory(self.root)
+
+    def partial_path(self, digest: str) -> str:
+        """Return the path of what was downloaded of an image."""
+        return self.path('.partial-' + digest)
+
+    def clear_partials(self, but: str = '') -> None:
+        """Remove what was downloaded of images and patches, except for those of the image `but`."""
+        for name in os.listdir(self.root):
+            if name.startswith('.partial-') and not (but and name.startswith('.partial-' + but)):
+                remove_if_there(self.path(name))
+
+    def check_space(self, size: int) -> None:
+        """Raise TakoError unless `size` bytes more have room."""
+        status = os.statvfs(self.root)
+        free = status.f_bavail * status.f_frsize
+        if free < size:
+            raise TakoError(f'{self.root}: {size} bytes are needed and {free} are free',
+                            'make room there, or let Keep= remove old images; what is there stays as it is')
+
+    def keep_evidence(self, manifests: 'Sequence[bytes]') -> None:
+        """Write manifests that contradict each other to .fork.1 and .fork.2, for the publisher."""
+        for number, signed in enumerate(manifests, 1):
+            self._write(NEW_MANIFEST, signed, self.path(f'.fork.{number}'))
 
 
 class State(namedtuple('State', ('previous', 'restart_due', 'received', 'rejected', 'withdrawn', 'validators',
@@ -2963,7 +3102,7 @@ STATE_SINGLES = ('previous', 'restart_due', 'received')
 
 def parse_state(text: str) -> State:
     """The State that format_state() made text of; ValueError if it is damaged. Unknown keys are a later Tako's."""
-    found = {field: [] for field in State._fields}      # type: Dict[str, List[str]]
+    found: Dict[str, List[str]] = {field: [] for field in State._fields}
     for line in text.splitlines():
         key, equals, value = line.partition('=')
         if not equals or (key in found and not re.fullmatch(STATE_PATTERNS.get(key, '[0-9a-f]{64}'), value)):
@@ -2979,161 +3118,104 @@ def format_state(state: State) -> str:
     return ''.join(f'{field}={value}\n' for field in State._fields for value in values[field])
 
 
-def read_state(root: str) -> 'Optional[State]':
-    """What is remembered in root; None if it is damaged."""
-    try:
-        raw = read_at_most(STATE_MAX_BYTES, state_path(root))
-        return parse_state(raw.decode('ascii')) if len(raw) <= STATE_MAX_BYTES else None
-    except FileNotFoundError:
-        return parse_state('')
-    except (ValueError, IsADirectoryError):
-        return None
-
-
-def place_state(root: str, state: State, last_success: float = 0.0) -> None:
-    """Remember state, durably; last_success, in seconds since 1970, becomes its time."""
-    try:
-        _publish_state(root, state, last_success, state_path(root))
-    except OSError as error:
-        if error.errno not in NO_SPACE or not os.path.isfile(state_path(root)):
-            raise
-        # or a restart comes twice, and a rollback not at all
-        rewrite(state_path(root), format_state(state).encode('ascii'), last_success)
-
-
-def _publish_state(root: str, state: State, last_success: float, path: str) -> None:
-    with NewFile(os.path.join(root, NEW_STATE)) as new:
-        new.write(format_state(state).encode('ascii'))
-        new.date(last_success)
-        new.publish(path)
-
-
 class StateFile:
-    """The state of a destination during one run: read once, and written where it changed."""
+    """The state of a destination in one run: read at the start, written where it changed.
+
+    state: empty if there is none. is_damaged: whether it could not be read, and is lost.
+    """
 
     PREPARED = (BACK_STATE, DONE_STATE)
 
-    def __init__(self, root: str) -> None:
-        found = read_state(root)
-        self.root = root
+    def __init__(self, destination: Destination) -> None:
+        self.path = destination.path('.state')
+        found = self._read(self.path)
         self.is_damaged = found is None
         self.state = parse_state('') if found is None else found
         self._written = found
+        self._destination = destination
+
+    def _read(self, path: str) -> 'Optional[State]':
+        """Return the state in a file; None if it is damaged."""
+        try:
+            raw = read_at_most(STATE_MAX_BYTES, path)
+            return parse_state(raw.decode('ascii')) if len(raw) <= STATE_MAX_BYTES else None
+        except FileNotFoundError:
+            return parse_state('')
+        except (ValueError, IsADirectoryError):
+            return None
 
     def write(self, state: State, is_success: bool = False) -> None:
-        """Remember state, durably, if it is new; its time is that of the last success."""
+        """Write the state, durably, if it changed. The time of the file is that of the last success."""
         self.state = state
-        path = state_path(self.root)
-        if state != self._written or (is_success and not os.path.exists(path)):
-            last_success = time.time() if is_success else time_of(path)
-            if os.path.isdir(path) and not os.path.islink(path):
-                os.rmdir(path)                      # which no file can take the place of
-            place_state(self.root, state, last_success)
-            self._written = state
-        elif is_success and not touch(path):    # another user's
-            place_state(self.root, state, time.time())
+        if state != self._written or (is_success and not os.path.exists(self.path)):
+            self._replace(time.time() if is_success else time_of(self.path))
+        elif is_success and not touch(self.path):   # another user's
+            self._replace(time.time())
 
-    def prepare_way_back(self, digest: str, notes: 'Mapping[str, State]') -> None:
-        """Make what a rollback needs on the disk while there is room: units may fill it. notes: by file name."""
-        if linked_digest(self.root, BACK_LINK) != digest:
-            remove_if_there(os.path.join(self.root, BACK_LINK))
-            _make_link(self.root, BACK_LINK, digest)
-        for name, state in notes.items():
+    def _replace(self, last_success: float) -> None:
+        if os.path.isdir(self.path) and not os.path.islink(self.path):
+            os.rmdir(self.path)                     # no file can be renamed over it
+        try:
+            self._publish(self.state, last_success, self.path)
+        except OSError as error:
+            if error.errno not in NO_SPACE or not os.path.isfile(self.path):
+                raise
+            # without the state, units would restart twice, and a rollback would not happen
+            rewrite(self.path, format_state(self.state).encode('ascii'), last_success)
+        self._written = self.state
+
+    def _publish(self, state: State, last_success: float, path: str) -> None:
+        with NewFile(self._destination.path(NEW_STATE)) as new:
+            new.write(format_state(state).encode('ascii'))
+            new.date(last_success)
+            new.publish(path)
+
+    def prepare_way_back(self, digest: str, states: 'Mapping[str, State]') -> None:
+        """Write what a rollback to an image renames, while there is room: units may fill the disk.
+
+        states: by the name of their file, of PREPARED.
+        """
+        if self._destination.linked(BACK_LINK) != digest:
+            remove_if_there(self._destination.path(BACK_LINK))
+            self._destination.make_link(BACK_LINK, digest)
+        for name, state in states.items():
             if self._prepared(name) != state:
-                _publish_state(self.root, state, time_of(state_path(self.root)), os.path.join(self.root, name))
+                self._publish(state, time_of(self.path), self._destination.path(name))
 
     def _prepared(self, name: str) -> 'Optional[State]':
         try:
-            return parse_state(read_at_most(STATE_MAX_BYTES, os.path.join(self.root, name)).decode('ascii'))
-        except (OSError, ValueError):
+            return self._read(self._destination.path(name))
+        except OSError:
             return None
 
     def write_prepared(self, name: str, state: State) -> None:
-        """Remember state; by renaming a note that is prepared, which a full disk allows."""
+        """Write the state; if it was prepared as `name`, by a rename, which a full disk allows."""
         if self._prepared(name) == state:
-            os.rename(os.path.join(self.root, name), state_path(self.root))
-            sync_directory(self.root)
+            os.rename(self._destination.path(name), self.path)
+            sync_directory(self._destination.root)
             self.state = self._written = state
         else:
             self.write(state)
 
     def point_back(self, digest: str) -> None:
-        """Let latest name an earlier image, in the same way."""
-        if linked_digest(self.root, BACK_LINK) == digest:
-            os.rename(os.path.join(self.root, BACK_LINK), os.path.join(self.root, 'latest'))
-            sync_directory(self.root)
+        """Let latest name an earlier image; if that was prepared, by a rename."""
+        if self._destination.linked(BACK_LINK) == digest:
+            self._destination.install_link(BACK_LINK)
         else:
-            point_latest(self.root, digest)
+            self._destination.point_latest(digest)
 
     def remove_way_back(self) -> None:
-        """Remove what prepare_way_back() made."""
+        """Remove what prepare_way_back() wrote."""
         for name in (BACK_LINK,) + self.PREPARED:
-            remove_if_there(os.path.join(self.root, name))
+            remove_if_there(self._destination.path(name))
 
 
 def time_of(path: str) -> int:
-    """When a file, or a link itself, was changed last, in seconds since 1970; 0 if it is not there."""
+    """Return the modification time of a file, or of a link itself, in seconds since 1970; 0 if it is missing."""
     try:
         return int(os.lstat(path).st_mtime)
     except FileNotFoundError:
         return 0
-
-
-def state_path(root: str) -> str:
-    """Where the state is."""
-    return os.path.join(root, '.state')
-
-
-def partial_path(root: str, digest: str) -> str:
-    """Where as much as came of an image is kept."""
-    return os.path.join(root, '.partial-' + digest)
-
-
-def clear_partials(root: str, but: str = '') -> None:
-    """Remove what came of images and patches, but for the one with this SHA-256."""
-    for name in os.listdir(root):
-        if name.startswith('.partial-') and not (but and name.startswith('.partial-' + but)):
-            remove_if_there(os.path.join(root, name))
-
-
-def check_space(root: str, size: int) -> None:
-    """TakoError unless size bytes more have room where root is."""
-    status = os.statvfs(root)
-    free = status.f_bavail * status.f_frsize
-    if free < size:
-        raise TakoError(f'{root}: {size} bytes are needed and {free} are free',
-                        'make room there, or let Keep= remove old images; what is there stays as it is')
-
-
-def check_store(root: str) -> None:
-    """TakoError if the store is on another file system than root: no name can be moved there."""
-    path = os.path.join(root, 'store')
-    if os.path.isdir(path) and os.stat(path).st_dev != os.stat(root).st_dev:
-        raise TakoError(f'{path}: on another file system than {root}', 'move the whole directory there; it may be a link')
-
-
-def keep_evidence(root: str, manifests: 'Sequence[bytes]') -> None:
-    """Keep manifests that contradict each other, for people to look at."""
-    for number, signed in enumerate(manifests, 1):
-        with NewFile(os.path.join(root, NEW_MANIFEST)) as new:
-            new.write(signed)
-            new.publish(os.path.join(root, f'.fork.{number}'))
-
-
-def stored_images(root: str) -> 'Dict[str, int]':
-    """The SHA-256 of the images in the store by their names, with their sizes in bytes."""
-    images = {}         # type: Dict[str, int]
-    try:
-        with os.scandir(os.path.join(root, 'store')) as found:
-            for each in found:
-                try:
-                    if re.fullmatch('[0-9a-f]{64}', each.name) and each.is_file():
-                        images[each.name] = each.stat().st_size
-                except FileNotFoundError:       # a run has removed it meanwhile
-                    pass
-    except FileNotFoundError:
-        pass
-    return images
 
 
 def images_behind_loop_devices(devices: str = '/sys/block') -> 'Set[str]':
@@ -3149,38 +3231,13 @@ def images_behind_loop_devices(devices: str = '/sys/block') -> 'Set[str]':
 
 
 def spare_images(stored: 'Set[str]', keep: int, preferred: 'Sequence[str]', needed: 'Set[str]') -> 'List[str]':
-    """Which of the stored images to remove so that keep stay, if not more are needed or back a loop device.
+    """Which of the stored images to remove so that `keep` stay, or more if more are needed.
 
     preferred: the images to keep, the best first; what is not among them goes first.
     """
-    needed = needed | images_behind_loop_devices()
     best_first = list(dict.fromkeys(digest for digest in preferred if digest in stored))
     order = sorted(stored.difference(preferred)) + best_first[::-1]
     return [digest for digest in order if digest not in needed][:max(0, len(stored) - keep)]
-
-
-def clear_leftovers(root: str) -> None:
-    """Remove what runs that were killed have left in root, whose lock is ours."""
-    for name in (NEW_IMAGE, NEW_PATCH, NEW_INDEX, NEW_MANIFEST, NEW_LINK, NEW_STATE):
-        remove_if_there(os.path.join(root, name))
-    _clear_leftovers_of_original(root)
-
-
-def _clear_leftovers_of_original(root: str) -> None:
-    """Remove the temporary files of a killed original Tako, as far as that is possible."""
-    store_path = os.path.join(root, 'store')
-    try:
-        paths = [os.path.join(store_path, name) for name in os.listdir(store_path)
-                 if re.fullmatch('[0-9a-f]{64}[.]new', name)]
-    except OSError:
-        paths = []
-    for path in paths + [os.path.join(root, 'manifest.new')]:
-        try:
-            # the original takes no lock, so a fresh file may belong to a run that is at work
-            if 0 < time_of(path) < time.time() - ABANDONED_SECONDS:
-                os.unlink(path)
-        except OSError:
-            pass
 
 
 # ======================================================================== 13 units
@@ -3933,9 +3990,10 @@ class Download:
     is_of_parts: whether these were parts of the image, or a patch, in the end. index: that of the image, if it came.
     """
 
-    def __init__(self, entry: Entry, partial: PartialFile, older: 'Optional[BinaryIO]', older_digest: str,
-                 client: HttpClient, report: Report, label: str) -> None:
+    def __init__(self, entry: Entry, destination: Destination, partial: PartialFile, older: 'Optional[BinaryIO]',
+                 older_digest: str, client: HttpClient, report: Report, label: str) -> None:
         self._entry = entry
+        self._destination = destination
         self._partial = partial
         self._older = older if entry.size >= DELTA_MIN_BYTES else None
         self._older_digest = older_digest
@@ -4027,7 +4085,7 @@ class Download:
         """The index that is kept of the older image, unless that is known to be damaged."""
         if self._older_digest == self._entry.digest or not self._is_kept_trusted:
             return None
-        return read_index(os.path.dirname(self._partial.temporary), self._older_digest, os.fstat(older.fileno()).st_size)
+        return self._destination.read_index(self._older_digest, os.fstat(older.fileno()).st_size)
 
     def _fill(self, origin: Origin, assembly: Assembly) -> bool:
         """The same by ranges."""
@@ -4086,7 +4144,7 @@ class Download:
         """Whether this Python can apply a patch, and there is room for it."""
         try:
             import lzma                         # noqa: F401
-            check_space(os.path.dirname(self._partial.temporary), self._entry.size - self._partial.allocated() + size)
+            self._destination.check_space(self._entry.size - self._partial.allocated() + size)
         except (ImportError, TakoError):
             return False
         return True
@@ -4326,10 +4384,10 @@ class Switch:
     A method that may wait for units is a generator of UnitWatch.
     """
 
-    def __init__(self, label: str, config: Config, notes: StateFile, report: Report, changes: 'List[str]',
-                 runs: 'Runs', name_of: 'Callable[[str], str]') -> None:
+    def __init__(self, label: str, config: Config, destination: Destination, notes: StateFile, report: Report,
+                 changes: 'List[str]', runs: 'Runs', name_of: 'Callable[[str], str]') -> None:
         self._label = label
-        self._root = config.destination
+        self._destination = destination
         self._units = config.unit_lines
         self._seconds = config.confirm_seconds
         self._notes = notes
@@ -4345,7 +4403,7 @@ class Switch:
         """
         state = self._notes.state
         # where units have still to prove themselves, the image before is the last on which they did
-        previous = state.previous if state.restart_due and state.previous else linked_digest(self._root) or ''
+        previous = state.previous if state.restart_due and state.previous else self._destination.latest()
         state = state._replace(previous='' if previous in state.rejected else previous,
                                restart_due=digest if is_due else '')
         yield from self._move(state, digest, told, is_restarted)
@@ -4355,7 +4413,7 @@ class Switch:
         state = self._notes.state
         state = state._replace(rejected=tuple(each for each in dict.fromkeys(rejected) if each != digest),
                                postponed=())
-        if digest == linked_digest(self._root) and not state.restart_due:
+        if digest == self._destination.latest() and not state.restart_due:
             self._notes.write(state)
             self._changes.append(told)
             return
@@ -4369,15 +4427,15 @@ class Switch:
         self._notes.write(state._replace(invocations=watch.note() if is_restarted else ()))
         if is_restarted and self._has_way_back():
             self._prepare_way_back()
-        point_latest(self._root, digest)
+        self._destination.point_latest(digest)
         self._changes.append(told)
         if is_restarted:
             yield from self._prove(self._restart(watch))
 
     def resume(self) -> 'Steps':
         """Finish what an earlier run left since latest moved, or was to move back. Asks no origin."""
-        linked, state = linked_digest(self._root), self._notes.state
-        if linked in state.rejected and not name_fault(self._root, state.previous):
+        linked, state = self._destination.latest(), self._notes.state
+        if linked in state.rejected and not self._destination.why_unusable(state.previous):
             self._notes.point_back(state.previous)
             linked = state.previous
             self._changes.append(f'{self._name_of(linked)} is installed again')
@@ -4391,7 +4449,7 @@ class Switch:
 
     def forget_rejected(self) -> None:
         """Let rejected images be tried again."""
-        state, linked = self._notes.state, linked_digest(self._root)
+        state, linked = self._notes.state, self._destination.latest()
         if linked in state.rejected:                # of a rollback that was cut short
             state = state._replace(restart_due=linked, invocations=())
         self._notes.state = state._replace(rejected=(), postponed=())
@@ -4414,7 +4472,7 @@ class Switch:
         try:
             is_needed = watch.needs_restart(self._notes.state.invocations)
         except UnitError:
-            if self._has_way_back() and not name_fault(self._root, self._notes.state.previous):
+            if self._has_way_back() and not self._destination.why_unusable(self._notes.state.previous):
                 raise
             is_needed = True                        # there is no other image: perhaps they run now
         if not is_needed:
@@ -4469,7 +4527,7 @@ class Switch:
         """Go back to the image before, if that is intact. Raises UnitError with all that happened."""
         bad, previous = self._notes.state.restart_due, self._notes.state.previous
         has_previous = self._has_way_back()
-        fault = name_fault(self._root, previous) if has_previous else ''
+        fault = self._destination.why_unusable(previous) if has_previous else ''
         if fault or not has_previous:
             self._forgive(previous)
             raise UnitError(f'{error.what}; there is no earlier image to go back to' + (f': {fault}' if fault else ''),
@@ -4598,13 +4656,13 @@ class ImageFetch:
     """The fetch of one config, from its text to its units."""
 
     notes: StateFile
-    switch: 'Switch'
+    switch: Switch
 
     def __init__(self, path: str, options: 'argparse.Namespace', client: HttpClient, report: Report, runs: 'Runs') -> None:
         self.path = path
         self.config = load_config(path)
+        self.destination = Destination(self.config.destination, self.config.public_keys)
         self.options = options
-        self.root = self.config.destination
         self.client = client
         self.report = report
         self.runs = runs
@@ -4629,13 +4687,13 @@ class ImageFetch:
     def _locked(self, steps: 'Steps') -> 'Run':
         """Take the steps while no other run can; return the gravest exit code."""
         wait = min(LOCK_WAIT_SECONDS, self.client.deadline.remaining())
-        with DirectoryLock(self.root, wait, lambda: self._step('waiting for another run')):
+        with DirectoryLock(self.config.destination, wait, lambda: self._step('waiting for another run')):
             try:
-                clear_leftovers(self.root)
+                self.destination.clear_leftovers()
                 self._recall()
                 yield from steps
             finally:
-                clear_leftovers(self.root)          # a signal may have come where nothing else does it
+                self.destination.clear_leftovers()  # a signal may have come where nothing else does it
                 if self.changes:
                     self.report.result('{}: {}'.format(self.path, ', '.join(self.changes)))
         return max(self.codes, key=SEVERITY.index)
@@ -4665,9 +4723,9 @@ class ImageFetch:
         entry = next(self._candidates(manifest), None)
         if entry is None:
             raise self._no_version(manifest, [])
-        linked = linked_digest(self.root) or ''
+        linked = self.destination.latest()
         would = []
-        if self._image_fault(entry) is not None:
+        if self._image_fault(entry):
             would.append(f'would fetch up to {entry.size} bytes from {self.mirrors.usable[0].url}'
                          + ' (withdrawn when last asked for)' * (entry.digest in self.notes.state.withdrawn))
         if entry.digest != linked:
@@ -4691,13 +4749,13 @@ class ImageFetch:
                 self.is_offline = True
                 return
             raise
-        before = linked_digest(self.root) or ''
+        before = self.destination.latest()
         entry = self._ensure_newest(manifest, before)
         if entry.digest == before:
             self.report.unchanged(f'{self.path}: {entry.version} is installed, the newest in {self.config.bounds.text}')
         else:
             yield from self._switch_to(entry)
-        clear_partials(self.root)
+        self.destination.clear_partials()
         self._remove_spare(manifest)
         if self.download is not None and not self.options.no_delta:
             yield None
@@ -4705,11 +4763,11 @@ class ImageFetch:
 
     def _switch_offline(self) -> 'Steps':
         """Do what the config asks for with what is here, as where Version= was changed while no origin answers."""
-        before = linked_digest(self.root)
-        for entry in self._candidates(self._local_manifest(read_manifest(self.root))):
+        before = self.destination.latest()
+        for entry in self._candidates(self.destination.manifest()):
             if entry.digest == before:
                 return
-            if self._image_fault(entry) is None:
+            if not self._image_fault(entry):
                 self._check_units()
                 yield from self._switch_to(entry)
                 return
@@ -4726,12 +4784,12 @@ class ImageFetch:
     def _check_units(self) -> None:
         """Raises ConfigError if a unit cannot be restarted, before anything is changed."""
         if self.config.units and not self.options.init:
-            self.unknown_units = check_units(self.config.unit_lines, linked_digest(self.root) is None)
+            self.unknown_units = check_units(self.config.unit_lines, is_first=not self.destination.latest())
 
     def _go_back(self) -> 'Steps':
         """Switch to an earlier image, and reject what is above it."""
-        clear_partials(self.root)                   # the disk may be full
-        manifest = self._local_manifest(read_manifest(self.root))
+        self.destination.clear_partials()                   # the disk may be full
+        manifest = self.destination.manifest()
         entry = self._chosen(manifest, self.options.to) if self.options.to else self._earlier(manifest)
         above = [each for each in compatible_entries(manifest, self.config.bounds)
                  if entry.version < each.version and each.digest != entry.digest]
@@ -4745,8 +4803,8 @@ class ImageFetch:
     def _chosen(self, manifest: Manifest, text: str) -> Entry:
         version = parse_version(text)
         entry = next((each for each in manifest.entries if each.version == version), None)
-        fault = 'is not in the manifest' if entry is None else image_fault(self.root, entry)
-        if entry is None or fault is not None:
+        fault = 'is not in the manifest' if entry is None else self.destination.image_fault(entry.digest, entry.size)
+        if entry is None or fault:
             raise UsageError(f'{text} {fault}', 'choose another version, or none; see: tako status')
         if version not in self.config.bounds:
             raise UsageError(f'{text} is not in {self.config.bounds.text}', 'change Version= first')
@@ -4754,15 +4812,15 @@ class ImageFetch:
 
     def _earlier(self, manifest: Manifest) -> Entry:
         """Return the entry of the image before, or of the newest intact older one that is here and in bounds."""
-        linked = linked_digest(self.root)
-        if linked is None:
+        linked = self.destination.latest()
+        if not linked:
             raise TakoError('no image is installed', 'run tako fetch first')
         entries = [each for each in compatible_entries(manifest, self.config.bounds) if each.digest != linked]
         current = [each.version for each in manifest.entries if each.digest == linked][-1:]
         older = [each for each in entries if all(each.version < version for version in current)
                  and each.digest not in self.notes.state.rejected]
         for entry in [each for each in entries if each.digest == self.notes.state.previous] + older:
-            if image_fault(self.root, entry) is None:
+            if not self.destination.image_fault(entry.digest, entry.size):
                 return entry
         raise TakoError(f'no earlier image in {self.config.bounds.text} is here',
                         'with Keep= in the config, earlier images stay; see: tako status')
@@ -4773,36 +4831,38 @@ class ImageFetch:
             download.ask_for_index(self.mirrors.usable[0])
         if download.index:
             try:
-                place_index(self.root, entry.digest, download.index)
+                self.destination.write_index(entry.digest, download.index)
             except OSError as error:
                 self._step(f'the index of {entry.version} is not kept: {error.strerror}')
 
     def _remove_spare(self, manifest: Manifest) -> None:
-        for digest in self._spare_images(manifest, linked_digest(self.root) or '', self.notes.state.previous):
-            remove_if_there(image_path(self.root, digest))
-            remove_if_there(index_path(self.root, digest))
+        for digest in self._spare_images(manifest, self.destination.latest(), self.notes.state.previous):
+            self.destination.remove_image(digest)
             self.changes.append('removed ' + _name_of(digest, manifest))
 
     def _spare_images(self, manifest: Manifest, latest: str, previous: str) -> 'List[str]':
         if not self.config.keep:
             return []
-        return spare_images(set(stored_images(self.root)) | {latest} - {''}, self.config.keep,
-                            [entry.digest for entry in reversed(manifest.entries)], {latest, previous})
+        stored = set(self.destination.images()) | {latest} - {''}
+        return spare_images(stored, self.config.keep, [entry.digest for entry in reversed(manifest.entries)],
+                            {latest, previous} | images_behind_loop_devices())
 
     def _name(self, digest: str) -> str:
         """What messages call an image, even where the manifest is not to be trusted."""
         try:
-            return _name_of(digest, self._local_manifest(read_manifest(self.root)))
+            return _name_of(digest, self.destination.manifest())
         except RefusedError:
             return digest
 
     def _recall(self) -> None:
-        """Read the state; start it anew if it is damaged."""
-        self.notes = StateFile(self.root)
+        """Read what is there; start the state anew if it is damaged."""
+        self.destination = Destination(self.config.destination, self.config.public_keys)
+        self.notes = StateFile(self.destination)
         if self.notes.is_damaged:
-            self.report.warning(self.path, f'{state_path(self.root)} is damaged',
+            self.report.warning(self.path, f'{self.notes.path} is damaged',
                                 'a fetch makes it anew: what was rejected is forgotten, and a restart that was due')
-        self.switch = Switch(self.path, self.config, self.notes, self.report, self.changes, self.runs, self._name)
+        self.switch = Switch(self.path, self.config, self.destination, self.notes, self.report, self.changes,
+                             self.runs, self._name)
         if self.options.retry_rejected:
             self.switch.forget_rejected()
 
@@ -4811,78 +4871,65 @@ class ImageFetch:
 
     def _has_compatible_image(self) -> bool:
         """Whether latest is an intact image within bounds, or gone back to; takes neither lock nor network."""
-        digest = linked_digest(self.root)
-        manifest = self._local_manifest(read_manifest(self.root))
+        digest = self.destination.latest()
+        manifest = self.destination.manifest()
         entries = list(compatible_entries(manifest, self.config.bounds))
         if entries and all(entry.digest != digest for entry in entries):
             # it may have gone back out of bounds, or be about to: the units that start now may ask for an image
-            state = read_state(self.root)
-            if state is not None and (state.restart_due == digest or all(
-                    entry.digest in state.rejected + state.postponed for entry in entries)):
+            state = StateFile(self.destination).state
+            if state.restart_due == digest or all(
+                    entry.digest in state.rejected + state.postponed for entry in entries):
                 entries = list(manifest.entries)
-        return any(entry.digest == digest and self._image_fault(entry) is None for entry in entries)
+        return any(entry.digest == digest and not self._image_fault(entry) for entry in entries)
 
-    def _image_fault(self, entry: Entry) -> 'Optional[str]':
-        is_in_place = entry.digest == linked_digest(self.root)
-        return image_fault(self.root, entry, is_size_enough=self.options.no_verify and is_in_place)
-
-    def _local_manifest(self, signed: 'Optional[bytes]') -> Manifest:
-        """The manifest that was accepted last, verified again; an empty one on the first run."""
-        if signed is None:
-            return Manifest(())
-        try:
-            return open_manifest(signed, self.config.public_keys, manifest_path(self.root))
-        except FormatError:
-            raise
-        except RefusedError as error:
-            raise RefusedError(error.what, 'if PublicKey= changed, list the old key too; else see who changed '
-                               'the file. Without it, the next run would accept an older manifest') from None
+    def _image_fault(self, entry: Entry) -> str:
+        is_installed = entry.digest == self.destination.latest()
+        return self.destination.image_fault(entry.digest, entry.size,
+                                            is_size_enough=self.options.no_verify and is_installed)
 
     def _refresh_manifest(self, is_dry: bool = False) -> Manifest:
         """The newest manifest of all mirrors, once it is verified, continues the last one, and is durable."""
-        local = read_manifest(self.root)
-        known = self._local_manifest(local)
-        offers = self.mirrors.each(lambda origin: self._ask_for_manifest(origin, local, known))
-        choice = [(offered, answered, origin.url + '/manifest') for origin, answered, offered, _ in offers]
-        choice.append((known, local or b'', manifest_path(self.root)))
-        newest, other = pick_newest([manifest for manifest, _, _ in choice])
+        known = self.destination.accepted()
+        offers = self.mirrors.each(lambda origin: self._ask_for_manifest(origin, known))
+        choice = [(offered, origin.url + '/manifest') for origin, offered, _ in offers]
+        choice.append((known, self.destination.manifest_path))
+        newest, other = pick_newest([offered.manifest for offered, _ in choice])
         if other is not None:                       # told in the config's order, after our own
             one, two = sorted((newest, other), key=lambda number: (number + 1) % len(choice))
             if not is_dry:
-                keep_evidence(self.root, [choice[one][1], choice[two][1]])
-            lost = first_lost(choice[one][0], choice[two][0])
-            raise ForkError(choice[one][2], choice[two][2], lost.line().strip() if lost else '')
-        manifest, signed, _ = choice[newest]
+                self.destination.keep_evidence([choice[one][0].signed, choice[two][0].signed])
+            lost = first_lost(choice[one][0].manifest, choice[two][0].manifest)
+            raise ForkError(choice[one][1], choice[two][1], lost.line().strip() if lost else '')
+        accepted, _ = choice[newest]
         # its time is that of the last check; another user's is replaced
-        if not is_dry and (signed != local or not touch(manifest_path(self.root))):
-            place_manifest(self.root, signed)
-        digest = hashlib.sha256(signed).hexdigest()
+        if not is_dry and (accepted.signed != known.signed or not touch(self.destination.manifest_path)):
+            self.destination.write_manifest(accepted)
+        digest = hashlib.sha256(accepted.signed).hexdigest()
         self.notes.state = self.notes.state._replace(validators=tuple(
-            f'{digest} {origin.url} {etag}' for origin, answered, _, etag in offers if answered == signed and etag))
-        return manifest
+            f'{digest} {origin.url} {etag}' for origin, offered, etag in offers
+            if offered.signed == accepted.signed and etag))
+        return accepted.manifest
 
-    def _ask_for_manifest(self, origin: Origin, local: 'Optional[bytes]',
-                          known: Manifest) -> 'Tuple[Origin, bytes, Manifest, str]':
-        """What a mirror offers: bytes, manifest, ETag. RollbackError if it is older than the last one."""
+    def _ask_for_manifest(self, origin: Origin, known: SignedManifest) -> 'Tuple[Origin, SignedManifest, str]':
+        """What a mirror offers: a manifest, and its ETag. RollbackError if it is older than the last one."""
         url = origin.url + '/manifest'
-        begin = '{} {} '.format(hashlib.sha256(local or b'').hexdigest(), origin.url)
+        begin = f'{hashlib.sha256(known.signed).hexdigest()} {origin.url} '
         etag = next((each[len(begin):] for each in self.notes.state.validators if each.startswith(begin)), '')
-        if time_of(manifest_path(self.root)) // FULL_ANSWER_SECONDS != int(time.time()) // FULL_ANSWER_SECONDS:
+        if time_of(self.destination.manifest_path) // FULL_ANSWER_SECONDS != int(time.time()) // FULL_ANSWER_SECONDS:
             etag = ''                           # who gave it may have lied
         self._step('asking for ' + url)
         try:
-            answer = self.client.open(url, origin.authorization, {'If-None-Match': etag if local else ''})
+            answer = self.client.open(url, origin.authorization, {'If-None-Match': etag if known.signed else ''})
         except GoneError as error:              # that is for images
             raise UnreachableError(error.what, 'has the publisher moved? look at Origin=') from None
         content = join_at_most(MANIFEST_MAX_BYTES, answer.chunks, answer.url)
-        signed = local if answer.status == 304 and local is not None else content
-        if signed == local:
-            return origin, signed, known, etag if answer.status == 304 else answer.etag()
-        offered = open_manifest(signed, self.config.public_keys, answer.url)
-        lost = first_lost(known, offered)
-        if lost is not None and first_lost(offered, known) is None:
+        if known.signed and (answer.status == 304 or content == known.signed):
+            return origin, known, etag if answer.status == 304 else answer.etag()
+        offered = SignedManifest(open_manifest(content, self.config.public_keys, answer.url), content)
+        lost = first_lost(known.manifest, offered.manifest)
+        if lost is not None and first_lost(offered.manifest, known.manifest) is None:
             raise RollbackError(answer.url, lost.version.text)
-        return origin, signed, offered, answer.etag()
+        return origin, offered, answer.etag()
 
     def _candidates(self, manifest: Manifest) -> 'Iterator[Entry]':
         """The entries to consider, newest first."""
@@ -4942,7 +4989,7 @@ class ImageFetch:
         fault = self._image_fault(entry)
         if not is_in_place:
             self._check_units()                     # before a byte is fetched in vain
-        if fault is None:
+        if not fault:
             return
         if fault == MISSING:
             self._download(entry)
@@ -4953,13 +5000,13 @@ class ImageFetch:
 
     def _repair(self, entry: Entry, fault: str, is_in_place: bool) -> None:
         """Bring a damaged image anew."""
-        self.report.warning(self.path, f'{image_path(self.root, entry.digest)} {fault}',
+        self.report.warning(self.path, f'{self.destination.image_path(entry.digest)} {fault}',
                             'fetching it anew; look at the disk if this happens again')
         try:
             self._download(entry)
         except (TakoError, OSError) as error:
             if isinstance(error, GoneError) and not is_in_place:
-                remove_if_there(image_path(self.root, entry.digest))
+                remove_if_there(self.destination.image_path(entry.digest))
                 raise
             told = as_tako_error(error)
             raise RefusedError(f'the damaged image of {entry.version} cannot be replaced: {told.what}',
@@ -4967,18 +5014,18 @@ class ImageFetch:
 
     def _download(self, entry: Entry) -> None:
         """Bring the image of entry into the store, verified, from the first mirror that serves it."""
-        check_store(self.root)
-        clear_partials(self.root, but=entry.digest)
+        self.destination.check_file_system()
+        self.destination.clear_partials(but=entry.digest)
         older, older_digest = self._older_image(entry)
         try:
-            with PartialFile(partial_path(self.root, entry.digest)) as partial:
+            with PartialFile(self.destination.partial_path(entry.digest)) as partial:
                 lacking = entry.size - min(partial.size, partial.allocated())
                 try:
-                    check_space(self.root, lacking)
+                    self.destination.check_space(lacking)
                 except TakoError:
-                    self._remove_spare(self._local_manifest(read_manifest(self.root)))
-                    check_space(self.root, lacking)
-                download = Download(entry, partial, older, older_digest, self.client, self.report, self.path)
+                    self._remove_spare(self.destination.manifest())
+                    self.destination.check_space(lacking)
+                download = Download(entry, self.destination, partial, older, older_digest, self.client, self.report, self.path)
                 try:
                     self.mirrors.first(download.attempt)
                 except UnreachableError as error:
@@ -4986,7 +5033,7 @@ class ImageFetch:
                         raise
                     # there may be servers that fail over ranges alone
                     self.mirrors.first(download.attempt_whole)
-                publish_image(self.root, partial, entry.digest)
+                self.destination.store_image(entry, partial)
         finally:
             if older is not None:
                 with naming(older.name):
@@ -5000,9 +5047,9 @@ class ImageFetch:
         """What may have parts of entry's image: itself, if it is damaged, or the one in place, or the newest that is here."""
         if self.options.no_delta:
             return None, ''
-        listed = [each.digest for each in reversed(self._local_manifest(read_manifest(self.root)).entries)]
-        for digest in [entry.digest, linked_digest(self.root) or entry.digest] + listed:
-            path = image_path(self.root, digest)
+        listed = [each.digest for each in reversed(self.destination.manifest().entries)]
+        for digest in [entry.digest, self.destination.latest()] + listed:
+            path = self.destination.image_path(digest)
             try:
                 if os.path.isfile(path):
                     return open(path, 'rb', buffering=0), digest
@@ -5053,7 +5100,7 @@ def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
                 client.deadline.start(arguments.timeout)
             try:
                 image = ImageFetch(path, arguments, client, report, runs)
-                status = os.stat(image.root)        # by whatever name: it may be a link, or mounted twice
+                status = os.stat(image.destination.root)        # by whatever name: it may be a link, or mounted twice
                 other = destinations.setdefault((status.st_dev, status.st_ino), path)
                 if other != path:
                     raise ConfigError(f'Destination= is that of {other}, too', 'give each config a directory of its own',
@@ -5102,44 +5149,42 @@ def status(arguments: 'argparse.Namespace', report: Report) -> int:
 
 def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
     """All that is known of one config, as --json prints it; times in seconds since 1970, or None."""
-    root = config.destination
-    signed, linked = read_manifest(root), linked_digest(root)
-    manifest = Manifest(()) if signed is None else open_manifest(signed, config.public_keys, manifest_path(root))
-    state = read_state(root)
-    if state is None:
-        report.warning(path, f'{state_path(root)} is damaged', 'the next fetch makes it anew')
-        state = parse_state('')
+    destination = Destination(config.destination, config.public_keys)
+    linked, manifest, notes = destination.latest(), destination.manifest(), StateFile(destination)
+    state = notes.state
+    if notes.is_damaged:
+        report.warning(path, f'{notes.path} is damaged', 'the next fetch makes it anew')
     compatible = list(compatible_entries(manifest, config.bounds))
-    stored = stored_images(root)
+    stored = destination.images()
     fates = dict.fromkeys(state.withdrawn, 'was withdrawn')
     fates.update(dict.fromkeys(state.rejected, 'was rejected'))
     fates.update(dict.fromkeys(state.postponed, 'waits until the units run on the installed image'))
     rejected, withdrawn = ([entry.version.text for entry in compatible if entry.digest in listed]
                            for listed in (set(state.rejected), set(state.withdrawn)))
     return {
-        'config': path, 'destination': root, 'pattern': config.bounds.text,
+        'config': path, 'destination': destination.root, 'pattern': config.bounds.text,
         'version': next((entry.version.text for entry in compatible + list(manifest.entries[::-1])
                          if entry.digest == linked), None),
-        'digest': linked,
+        'digest': linked or None,
         'is_there': linked in stored and all(stored[linked] == entry.size for entry in manifest.entries
                                              if entry.digest == linked),
-        'since': time_of(os.path.join(root, 'latest')) or None,
+        'since': time_of(destination.path('latest')) or None,
         'newest_compatible': compatible[0].version.text if compatible else None,
         'out_of_bounds': [entry.version.text for entry in manifest.entries if entry.version not in config.bounds],
         'rejected': rejected, 'withdrawn': withdrawn,
-        'size': stored.get(linked or ''),
+        'size': stored.get(linked),
         'received': int(state.received[65:]) if state.received.startswith(linked or '-') else None,
         'images': len(stored), 'image_bytes': sum(stored.values()),
         'restart_due': bool(state.restart_due) and (state.restart_due == linked or linked in state.rejected),
-        'last_check': time_of(manifest_path(root)) or None, 'last_success': time_of(state_path(root)) or None,
+        'last_check': time_of(destination.manifest_path) or None, 'last_success': time_of(notes.path) or None,
         'reason': _reason(config, manifest, compatible, linked, fates),
     }
 
 
-def _reason(config: Config, manifest: Manifest, compatible: 'List[Entry]', linked: 'Optional[str]',
+def _reason(config: Config, manifest: Manifest, compatible: 'List[Entry]', linked: str,
             fates: 'Dict[str, str]') -> str:
     """Why the version in place is the one in place; fates say what became of other images."""
-    if linked is None:
+    if not linked:
         return 'nothing was fetched yet'
     if linked not in [entry.digest for entry in manifest.entries]:
         return 'the local manifest does not list it; the next fetch looks for another'
@@ -5188,29 +5233,30 @@ def store(arguments: 'argparse.Namespace', report: Report) -> int:
         raise UsageError('standard input cannot be the key and the image', 'give one of them as a file')
     seed = _read_secret_key(arguments, report)
     lock = _publishing(arguments.output, report)
+    directory = ImageDirectory(arguments.output, [ed25519_public_key(seed)])
     if arguments.dry_run:
-        _publish(arguments, version, seed, report)
+        _publish(arguments, directory, version, seed, report)
     else:
         with lock:
-            clear_leftovers(arguments.output)
-            _publish(arguments, version, seed, report)
+            directory.clear_leftovers()
+            _publish(arguments, directory, version, seed, report)
     return 0
 
 
 def _reindex(arguments: 'argparse.Namespace', report: Report) -> int:
     """Make the chunk indexes that are missing, as of images that an older Tako stored. Signs nothing."""
-    root = arguments.output
+    directory, root = ImageDirectory(arguments.output), arguments.output
     if any((arguments.image, arguments.dry_run, arguments.key, arguments.key_file, arguments.patch_from)):
         raise UsageError('--reindex takes -o DIR alone', 'see: tako store --help')
     with _publishing(root, report):
-        clear_leftovers(root)
+        directory.clear_leftovers()
         made, code = 0, 0
-        for digest, size in sorted(stored_images(root).items()):
-            if read_index(root, digest, size) is None and name_fault(root, digest):
-                code = report.error(image_path(root, digest), RefusedError(
+        for digest, size in sorted(directory.images().items()):
+            if directory.read_index(digest, size) is None and directory.why_unusable(digest):
+                code = report.error(directory.image_path(digest), RefusedError(
                     'has no chunk index, and cannot be read or is damaged', 'put there what was published'))
             else:
-                made += _make_index(root, digest, report)
+                made += _make_index(directory, digest, report)
     if made:
         report.result(f'{root}: made {made} chunk indexes')
     else:
@@ -5218,113 +5264,115 @@ def _reindex(arguments: 'argparse.Namespace', report: Report) -> int:
     return code
 
 
-def _publish(arguments: 'argparse.Namespace', version: Version, seed: bytes, report: Report) -> None:
-    root, public_key = arguments.output, ed25519_public_key(seed)
-    check_store(root)
-    signed = read_manifest(root)
-    manifest = Manifest(()) if signed is None else open_manifest(signed, [public_key], manifest_path(root))
-    if signed is None and stored_images(root):
+def _publish(arguments: 'argparse.Namespace', directory: ImageDirectory, version: Version, seed: bytes,
+             report: Report) -> None:
+    directory.check_file_system()
+    root, manifest = directory.root, directory.manifest()
+    if not directory.accepted().signed and directory.images():
         report.warning(root, 'has images and no manifest, so a new one begins',
                        'if there was one, put it back and store again: machines that know it refuse another')
     check_spelling(manifest, version)
-    older = _older_entries(root, manifest, version, arguments.patch_from)
+    older = _older_entries(directory, manifest, version, arguments.patch_from)
     if arguments.dry_run:
         entry = Entry(version, *hash_blocks(_read_image(arguments.image)))
         grown = add_entry(manifest, entry)
-        _check_that_patches_can_be_made(root, older, entry)
-        is_stored = grown is not manifest or image_fault(root, entry) is not None
+        _check_that_patches_can_be_made(directory, older, entry)
+        is_stored = grown is not manifest or bool(directory.image_fault(entry.digest, entry.size))
     else:
-        entry, grown, is_stored = _store_image(arguments, version, manifest, seed, older, report)
+        entry, grown, is_stored = _store_image(arguments, directory, version, seed, older, report)
     if is_stored:
         report.result('{}: {}stored {}, {} bytes, SHA-256 {}; clients need PublicKey={}'.format(
-            root, 'would have ' * arguments.dry_run, version, entry.size, entry.digest, encode_base64(public_key)))
+            root, 'would have ' * arguments.dry_run, version, entry.size, entry.digest, encode_base64(directory.public_keys[0])))
     else:
         report.unchanged(f'{root}: {version} is this image already')
-    _warn_of_order_and_gaps(root, grown, entry, report)
+    _warn_of_order_and_gaps(directory, grown, entry, report)
 
 
-def _store_image(arguments: 'argparse.Namespace', version: Version, manifest: Manifest, seed: bytes,
+def _store_image(arguments: 'argparse.Namespace', directory: ImageDirectory, version: Version, seed: bytes,
                  older: 'Sequence[Entry]', report: Report) -> 'Tuple[Entry, Manifest, bool]':
     """Copy an image into the directory, with patches from older ones, and list it.
 
     Returns its entry, the manifest then, and whether that, or the image, was not there before.
     """
-    root = arguments.output
-    with NewFile(os.path.join(root, NEW_IMAGE)) as new:
-        entry = Entry(version, *hash_blocks(_read_image(arguments.image), new.write))
+    manifest = directory.manifest()
+    with NewFile(directory.path(NEW_IMAGE)) as new:
+        for block in _read_image(arguments.image):
+            new.write(block)
+        entry = Entry(version, new.size, new.sha256.hexdigest())
         grown = add_entry(manifest, entry)
-        _check_that_patches_can_be_made(root, older, entry)
-        fault = image_fault(root, entry)
-        is_changed = grown is not manifest or fault is not None
-        if fault is not None:
-            remove_if_there(index_path(root, entry.digest))     # which may tell of a damaged image
+        _check_that_patches_can_be_made(directory, older, entry)
+        fault = directory.image_fault(entry.digest, entry.size)
+        is_changed = grown is not manifest or bool(fault)
+        if fault:
+            remove_if_there(directory.index_path(entry.digest))     # which may tell of a damaged image
         if is_changed:
             sealed = seal_manifest(grown, seed)
-            publish_image(root, new, entry.digest)
-    _make_index(root, entry.digest, report)
+            directory.store_image(entry, new)
+    _make_index(directory, entry.digest, report)
     for each in older:
-        _make_patch(arguments, each, entry, report)
+        _make_patch(arguments, directory, each, entry, report)
     if older:
-        _make_index(root, entry.digest, report)
+        _make_index(directory, entry.digest, report)
     if grown is not manifest:
-        sync_names(root)
-        place_manifest(root, sealed)
+        directory.sync()
+        directory.write_manifest(SignedManifest(grown, sealed))
     return entry, grown, is_changed
 
 
-def _make_index(root: str, digest: str, report: Report) -> bool:
+def _make_index(directory: ImageDirectory, digest: str, report: Report) -> bool:
     """Make the chunk index of a stored image, unless it is there, or would be of no use; whether it was made."""
     try:
-        return make_index(root, digest)
+        return directory.make_index(digest)
     except ValueError as error:
-        report.warning(image_path(root, digest), f'has no chunk index: {error}', 'clients will download all of it')
+        report.warning(directory.image_path(digest), f'has no chunk index: {error}', 'clients will download all of it')
         return False
 
 
 MAPPABLE_BYTES = sys.maxsize            # of both images of a patch together: 2 GiB on 32 bits
 
 
-def _lacks_patch(root: str, older: Entry, entry: Entry) -> bool:
+def _lacks_patch(directory: ImageDirectory, older: Entry, entry: Entry) -> bool:
     """Whether there is no patch from an older image yet, and there could be one."""
     return (older.size > 0 and entry.size > 0 and older.digest != entry.digest
-            and not os.path.exists(patch_path(root, entry.digest, older.digest)))
+            and not os.path.exists(directory.patch_path(entry.digest, older.digest)))
 
 
-def _check_that_patches_can_be_made(root: str, older: 'Sequence[Entry]', entry: Entry) -> None:
+def _check_that_patches_can_be_made(directory: ImageDirectory, older: 'Sequence[Entry]', entry: Entry) -> None:
     """Raise TakoError if two images are too large for a patch on this machine, as on 32 bits."""
     for each in older:
         size = each.size + entry.size
-        if size > MAPPABLE_BYTES and _lacks_patch(root, each, entry):
+        if size > MAPPABLE_BYTES and _lacks_patch(directory, each, entry):
             most = format_size(MAPPABLE_BYTES)
-            raise TakoError(f'{root}: patch from {each.version}: both images together have '
+            raise TakoError(f'{directory.root}: patch from {each.version}: both images together have '
                             f'{format_size(size)}, and this Python can map {most}',
                             'leave out --patch-from, or publish with a 64-bit Python')
 
 
-def _make_patch(arguments: 'argparse.Namespace', older: Entry, entry: Entry, report: Report) -> None:
+def _make_patch(arguments: 'argparse.Namespace', directory: ImageDirectory, older: Entry, entry: Entry,
+                report: Report) -> None:
     """Make the patch from an older image, unless it is there, or would spare nothing."""
-    root = arguments.output
-    path, name = patch_path(root, entry.digest, older.digest), f'{root}: patch from {older.version}'
-    if not _lacks_patch(root, older, entry):
+    name = f'{directory.root}: patch from {older.version}'
+    if not _lacks_patch(directory, older, entry):
         return
     report.step(name)
-    fault = image_fault(root, older)
-    if fault is not None:
+    fault = directory.image_fault(older.digest, older.size)
+    if fault:
         return report.warning(name, f'its image {fault}', 'put there what was published')
-    limit = _size_of_ranges(root, older, entry)
-    with NewFile(os.path.join(root, NEW_PATCH)) as new:
-        size = _write_patch(root, older, entry, new, arguments.patch_memory,
-                            lambda done: report.progress(name, done, entry.size))
+    limit = _size_of_ranges(directory, older, entry)
+    with NewFile(directory.path(NEW_PATCH)) as new:
+        _write_patch(directory, older, entry, new, arguments.patch_memory,
+                     lambda done: report.progress(name, done, entry.size))
+        size = new.size
         if size < limit:
-            if not _is_right(root, older, entry, new):
+            if not _is_right(directory, older, entry, new):
                 return report.warning(name, 'does not make the image', 'it is left out; report this, or test this machine')
-            new.publish(path)
+            new.publish(directory.patch_path(entry.digest, older.digest))
     report.result(f'{name}: {format_size(size)}' + ', which would spare nothing' * (size >= limit))
 
 
-def _is_right(root: str, older: Entry, entry: Entry, new: NewFile) -> bool:
+def _is_right(directory: ImageDirectory, older: Entry, entry: Entry, new: NewFile) -> bool:
     """Whether clients can make the image of a patch: all of them would try."""
-    path = image_path(root, older.digest)
+    path = directory.image_path(older.digest)
     with naming(path), new.read_back() as patch, open(path, 'rb') as image:
         try:
             blocks = apply_patch(patch, functools.partial(read_older, image.fileno()), entry.size)
@@ -5333,39 +5381,36 @@ def _is_right(root: str, older: Entry, entry: Entry, new: NewFile) -> bool:
             return False
 
 
-def _size_of_ranges(root: str, older: Entry, entry: Entry) -> int:
+def _size_of_ranges(directory: ImageDirectory, older: Entry, entry: Entry) -> int:
     """What an update from an older image costs without a patch."""
-    index = read_index(root, entry.digest, entry.size)
+    index = directory.read_index(entry.digest, entry.size)
     lacks = entry.size
     if index is not None:
-        with open(image_path(root, older.digest), 'rb', buffering=0) as image:
+        with open(directory.image_path(older.digest), 'rb', buffering=0) as image:
             chunks = hashed_chunks(image.read, index.method, index.average)
             plan = plan_image(index, find_chunks(index, chunks), bytes(len(index.lengths)))
-        lacks = sum(each.end - each.begin for each in plan.ranges) + os.path.getsize(index_path(root, entry.digest))
+        lacks = sum(each.end - each.begin for each in plan.ranges) + os.path.getsize(
+            directory.index_path(entry.digest))
     return min(lacks, int(DELTA_MAX_SHARE * entry.size))
 
 
-def _write_patch(root: str, older: Entry, entry: Entry, new: NewFile, memory_bytes: int,
-                 progress: 'Callable[[int], object]') -> int:
-    """Write the patch that makes the image of entry of the older one; its size."""
+def _write_patch(directory: ImageDirectory, older: Entry, entry: Entry, new: NewFile, memory_bytes: int,
+                 progress: 'Callable[[int], object]') -> None:
+    """Write the patch that makes the image of entry of the older one."""
     import mmap
-    sizes = []      # type: List[int]
-
-    def write(piece: bytes) -> None:
-        sizes.append(len(piece))
-        new.write(piece)
-    with open(image_path(root, older.digest), 'rb') as old_file, open(image_path(root, entry.digest), 'rb') as new_file:
+    with open(directory.image_path(older.digest), 'rb') as old_file, \
+            open(directory.image_path(entry.digest), 'rb') as new_file:
         with mmap.mmap(old_file.fileno(), 0, access=mmap.ACCESS_READ) as old_image, \
                 mmap.mmap(new_file.fileno(), 0, access=mmap.ACCESS_READ) as new_image:
-            make_patch(old_image, new_image, write, memory_bytes, progress)
-    return sum(sizes)
+            make_patch(old_image, new_image, new.write, memory_bytes, progress)
 
 
-def _older_entries(root: str, manifest: Manifest, version: Version, patch_from: str) -> 'List[Entry]':
+def _older_entries(directory: ImageDirectory, manifest: Manifest, version: Version,
+                   patch_from: str) -> 'List[Entry]':
     """The entries that --patch-from means: so many of the newest before version that are here, or a version."""
     if patch_from:
         import lzma, mmap                   # noqa: E401, F401  # to say what is missing before anything is stored
-    here = stored_images(root) if patch_from else {}
+    here = directory.images() if patch_from else {}
     if re.fullmatch('[0-9]{1,9}', patch_from):
         if int(patch_from) > PATCHES_MAX:
             raise UsageError(f'--patch-from {patch_from}: too many', f'an index lists {PATCHES_MAX} patches at most')
@@ -5399,15 +5444,15 @@ def sign(arguments: 'argparse.Namespace', report: Report) -> int:
     root = arguments.directory
     seed = _read_secret_key(arguments, report)
     old, new = _read_public_key(arguments.public_key), ed25519_public_key(seed)
+    directory = ImageDirectory(root, [old, new])
     with _publishing(root, report):
-        clear_leftovers(root)
-        signed = _published_manifest(root)
-        manifest = open_manifest(signed, [old, new], manifest_path(root))
+        directory.clear_leftovers()
+        manifest, signed = _published_manifest(directory)
         sealed = seal_manifest(manifest, seed)
         if sealed == signed:
             report.unchanged(f'{root}: signed with this key already')
         else:
-            place_manifest(root, sealed)
+            directory.write_manifest(SignedManifest(manifest, sealed))
             report.result(f'{root}: signed anew; clients need PublicKey={encode_base64(new)}')
     return 0
 
@@ -5415,13 +5460,13 @@ def sign(arguments: 'argparse.Namespace', report: Report) -> int:
 def verify(arguments: 'argparse.Namespace', report: Report) -> int:
     """The verify command: whether a directory that is served, or mirrored, is whole."""
     root = arguments.directory
-    public_key = _read_public_key(arguments.public_key)
-    manifest = open_manifest(_published_manifest(root), [public_key], manifest_path(root))
+    directory = ImageDirectory(root, [_read_public_key(arguments.public_key)])
+    manifest = _published_manifest(directory).manifest
     codes = [0]
     for entry in manifest.entries:
-        fault = image_fault(root, entry)
-        if fault is not None:
-            what = f'{entry.version}: {image_path(root, entry.digest)} {fault}'
+        fault = directory.image_fault(entry.digest, entry.size)
+        if fault:
+            what = f'{entry.version}: {directory.image_path(entry.digest)} {fault}'
             codes.append(report.error(root, TakoError(what, 'put it back, unless it was withdrawn') if fault == MISSING
                                       else RefusedError(what, 'put there what was published')))
     report.result('{}: the manifest is right, {} of {} images are whole'.format(
@@ -5436,11 +5481,11 @@ def _publishing(root: str, report: Report) -> DirectoryLock:
     return DirectoryLock(root, LOCK_WAIT_SECONDS, lambda: report.step(root + ': waiting for another run'))
 
 
-def _published_manifest(root: str) -> bytes:
-    signed = read_manifest(root)
-    if signed is None:
-        raise UsageError(f'{manifest_path(root)}: no such file', 'is it a directory that store publishes in')
-    return signed
+def _published_manifest(directory: ImageDirectory) -> SignedManifest:
+    accepted = directory.accepted()
+    if not accepted.signed:
+        raise UsageError(f'{directory.manifest_path}: no such file', 'is it a directory that store publishes in')
+    return accepted
 
 
 def _new_version(text: str, image: str) -> Version:
@@ -5506,12 +5551,12 @@ def _read_public_key(text: str) -> bytes:
         raise UsageError(f'{text}: {error.what}', error.hint) from None
 
 
-def _warn_of_order_and_gaps(root: str, manifest: Manifest, entry: Entry, report: Report) -> None:
-    newest = manifest.entries[-1].version
+def _warn_of_order_and_gaps(directory: ImageDirectory, manifest: Manifest, entry: Entry, report: Report) -> None:
+    root, newest = directory.root, manifest.entries[-1].version
     if newest != entry.version:
         report.warning(root, f'{entry.version} is not the newest version, {newest} is',
                        'a client whose bounds let both in stays with the newest')
-    there = stored_images(root)
+    there = directory.images()
     missing = [each.version.text for each in manifest.entries if each.digest not in there and each != entry]
     if missing:
         report.warning(root, 'listed, but not in store/: {}'.format(_some(missing)),

@@ -393,16 +393,36 @@ def snapshot(root):
     return found
 
 
+def state(root):
+    """The state of a destination, which is not damaged."""
+    notes = tako.StateFile(tako.Destination(root))
+    assert not notes.is_damaged
+    return notes.state
+
+
+def write_state(root, new):
+    """Write the state of a destination, as of before its first success."""
+    notes = tako.StateFile(tako.Destination(root))
+    notes.write(new)
+    if os.path.exists(notes.path):
+        os.utime(notes.path, (0, 0))
+
+
+def write_manifest(root, signed):
+    """Let these bytes be the manifest of a directory."""
+    tako.ImageDirectory(root).write_manifest(tako.SignedManifest(tako.Manifest(()), signed))
+
+
 def fault_of_latest(root, public_key=origin.PUBLIC_KEY):
     """How latest breaks its promise, to be absent or a whole image that the manifest lists; None if it keeps it."""
     try:
-        digest = tako.linked_digest(root)
-        if digest is None:
+        destination = tako.Destination(root, [tako.parse_public_key(public_key)])
+        digest = destination.latest()
+        if not digest:
             return None
-        manifest = tako.open_manifest(tako.read_manifest(root), [tako.parse_public_key(public_key)], 'manifest')
-        faults = [tako.image_fault(root, entry) for entry in manifest.entries if entry.digest == digest]
-        return faults[0] if faults else 'no manifest lists ' + digest
-    except (tako.TakoError, OSError, TypeError) as error:
+        sizes = [entry.size for entry in destination.manifest().entries if entry.digest == digest]
+        return destination.image_fault(digest, sizes[0]) or None if sizes else 'no manifest lists ' + digest
+    except (tako.TakoError, OSError) as error:
         return str(error)
 
 

@@ -93,7 +93,7 @@ class Client(Ground):
         self.served = []
         self.bad = set()
         self.number = 0
-        self.good = None
+        self.good = ''
         with open(self.path('app.tako'), 'w') as stream:
             stream.write('Origin={}\nDestination={}\nPublicKey={}\nVersion=*\nRestart=app.service\nConfirm=0\nKeep={}\n'.format(
                 server.url, self.root, origin.PUBLIC_KEY, KEEP))
@@ -125,12 +125,12 @@ class Client(Ground):
 
     def is_settled(self):
         """Whether the newest version was dealt with to the end."""
-        state = tako.read_state(self.root)
-        return (state is not None and not state.restart_due and tako.linked_digest(self.root) == self.good
+        state = scene.state(self.root)
+        return (not state.restart_due and tako.Destination(self.root).latest() == self.good
                 and (self.newest == self.good or self.newest in state.rejected))
 
     def update_and_kill(self):
-        before = tako.linked_digest(self.root)
+        before = tako.Destination(self.root).latest()
         self.kill('fetch', self.path('app.tako'))
         self.checks.check('latest after a kill ' + self.moment(),
                           scene.fault_of_latest(self.root) or self.fault_of_names(before))
@@ -139,15 +139,15 @@ class Client(Ground):
 
     def moment(self):
         """How far the update had come."""
-        state = tako.read_state(self.root)
+        state = scene.state(self.root)
         if any(name.startswith('.partial-') for name in os.listdir(self.root)):
             return 'with part of an image'
-        if state is not None and state.restart_due:
+        if state.restart_due:
             return 'with a restart due'
         return 'before or after all'
 
     def fault_of_names(self, before):
-        now = tako.linked_digest(self.root)
+        now = tako.Destination(self.root).latest()
         partials = [name for name in os.listdir(self.root) if name.startswith('.partial-')]
         if now not in (before, self.good, self.newest):
             return 'latest was {} and is {}'.format(before, now)
@@ -175,10 +175,10 @@ class Client(Ground):
         restarts = fake_systemd.restarts(self.directory)
         names = sorted(os.listdir(self.root))
         faults = (
-            (tako.linked_digest(self.root) != self.good, 'latest is not the newest that runs'),
+            (tako.Destination(self.root).latest() != self.good, 'latest is not the newest that runs'),
             (restarts[-1:] != [self.good], 'the unit was not restarted on it'),
             (names != ['.state', 'latest', 'manifest', 'store'], 'there is something left: {}'.format(names)),
-            (len(tako.stored_images(self.root)) > KEEP, 'more images than Keep= says'))
+            (len(tako.Destination(self.root).images()) > KEEP, 'more images than Keep= says'))
         return next((fault for is_so, fault in faults if is_so), scene.fault_of_latest(self.root))
 
 
@@ -218,16 +218,17 @@ class Shop(Ground):
         self.take_next()
 
     def entries(self):
-        signed = tako.read_manifest(self.root)
+        signed = tako.Destination(self.root).read_manifest()
         return tako.open_manifest(signed, [KEY], 'manifest').entries if signed is not None else ()
 
     def fault(self):
         """How the manifest or an image it lists is broken."""
+        directory = tako.ImageDirectory(self.root)
         try:
-            faults = [tako.image_fault(self.root, entry) for entry in self.entries()]
+            faults = [directory.image_fault(entry.digest, entry.size) for entry in self.entries()]
         except tako.TakoError as error:
             return error.what
-        return next((fault for fault in faults if fault is not None), None)
+        return next(filter(None, faults), None)
 
 
 def crowd(directory, size, checks):

@@ -165,7 +165,7 @@ class UpdateTest(DeltaCase):
         self.assertEqual(self.origin.read(self.index[1:]), scene.read(self.kept(NEW)))
 
     def kept(self, content):
-        return tako.index_path(self.destination, origin.digest_of(content))
+        return tako.Destination(self.destination).index_path(origin.digest_of(content))
 
     def test_an_index_is_kept_and_goes_with_its_image(self):
         self.assertUpdated()

@@ -13,18 +13,21 @@ ENTRY = origin.entry_of('1.0', b'image')
 
 
 class ImageFaultTest(scene.Scene):
+    def fault(self):
+        return tako.ImageDirectory(self.directory).image_fault(ENTRY.digest, ENTRY.size)
+
     def place(self, content):
         os.makedirs(self.path('store'), exist_ok=True)
         self.write('store/' + ENTRY.digest, content)
-        return tako.image_fault(self.directory, ENTRY)
+        return self.fault()
 
     def test_intact(self):
-        self.assertIsNone(self.place(b'image'))
+        self.assertEqual('', self.place(b'image'))
 
     def test_missing_without_a_store_and_in_one(self):
-        self.assertEqual(tako.MISSING, tako.image_fault(self.directory, ENTRY))
+        self.assertEqual(tako.MISSING, self.fault())
         os.mkdir(self.path('store'))
-        self.assertEqual(tako.MISSING, tako.image_fault(self.directory, ENTRY))
+        self.assertEqual(tako.MISSING, self.fault())
 
     def test_shorter_longer_or_other_bytes_are_damage(self):
         for content in (b'', b'imag', b'images', b'imagE'):
@@ -32,13 +35,38 @@ class ImageFaultTest(scene.Scene):
                 self.assertIn('damaged', self.place(content))
 
 
+class StoreImageTest(scene.Scene):
+    """There is one way into store/, and it takes an image alone."""
+
+    def store(self, content, kind):
+        with kind(self.path(tako.NEW_IMAGE)) as new:
+            new.write(content)
+            tako.ImageDirectory(self.directory).store_image(ENTRY, new)
+
+    def test_the_image_of_the_entry(self):
+        for kind in (tako.NewFile, tako.PartialFile):
+            with self.subTest(kind.__name__):
+                self.store(b'image', kind)
+                self.assertEqual([ENTRY.digest], os.listdir(self.path('store')))
+                self.assertEqual(b'image', scene.read(self.path('store', ENTRY.digest)))
+                self.assertEqual(0o100444, os.stat(self.path('store', ENTRY.digest)).st_mode)
+
+    def test_a_file_of_any_other_size_or_digest_gets_no_name(self):
+        for kind in (tako.NewFile, tako.PartialFile):
+            for content in (b'', b'imag', b'images', b'imagE'):
+                with self.subTest(content, kind=kind.__name__), self.assertRaises(tako.RefusedError):
+                    self.store(content, kind)
+                tako.remove_if_there(self.path(tako.NEW_IMAGE))
+                self.assertEqual(['destination'], os.listdir(self.directory))
+
+
 class LatestTest(scene.Scene):
     def test_it_names_what_it_is_pointed_at(self):
-        self.assertIsNone(tako.linked_digest(self.directory))
+        self.assertEqual('', tako.Destination(self.directory).latest())
         os.mkdir(self.path('store'))
         for digest in ('a' * 64, 'b' * 64):
-            tako.point_latest(self.directory, digest)
-            self.assertEqual(digest, tako.linked_digest(self.directory))
+            tako.Destination(self.directory).point_latest(digest)
+            self.assertEqual(digest, tako.Destination(self.directory).latest())
             self.assertEqual('store/' + digest, os.readlink(self.path('latest')))
         self.assertEqual(['destination', 'latest', 'store'], sorted(os.listdir(self.directory)))
 
@@ -46,22 +74,39 @@ class LatestTest(scene.Scene):
         for target in ('/etc/passwd', 'store/short', '../store/' + 'a' * 64, 'store/' + 'A' * 64):
             with self.subTest(target):
                 os.symlink(target, self.path('latest'))
-                self.assertIsNone(tako.linked_digest(self.directory))
+                self.assertEqual('', tako.Destination(self.directory).latest())
                 os.unlink(self.path('latest'))
 
 
 class ManifestFileTest(scene.Scene):
+    def test_it_is_verified_once_and_kept(self):
+        signed = tako.seal_manifest(tako.Manifest((ENTRY,)), origin.SEED)
+        self.write('manifest', signed)
+        directory = tako.ImageDirectory(self.directory, [tako.parse_public_key(origin.PUBLIC_KEY)])
+        self.assertEqual((ENTRY,), directory.manifest().entries)
+        os.unlink(self.path('manifest'))
+        self.assertEqual(((ENTRY,), signed), (directory.manifest().entries, directory.accepted().signed))
+
+    def test_none_is_an_empty_one(self):
+        self.assertEqual(((), b''), (tako.Destination(self.directory).manifest().entries,
+                                     tako.Destination(self.directory).accepted().signed))
+
+    def test_an_empty_file_is_none_that_was_signed(self):
+        self.write('manifest', b'')
+        with self.assertRaises(tako.RefusedError):
+            tako.Destination(self.directory).accepted()
+
     def test_none_at_first_then_the_bytes_that_were_placed(self):
-        self.assertIsNone(tako.read_manifest(self.directory))
-        tako.place_manifest(self.directory, b'signed')
-        self.assertEqual(b'signed', tako.read_manifest(self.directory))
+        self.assertIsNone(tako.Destination(self.directory).read_manifest())
+        scene.write_manifest(self.directory, b'signed')
+        self.assertEqual(b'signed', tako.Destination(self.directory).read_manifest())
         self.assertEqual(['destination', 'manifest'], sorted(os.listdir(self.directory)))
 
     def test_what_the_dead_left_is_cleared(self):
         for name in (tako.NEW_IMAGE, tako.NEW_MANIFEST):
             self.write(name, 'half')
         os.symlink('nowhere', self.path(tako.NEW_LINK))
-        tako.clear_leftovers(self.directory)
+        tako.Destination(self.directory).clear_leftovers()
         self.assertEqual(['destination'], os.listdir(self.directory))
 
 
@@ -88,7 +133,7 @@ class OriginalTest(scene.Scene):
         for age, count in ((0, 3), (3500, 3), (-9999, 3), (3700, 0), (10**8, 0)):
             with self.subTest(age):
                 self.leave(self.destination, age)
-                tako.clear_leftovers(self.destination)
+                tako.Destination(self.destination).clear_leftovers()
                 self.assertEqual(count, len(self.left(self.destination)))
 
     def test_nothing_else_is_removed(self):
@@ -105,7 +150,7 @@ class OriginalTest(scene.Scene):
         os.mkdir(self.path('destination', 'manifest.new'))
         os.utime(self.path('destination', 'manifest.new'), (1, 1))
         before = scene.snapshot(self.destination)
-        tako.clear_leftovers(self.destination)
+        tako.Destination(self.destination).clear_leftovers()
         self.assertEqual(before, scene.snapshot(self.destination))
 
     def test_what_cannot_be_removed_fails_nothing(self):
@@ -118,7 +163,7 @@ class OriginalTest(scene.Scene):
             unlink(path)
 
         with unittest.mock.patch.object(os, 'unlink', refuse):
-            tako.clear_leftovers(self.destination)
+            tako.Destination(self.destination).clear_leftovers()
         self.assertEqual(['manifest.new'], self.left(self.destination))
 
     def test_fetch_store_and_sign_remove_them(self):
@@ -152,12 +197,12 @@ class OriginalTest(scene.Scene):
 
 class StoredImagesTest(scene.Scene):
     def test_names_and_sizes_of_images_alone(self):
-        self.assertEqual({}, tako.stored_images(self.directory))
+        self.assertEqual({}, tako.Destination(self.directory).images())
         os.makedirs(self.path('store', 'c' * 64))
         self.write('store/' + 'a' * 64, b'image')
         self.write('store/' + 'a' * 64 + '.chunks', b'index')
         os.symlink('nowhere', self.path('store', 'b' * 64))
-        self.assertEqual({'a' * 64: 5}, tako.stored_images(self.directory))
+        self.assertEqual({'a' * 64: 5}, tako.Destination(self.directory).images())
 
     def test_one_that_goes_meanwhile_takes_no_other_with_it(self):
         os.mkdir(self.path('store'))
@@ -172,7 +217,7 @@ class StoredImagesTest(scene.Scene):
             os.unlink(self.path('store', 'b' * 64))
             yield names
         with unittest.mock.patch.object(os, 'scandir', scan):
-            self.assertEqual({'a' * 64: 5, 'c' * 64: 5}, tako.stored_images(self.directory))
+            self.assertEqual({'a' * 64: 5, 'c' * 64: 5}, tako.Destination(self.directory).images())
 
 
 class LoopDevicesTest(scene.Scene):

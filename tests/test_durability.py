@@ -84,7 +84,7 @@ class Steps:
                 (os, 'fchmod', self.naming('chmod')), (os, 'fsync', self.syncing), (os, 'symlink', self.linking),
                 (os, 'rename', self.renaming), (os, 'unlink', self.naming('unlink')),
                 (os, 'utime', self.naming('utime')), (tako, '_systemctl', self.commanding),
-                (tako.NewFile, 'write', self.writing), (tako.PartialFile, 'write', self.writing),
+                (tako.NewFile, 'write', self.writing),
                 (tako.PartialFile, 'extend', self.filling('extend')), (tako.PartialFile, 'copy', self.filling('copy')),
                 (tako.PartialFile, 'write_at', self.filling('put'))):
             setattr(module, name, self.watched(getattr(module, name), describe))
@@ -497,7 +497,7 @@ class FetchCase(CrashCase):
         self.assertIsNone(scene.fault_of_latest(self.root))
         self.assertEqual(link, self.last_restart())
         if self.is_pruned:
-            self.assertEqual(2, len(tako.stored_images(self.root)))
+            self.assertEqual(2, len(tako.Destination(self.root).images()))
         called = fake_systemd.restarts(self.directory)
         self.assertQuiet(self.run_fork('fetch', self.app))
         self.assertEqual(called, fake_systemd.restarts(self.directory))
@@ -672,10 +672,11 @@ class StoreCase(CrashCase):
 
     def manifest(self):
         """The bytes of the manifest, whose entries are whole images; None without one."""
-        signed = tako.read_manifest(self.root)
+        directory = tako.ImageDirectory(self.root)
+        signed = directory.read_manifest()
         if signed is not None:
             for entry in tako.open_manifest(signed, KEYS, 'manifest').entries:
-                self.assertIsNone(tako.image_fault(self.root, entry), entry)
+                self.assertEqual('', directory.image_fault(entry.digest, entry.size), entry)
         return signed
 
     def prepare(self, *before, then=()):
@@ -688,7 +689,7 @@ class StoreCase(CrashCase):
         self.assertEqual(0, self.run_fork(*self.next).code)
         self.new, self.whole = self.manifest(), scene.snapshot(self.root)
         self.assertNotEqual(self.old, self.new)
-        index = tako.parse_index(scene.read(tako.index_path(self.root, origin.digest_of(TWO))), len(TWO))
+        index = tako.parse_index(scene.read(tako.Destination(self.root).index_path(origin.digest_of(TWO))), len(TWO))
         self.assertEqual(len(TWO), sum(index.lengths))
 
     def assertPromiseKept(self):
@@ -726,7 +727,7 @@ class StoreEndedTest(StoreCase):
 class PatchedStoreEndedTest(StoreCase):
     def prepare(self):
         super().prepare(('1.0', ONE), then=self.command('1.1', TWO, '--patch-from', '1'))
-        index = tako.read_index(self.root, origin.digest_of(TWO), len(TWO))
+        index = tako.Destination(self.root).read_index(origin.digest_of(TWO), len(TWO))
         self.assertEqual([origin.digest_of(ONE)], [older for older, _ in index.patches])
 
     def test_a_store_with_a_patch_survives_a_kill_at_every_step(self):

@@ -376,7 +376,7 @@ class WithdrawnTest(scene.UpdateScene):
     def test_so_many_are_remembered(self):
         self.withdraw(self.three, self.two)
         self.assertCode(0, self.run_tako('fetch', self.app, limits=dict(self.limits, WITHDRAWN_MAX=1)))
-        self.assertEqual((self.two.digest,), tako.read_state(self.destination).withdrawn)
+        self.assertEqual((self.two.digest,), scene.state(self.destination).withdrawn)
 
     def test_a_withdrawn_image_that_is_here_stays(self):
         self.withdraw(self.three, self.two, self.one)

@@ -83,7 +83,7 @@ class FailingDiskTest(scene.Scene):
     def test_an_image_that_cannot_be_indexed_is_named(self):
         os.mkdir(self.path('store'))
         os.symlink(UNREADABLE, self.path('store', 'image'))
-        self.assertNames(self.path('store', 'image'), tako.make_index, self.directory, 'image')
+        self.assertNames(self.path('store', 'image'), tako.ImageDirectory(self.directory).make_index, 'image')
 
     def test_a_file_whose_time_cannot_be_set_is_named(self):
         self.assertNames(self.path('missing'), tako.touch, self.path('missing'))

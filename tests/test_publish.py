@@ -308,15 +308,21 @@ class DeltaTest(StoreCase):
     def options(self, *more):
         return ('-f', self.key_file) + more
 
+    def image_path(self, content):
+        return tako.ImageDirectory(self.served).image_path(origin.digest_of(content))
+
+    def index_path(self, content):
+        return tako.ImageDirectory(self.served).index_path(origin.digest_of(content))
+
     def read_index(self, content):
-        return tako.parse_index(scene.read(tako.index_path(self.served, origin.digest_of(content))), len(content))
+        return tako.parse_index(scene.read(self.index_path(content)), len(content))
 
     def stored(self):
         return sorted(os.listdir(self.path('served', 'store')))
 
     def assertPatched(self, older, newer):
         """There is a patch, listed in the index, that makes the one of the other."""
-        path = tako.patch_path(self.served, origin.digest_of(newer), origin.digest_of(older))
+        path = tako.ImageDirectory(self.served).patch_path(origin.digest_of(newer), origin.digest_of(older))
         self.assertEqual(0o100444, os.stat(path).st_mode)
         self.assertIn((origin.digest_of(older), os.path.getsize(path)), self.read_index(newer).patches)
         with open(path, 'rb') as patch:
@@ -331,7 +337,7 @@ class DeltaTest(StoreCase):
         for number, length in enumerate(index.lengths):
             self.assertEqual(tako.chunk_hash(self.A[begin:begin + length]), index.hash_of(number))
             begin += length
-        self.assertEqual(0o100444, os.stat(tako.index_path(self.served, origin.digest_of(self.A))).st_mode)
+        self.assertEqual(0o100444, os.stat(self.index_path(self.A)).st_mode)
 
     def test_a_patch_that_does_not_make_the_image_is_left_out(self):
         self.store(self.A, '1.0')
@@ -366,7 +372,7 @@ class DeltaTest(StoreCase):
         result = self.store(self.A, '1.0', limits=limits)
         for said in (result, self.run_tako('store', '--reindex', '-o', self.served, limits=limits)):
             self.assertEqual(0, said.code, said)
-            self.assertIn(tako.image_path(self.served, origin.digest_of(self.A)) + ': has no chunk index: ', said.err)
+            self.assertIn(self.image_path(self.A) + ': has no chunk index: ', said.err)
         self.assertEqual([origin.digest_of(self.A)], self.stored())
         self.assertEqual((origin.entry_of('1.0', self.A),), self.manifest().entries)
 
@@ -389,8 +395,8 @@ class DeltaTest(StoreCase):
         self.store(self.B, '1.1')
         signed = scene.read(self.path('served', 'manifest'))
         right = scene.snapshot(self.served)
-        os.unlink(tako.index_path(self.served, origin.digest_of(self.A)))
-        origin.write(tako.index_path(self.served, origin.digest_of(self.B)), b'TakoIdx1')
+        os.unlink(self.index_path(self.A))
+        origin.write(self.index_path(self.B), b'TakoIdx1')
         result = self.run_tako('store', '--reindex', '-o', self.served)
         self.assertEqual((0, self.served + ': made 2 chunk indexes\n', ''), (result.code, result.out, result.err))
         self.assertEqual((right, signed), (scene.snapshot(self.served), scene.read(self.path('served', 'manifest'))))
@@ -398,20 +404,20 @@ class DeltaTest(StoreCase):
 
     def spoil(self, content, spoilt):
         """Let the stored image with this content have another."""
-        os.unlink(tako.image_path(self.served, origin.digest_of(content)))
-        origin.write(tako.image_path(self.served, origin.digest_of(content)), spoilt)
+        os.unlink(self.image_path(content))
+        origin.write(self.image_path(content), spoilt)
 
     def test_reindex_makes_no_index_of_damage(self):
         self.store(self.A, '1.0')
         self.store(self.B, '1.1')
         right = self.read_index(self.A)
         for content in (self.A, self.B):
-            os.unlink(tako.index_path(self.served, origin.digest_of(content)))
+            os.unlink(self.index_path(content))
         self.spoil(self.A, self.A[:-1] + b'!')
         result = self.run_tako('store', '--reindex', '-o', self.served)
         self.assertEqual((3, self.served + ': made 1 chunk indexes\n'), (result.code, result.out))
-        self.assertIn(tako.image_path(self.served, origin.digest_of(self.A)) + ': has no chunk index, ', result.err)
-        self.assertFalse(os.path.exists(tako.index_path(self.served, origin.digest_of(self.A))))
+        self.assertIn(self.image_path(self.A) + ': has no chunk index, ', result.err)
+        self.assertFalse(os.path.exists(self.index_path(self.A)))
         self.spoil(self.A, self.A)
         self.assertCode(0, self.run_tako('store', '--reindex', '-o', self.served))
         self.assertEqual(right, self.read_index(self.A))
@@ -421,8 +427,8 @@ class DeltaTest(StoreCase):
         self.store(self.A, '1.0')
         right = scene.snapshot(self.served)
         self.spoil(self.A, self.A[:100000] + noise(100000, 7))
-        os.unlink(tako.index_path(self.served, origin.digest_of(self.A)))
-        with unittest.mock.patch.object(tako, 'name_fault', return_value=''):
+        os.unlink(self.index_path(self.A))
+        with unittest.mock.patch.object(tako.ImageDirectory, 'why_unusable', return_value=''):
             self.assertCode(0, self.run_here('store', '--reindex', '-o', self.served))
         self.assertNotEqual(right, scene.snapshot(self.served))
         self.assertCode(0, self.store(self.A, '1.0'))
@@ -431,7 +437,7 @@ class DeltaTest(StoreCase):
     def test_an_index_that_a_killed_run_did_not_come_to_make(self):
         self.store(self.A, '1.0')
         right = scene.snapshot(self.served)
-        os.unlink(tako.index_path(self.served, origin.digest_of(self.A)))
+        os.unlink(self.index_path(self.A))
         self.assertQuiet(self.store(self.A, '1.0'))
         self.assertEqual(right, scene.snapshot(self.served))
 
@@ -496,7 +502,7 @@ class DeltaTest(StoreCase):
         self.assertEqual({origin.digest_of(old) for old in olds}, {older for older, _ in self.read_index(self.B).patches})
         for oldest in olds:
             for old in olds:
-                os.utime(tako.image_path(self.served, origin.digest_of(old)), (9, 9 - (old is oldest)))
+                os.utime(self.image_path(old), (9, 9 - (old is oldest)))
             self.assertCode(0, self.run_tako('store', '--reindex', '-o', self.served, limits={'PATCHES_MAX': 2}))
             self.assertEqual({origin.digest_of(old) for old in olds if old is not oldest},
                              {older for older, _ in self.read_index(self.B).patches})

@@ -226,7 +226,7 @@ class FullTest(SpaceCase):
             lacking = tako.NEW_STATE
             self.assertEqual(0, self.fetch().code)
             self.assertInPlace(IMAGE)
-        self.assertEqual(origin.digest_of(ONE), tako.read_state(self.destination).previous)
+        self.assertEqual(origin.digest_of(ONE), scene.state(self.destination).previous)
 
 
 class OtherFileSystemTest(SpaceCase):

@@ -41,12 +41,12 @@ class FormatTest(scene.Scene):
         chance = random.Random(4)
         for _ in range(20):
             state = random_state(chance)
-            tako.place_state(self.destination, state)
-            self.assertEqual(state, tako.read_state(self.destination))
+            scene.write_state(self.destination, state)
+            self.assertEqual(state, scene.state(self.destination))
         self.assertEqual(['.state'], os.listdir(self.destination))
 
     def test_none_is_an_empty_one(self):
-        self.assertEqual(tako.State('', '', '', (), (), (), (), ()), tako.read_state(self.destination))
+        self.assertEqual(tako.State('', '', '', (), (), (), (), ()), scene.state(self.destination))
 
     def test_keys_of_a_later_version_are_passed_over(self):
         chance = random.Random(5)

@@ -67,8 +67,8 @@ class StatusTest(StatusCase):
         self.run_tako('fetch', self.app)
         for version, content in (('1.1', TWO), ('1.2', THREE), ('1.3', b'')):
             self.publisher.publish(version, content)
-        tako.place_manifest(self.destination, self.publisher.read('manifest'))
-        tako.place_state(self.destination, tako.parse_state('')._replace(
+        scene.write_manifest(self.destination, self.publisher.read('manifest'))
+        scene.write_state(self.destination, tako.parse_state('')._replace(
             rejected=(origin.digest_of(TWO),), withdrawn=(origin.digest_of(THREE),)))
         self.assertEqual('it is in 1.*; of the newer ones 1.3 is not fetched yet, 1.2 was withdrawn, 1.1 was rejected',
                          self.known()['reason'])
@@ -79,9 +79,9 @@ class StatusTest(StatusCase):
         for number in range(1, 8):
             self.publisher.publish('1.{}'.format(number), b'%d' % number)
             self.publisher.publish('2.{}'.format(number), b'%d' % number)
-        tako.place_manifest(self.destination, self.publisher.read('manifest'))
+        scene.write_manifest(self.destination, self.publisher.read('manifest'))
         rejected = tuple(origin.digest_of(b'%d' % number) for number in range(1, 7))
-        tako.place_state(self.destination, tako.State('', '', '', rejected, (), (), (), ()))
+        scene.write_state(self.destination, tako.State('', '', '', rejected, (), (), (), ()))
         text = self.run_tako('status', self.app).out
         self.assertIn('of the newer ones 1.7 is not fetched yet, 1.6 was rejected, 1.5 was rejected, 1.4 was rejected, '
                       '1.3 was rejected and 2 more\n', text)
@@ -110,7 +110,7 @@ class StatusTest(StatusCase):
 
     def test_a_restart_that_is_due_and_an_image_that_is_lost(self):
         self.run_tako('fetch', self.app)
-        tako.place_state(self.destination, tako.State('', self.one.digest, '', (), (), (), (), ()))
+        scene.write_state(self.destination, tako.State('', self.one.digest, '', (), (), (), (), ()))
         os.unlink(self.path('destination', 'store', self.one.digest))
         known = self.known()
         self.assertEqual((True, False), (known['restart_due'], known['is_there']))
@@ -153,7 +153,7 @@ class TroubleTest(StatusCase):
         self.run_tako('fetch', self.app)
 
     def test_a_rollback_that_was_cut_short(self):
-        tako.place_state(self.destination, tako.State('0' * 64, '0' * 64, '', (self.one.digest,), (), (), (), ()))
+        scene.write_state(self.destination, tako.State('0' * 64, '0' * 64, '', (self.one.digest,), (), (), (), ()))
         known = self.known()
         self.assertIn('a unit did not run on it', known['reason'])
         self.assertTrue(known['restart_due'])
@@ -176,7 +176,7 @@ class TroubleTest(StatusCase):
         self.assertIn('in the future', result.err)
 
     def test_what_was_withdrawn_once_and_is_in_place_now(self):
-        tako.place_state(self.destination, tako.State('', '', '', (), (self.one.digest,), (), (), ()))
+        scene.write_state(self.destination, tako.State('', '', '', (), (self.one.digest,), (), (), ()))
         self.assertEqual(['1.0'], self.known()['withdrawn'])
         self.run_tako('fetch', self.app)
         self.assertEqual([], self.known()['withdrawn'])
@@ -217,7 +217,7 @@ class ConfigsTest(StatusCase):
     def test_a_manifest_with_more_behind_it_than_may_be_read(self):
         self.run_tako('fetch', self.app)
         signed = self.publisher.read('manifest')
-        tako.place_manifest(self.destination, signed + b'more')
+        scene.write_manifest(self.destination, signed + b'more')
         self.assertCode(3, self.run_here('status', self.app, limits={'MANIFEST_MAX_BYTES': len(signed)}))
-        tako.place_manifest(self.destination, signed)
+        scene.write_manifest(self.destination, signed)
         self.assertCode(0, self.run_here('status', self.app, limits={'MANIFEST_MAX_BYTES': len(signed)}))

@@ -140,7 +140,7 @@ class Ground:
         for version, content in (('1.0', self.zero), ('1.1', self.one)):
             self.server.index(self.server.publish(version, content))
             self._run_well('fetch', self.path('http.tako'))
-        self.old = tako.read_manifest(self.root)
+        self.old = tako.Destination(self.root).read_manifest()
         self._keep('old')
         self._publish_new()
         self.new = self.server.read('manifest')
@@ -235,7 +235,7 @@ class Ground:
             restarts = fake_systemd.restarts(self.directory)
             check.assertEqual([origin.digest_of(self.content(flow))], restarts[-1:], 'a restart was lost')
         if flow.name == 'rollback':
-            check.assertEqual((origin.digest_of(self.two),), tako.read_state(self.root).rejected)
+            check.assertEqual((origin.digest_of(self.two),), scene.state(self.root).rejected)
 
     def check_done(self, flow):
         """What a run that succeeded has brought to the disk."""
@@ -243,9 +243,9 @@ class Ground:
             self.check_published(flow, is_done=True)
             return
         digest = origin.digest_of(self.content(flow))
-        check.assertEqual(digest, tako.linked_digest(self.root))
+        check.assertEqual(digest, tako.Destination(self.root).latest())
         check.assertEqual(digest, origin.digest_of(scene.read(os.path.join(self.root, 'latest'))))
-        check.assertEqual(self.new, tako.read_manifest(self.root))
+        check.assertEqual(self.new, tako.Destination(self.root).read_manifest())
 
     def content(self, flow):
         """That of the image which a flow leaves in place."""
@@ -272,26 +272,28 @@ class Ground:
         if not flow.config:
             self.check_published(flow, is_done=False)
             return
-        for name, size in tako.stored_images(self.root).items():
-            content = scene.read(tako.image_path(self.root, name))
+        destination = tako.Destination(self.root)
+        for name, size in destination.images().items():
+            content = scene.read(destination.image_path(name))
             check.assertTrue(name == origin.digest_of(content) or (flow.name == 'repair' and content == self.damaged),
                              'store/{} has {} other bytes'.format(name, size))
-        linked, manifest = tako.linked_digest(self.root), tako.read_manifest(self.root)
+        linked, manifest = destination.latest(), destination.read_manifest()
         check.assertIn(manifest, (self.new, {'empty': None, 'old': self.old}.get(flow.begins, self.new)))
-        before = {'empty': None, 'old': origin.digest_of(self.one)}.get(flow.begins, origin.digest_of(self.two))
+        before = {'empty': '', 'old': origin.digest_of(self.one)}.get(flow.begins, origin.digest_of(self.two))
         check.assertIn(linked, (before, origin.digest_of(self.two)))
         if flow.name != 'repair':
             check.assertIsNone(scene.fault_of_latest(self.root))
 
     def check_published(self, flow, is_done):
         """The manifest lists what it listed, and the new version, which it may lack until that is done; each is whole."""
-        before, signed = ['1.0', '1.1'] if flow.begins == 'published' else [], tako.read_manifest(self.root)
+        directory = tako.ImageDirectory(self.root)
+        before, signed = ['1.0', '1.1'] if flow.begins == 'published' else [], directory.read_manifest()
         manifest = tako.Manifest(()) if signed is None else tako.open_manifest(signed, [KEY], 'manifest')
         listed = [entry.version.text for entry in manifest.entries]
         check.assertIn(listed, (before + ['2.0'],) if is_done else (before, before + ['2.0']))
         for entry in manifest.entries:
-            check.assertIsNone(tako.image_fault(self.root, entry), entry)
-            with open(tako.index_path(self.root, entry.digest), 'rb') as stream:
+            check.assertEqual('', directory.image_fault(entry.digest, entry.size), entry)
+            with open(directory.index_path(entry.digest), 'rb') as stream:
                 check.assertEqual(entry.size, tako.parse_index(stream.read(), entry.size).size)
 
     def check_words(self, result):
