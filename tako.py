@@ -3730,8 +3730,7 @@ class Report:
         label: what the message is about, such as a config's path; empty for the whole run.
         """
         if self.level >= NORMAL:
-            where = label + ': ' if label else ''
-            self._print_problem(WARNING, f'warning: {where}{what}', hint)
+            self._print_problem(WARNING, 'warning: ' + label if label else 'warning', what, hint)
 
     def error(self, label: str, error: Exception) -> int:
         """Print what ended a step, unless it ended an earlier step too. Return its exit code."""
@@ -3739,7 +3738,7 @@ class Report:
         where = label if known.line is None else f'{label}:{known.line}'
         if (label, known.what) not in self._errors:
             self._errors.add((label, known.what))
-            self._print_problem(ERROR, f'{where}: {known.what}' if where else known.what, known.hint)
+            self._print_problem(ERROR, where, known.what, known.hint)
         return known.exit_code
 
     def progress(self, label: str, size: int, total: int) -> None:
@@ -3760,7 +3759,8 @@ class Report:
             err.write('\r{}\x1b[K'.format(line[-(columns - 1):]))   # so short that it does not wrap
             err.flush()
 
-    def _print_problem(self, priority: int, text: str, hint: str) -> None:
+    def _print_problem(self, priority: int, where: str, what: str, hint: str) -> None:
+        text = f'{where}: {what}' if where else what
         # a secret key that was typed in the wrong place
         text = re.sub(re.escape(SECRET_KEY_PREFIX) + '[^ ]+', SECRET_KEY_PREFIX + '...', text)
         text = text if len(text) <= MESSAGE_MAX_CHARS else text[:MESSAGE_MAX_CHARS] + '...'
@@ -3790,7 +3790,7 @@ class Report:
                 # a reader such as head may close the pipe early
                 if self.hint_if_lost or not isinstance(error, BrokenPipeError):
                     self._print_problem(
-                        ERROR, f'cannot write to standard output: {error.strerror or error}',
+                        ERROR, 'cannot write to standard output', error.strerror or str(error),
                         self.hint_if_lost or 'check where it goes; the command itself did its work')
 
 
@@ -5608,14 +5608,15 @@ def print_public_key(arguments: 'argparse.Namespace', report: Report) -> int:
 # ======================================================================== 19 command line
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the program to end."""
+    """A signal told the program to end."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
         self.exit_code = 128 + number
 
 
-# with no width given, argparse loads shutil to look for one, and shutil three compressors: at each start, help or not
+# Without a width, argparse imports shutil to ask the terminal for one, and shutil imports three
+# compressors: at each start, even without --help.
 _HelpFormatter = functools.partial(argparse.RawDescriptionHelpFormatter, width=HELP_COLUMNS)
 
 
@@ -5626,7 +5627,10 @@ def did_you_mean(word: str, known: 'Iterable[str]') -> str:
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse, with options anywhere, errors in our form, and texts printed as they stand here."""
+    """An argparse parser that takes options anywhere and raises UsageError.
+
+    Its help keeps the lines of texts as they are.
+    """
 
     def __init__(self, **settings: 'Any') -> None:
         super().__init__(allow_abbrev=False, formatter_class=_HelpFormatter, **settings)
@@ -5645,7 +5649,8 @@ class ArgumentParser(argparse.ArgumentParser):
                 operands += rest
                 break
             if word.startswith('--'):
-                options.append(self._with_value(*word.partition('='), rest))
+                name, equals, value = word.partition('=')
+                options.append(self._with_value(name, value if equals else None, rest))
             elif word.startswith('-') and word != '-':
                 options += self._split_letters(word[1:], rest)
             else:
@@ -5661,18 +5666,20 @@ class ArgumentParser(argparse.ArgumentParser):
             if self._option(name).nargs == 0:
                 yield name
             else:
-                value = re.sub('^=', '', letters)
-                yield self._with_value(name, '=' * bool(letters), value, rest)
+                value = re.sub('^=', '', letters) if letters else None
+                yield self._with_value(name, value, rest)
                 return
 
-    def _with_value(self, name: str, equals: str, value: str, rest: 'List[str]') -> str:
-        """Return an option as --name=value; a value that is missing is taken from `rest`."""
+    def _with_value(self, name: str, value: 'Optional[str]', rest: 'List[str]') -> str:
+        """Return an option as --name=value, or --name. A value of None is the first of `rest`."""
         action = self._option(name)
-        if action.nargs != 0 and not equals:
+        if value is None:
+            if action.nargs == 0:
+                return action.option_strings[-1]
             if not rest or (rest[0].startswith('-') and rest[0] != '-'):
                 self.error(f'{name} needs a value')
-            equals, value = '=', rest.pop(0)
-        return action.option_strings[-1] + equals + value
+            value = rest.pop(0)
+        return f'{action.option_strings[-1]}={value}'
 
     def _option(self, name: str) -> argparse.Action:
         """Return what argparse knows of an option. Raises UsageError if it is unknown."""
@@ -5690,22 +5697,25 @@ class ArgumentParser(argparse.ArgumentParser):
 
 def _seconds(text: str) -> float:
     if not re.fullmatch('[0-9]{1,9}([.][0-9]{1,9})?', text):
-        raise argparse.ArgumentTypeError(f'{text!a} is no number of seconds')
+        raise argparse.ArgumentTypeError(
+            f'invalid number of seconds: {text!a} (examples: 90, 0.5)')
     return float(text)
 
 
 def _mebibytes(text: str) -> int:
     if not re.fullmatch('[0-9]{1,6}', text) or int(text) < 32:
-        raise argparse.ArgumentTypeError(f'{text!a} is no number of MiB, 32 at least')
+        raise argparse.ArgumentTypeError(f'invalid number of MiB: {text!a} (at least 32)')
     return int(text) << 20
 
 
 def _age(text: str) -> float:
-    """Seconds of 90s, 15m, 36h, 7d or 2w."""
+    """Return the seconds in 90s, 15m, 36h, 7d or 2w."""
     match = re.fullmatch('([0-9]{1,9})([smhdw])', text)
     if not match:
-        raise argparse.ArgumentTypeError(f'{text!a} is no age, as 36h or 7d')
-    return float(match.group(1)) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 604800}[match.group(2)]
+        raise argparse.ArgumentTypeError(
+            f'invalid age: {text!a} (examples: 90s, 15m, 36h, 7d, 2w)')
+    unit_seconds = {'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 604800}[match.group(2)]
+    return float(match.group(1)) * unit_seconds
 
 
 def parse_command_line(argv: 'Sequence[str]') -> argparse.Namespace:
@@ -5723,7 +5733,8 @@ def parse_command_line(argv: 'Sequence[str]') -> argparse.Namespace:
 
 def argument_parser() -> ArgumentParser:
     """Return the parser of what may stand in place of a command; its help lists all commands."""
-    parser = ArgumentParser(prog='tako', description=__doc__, epilog='tako COMMAND --help tells more.')
+    parser = ArgumentParser(prog='tako', description=__doc__,
+                            epilog='For the options of a command: tako COMMAND --help')
     parser.add_argument('--version', action='version', version='tako ' + __version__)
     commands = parser.add_subparsers(metavar='COMMAND', dest='command')
     commands.required = True
@@ -5733,7 +5744,7 @@ def argument_parser() -> ArgumentParser:
 
 
 def _command_parser(command: str) -> ArgumentParser:
-    """Return the parser of one command: to make those of all commands would delay each start."""
+    """Return the parser of one command. Parsers for all commands would slow down each start."""
     made = []   # type: List[ArgumentParser]
 
     def add(name: str, **settings: 'Any') -> ArgumentParser:
@@ -5745,117 +5756,144 @@ def _command_parser(command: str) -> ArgumentParser:
 
 
 def _add_fetch(add: 'Callable[..., ArgumentParser]') -> None:
-    command = add('fetch', help='bring the newest compatible version here', epilog=FETCH_EXAMPLES,
-                  description='Bring the newest version that each CONFIG lets in to its destination, verified, let\n'
-                              'latest name it, and restart its units. Prints nothing if there is nothing to do.')
+    command = add(
+        'fetch', help='install the newest version that Version= allows', epilog=FETCH_EXAMPLES,
+        description='Download the newest version that each CONFIG allows, verify it, point\n'
+                    'latest at it, and restart its units. Print nothing if nothing changed.')
     option = command.add_argument
     option('--init', action='store_true',
-           help='do nothing if latest is an intact compatible image; restart no unit (for ExecStartPre=)')
-    option('--dry-run', action='store_true', help='say what would be done, and change nothing')
-    option('--no-verify', action='store_true', help='of the installed image, check the size, not the SHA-256')
-    option('--no-delta', action='store_true', help='fetch all of an image, though parts of it are here')
-    option('--retry-rejected', action='store_true', help='try versions again on which a unit did not run')
-    option('--splay', type=_seconds, default=0.0, metavar='SECONDS', help='first wait a random part of this, for cron')
-    option('--timeout', type=_seconds, metavar='SECONDS', help='how long a config may wait for lock and network')
-    option('-v', '--verbose', dest='level', action='store_const', const=1, default=0, help='say what is going on')
-    option('-q', '--quiet', dest='level', action='store_const', const=-1, help='print errors alone')
-    option('configs', nargs='+', metavar='CONFIG', help='the config file of an image')
+           help='do nothing if an intact compatible image is installed; restart no unit '
+                '(for ExecStartPre=)')
+    option('--dry-run', action='store_true', help='print what would be done; change nothing')
+    option('--no-verify', action='store_true',
+           help='check the size of the installed image, not its SHA-256')
+    option('--no-delta', action='store_true',
+           help='download the whole image, not just the differences')
+    option('--retry-rejected', action='store_true', help='retry versions that were rolled back')
+    option('--splay', type=_seconds, default=0.0, metavar='SECONDS',
+           help='wait for a random time first, SECONDS at most (for cron)')
+    option('--timeout', type=_seconds, metavar='SECONDS',
+           help='limit how long each config waits for the lock and the network')
+    _add_levels(command)
+    option('configs', nargs='+', metavar='CONFIG', help='config file of an image')
     command.set_defaults(run=fetch)
 
 
-def _add_rollback(add: 'Callable[..., ArgumentParser]') -> None:
-    command = add('rollback', help='go back to an earlier image now',
-                  description='Point latest at the image before, restart its units, and reject the versions above it,\n'
-                              'so that the next fetch does not install them again; a later version comes as ever.\n'
-                              'Asks no origin.')
+def _add_levels(command: ArgumentParser) -> None:
     option = command.add_argument
-    option('--to', metavar='VERSION', default='', help='go back to this version')
-    option('-v', '--verbose', dest='level', action='store_const', const=1, default=0, help='print each step to stderr')
-    option('-q', '--quiet', dest='level', action='store_const', const=-1, help='print errors only')
-    option('config', metavar='CONFIG', help='the config file of an image')
+    option('-v', '--verbose', dest='level', action='store_const', const=VERBOSE, default=NORMAL,
+           help='print each step to stderr')
+    option('-q', '--quiet', dest='level', action='store_const', const=QUIET,
+           help='print errors only')
+
+
+def _add_rollback(add: 'Callable[..., ArgumentParser]') -> None:
+    command = add(
+        'rollback', help='roll back to an earlier image now',
+        description='Point latest at the previous image, restart its units, and reject all\n'
+                    'newer versions, so that the next fetch does not install them again.\n'
+                    'Later versions are installed as usual. Needs no network.')
+    command.add_argument('--to', metavar='VERSION', default='', help='roll back to VERSION')
+    _add_levels(command)
+    command.add_argument('config', metavar='CONFIG', help='config file of an image')
     command.set_defaults(run=rollback, init=False, no_verify=False, retry_rejected=False)
 
 
 def _add_status(add: 'Callable[..., ArgumentParser]') -> None:
-    command = add('status', help='what is installed, and why',
-                  description='Say what is installed, why, and when that was last made sure. Asks nobody.')
-    command.add_argument('--json', action='store_true', help='for programs')
-    command.add_argument('--max-age', type=_age, metavar='AGE', help='exit 1 if the last success is older: 36h, 7d')
-    command.add_argument('configs', nargs='+', metavar='CONFIG', help='the config file of an image')
+    command = add(
+        'status', help='print what is installed, and why',
+        description='Print what is installed, why, and when fetch last checked it. Needs no\n'
+                    'network.')
+    option = command.add_argument
+    option('--json', action='store_true', help='print JSON')
+    option('--max-age', type=_age, metavar='AGE',
+           help='exit with 1 if the last success is older than AGE (examples: 36h, 7d)')
+    option('configs', nargs='+', metavar='CONFIG', help='config file of an image')
     command.set_defaults(run=status)
 
 
 def _add_store(add: 'Callable[..., ArgumentParser]') -> None:
-    command = add('store', help='publish an image', epilog=STORE_EXAMPLES,
-                  description='Copy IMAGE into DIR/store and list it in DIR/manifest as VERSION. Any web server can\n'
-                              'serve DIR.')
+    command = add(
+        'store', help='publish an image', epilog=STORE_EXAMPLES,
+        description='Copy IMAGE into DIR/store, and list it in DIR/manifest as VERSION. Any web\n'
+                    'server can serve DIR.')
+    option = command.add_argument
     _add_keys(command)
-    command.add_argument('-o', '--output', metavar='DIR', required=True,
-                         help='the directory that the server serves')
-    command.add_argument('--dry-run', action='store_true', help='say what would be stored, and change nothing')
-    command.add_argument('--patch-from', default='', metavar='N',
-                         help='also make patches from the N newest earlier images, or from the version N')
-    command.add_argument('--patch-memory', type=_mebibytes, default=512 << 20, metavar='MIB',
-                         help='how much memory that may take (512)')
-    command.add_argument('--reindex', action='store_true',
-                         help='store nothing; make the chunk indexes that are missing in DIR')
-    command.add_argument('image', metavar='IMAGE', nargs='?', help='the file to publish; - for standard input')
-    command.add_argument('version', metavar='VERSION', nargs='?', help='its version, as 1.2.0')
+    option('-o', '--output', metavar='DIR', required=True, help='publish in this directory')
+    option('--dry-run', action='store_true', help='print what would be stored; change nothing')
+    option('--patch-from', default='', metavar='N',
+           help='also make patches from the N newest earlier images, or from the version N')
+    option('--patch-memory', type=_mebibytes, default=512 << 20, metavar='MIB',
+           help='limit the memory for making patches (default: 512)')
+    option('--reindex', action='store_true',
+           help='make the chunk indexes that are missing in DIR; store nothing')
+    option('image', metavar='IMAGE', nargs='?', help='file to publish; - for standard input')
+    option('version', metavar='VERSION', nargs='?', help='version of IMAGE, such as 1.2.0')
     command.set_defaults(run=store)
 
 
 def _add_keys(command: ArgumentParser) -> None:
-    keys = command.add_mutually_exclusive_group()
-    keys.add_argument('-k', '--key', metavar='KEY',
-                      help='the secret key (other users can see it in ps: prefer -f)')
-    keys.add_argument('-f', '--key-file', metavar='FILE',
-                      help='the file that holds the secret key; - for standard input')
+    option = command.add_mutually_exclusive_group().add_argument
+    option('-k', '--key', metavar='KEY',
+           help='use this secret key (visible to other users in ps; prefer -f)')
+    option('-f', '--key-file', metavar='FILE',
+           help='read the secret key from FILE; - for standard input')
 
 
 def _add_sign(add: 'Callable[..., ArgumentParser]') -> None:
-    command = add('sign', help='sign a manifest with a new key',
-                  description='Sign the manifest in DIR, which OLDPUBLIC has signed, with another secret key.')
+    command = add(
+        'sign', help='sign a manifest with another key',
+        description='Verify DIR/manifest with the public key OLDPUBLIC, then sign it with the\n'
+                    'secret key of another pair.')
     _add_keys(command)
-    command.add_argument('-p', '--public-key', metavar='OLDPUBLIC', required=True,
-                         help='the public key it is signed with, or a file that holds it')
-    command.add_argument('directory', metavar='DIR', help='the directory that the server serves')
+    _add_directory(command, 'OLDPUBLIC')
     command.set_defaults(run=sign)
 
 
 def _add_verify(add: 'Callable[..., ArgumentParser]') -> None:
-    command = add('verify', help='check a directory that is served, or a mirror',
-                  description='Check the signature of DIR/manifest, and size and SHA-256 of each image it lists.')
-    command.add_argument('-p', '--public-key', metavar='PUBLIC', required=True,
-                         help='the public key it is signed with, or a file that holds it')
-    command.add_argument('directory', metavar='DIR', help='the directory that the server serves')
+    command = add(
+        'verify', help='check a published directory, or a mirror',
+        description='Check the signature of DIR/manifest, and size and SHA-256 of each image\n'
+                    'that it lists.')
+    _add_directory(command, 'PUBLIC')
     command.set_defaults(run=verify)
 
 
+def _add_directory(command: ArgumentParser, key_name: str) -> None:
+    option = command.add_argument
+    option('-p', '--public-key', metavar=key_name, required=True,
+           help='public key that signed the manifest, or a file that contains it')
+    option('directory', metavar='DIR', help='published directory')
+
+
 def _add_gen_key(add: 'Callable[..., ArgumentParser]') -> None:
-    command = add('gen-key', help='make a key pair',
-                  description='Print a new public key and its secret key, each on its own line.\n'
-                              'With -o, write them to NAME.pub, and to NAME.key for you alone.')
+    command = add(
+        'gen-key', help='make a key pair',
+        description='Print a new public key and its secret key, each on its own line. With -o,\n'
+                    'write them to NAME.pub, and to NAME.key, which only you can read.')
     command.add_argument('-o', '--output', metavar='NAME',
-                         help='write NAME.key and NAME.pub; replaces no file')
+                         help='write NAME.key and NAME.pub; replace no file')
     command.set_defaults(run=gen_key)
 
 
 def _add_public_key(add: 'Callable[..., ArgumentParser]') -> None:
-    command = add('public-key', help='print the public half of a secret key',
-                  epilog=KEY_FROM_VARIABLE,
-                  description='Print the public key that belongs to a secret key.')
+    command = add('public-key', help='print the public key of a secret key',
+                  description='Print the public key that belongs to a secret key.',
+                  epilog=KEY_FROM_VARIABLE)
     _add_keys(command)
     command.set_defaults(run=print_public_key)
 
 
-COMMANDS = {'fetch': _add_fetch, 'rollback': _add_rollback, 'status': _add_status, 'store': _add_store,
-            'sign': _add_sign, 'verify': _add_verify, 'gen-key': _add_gen_key, 'public-key': _add_public_key}
+COMMANDS = {'fetch': _add_fetch, 'rollback': _add_rollback, 'status': _add_status,
+            'store': _add_store, 'sign': _add_sign, 'verify': _add_verify,
+            'gen-key': _add_gen_key, 'public-key': _add_public_key}
 
 FETCH_EXAMPLES = '''examples:
   tako fetch /etc/tako/app.tako
   tako fetch --init /etc/tako/app.tako'''
 
-KEY_FROM_VARIABLE = 'Without -k and -f the secret key comes from the variable TAKO_SECRET_KEY.'
+KEY_FROM_VARIABLE = ('Without -k and -f, the secret key comes from the environment variable\n'
+                     'TAKO_SECRET_KEY.')
 
 STORE_EXAMPLES = KEY_FROM_VARIABLE + '''
 
@@ -5865,13 +5903,13 @@ examples:
 
 
 def main(argv: 'Sequence[str]') -> int:
-    """Run a command line (without the program's name); the exit code. Prints no traceback, and raises nothing."""
+    """Run a command line, without `tako`. Return its exit code. Raises nothing."""
     if hasattr(gc, 'set_threshold'):                # which PyPy's collector has no use for
         gc.set_threshold(COLLECT_EVERY_OBJECTS)
     report = Report(sys.stdout, sys.stderr, os.environ.get('JOURNAL_STREAM', ''))
     try:
         arguments = parse_command_line(argv)
-        report.level = getattr(arguments, 'level', 0)
+        report.level = getattr(arguments, 'level', NORMAL)
         code = int(arguments.run(arguments, report))
     except SystemExit as end:                       # --help and --version
         code = int(end.code or 0)
@@ -5879,17 +5917,17 @@ def main(argv: 'Sequence[str]') -> int:
         code = int(getattr(interrupt, 'exit_code', 128 + signal.SIGINT))
     except Exception as error:
         code = report.error('', error)
-    return code or int(report.has_lost_output)
+    return 1 if code == 0 and report.has_lost_output else code
 
 
 def stop_on_signals() -> None:
-    """Let SIGINT, SIGTERM and SIGHUP, unless ignored, end the program with its temporaries gone."""
-    came = []   # type: List[int]
+    """Make SIGINT, SIGTERM and SIGHUP, unless ignored, raise Stopped, so that temporaries go."""
+    received = []   # type: List[int]
 
     def stop(number: int, _: 'Optional[FrameType]') -> None:
-        came.append(number)
-        sys.stderr = None       # the interpreter complains there about objects that are cut short
-        if len(came) != 2:                          # impatience must not end the clearing up; insistence may
+        received.append(number)
+        sys.stderr = None       # or the interpreter complains there about generators that it ends
+        if len(received) != 2:          # a second signal must not end the cleanup; a third one may
             raise Stopped(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -5898,7 +5936,7 @@ def stop_on_signals() -> None:
 
 
 def end(code: int) -> 'NoReturn':
-    """Leave with this exit code, and without a word of the interpreter's own."""
+    """Exit with `code`, or with 1 if stdout cannot be flushed. The interpreter prints nothing."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):

@@ -151,6 +151,22 @@ class OptionTest(scene.Scene):
                     ' needs a value\n  see: tako {} --help'.format(line.split()[0]), result.err
                 )
 
+    def test_an_invalid_value_is_quoted_with_examples_that_are_valid(self):
+        for line, name, invalid, examples in (
+            ('fetch a --splay {}', 'splay', 'number of seconds: {!r}', '90, 0.5'),
+            ('fetch a --timeout={}', 'timeout', 'number of seconds: {!r}', '90, 0.5'),
+            ('status a --max-age {}', 'max_age', 'age: {!r}', '90s, 15m, 36h, 7d, 2w'),
+        ):
+            result = self.run_here(*line.format('x').split())
+            self.assertCode(2, result)
+            self.assertIn(
+                ': invalid {} (examples: {})\n'.format(invalid.format('x'), examples), result.err
+            )
+            for example in examples.split(', '):
+                self.assertGreater(self.parsed(line.format(example), name)[0], 0)
+        result = self.run_here('store', '-o', 'd', '--patch-memory', '31', 'i', '1')
+        self.assertIn(": invalid number of MiB: '31' (at least 32)\n", result.err)
+
     def test_an_unknown_option_is_answered_with_the_one_it_resembles(self):
         for line, message in (
             (
