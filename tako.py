@@ -3810,6 +3810,12 @@ def format_size(size: int) -> str:
     return '{:.{}f} {}'.format(size / divisor, 1 if size < 99.95 * divisor else 0, unit)
 
 
+def join_names(names: 'Sequence[str]') -> str:
+    """Return names separated by commas. Of more than NAMES_MAX, count the rest."""
+    more = len(names) - NAMES_MAX
+    return ', '.join(names[:NAMES_MAX]) + (f' and {more} more' if more > 0 else '')
+
+
 def _is_terminal(stream: 'Optional[TextIO]') -> bool:
     return stream is not None and stream.isatty()
 
@@ -4796,7 +4802,7 @@ class ImageFetch:
         rejected = self.notes.state.rejected + tuple(each.digest for each in above)
         told = [f'{entry.version} is installed']
         if above:
-            told.append('rejected ' + _some([each.version.text for each in above]))
+            told.append('rejected ' + join_names([each.version.text for each in above]))
         self._check_units()
         yield from self.switch.back_to(entry.digest, ', '.join(told), rejected)
 
@@ -4967,7 +4973,7 @@ class ImageFetch:
         known = set(self.notes.state.withdrawn)
         new = [entry for entry in entries if entry.digest not in known]
         if new:
-            self.report.warning(self.path, '{}: withdrawn (410)'.format(_some([entry.version.text for entry in new])),
+            self.report.warning(self.path, '{}: withdrawn (410)'.format(join_names([entry.version.text for entry in new])),
                                 'an older version will do, if there is one')
             digests = self.notes.state.withdrawn + tuple(entry.digest for entry in new)
             self.notes.write(self.notes.state._replace(withdrawn=digests[-WITHDRAWN_MAX:]))
@@ -4976,7 +4982,7 @@ class ImageFetch:
         pattern = self.config.bounds.text
         if withdrawn:
             return UnreachableError('no version in {} is to be had; withdrawn: {}'.format(
-                pattern, _some([entry.version.text for entry in withdrawn])),
+                pattern, join_names([entry.version.text for entry in withdrawn])),
                 'wait for a new one, or widen Version=')
         if any(compatible_entries(manifest, self.config.bounds)):
             return TakoError(f'all versions in {pattern} were rejected', 'wait for a new one, or use --retry-rejected')
@@ -5056,12 +5062,6 @@ class ImageFetch:
             except OSError:
                 pass
         return None, ''
-
-
-def _some(names: 'Sequence[str]') -> str:
-    """Names in a row, cut short where that gets long."""
-    more = len(names) - NAMES_MAX
-    return ', '.join(names[:NAMES_MAX]) + (f' and {more} more' if more > 0 else '')
 
 
 def _name_of(digest: str, manifest: Manifest) -> str:
@@ -5195,7 +5195,7 @@ def _reason(config: Config, manifest: Manifest, compatible: 'List[Entry]', linke
         return f'it was installed before Version= became {config.bounds.text}; the next fetch looks for another'
     if not newer:
         return f'it is the newest version in {config.bounds.text}'
-    return f'it is in {config.bounds.text}; of the newer ones ' + _some(
+    return f'it is in {config.bounds.text}; of the newer ones ' + join_names(
         [f'{entry.version} {fates.get(entry.digest, "is not fetched yet")}' for entry in newer])
 
 
@@ -5212,8 +5212,8 @@ def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
              ('downloaded', 'unknown' if None in (known['received'], known['size']) else '{} of {}'.format(
                  format_size(known['received']), format_size(known['size']))),
              ('newest known', '{} in {}'.format(known['newest_compatible'] or 'none', known['pattern'])),
-             ('out of bounds', _some(known['out_of_bounds']) or 'none'),
-             ('rejected', _some(known['rejected']) or 'none'),
+             ('out of bounds', join_names(known['out_of_bounds']) or 'none'),
+             ('rejected', join_names(known['rejected']) or 'none'),
              ('store', '{} images, {} bytes'.format(known['images'], known['image_bytes'])),
              ('restart due', 'yes' if known['restart_due'] else 'no'),
              ('last check', when(known['last_check'])), ('last success', when(known['last_success']))]
@@ -5559,7 +5559,7 @@ def _warn_of_order_and_gaps(directory: ImageDirectory, manifest: Manifest, entry
     there = directory.images()
     missing = [each.version.text for each in manifest.entries if each.digest not in there and each != entry]
     if missing:
-        report.warning(root, 'listed, but not in store/: {}'.format(_some(missing)),
+        report.warning(root, 'listed, but not in store/: {}'.format(join_names(missing)),
                        'if you withdrew them, let the server answer 410 for them; else put them back')
 
 
