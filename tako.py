@@ -223,10 +223,6 @@ class RefusedError(TakoError):
 class SignatureError(RefusedError):
     """A manifest is not signed by any trusted key."""
 
-    def __init__(self, where: str) -> None:
-        super().__init__(f'{where}: not signed by any of the given public keys',
-                         "compare them with the publisher's key; if equal, the file was modified")
-
 
 class ManifestError(RefusedError):
     """A manifest is signed, and its content is invalid."""
@@ -238,10 +234,6 @@ class ManifestError(RefusedError):
 
 class FormatError(RefusedError):
     """A manifest is signed, and its format is newer than this program."""
-
-    def __init__(self, where: str, number: int) -> None:
-        super().__init__(f'{where}: unknown manifest format {number}; this Tako is too old',
-                         f'update Tako: version {__version__} reads format 1 only')
 
 
 class RollbackError(RefusedError):
@@ -279,7 +271,7 @@ class TransientError(UnreachableError):
 
 
 class CutShortError(TransientError):
-    """A connection failed after it brought PROGRESS_MIN_BYTES or more that the next one need not."""
+    """A connection failed after it delivered PROGRESS_MIN_BYTES or more, which are kept."""
 
 
 class AbsentError(UnreachableError):
@@ -445,7 +437,7 @@ def _sum_of_multiples(*terms: 'Tuple[int, Tuple[int, int]]') -> 'Tuple[int, int]
     Straus's method: all terms share the 256 doublings. Each scalar is written in odd digits from
     -15 to 15 that are at least 5 bits apart, so it needs at most 52 additions.
     """
-    additions: List[List[Tuple[int, int, int, int]]] = [[] for _ in range(256)]   # by bit
+    additions: List[List[Tuple[int, int, int, int]]] = [[] for _ in range(256)]    # by bit
     for scalar, point in terms:
         multiples, bit = _odd_multiples(*point), 0
         while scalar:
@@ -577,18 +569,22 @@ def format_secret_key(seed: bytes) -> str:
 #
 #     1.0-beta.1  <  1.0  =  1  =  1-0_0  <  1.0.1  <  1.9  <  1.10  <  2
 #
-# A version is parts between separators. Part by part: a string is below every number, numbers go by
-# value, strings by their bytes, and the shorter version is padded with zeros.
+# The separators . - _ divide a version into parts. Versions are compared part by part: a string is
+# below every number, numbers are compared by value and strings by their bytes, and the shorter
+# version is padded with zeros.
 
 VERSION_PATTERN = '([!-~]{1,%d})' % VERSION_MAX_CHARS
-# without what other tools take for operators: as part of a version it would let nothing in, silently
+# A pattern may not contain the operators of other tools, as in >=1.0. As part of a version, they
+# would match nothing, and the user would get neither an update nor an error.
 PATTERN_PART = r'(?!~)(?:(?![<>=,|^!()\[\]])[!-~]){1,%d}' % VERSION_MAX_CHARS
-PATTERN_FORMS = 'legal are * (any), 1.* (all that begin with 1), 1.13.7 (that one), 1.2 <= v < 2.0 (a range)'
+PATTERN_FORMS = ('use * (any version), 1.* (all that begin with 1), 1.13.7 (only that one) '
+                 'or 1.2 <= v < 2.0 (a range)')
+_STRING, _END, _NUMBER = 0, 1, 2        # kinds of parts, in the order in which they are compared
 
 
 @functools.total_ordering
 class Version:
-    """A version: text as it was spelled, and order, which sorts and equates as versions do."""
+    """A version: `text` is how it was spelled, `order` is how it is compared."""
 
     __slots__ = ('order', 'text')
 
@@ -608,18 +604,18 @@ class Version:
     def __str__(self) -> str:
         return self.text
 
-    def __repr__(self) -> str:
-        return f'parse_version({self.text!r})'
+    __repr__ = __str__
 
 
 def parse_version(text: str) -> Version:
-    """The version that text spells: 1 to 255 printable ASCII characters, no space; else VersionError."""
+    """Return the version that `text` spells. Raises VersionError if it is invalid."""
     if not re.fullmatch(VERSION_PATTERN, text):
-        raise VersionError(f'not a version: {text[:80]!a}',
-                           'a version is 1 to 255 printable ASCII characters without a space')
+        raise VersionError(f'invalid version: {text[:80]!a}',
+                           'use 1 to 255 printable ASCII characters without spaces')
     parts = _version_parts(text)
     if not parts:
-        raise VersionError(f'not a version: {text!a}', 'a version is more than separators, as in 1.0.0')
+        raise VersionError(f'invalid version: {text!a}',
+                           'use at least one number or word, as in 1.0.0')
     return Version(text, _version_order(parts))
 
 
@@ -629,31 +625,45 @@ def _version_parts(text: str) -> 'List[Union[int, str]]':
 
 
 def _version_order(parts: 'Iterable[Union[int, str]]') -> 'Tuple[Any, ...]':
-    """A tuple that compares as versions of these parts do, though each version is padded with zeros.
+    """Return a tuple that is compared like the version with these parts.
 
-    Every part that is not zero has three places: what it is, how many zeros stand before it, and itself.
-    Where another version has ended, the fewer zeros the lower is a string and the higher a number; the
-    end is between both.
+    Versions are compared as if padded with zeros, so zeros at the end leave no trace. Each part
+    that is not zero becomes three items: its kind, the count of zeros before it, and the part. The
+    count is negative before a number, since more zeros make the version lower, and positive before
+    a string, since they make it higher. The last item is _END.
+
+        1.0-beta   ->  (_NUMBER, 0, 1,  _STRING, 1, 'beta',  _END)
+        1, 1.0     ->  (_NUMBER, 0, 1,  _END)
+        1.0.3      ->  (_NUMBER, 0, 1,  _NUMBER, -1, 3,  _END)
+        1.3        ->  (_NUMBER, 0, 1,  _NUMBER, 0, 3,  _END)
     """
-    order = []  # type: List[Any]
+    order: List[Any] = []
     zeros = 0
     for part in parts:
         if part == 0:
             zeros += 1
         else:
-            order += (0, zeros, part) if isinstance(part, str) else (2, -zeros, part)
+            order += (_STRING, zeros, part) if isinstance(part, str) else (_NUMBER, -zeros, part)
             zeros = 0
-    order.append(1)
+    order.append(_END)
     return tuple(order)
 
 
 class Bounds:
-    """The versions that a pattern lets in: `version in bounds`. lowest is where they begin, for messages."""
+    """The versions that match a pattern: `version in bounds`.
+
+    `text` is the pattern. `lowest` is the version at which the bounds begin, for messages.
+    """
 
     def __init__(self, text: str, lowest: Version) -> None:
         self.text = text
         self.lowest = lowest
 
+    def __contains__(self, version: Version) -> bool:
+        raise NotImplementedError
+
+
+class _ExactBounds(Bounds):
     def __contains__(self, version: Version) -> bool:
         return version == self.lowest
 
@@ -665,7 +675,7 @@ class _PrefixBounds(Bounds):
 
     def __contains__(self, version: Version) -> bool:
         parts = _version_parts(version.text)
-        padding = [0] * (len(self.prefix) - len(parts))     # 1 is 1.0, and so in 1.0.*
+        padding = [0] * (len(self.prefix) - len(parts))     # 1 equals 1.0, so 1.0.* matches it
         return parts[:len(self.prefix)] + padding == self.prefix
 
 
@@ -678,30 +688,33 @@ class _RangeBounds(Bounds):
         return self.lowest <= version < self.below and not self._is_pre_release_of_end(version)
 
     def _is_pre_release_of_end(self, version: Version) -> bool:
-        """2.0-beta is below 2.0, and yet no step to take without being asked."""
-        end = self.below.order[:-1]                         # the last place marks the end of a version
-        return version.order[:len(end)] == end and version.order[len(end)] == 0
+        """Return True for 2.0-beta if the range ends at 2.0: an update must not install it."""
+        end = self.below.order[:-1]                         # all but _END
+        return version.order[:len(end)] == end and version.order[len(end)] == _STRING
 
 
 def parse_pattern(text: str) -> Bounds:
-    """The bounds of a pattern, in one of the forms of PATTERN_FORMS; VersionError if in none, UsageError for a secret key."""
+    """Return the bounds of a version pattern in one of the forms of PATTERN_FORMS.
+
+    Raises VersionError if it has none of them, UsageError if it is a secret key.
+    """
     refuse_secret_key(text, 'a version pattern')
     spelled = text.split()
     if len(spelled) == 5 and spelled[1:4] == ['<=', 'v', '<']:
         lowest, below = _pattern_version(spelled[0], text), _pattern_version(spelled[4], text)
         bounds = _RangeBounds(text, lowest, below)
         if lowest not in bounds:
-            raise VersionError(f'no version is within {text}', PATTERN_FORMS)
+            raise VersionError(f'no version can match {text}', PATTERN_FORMS)
         return bounds
     if re.fullmatch(r'([^*]*[._-])?\*', text) and re.fullmatch(PATTERN_PART, text):
         return _PrefixBounds(text, _version_parts(text[:-1]))
-    return Bounds(text, _pattern_version(text, text))
+    return _ExactBounds(text, _pattern_version(text, text))
 
 
 def _pattern_version(text: str, pattern: str) -> Version:
     if re.fullmatch(PATTERN_PART, text) and '*' not in text and _version_parts(text):
         return parse_version(text)
-    raise VersionError(f'not a version pattern: {pattern[:80]!a}', PATTERN_FORMS)
+    raise VersionError(f'{pattern[:80]!a} is not a version pattern', PATTERN_FORMS)
 
 
 # ======================================================================== 6  manifest
@@ -712,17 +725,17 @@ def _pattern_version(text: str, pattern: str) -> Version:
 #
 #     WezSd49tB4ng/nbRZWWfLak+Sn1pUcOoA6X5pSg2MMOGRR4Lz0XYznFKKVj/E8vCCdmt3pQO4xTFyKlMUq1SCQ==
 #
-# An entry is version, size in bytes and SHA-256 of an image; entries ascend by version. The signature
-# is for every byte before its own line. A publisher only ever adds entries.
+# An entry has the version, the size in bytes and the SHA-256 of an image. Entries ascend by their
+# versions, and a publisher only ever adds some. The last line signs all bytes before it.
 
-MANIFEST_TITLE = b'Tako Manifest '     # of every format; a number follows
+MANIFEST_TITLE = b'Tako Manifest '      # begins every format; the number of the format follows
 MANIFEST_HEADER = MANIFEST_TITLE + b'1\n\n'
 SIGNATURE_LINE_BYTES = 89
 ENTRY_PATTERN = VERSION_PATTERN + ' (0|[1-9][0-9]{0,18}) ([0-9a-f]{64})'
 
 
 class Entry(namedtuple('Entry', ('version', 'size', 'digest'))):
-    """One image: its Version, its size in bytes, its SHA-256 in lowercase hex."""
+    """One image in a manifest: its version, size in bytes, and SHA-256 in lowercase hex."""
 
     __slots__ = ()
     version: Version
@@ -730,77 +743,83 @@ class Entry(namedtuple('Entry', ('version', 'size', 'digest'))):
     digest: str
 
     def line(self) -> str:
-        """How the entry stands in a manifest."""
+        """Return the entry's line in a manifest, with its newline."""
         return f'{self.version.text} {self.size} {self.digest}\n'
 
 
 class Manifest(namedtuple('Manifest', ('entries',))):
-    """What a publisher offers: entries, ascending by version."""
+    """The images that a publisher offers, ascending by version."""
 
     __slots__ = ()
     entries: 'Tuple[Entry, ...]'
 
 
 def open_manifest(signed: bytes, public_keys: 'Sequence[bytes]', where: str) -> Manifest:
-    """The manifest in signed bytes, if one of public_keys (32 bytes each) signed it.
+    """Verify a manifest's bytes with `public_keys` (32 bytes each), then parse and return it.
 
-    There is no other way from bytes to a Manifest. Raises SignatureError before anything is parsed,
-    FormatError if what was signed is a manifest of another format, and ManifestError if it is none;
-    where begins the messages.
+    Nothing else makes a Manifest of bytes that come from outside. `where` is the manifest's path or
+    URL, for messages. Raises SignatureError if none of the keys signed it, before anything is
+    parsed, FormatError for a format of a newer Tako, ManifestError if the content is invalid.
     """
     body, signature = _split_signature(signed, where)
     if not any(ed25519_verify(key, body, signature) for key in public_keys):
-        raise SignatureError(where)
+        raise SignatureError(
+            f'{where}: not signed by any of the given public keys',
+            "compare them with the publisher's key; if equal, the file was modified")
     _check_format(body, where)
     return Manifest(tuple(_parse_entries(body, where)))
 
 
 def seal_manifest(manifest: Manifest, secret_key: bytes) -> bytes:
-    """The bytes of manifest, signed with secret_key (a 32-byte seed).
+    """Return the bytes of a manifest, signed with `secret_key` (a 32-byte seed).
 
-    Raises ManifestError if a reader would refuse it: entries out of order, malformed or too many.
+    Raises ManifestError if readers would refuse it: it is too long, or an entry is invalid or out
+    of order.
     """
     lines = ''.join(entry.line() for entry in manifest.entries)
     body = MANIFEST_HEADER + lines.encode('ascii', 'replace') + b'\n'
     if tuple(_parse_entries(body, 'the new manifest')) != manifest.entries:
-        raise ManifestError('the new manifest', 'its entries cannot be written')
+        raise ManifestError('the new manifest', 'an entry cannot be written')
     if len(body) + SIGNATURE_LINE_BYTES > MANIFEST_MAX_BYTES:
         raise ManifestError('the new manifest', f'longer than {MANIFEST_MAX_BYTES} bytes')
     return body + encode_base64(ed25519_sign(secret_key, body)).encode('ascii') + b'\n'
 
 
 def _split_signature(signed: bytes, where: str) -> 'Tuple[bytes, bytes]':
+    """Return the signed bytes and the 64 bytes of the signature. Raises RefusedError."""
     body, line = signed[:-SIGNATURE_LINE_BYTES], signed[-SIGNATURE_LINE_BYTES:]
     signature = decode_base64(line[:-1].decode('ascii', 'replace'), 64)
     if signature is None or line[-1:] != b'\n' or not body.startswith(MANIFEST_TITLE):
         raise RefusedError(f'{where}: not a signed manifest',
-                           'something else was served in its place, or it was cut short')
+                           'check what is there: it is another file, or truncated')
     return body, signature
 
 
 def _check_format(body: bytes, where: str) -> None:
-    """Check the header of a verified body. Raises FormatError, or ManifestError if it is none."""
+    """Raise FormatError if a verified body has another format, ManifestError if it has none."""
     if body.startswith(MANIFEST_HEADER):
         return
     title = re.match(MANIFEST_TITLE + b'(?!1\n)([1-9][0-9]{0,8})\n', body)
     if title is None:
-        raise ManifestError(where, 'its header is not that of a manifest')
-    raise FormatError(where, int(title.group(1)))
+        raise ManifestError(where, 'invalid header')
+    raise FormatError(
+        f'{where}: unknown manifest format {int(title.group(1))}; this Tako is too old',
+        f'update Tako: version {__version__} reads format 1 only')
 
 
 def _parse_entries(body: bytes, where: str) -> 'Iterator[Entry]':
-    """The entries of a body whose signature was verified; ManifestError names what it breaks."""
+    """Yield the entries of a verified body. Raises ManifestError, which names the invalid line."""
     lines = body[len(MANIFEST_HEADER):].decode('ascii', 'replace').split('\n')
     if lines[-2:] != ['', '']:
         raise ManifestError(where, 'no blank line before the signature')
-    last = None     # type: Optional[Version]
+    last: Optional[Version] = None
     match_entry = re.compile(ENTRY_PATTERN).fullmatch
     for number, line in enumerate(lines[:-2], 3):
         match = match_entry(line)
         text, size, digest = match.groups() if match else ('', '0', '')
         parts = _version_parts(text)
         if not parts or int(size) > IMAGE_MAX_BYTES:
-            raise ManifestError(where, f'line {number} is not an entry')
+            raise ManifestError(where, f'line {number}: invalid entry')
         version = Version(text, _version_order(parts))
         if last is not None and not last < version:
             raise ManifestError(where, f'line {number}: {version} does not come after {last}')
@@ -809,7 +828,7 @@ def _parse_entries(body: bytes, where: str) -> 'Iterator[Entry]':
 
 
 def first_lost(old: Manifest, new: Manifest) -> 'Optional[Entry]':
-    """The first entry of old that does not stand in new unchanged; None if new continues old."""
+    """Return the first entry of `old` that `new` lacks or changes; None if `new` has them all."""
     if new is old:
         return None
     lines = {entry.line() for entry in new.entries}
@@ -817,9 +836,9 @@ def first_lost(old: Manifest, new: Manifest) -> 'Optional[Entry]':
 
 
 def pick_newest(manifests: 'Sequence[Manifest]') -> 'Tuple[int, Optional[int]]':
-    """Which of manifests has all entries of the others, the first such, as a number; and None.
+    """Return the index of the first manifest that has all entries of the others, and None.
 
-    If none has, the numbers of two that contradict each other: each has an entry that the other lacks.
+    If there is none, return the indexes of two manifests that each lack an entry of the other.
     """
     newest = max(range(len(manifests)), key=lambda number: len(manifests[number].entries))
     for number, other in enumerate(manifests):
@@ -829,35 +848,35 @@ def pick_newest(manifests: 'Sequence[Manifest]') -> 'Tuple[int, Optional[int]]':
 
 
 def add_entry(manifest: Manifest, entry: Entry) -> Manifest:
-    """The manifest with entry in its place; the same manifest if entry is in it already.
+    """Return a manifest that also has `entry`, or the same manifest if it has it already.
 
-    Raises RefusedError where a version that equals entry's is spelled otherwise or is another image.
+    Raises RefusedError if the same version is already published with another spelling or image.
     """
     for other in manifest.entries:
         if other.version == entry.version:
             check_spelling(manifest, entry.version)
             if other != entry:
-                raise RefusedError(f'version {entry.version} is another image already, {other.digest}',
-                                   'what was published stays: choose a new version')
+                raise RefusedError(f'version {entry.version} is already published with another '
+                                   f'image, {other.digest}', 'choose a new version')
             return manifest
     return Manifest(tuple(sorted(manifest.entries + (entry,), key=lambda each: each.version)))
 
 
 def check_spelling(manifest: Manifest, version: Version) -> None:
-    """RefusedError where manifest has the same version in another spelling, as 1.0 is 1.0.0."""
+    """Raise RefusedError if `version` is published with another spelling, as 1.0 equals 1.0.0."""
     for entry in manifest.entries:
         if entry.version == version and entry.version.text != version.text:
-            raise RefusedError(f'version {version} is published as {entry.version}',
-                               'two spellings of one version would be two images: choose a new version')
+            raise RefusedError(f'version {version} is already published as {entry.version}',
+                               'choose a new version: these two are equal')
 
 
 def compatible_entries(manifest: Manifest, bounds: Bounds) -> 'Iterator[Entry]':
-    """The entries in bounds, newest first."""
+    """Return the entries whose versions are in `bounds`, newest first."""
     return (entry for entry in reversed(manifest.entries) if entry.version in bounds)
 
 
 def nearest_versions(manifest: Manifest, bounds: Bounds) -> 'List[Version]':
-    """Where none is in bounds: the newest version below them and the oldest above, as far as they exist."""
+    """Return the newest version below `bounds` and the oldest above, if no version is in them."""
     below = [entry.version for entry in manifest.entries if entry.version < bounds.lowest]
     above = [entry.version for entry in manifest.entries if not entry.version < bounds.lowest]
     return below[-1:] + above[:1]
@@ -1677,18 +1696,22 @@ class _Unpacker:
 
 # ======================================================================== 9  config
 #
-# Thirty lines of our own: configparser wants a section header, folds indented lines into the one
-# before, tells no setting's line number, and cannot keep two PublicKey= lines.
+# The standard library's configparser does not fit: it requires a section header, joins an indented
+# line to the previous value, reports no line numbers, and keeps only one of two PublicKey= lines.
 
-# RFC 3986, 3.2.2, and RFC 1123, 2.1: a name is labels of at most 63 characters
-HOST_PATTERN = r'(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]{1,63}(?:[.][A-Za-z0-9_-]{1,63})*[.]?)(?::([0-9]{1,5}))?'
-UNIT_NAME_PATTERN = r'(?!-)(?=.{1,%d}$)(?:[A-Za-z0-9:_.@-]|\\x[0-9a-f]{2})+' % UNIT_NAME_MAX_CHARS    # systemd.unit(5)
+# An IPv6 address, or a name of labels of at most 63 characters (RFC 3986, 3.2.2; RFC 1123, 2.1);
+# then, maybe, a port.
+HOST_PATTERN = (r'(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]{1,63}(?:[.][A-Za-z0-9_-]{1,63})*[.]?)'
+                r'(?::([0-9]{1,5}))?')
+# The names that systemd.unit(5) allows, except those that begin with a dash.
+UNIT_NAME_PATTERN = (r'(?!-)(?=.{1,%d}$)(?:[A-Za-z0-9:_.@-]|\\x[0-9a-f]{2})+'
+                     % UNIT_NAME_MAX_CHARS)
 
 
 class Origin(namedtuple('Origin', ('url', 'authorization'))):
-    """Where a manifest and its store/ are: a URL without user, password and final slash.
+    """The directory of a manifest and its images: `url` has no user, password or final slash.
 
-    authorization is the value of the Authorization header that goes to that host, or empty.
+    `authorization` is the value of the Authorization header for requests to that host, or empty.
     """
 
     __slots__ = ()
@@ -1696,12 +1719,15 @@ class Origin(namedtuple('Origin', ('url', 'authorization'))):
     authorization: str
 
 
-class Config(namedtuple('Config', ('origins', 'public_keys', 'destination', 'destination_line', 'bounds', 'units',
-                                   'unit_lines', 'confirm_seconds', 'keep'))):
-    """One image: where it comes from, who signs it, where it goes, which versions, who runs from it.
+class Config(namedtuple('Config', (
+        'origins', 'public_keys', 'destination', 'destination_line', 'bounds', 'units',
+        'unit_lines', 'confirm_seconds', 'keep'))):
+    """The settings of one image.
 
-    origins: mirrors of each other. unit_lines: where in the config each unit is. confirm_seconds: how
-    long units are watched after a restart; 0 trusts the restart's own result. keep: how many images stay; 0 for all.
+    `origins` are mirrors of each other. `public_keys` have 32 bytes each; one of them must have
+    signed the manifest. `destination_line` and `unit_lines` are line numbers in the config.
+    `confirm_seconds` is how long units are watched after a restart; 0 trusts the result of the
+    restart itself. `keep` is the number of images that stay in store/; 0 keeps all.
     """
 
     __slots__ = ()
@@ -1717,49 +1743,61 @@ class Config(namedtuple('Config', ('origins', 'public_keys', 'destination', 'des
 
 
 def parse_config(text: str) -> Config:
-    """The Config that text is; ConfigError with line, key and what was expected, if it is none."""
-    found = {key: [] for key in CONFIG_KEYS}    # type: Dict[str, List[Tuple[int, Any]]]
+    """Return the settings in the text of a config.
+
+    Raises ConfigError, which names the line, the key and what was expected.
+    """
+    values: Dict[str, List[Any]] = {key: [] for key in CONFIG_KEYS}
+    lines: Dict[str, List[int]] = {key: [] for key in CONFIG_KEYS}
     for line, key, value in _parse_settings(text):
         if key not in CONFIG_KEYS:
             raise _unknown_key(key, line)
-        parse, is_repeatable, _ = CONFIG_KEYS[key]
-        if found[key] and not is_repeatable:
-            raise ConfigError(f'{key}= a second time, after line {found[key][0][0]}',
-                              'one of the two has to go', line)
+        if values[key] and key not in REPEATABLE_KEYS:
+            raise ConfigError(f'{key}= is already set in line {lines[key][0]}',
+                              'remove one of the two lines', line)
         try:
-            found[key].append((line, parse(value)))
+            values[key].append(CONFIG_KEYS[key](value))
         except UsageError as error:
-            raise ConfigError(f'{key}= {error.what}', error.hint, line) from None
-    for key, (_, _, example) in CONFIG_KEYS.items():
-        if not found[key] and key in REQUIRED_KEYS:
+            raise ConfigError(f'{key}= is invalid: {error.what}', error.hint, line) from None
+        lines[key].append(line)
+    for key, example in REQUIRED_KEYS.items():
+        if not values[key]:
             raise ConfigError(f'{key}= is missing', f'add a line like {key}={example}')
-    return Config(origins=tuple(origin for _, origin in found['Origin']),
-                  public_keys=tuple(key for _, key in found['PublicKey']),
-                  destination=found['Destination'][0][1],
-                  destination_line=found['Destination'][0][0],
-                  bounds=found['Version'][0][1],
-                  units=tuple(unit for _, units in found['Restart'] for unit in units),
-                  unit_lines={unit: line for line, units in found['Restart'] for unit in units},
-                  confirm_seconds=found['Confirm'][0][1] if found['Confirm'] else CONFIRM_SECONDS,
-                  keep=found['Keep'][0][1] if found['Keep'] else 0)
+    unit_lines = {unit: line for line, units in zip(lines['Restart'], values['Restart'])
+                  for unit in units}
+    return Config(origins=tuple(values['Origin']),
+                  public_keys=tuple(values['PublicKey']),
+                  destination=values['Destination'][0],
+                  destination_line=lines['Destination'][0],
+                  bounds=values['Version'][0],
+                  units=tuple(unit for units in values['Restart'] for unit in units),
+                  unit_lines=unit_lines,
+                  confirm_seconds=values['Confirm'][0] if values['Confirm'] else CONFIRM_SECONDS,
+                  keep=values['Keep'][0] if values['Keep'] else 0)
 
 
 def _parse_settings(text: str) -> 'Iterator[Tuple[int, str, str]]':
-    """Line number, key and value of each setting; systemd's syntax without its continuation lines."""
+    """Yield the line number, key and value of each setting.
+
+    The syntax is systemd's, without continuation lines. Raises ConfigError for any other line.
+    """
     for number, line in enumerate(text.split('\n'), 1):
         line = line.strip()
         if line and line[0] not in '#;':
             key, equals, value = line.partition('=')
             if not equals:
-                raise ConfigError('not a setting: no = in this line', 'settings are lines of Key=Value', number)
+                raise ConfigError('not a setting: no = in this line',
+                                  'write each setting as Key=Value', number)
             yield number, key.strip(), value.strip()
 
 
 def _unknown_key(key: str, line: int) -> ConfigError:
-    if not re.fullmatch('[A-Za-z0-9_-]{1,40}', key):        # whatever it is, it may hold a password
-        return ConfigError('not a key before the =', 'settings are lines of Key=Value', line)
+    """Return the error for a key that does not exist, with the key that it resembles."""
+    # Any other text, as of a URL that is broken in two, may be secret: do not quote it.
+    if not re.fullmatch('[A-Za-z0-9_-]{1,40}', key):
+        return ConfigError('invalid key before the =', 'write each setting as Key=Value', line)
     similar = most_similar(key, CONFIG_KEYS)
-    hint = f'did you mean {similar}=' if similar else 'the keys are ' + ', '.join(CONFIG_KEYS)
+    hint = f'did you mean {similar}=?' if similar else 'use one of ' + ', '.join(CONFIG_KEYS)
     return ConfigError(f'unknown key {key!a}', hint, line)
 
 
@@ -1775,31 +1813,36 @@ def most_similar(word: str, known: 'Iterable[str]') -> str:
 
 
 def _parse_origin(value: str) -> Origin:
-    """Messages never quote the value: it may hold a password."""
-    hint = 'expected the http, https or file URL of the directory that holds the manifest'
-    value = re.sub('^file:/(?!/)', 'file:///', value)           # RFC 8089 lets two slashes be left out
+    """Return the Origin of a URL. Messages do not quote it, since it may contain a password."""
+    hint = 'give the http, https or file URL of the directory that contains the manifest'
+    value = re.sub('^file:/(?!/)', 'file:///', value)       # RFC 8089 allows both forms
     scheme, _, rest = value.partition('://')
     scheme = scheme.lower()
     netloc, slash, path = rest.partition('/')
     userinfo, _, host = netloc.rpartition('@')
     if scheme not in ('http', 'https', 'file') or not rest:
-        raise UsageError('does not begin with http://, https:// or file://', hint)
+        raise UsageError('it does not begin with http://, https:// or file://', hint)
     if not re.fullmatch('[!-~]+', value):
-        raise UsageError('holds a space, a control or a non-ASCII character', 'write it percent-encoded, as %20')
-    if '?' in rest or '#' in rest:
-        raise UsageError('has a query or a fragment', hint)
+        raise UsageError('it contains a space, a control or a non-ASCII character',
+                         'percent-encode that character: write a space as %20')
+    if re.search('[?#]', rest):
+        raise UsageError('it has a query or a fragment', hint)
     if scheme == 'file':
         if netloc not in ('', 'localhost') or not slash:
-            raise UsageError('is not the URL of a local directory', 'expected file:///absolute/path')
+            raise UsageError('it is not the URL of a local directory',
+                             'write it as file:///absolute/path')
     else:
         match = re.fullmatch(HOST_PATTERN, host)
         if match is None or not 0 < int(match.group(2) or 80) < 65536:
-            raise UsageError('names no host, or no possible port', hint)
+            raise UsageError('it has no host, or an invalid host or port', hint)
     return Origin(f'{scheme}://{host}' + (slash + path).rstrip('/'), basic_authorization(userinfo))
 
 
 def basic_authorization(userinfo: str) -> str:
-    """The header's value for the user:password of a URL (RFC 7617); empty if there is none."""
+    """Return the Authorization header for the user:password of a URL (RFC 7617).
+
+    An empty `userinfo` gives an empty value.
+    """
     if not userinfo:
         return ''
     import urllib.parse
@@ -1809,41 +1852,51 @@ def basic_authorization(userinfo: str) -> str:
 
 def _parse_destination(value: str) -> str:
     if not value or '\0' in value:
-        raise UsageError('is not a path', 'expected an existing directory')
-    return os.fsdecode(value.encode('utf-8'))           # the file's bytes, whatever the locale is
+        raise UsageError('it is not a path', 'give the path of an existing directory')
+    return os.fsdecode(value.encode('utf-8'))       # the bytes in the config, in any locale
 
 
 def _parse_units(value: str) -> 'List[str]':
     for unit in value.split():
         if not re.fullmatch(UNIT_NAME_PATTERN, unit):
-            raise UsageError(f'{unit[:80]!a} is no unit name', 'expected systemd units, as in app.service')
+            raise UsageError(f'{unit[:80]!a} is not a unit name',
+                             'give the names of systemd units, as in app.service')
         if re.search('@([.][a-z]+)?$', unit):
-            raise UsageError(f'{unit[:80]!a} is a template without an instance', 'expected an instance, as in app@1.service')
+            raise UsageError(f'{unit[:80]!a} is a template without an instance',
+                             'name an instance, as in app@1.service')
     return value.split()
 
 
 def _parse_confirm(value: str) -> int:
     if not re.fullmatch('[0-9]{1,9}', value) or int(value) > CONFIRM_MAX_SECONDS:
-        raise UsageError('is not a number of seconds', f'expected 0 to {CONFIRM_MAX_SECONDS}')
+        raise UsageError(f'{value!a} is not a number of seconds',
+                         f'give a number from 0 to {CONFIRM_MAX_SECONDS}')
     return int(value)
 
 
 def _parse_keep(value: str) -> int:
     if not re.fullmatch('[1-9][0-9]{0,8}', value):
-        raise UsageError('is not a number of images', 'expected 1 or more; without Keep=, all stay')
+        raise UsageError(f'{value!a} is not a number of images',
+                         'give a number from 1 on, or remove Keep= to keep all images')
     return int(value)
 
 
-REQUIRED_KEYS = ('Origin', 'PublicKey', 'Destination', 'Version')
-CONFIG_KEYS = {     # how a value is read, whether the key may come again, an example
-    'Origin': (_parse_origin, True, 'https://images.example.com/app'),
-    'PublicKey': (parse_public_key, True, 'l0D28J2fiIXvWPbeZP7wkaq+dB55Gl2ysigl9mQH29k='),
-    'Destination': (_parse_destination, False, '/var/lib/images/app'),
-    'Version': (parse_pattern, False, '1.*'),
-    'Restart': (_parse_units, True, 'app.service'),
-    'Confirm': (_parse_confirm, False, '30'),
-    'Keep': (_parse_keep, False, '3'),
-}   # type: Dict[str, Tuple[Callable[[str], Any], bool, str]]
+REQUIRED_KEYS = {       # each with an example
+    'Origin': 'https://images.example.com/app',
+    'PublicKey': 'l0D28J2fiIXvWPbeZP7wkaq+dB55Gl2ysigl9mQH29k=',
+    'Destination': '/var/lib/images/app',
+    'Version': '1.*',
+}
+REPEATABLE_KEYS = ('Origin', 'PublicKey', 'Restart')
+CONFIG_KEYS: 'Dict[str, Callable[[str], Any]]' = {      # each with the function that parses a value
+    'Origin': _parse_origin,
+    'PublicKey': parse_public_key,
+    'Destination': _parse_destination,
+    'Version': parse_pattern,
+    'Restart': _parse_units,
+    'Confirm': _parse_confirm,
+    'Keep': _parse_keep,
+}
 
 
 # ~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~ the waterline
@@ -5492,7 +5545,7 @@ def _new_version(text: str, image: str) -> Version:
     if os.path.exists(text) and image != '-' and not os.path.exists(image):
         raise UsageError(f'{image} is no file, and {text} is one', 'the image comes first, then its version')
     if '*' in text:
-        raise UsageError(f'not a version: {text!a}', 'a * belongs in patterns alone')
+        raise UsageError(f'invalid version: {text!a}', 'a * belongs in patterns alone')
     refuse_secret_key(text, 'a version')
     return parse_version(text)
 

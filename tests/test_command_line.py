@@ -240,9 +240,10 @@ class ConfigFileTest(scene.Scene):
         good = self.config('http://127.0.0.1:1')
         with open(good) as stream:
             lines = stream.read()
-        for content, message in (('Orign=x\n' + lines, ":1: unknown key 'Orign'\n  did you mean Origin="),
-                                 (lines + 'Version=2.*\n', ':5: Version= a second time, after line 3'),
-                                 (lines.replace('Version=*', 'Version=>=1'), ":3: Version= not a version pattern: '>=1'"),
+        for content, message in (('Orign=x\n' + lines, ":1: unknown key 'Orign'\n  did you mean Origin=?"),
+                                 (lines + 'Version=2.*\n', ':5: Version= is already set in line 3'),
+                                 (lines.replace('Version=*', 'Version=>=1'),
+                                  ":3: Version= is invalid: '>=1' is not a version pattern"),
                                  (lines.replace('Version=*\n', ''), ': Version= is missing'),
                                  (b'\xff\xfe', ': not UTF-8 text'), ('# \n' * 400000, ': longer than'),
                                  ('Hello\n', ':1: not a setting')):

@@ -191,7 +191,7 @@ class SignatureTest(ManifestTest):
                 self.assertRefused(
                     tako.ManifestError,
                     signed(header + rest),
-                    'its header is not that of a manifest',
+                    'invalid header',
                 )
 
     def test_a_later_format_that_is_signed_says_that_this_tako_is_too_old(self):
@@ -224,7 +224,7 @@ class PublishersErrorTest(ManifestTest):
     """What is signed and is no manifest."""
 
     def assertNotAnEntry(self, spoilt):
-        self.assertRefused(tako.ManifestError, signed(listing(line(b'0.1'), spoilt)), 'line 4 is not an entry')
+        self.assertRefused(tako.ManifestError, signed(listing(line(b'0.1'), spoilt)), 'line 4: invalid entry')
 
     def test_malformed_sizes(self):
         for size in (b'', b'-1', b'+17', b'017', b'00', b'17.0', b'1e3', b'0x11', b'1_7', b'1,000', b'17B', b' 17',
@@ -256,10 +256,10 @@ class PublishersErrorTest(ManifestTest):
 
     def test_crlf_throughout_the_signed_part(self):
         self.assertRefused(
-            tako.ManifestError, signed(listing(line()).replace(b'\n', b'\r\n')), 'its header is not'
+            tako.ManifestError, signed(listing(line()).replace(b'\n', b'\r\n')), 'invalid header'
         )
         self.assertRefused(tako.ManifestError, signed(HEADER + line() + b'\r\n\r\n'))
-        self.assertRefused(tako.ManifestError, signed(HEADER + line() + b'\r\n\n'), 'line 3 is not an entry')
+        self.assertRefused(tako.ManifestError, signed(HEADER + line() + b'\r\n\n'), 'line 3: invalid entry')
 
     def test_blank_lines_too_few_or_too_many(self):
         for body in (HEADER, HEADER + line() + b'\n', HEADER + line(), HEADER + line() + b'\n\n\n', HEADER + b'\n\n',
@@ -388,7 +388,7 @@ class AddEntryTest(unittest.TestCase):
                 with self.subTest(newcomer.line()):
                     with self.assertRaises(tako.RefusedError) as caught:
                         tako.add_entry(manifest('1.0', '2.0'), newcomer)
-                    self.assertIn('version {} is published as 2.0'.format(spelling), caught.exception.what)
+                    self.assertIn('version {} is already published as 2.0'.format(spelling), caught.exception.what)
 
     def test_a_spelling_can_be_checked_before_there_is_an_image(self):
         published = manifest('1.0', '2.0')

@@ -187,7 +187,7 @@ class StoreRefusalTest(StoreCase):
         self.assertEqual(self.before, scene.snapshot(self.served))
 
     def test_another_image_under_a_version_that_exists(self):
-        self.assertRefused(3, self.store(TWO, '1.0'), 'another image already')
+        self.assertRefused(3, self.store(TWO, '1.0'), 'already published with another image')
 
     def test_a_second_spelling(self):
         for content in (ONE, TWO):
@@ -196,7 +196,7 @@ class StoreRefusalTest(StoreCase):
     def test_versions_that_are_none(self):
         for version in ('', '1.*', '*', '1 0', '1\t0', '1\n', '1\u00e4', '.-_', 'x' * 256, '1\x1b'):
             with self.subTest(version):
-                self.assertRefused(2, self.store(TWO, version), 'not a version')
+                self.assertRefused(2, self.store(TWO, version), 'invalid version')
 
     def test_a_secret_key_is_no_version(self):
         self.assertRefused(2, self.store(TWO, self.secret), 'a secret key in the place of a version')

@@ -122,7 +122,7 @@ class Minimal(Told):
         self.assertNotIn('http', result.err)
         self.assertEqual(before, scene.snapshot(self.served))
         wrong = self.inside(self.config(self.url, more='Restrat=app.service\n'))
-        self.assertIn('the keys are Origin, ', self.ran(2, 'fetch', wrong).err)
+        self.assertIn('use one of Origin, ', self.ran(2, 'fetch', wrong).err)
 
     def assertLacks(self, package, result):
         self.assertRegex(result.err, r'(?m)^tako: .*this Python lacks its {} package\n  install all of Python '
