@@ -5177,100 +5177,124 @@ def rollback(arguments: 'argparse.Namespace', report: Report) -> int:
 
 # ======================================================================== 17 status
 
+CLOCK_SLACK_SECONDS = 60        # by which a success may lie in the future: clocks are adjusted
+
+
 def status(arguments: 'argparse.Namespace', report: Report) -> int:
-    """The status command: what is known without asking anybody."""
-    codes, told = [0], []
+    """Run the status command: print what is known without a network. Return the exit code."""
+    codes, everything = [0], []
     for path in arguments.configs:
         try:
             known = _status_of(path, load_config(path), report)
-            told.append(known)
+            everything.append(known)
             if not arguments.json:
                 report.result(*_status_lines(known))
-            age = time.time() - known['last_success'] if known['last_success'] else float('inf')
-            if arguments.max_age is not None and age < -60:
-                raise TakoError('the last success is in the future', 'look at the clock; the next success mends it')
-            if arguments.max_age is not None and age > arguments.max_age:
-                raise TakoError('the last success is too old' if known['last_success'] else 'there was no success yet',
-                                'see why: tako fetch -v ' + path)
+            if arguments.max_age is not None:
+                _check_age(path, known['last_success'], arguments.max_age)
         except (TakoError, OSError) as error:
             codes.append(report.error(path, error))
     if arguments.json:
         import json
-        report.result(*json.dumps(told, indent=2).split('\n'))
+        report.result(*json.dumps(everything, indent=2).split('\n'))
     return max(codes, key=SEVERITY.index)
 
 
+def _check_age(path: str, last_success: 'Optional[int]', max_age: float) -> None:
+    """Raise TakoError if a config had no success in the last `max_age` seconds."""
+    hint = 'run: tako fetch -v ' + path
+    if last_success is None:
+        raise TakoError('no fetch has succeeded yet', hint)
+    age = time.time() - last_success
+    if age < -CLOCK_SLACK_SECONDS:
+        raise TakoError('the last success is in the future', 'check the clock, then ' + hint)
+    if age > max_age:
+        raise TakoError('the last success is too old', hint)
+
+
 def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
-    """All that is known of one config, as --json prints it; times in seconds since 1970, or None."""
+    """Return what is known of a config, as --json prints it. Does not read the images.
+
+    Times are in seconds since 1970, sizes in bytes. Raises TakoError and OSError.
+    """
     destination = Destination(config.destination, config.public_keys)
-    linked, manifest, notes = destination.latest(), destination.manifest(), StateFile(destination)
-    state = notes.state
+    latest, manifest, notes = destination.latest(), destination.manifest(), StateFile(destination)
     if notes.is_damaged:
-        report.warning(path, f'{notes.path} is damaged', 'the next fetch makes it anew')
+        report.warning(path, f'{notes.path} is damaged', 'run fetch, which writes it again')
+    state, stored = notes.state, destination.images()
     compatible = list(compatible_entries(manifest, config.bounds))
-    stored = destination.images()
-    fates = dict.fromkeys(state.withdrawn, 'was withdrawn')
-    fates.update(dict.fromkeys(state.rejected, 'was rejected'))
-    fates.update(dict.fromkeys(state.postponed, 'waits until the units run on the installed image'))
     rejected, withdrawn = ([entry.version.text for entry in compatible if entry.digest in listed]
                            for listed in (set(state.rejected), set(state.withdrawn)))
+    installed = [entry for entry in compatible + list(manifest.entries[::-1])
+                 if entry.digest == latest]
+    downloaded, _, received = state.received.partition(' ')
     return {
         'config': path, 'destination': destination.root, 'pattern': config.bounds.text,
-        'version': next((entry.version.text for entry in compatible + list(manifest.entries[::-1])
-                         if entry.digest == linked), None),
-        'digest': linked or None,
-        'is_there': linked in stored and all(stored[linked] == entry.size for entry in manifest.entries
-                                             if entry.digest == linked),
+        'version': installed[0].version.text if installed else None,
+        'digest': latest or None,
+        'is_there': latest in stored and all(stored[latest] == entry.size for entry in installed),
         'since': time_of(destination.path('latest')) or None,
         'newest_compatible': compatible[0].version.text if compatible else None,
-        'out_of_bounds': [entry.version.text for entry in manifest.entries if entry.version not in config.bounds],
+        'out_of_bounds': [entry.version.text for entry in manifest.entries
+                          if entry.version not in config.bounds],
         'rejected': rejected, 'withdrawn': withdrawn,
-        'size': stored.get(linked),
-        'received': int(state.received[65:]) if state.received.startswith(linked or '-') else None,
+        'size': stored.get(latest),
+        'received': int(received) if latest and downloaded == latest else None,
         'images': len(stored), 'image_bytes': sum(stored.values()),
-        'restart_due': bool(state.restart_due) and (state.restart_due == linked or linked in state.rejected),
-        'last_check': time_of(destination.manifest_path) or None, 'last_success': time_of(notes.path) or None,
-        'reason': _reason(config, manifest, compatible, linked, fates),
+        'restart_due': state.restart_due != '' and (
+            state.restart_due == latest or latest in state.rejected),
+        'last_check': time_of(destination.manifest_path) or None,
+        'last_success': time_of(notes.path) or None,
+        'reason': _reason(config.bounds.text, compatible, installed, state, latest),
     }
 
 
-def _reason(config: Config, manifest: Manifest, compatible: 'List[Entry]', linked: str,
-            fates: 'Dict[str, str]') -> str:
-    """Why the version in place is the one in place; fates say what became of other images."""
-    if not linked:
-        return 'nothing was fetched yet'
-    if linked not in [entry.digest for entry in manifest.entries]:
-        return 'the local manifest does not list it; the next fetch looks for another'
-    if fates.get(linked) == 'was rejected':
-        return 'a unit did not run on it; the next fetch goes back to the image before, or on to another'
-    newer = list(itertools.takewhile(lambda entry: entry.digest != linked, compatible))
+def _reason(pattern: str, compatible: 'List[Entry]', installed: 'List[Entry]', state: State,
+            latest: str) -> str:
+    """Return why this image is installed, and no other. installed: the entries that list it."""
+    if not latest:
+        return 'nothing is installed yet'
+    if not installed:
+        return 'the local manifest does not list it; the next fetch looks for another version'
+    fates = dict.fromkeys(state.withdrawn, 'was withdrawn')
+    fates.update(dict.fromkeys(state.rejected, 'was rejected'))
+    fates.update(dict.fromkeys(state.postponed, 'waits until the units run on the installed image'))
+    if fates.get(latest) == 'was rejected':
+        return 'it was rejected; the next fetch rolls back, or installs another version'
+    newer = list(itertools.takewhile(lambda entry: entry.digest != latest, compatible))
     if len(newer) == len(compatible):
-        return f'it was installed before Version= became {config.bounds.text}; the next fetch looks for another'
+        return (f'it was installed before Version= became {pattern}; '
+                'the next fetch looks for another version')
     if not newer:
-        return f'it is the newest version in {config.bounds.text}'
-    return f'it is in {config.bounds.text}; of the newer ones ' + join_names(
-        [f'{entry.version} {fates.get(entry.digest, "is not fetched yet")}' for entry in newer])
+        return f'it is the newest version that matches {pattern}'
+    return f'it matches {pattern}; of the newer versions, ' + join_names(
+        [f'{entry.version} {fates.get(entry.digest, "is not installed yet")}' for entry in newer])
 
 
 def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
-    """The same for people."""
-    def when(seconds: 'Optional[int]') -> str:
-        return 'never' if seconds is None else time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime(seconds))
-    version = 'nothing'
+    """Return the lines that status prints for people."""
+    def date(seconds: 'Optional[int]') -> str:
+        return 'never' if seconds is None else time.strftime(
+            '%Y-%m-%d %H:%M:%S UTC', time.gmtime(seconds))
+    installed, downloaded = 'nothing', 'unknown'
     if known['digest']:
-        version = '{}, {}{}'.format(known['version'] or 'no listed version', known['digest'],
-                                    '' if known['is_there'] else ', which is MISSING or cut short')
-    lines = [('installed', version),
-             ('since', when(known['since'])), ('because', known['reason']),
-             ('downloaded', 'unknown' if None in (known['received'], known['size']) else '{} of {}'.format(
-                 format_size(known['received']), format_size(known['size']))),
-             ('newest known', '{} in {}'.format(known['newest_compatible'] or 'none', known['pattern'])),
-             ('out of bounds', join_names(known['out_of_bounds']) or 'none'),
-             ('rejected', join_names(known['rejected']) or 'none'),
-             ('store', '{} images, {} bytes'.format(known['images'], known['image_bytes'])),
-             ('restart due', 'yes' if known['restart_due'] else 'no'),
-             ('last check', when(known['last_check'])), ('last success', when(known['last_success']))]
-    return [known['config']] + [f'  {name + ":":15}{value}' for name, value in lines]
+        installed = '{}, {}'.format(known['version'] or 'an unlisted version', known['digest'])
+        if not known['is_there']:
+            installed += ', which is MISSING or has the wrong size'
+    if None not in (known['received'], known['size']):
+        downloaded = f'{format_size(known["received"])} of {format_size(known["size"])}'
+    lines = {
+        'installed': installed,
+        'since': date(known['since']),
+        'because': known['reason'],
+        'downloaded': downloaded,
+        'newest known': '{} in {}'.format(known['newest_compatible'] or 'none', known['pattern']),
+        'out of bounds': join_names(known['out_of_bounds']) or 'none',
+        'rejected': join_names(known['rejected']) or 'none',
+        'store': f'{known["images"]} images, {known["image_bytes"]} bytes',
+        'restart due': 'yes' if known['restart_due'] else 'no',
+        'last check': date(known['last_check']),
+        'last success': date(known['last_success'])}
+    return [known['config']] + [f'  {name + ":":15}{value}' for name, value in lines.items()]
 
 
 # ======================================================================== 18 publish

@@ -27,7 +27,7 @@ class StatusCase(scene.Scene):
 class StatusTest(StatusCase):
     def test_before_the_first_fetch(self):
         known = self.known()
-        self.assertEqual((None, None, None, 0, 'nothing was fetched yet'),
+        self.assertEqual((None, None, None, 0, 'nothing is installed yet'),
                          tuple(known[key] for key in ('version', 'digest', 'last_success', 'images', 'reason')))
         self.assertIn('installed:     nothing', self.run_tako('status', self.app).out)
         self.assertEqual([], os.listdir(self.destination))
@@ -44,7 +44,7 @@ class StatusTest(StatusCase):
             {'config': self.app, 'destination': self.destination, 'pattern': '1.*', 'version': '1.1',
              'digest': origin.digest_of(TWO), 'is_there': True, 'newest_compatible': '1.1', 'out_of_bounds': ['0.9', '2.0'],
              'rejected': [], 'withdrawn': [], 'images': 2, 'image_bytes': len(ONE + TWO), 'restart_due': False,
-             'size': len(TWO), 'received': len(TWO), 'reason': 'it is the newest version in 1.*'},
+             'size': len(TWO), 'received': len(TWO), 'reason': 'it is the newest version that matches 1.*'},
             {key: value for key, value in known.items() if key not in ('since', 'last_check', 'last_success')})
         for key in ('since', 'last_check', 'last_success'):
             self.assertGreaterEqual(known[key], before - 1)
@@ -70,7 +70,7 @@ class StatusTest(StatusCase):
         scene.write_manifest(self.destination, self.publisher.read('manifest'))
         scene.write_state(self.destination, tako.parse_state('')._replace(
             rejected=(origin.digest_of(TWO),), withdrawn=(origin.digest_of(THREE),)))
-        self.assertEqual('it is in 1.*; of the newer ones 1.3 is not fetched yet, 1.2 was withdrawn, 1.1 was rejected',
+        self.assertEqual('it matches 1.*; of the newer versions, 1.3 is not installed yet, 1.2 was withdrawn, 1.1 was rejected',
                          self.known()['reason'])
         self.assertIn('rejected:      1.1', self.run_tako('status', self.app).out)
 
@@ -83,7 +83,7 @@ class StatusTest(StatusCase):
         rejected = tuple(origin.digest_of(b'%d' % number) for number in range(1, 7))
         scene.write_state(self.destination, tako.State('', '', '', rejected, (), (), (), ()))
         text = self.run_tako('status', self.app).out
-        self.assertIn('of the newer ones 1.7 is not fetched yet, 1.6 was rejected, 1.5 was rejected, 1.4 was rejected, '
+        self.assertIn('of the newer versions, 1.7 is not installed yet, 1.6 was rejected, 1.5 was rejected, 1.4 was rejected, '
                       '1.3 was rejected and 2 more\n', text)
         self.assertIn('out of bounds: 0.9, 2.1, 2.2, 2.3, 2.4 and 3 more\n', text)
         self.assertIn('rejected:      1.6, 1.5, 1.4, 1.3, 1.2 and 1 more\n', text)
@@ -155,7 +155,7 @@ class TroubleTest(StatusCase):
     def test_a_rollback_that_was_cut_short(self):
         scene.write_state(self.destination, tako.State('0' * 64, '0' * 64, '', (self.one.digest,), (), (), (), ()))
         known = self.known()
-        self.assertIn('a unit did not run on it', known['reason'])
+        self.assertIn('it was rejected; the next fetch rolls back', known['reason'])
         self.assertTrue(known['restart_due'])
 
     def test_an_image_that_was_cut_short(self):
