@@ -2806,7 +2806,7 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
 
 # ======================================================================== 12 destination
 #
-# What a publisher serves is an ImageDirectory:
+# A publisher's directory, which a web server serves, is an ImageDirectory:
 #
 #     store/<sha256>                  an image, read-only
 #     store/<sha256>.chunks           its chunk index
@@ -2814,39 +2814,40 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
 #     manifest                        the versions, as they were signed, read-only
 #     .*.new                          temporary files; the next run that holds the lock removes them
 #
-# A Destination is the same on a client, without patches, and with:
+# A Destination is the same directory on a client: without patches, and with
 #
 #     latest                          link to store/<sha256>, the installed image
 #     .state                          a State; its time is that of the last success
 #     .partial-<sha256>*              as much of an image, or of a patch, as was downloaded
 #     .fork.1, .fork.2                two signed manifests that contradict each other
-#     .latest.back, .state.back, .state.done    what a rollback renames, as it must work on a full disk
+#     .latest.back, .state.back       what a rollback renames, since units may fill the disk
+#     .state.done                     what a rollback renames once the units run again
 #
-# At each instant, also after a power cut:
+# At each instant, and after a power cut:
 #
-#     - Each image in store/ had the size and SHA-256 of its entry when it got its name: store_image()
-#       is the only way in. What a failing disk does to it later, image_fault() finds.
-#     - manifest is absent or whole, with a signature that was verified.
-#     - latest is absent or names an image that was durable in store/ before.
-#     - .state may be lost: nothing that security rests on is in it.
+#     - An image in store/ had the size and SHA-256 of its entry when it got its name, since
+#       store_image() is the only way in. image_fault() finds what a disk did to it later.
+#     - manifest is absent, or one whole manifest whose signature was verified.
+#     - latest is absent, or names an image that was durable in store/ before.
+#     - .state may be lost: no security rests on it.
 
-NEW_IMAGE, NEW_PATCH, NEW_INDEX, NEW_MANIFEST = '.image.new', '.patch.new', '.chunks.new', '.manifest.new'
-NEW_LINK, NEW_STATE = '.latest.new', '.state.new'
-# made before a restart: the link and the state of a rollback, and the state once the units run again
+NEW_IMAGE, NEW_PATCH, NEW_INDEX = '.image.new', '.patch.new', '.chunks.new'
+NEW_MANIFEST, NEW_LINK, NEW_STATE = '.manifest.new', '.latest.new', '.state.new'
 BACK_LINK, BACK_STATE, DONE_STATE = '.latest.back', '.state.back', '.state.done'
 MISSING = 'is missing'
 
 
-class SignedManifest(namedtuple('SignedManifest', ('manifest', 'signed'))):
-    """A Manifest, and the bytes that were signed; none if there is no manifest yet."""
+class SignedManifest(namedtuple('SignedManifest', ('manifest', 'signed', 'where'))):
+    """A Manifest, the bytes that were signed (b'' if there is none yet), and their path or URL."""
 
     __slots__ = ()
     manifest: Manifest
     signed: bytes
+    where: str
 
 
 class ImageDirectory:
-    """A directory of images and the manifest that lists them.
+    """A directory of images, with the manifest that lists them.
 
     root: its path. public_keys: 32 bytes each; the manifest is valid if one of them signed it.
     """
@@ -2875,22 +2876,22 @@ class ImageDirectory:
         return f'{self.image_path(digest)}.{older}.patch'
 
     def read_manifest(self) -> 'Optional[bytes]':
-        """Return the bytes of the manifest, not verified; None if there is none."""
+        """Return the bytes of the manifest, not verified; None if there is no manifest."""
         try:
             return read_at_most(MANIFEST_MAX_BYTES, self.manifest_path)
         except FileNotFoundError:
             return None
 
     def accepted(self) -> SignedManifest:
-        """Return the manifest, read and verified at the first call; an empty one if there is none.
+        """Return the manifest, or an empty one if there is none.
 
-        Raises RefusedError.
+        It is read and verified once: later calls return the same. Raises RefusedError.
         """
         if self._accepted is None:
             signed = self.read_manifest()
             manifest = Manifest(()) if signed is None else open_manifest(
                 signed, self.public_keys, self.manifest_path)
-            self._accepted = SignedManifest(manifest, signed or b'')
+            self._accepted = SignedManifest(manifest, signed or b'', self.manifest_path)
         return self._accepted
 
     def manifest(self) -> Manifest:
@@ -2900,7 +2901,7 @@ class ImageDirectory:
     def write_manifest(self, new: SignedManifest) -> None:
         """Replace the manifest, durably, by one whose signature is valid."""
         self._write(NEW_MANIFEST, new.signed, self.manifest_path)
-        self._accepted = new
+        self._accepted = new._replace(where=self.manifest_path)
 
     def _write(self, temporary: str, content: bytes, path: str) -> None:
         with NewFile(self.path(temporary)) as new:
@@ -2916,17 +2917,18 @@ class ImageDirectory:
                     try:
                         if re.fullmatch('[0-9a-f]{64}', each.name) and each.is_file():
                             images[each.name] = each.stat().st_size
-                    except FileNotFoundError:       # a run has removed it meanwhile
+                    except FileNotFoundError:       # another run removed it meanwhile
                         pass
         except FileNotFoundError:
             pass
         return images
 
-    def image_fault(self, digest: str, size: 'Optional[int]' = None, is_size_enough: bool = False) -> str:
-        """Return MISSING, how an image is damaged, or '' if it is intact. Reads all of it.
+    def image_fault(self, digest: str, size: 'Optional[int]' = None,
+                    is_size_enough: bool = False) -> str:
+        """Return '' if an image is intact, MISSING, or how it is damaged. Reads all of the image.
 
-        size: in bytes, where it is known. is_size_enough: do not read an image of this size. Raises
-        PermissionError, of which no damage follows.
+        size: in bytes; None if it is unknown. is_size_enough: do not read an image of that size.
+        Raises PermissionError: an image that this user cannot read may be intact.
         """
         path = self.image_path(digest)
         try:
@@ -2940,12 +2942,12 @@ class ImageDirectory:
             return MISSING
         except PermissionError:
             raise
-        except OSError as error:                    # as a failing disk has it
+        except OSError as error:                    # a failing disk
             return f'is damaged: {error.strerror}'
         return '' if found == digest else f'is damaged: its SHA-256 is {found}'
 
     def why_unusable(self, digest: str) -> str:
-        """Return the path of an image that cannot be used, and why; '' if it can. Reads all of it."""
+        """Return why an image cannot be used, after its path; '' if it can. Reads all of it."""
         try:
             fault = self.image_fault(digest)
         except PermissionError as error:
@@ -2953,16 +2955,17 @@ class ImageDirectory:
         return fault and f'{self.image_path(digest)} {fault}'
 
     def store_image(self, entry: Entry, new: NewFile) -> None:
-        """Give a file that was written its name in the store, durably; there is no other way into it.
+        """Move a file that was written into the store, durably. There is no other way into it.
 
-        Raises RefusedError, and leaves the store as it was, if it is not the image of `entry`.
+        Raises RefusedError if the file is not the image of `entry`.
         """
         digest = new.sha256.hexdigest()
         if (new.size, digest) != (entry.size, entry.digest):
-            raise RefusedError(f'{new.temporary}: {new.size} bytes with the SHA-256 {digest} are not the '
-                               f'image of {entry.version}', 'run it again; if it fails again, test this machine')
+            raise RefusedError(f'{new.temporary}: not the image of {entry.version}: it has '
+                               f'{new.size} bytes, and its SHA-256 is {digest}',
+                               'run the command again; if it fails again, test the hardware')
         if not os.path.isdir(self.store_path):
-            umask = os.umask(0o022)                 # images are for all to read; root's mode says who may
+            umask = os.umask(0o022)                 # the mode of `root` says who may read images
             os.mkdir(self.store_path)
             os.umask(umask)
             sync_directory(self.root)
@@ -2974,16 +2977,17 @@ class ImageDirectory:
         remove_if_there(self.index_path(digest))
 
     def read_index(self, digest: str, size: int) -> 'Optional[ChunkIndex]':
-        """Return the chunk index of an image of `size` bytes; None if it is missing, damaged or unreadable."""
+        """Return the chunk index of an image of `size` bytes; None if it is missing or damaged."""
         try:
-            return parse_index(read_at_most(index_max_bytes(size), self.index_path(digest)), size)
+            raw = read_at_most(index_max_bytes(size), self.index_path(digest))
+            return parse_index(raw, size)
         except (OSError, ValueError):
             return None
 
     def make_index(self, digest: str) -> bool:
-        """Write the chunk index of an image, with its patches, durably. Return False if it is there already.
+        """Write the chunk index of an image, with its patches, durably.
 
-        Raises ValueError if no client would take it.
+        Returns False if it is there already. Raises ValueError if no client would accept it.
         """
         patches = self._patches_to(digest)
         path = self.image_path(digest)
@@ -3004,25 +3008,29 @@ class ImageDirectory:
         self._write(NEW_INDEX, raw, self.index_path(digest))
 
     def _patches_to(self, digest: str) -> 'Tuple[Tuple[str, int], ...]':
-        """Return (older SHA-256, size) of each patch that makes an image, sorted; PATCHES_MAX at most.
+        """Return (SHA-256 of the older image, size in bytes) of each patch that makes an image.
 
-        If there are more, those from the images that were stored last.
+        Of more than PATCHES_MAX patches, those from the images that were stored last.
         """
+        match_name = re.compile(digest + '[.]([0-9a-f]{64})[.]patch').fullmatch
         with os.scandir(self.store_path) as found:
-            matches = [(re.fullmatch(digest + '[.]([0-9a-f]{64})[.]patch', each.name), each) for each in found]
+            matches = [(match_name(each.name), each) for each in found]
             sizes = {match.group(1): each.stat().st_size for match, each in matches if match}
-        newest = sorted(sizes, key=lambda older: (time_of(self.image_path(older)), older))[-PATCHES_MAX:]
-        return tuple((older, sizes[older]) for older in sorted(newest))
+        by_time = sorted(sizes, key=lambda older: (time_of(self.image_path(older)), older))
+        return tuple((older, sizes[older]) for older in sorted(by_time[-PATCHES_MAX:]))
 
     def check_file_system(self) -> None:
-        """Raise TakoError if the store is on another file system: no file can be renamed into it."""
+        """Raise TakoError if the store is on another file system than `root`: a rename fails."""
         path = self.store_path
         if os.path.isdir(path) and os.stat(path).st_dev != os.stat(self.root).st_dev:
             raise TakoError(f'{path}: on another file system than {self.root}',
                             'move the whole directory there; it may be a link')
 
     def sync(self) -> None:
-        """Make all names durable before a file refers to them: the run that made them may have been killed."""
+        """Make all names durable, since a run may have been killed between a rename and its fsync.
+
+        Call this before a link or a manifest refers to a file.
+        """
         sync_directory(self.store_path)
         sync_directory(self.root)
 
@@ -3033,7 +3041,7 @@ class ImageDirectory:
         self._clear_leftovers_of_original()
 
     def _clear_leftovers_of_original(self) -> None:
-        """Remove the temporary files of a killed original Tako, as far as that is possible."""
+        """Remove the temporary files of a killed original Tako, where that is possible."""
         try:
             paths = [self.image_path(name) for name in os.listdir(self.store_path)
                      if re.fullmatch('[0-9a-f]{64}[.]new', name)]
@@ -3041,7 +3049,7 @@ class ImageDirectory:
             paths = []
         for path in paths + [self.path('manifest.new')]:
             try:
-                # the original takes no lock, so a fresh file may belong to a run that is at work
+                # the original takes no lock: a recent file may belong to a run that is at work
                 if 0 < time_of(path) < time.time() - ABANDONED_SECONDS:
                     os.unlink(path)
             except OSError:
@@ -3052,21 +3060,26 @@ class Destination(ImageDirectory):
     """A directory in which a client installs images."""
 
     def accepted(self) -> SignedManifest:
-        """Return the manifest that was accepted last. Raises RefusedError: without it, an older one would pass."""
+        """Return the manifest that was accepted last, as ImageDirectory.accepted()."""
         try:
             return super().accepted()
         except FormatError:
             raise
         except RefusedError as error:
-            raise RefusedError(error.what, 'if PublicKey= changed, list the old key too; else see who changed '
-                               'the file. Without it, the next run would accept an older manifest') from None
+            raise RefusedError(error.what, (
+                'if you replaced PublicKey=, add the old key as a second PublicKey= line for one '
+                'fetch; otherwise the file was modified, and if you removed it, the next fetch '
+                'could accept an older manifest')) from None
 
     def latest(self) -> str:
-        """Return the SHA-256 of the installed image; '' if there is none."""
+        """Return the SHA-256 of the installed image; '' if there is none. Raises TakoError."""
         return self.linked('latest')
 
     def linked(self, name: str) -> str:
-        """Return the SHA-256 of the image that a link names; '' without such a link. Raises TakoError for a file."""
+        """Return the SHA-256 of the image that a link names; '' if there is no such link.
+
+        Raises TakoError if a file has its name.
+        """
         path = self.path(name)
         try:
             target = os.readlink(path)
@@ -3080,42 +3093,44 @@ class Destination(ImageDirectory):
         return match.group(1) if match else ''
 
     def point_latest(self, digest: str) -> None:
-        """Let latest name an image, atomically and durably."""
+        """Point latest at an image, atomically and durably."""
         self.sync()
         self.make_link(NEW_LINK, digest)
         self.install_link(NEW_LINK)
 
     def make_link(self, name: str, digest: str) -> None:
-        """Make a link to an image, not durably. Raises TakoError if there can be none."""
+        """Make a link to an image, without fsync. Raises TakoError if that is not permitted."""
         path = self.path(name)
         try:
             os.symlink('store/' + digest, path)
-        except PermissionError as error:            # what vfat says, too
+        except PermissionError as error:            # which vfat reports, too
             raise TakoError(f'{path}: cannot make a symbolic link: {error.strerror}',
-                            'Destination= needs a file system that has them, and the right to write there') from None
+                            'let Destination= be on a file system that has symbolic links, '
+                            'and let this user write to it') from None
 
     def install_link(self, name: str) -> None:
-        """Let latest be this link, atomically and durably."""
+        """Rename a link to latest, durably."""
         os.rename(self.path(name), self.path('latest'))
         sync_directory(self.root)
 
     def partial_path(self, digest: str) -> str:
-        """Return the path of what was downloaded of an image."""
+        """Return the path of what was downloaded of an image so far."""
         return self.path('.partial-' + digest)
 
     def clear_partials(self, but: str = '') -> None:
-        """Remove what was downloaded of images and patches, except for those of the image `but`."""
+        """Remove what was downloaded of images and patches, except for the image `but`."""
         for name in os.listdir(self.root):
             if name.startswith('.partial-') and not (but and name.startswith('.partial-' + but)):
                 remove_if_there(self.path(name))
 
     def check_space(self, size: int) -> None:
-        """Raise TakoError unless `size` bytes more have room."""
+        """Raise TakoError unless `size` bytes are free."""
         status = os.statvfs(self.root)
         free = status.f_bavail * status.f_frsize
         if free < size:
             raise TakoError(f'{self.root}: {size} bytes are needed and {free} are free',
-                            'make room there, or let Keep= remove old images; what is there stays as it is')
+                            'free disk space there, or let Keep= remove old images; '
+                            'all installed files are intact')
 
     def keep_evidence(self, manifests: 'Sequence[bytes]') -> None:
         """Write manifests that contradict each other to .fork.1 and .fork.2, for the publisher."""
@@ -3123,18 +3138,20 @@ class Destination(ImageDirectory):
             self._write(NEW_MANIFEST, signed, self.path(f'.fork.{number}'))
 
 
-class State(namedtuple('State', ('previous', 'restart_due', 'received', 'rejected', 'withdrawn', 'validators',
-                                 'invocations', 'postponed'))):
-    """What a destination remembers from one run to the next; nothing that security rests on.
+class State(namedtuple('State', (
+        'previous', 'restart_due', 'received', 'rejected', 'withdrawn', 'validators',
+        'invocations', 'postponed'))):
+    """What a destination remembers from one run to the next. An image is named by its SHA-256.
 
-    previous: the SHA-256 of the image before the one that latest names, or empty.
-    restart_due: of the image for which units have still to restart, once latest names it, or empty.
-    received: "SHA-256 bytes" of the image that came last, and of how many bytes it took to bring it, or empty.
-    rejected: of images on which a unit did not run, and which are not tried again.
-    withdrawn: of images that were withdrawn, as the user was told already.
-    validators: "SHA-256 URL ETag" of the manifest in place, as that URL served it.
-    invocations: "unit InvocationID" of units before the restart that is due; - of one that did not run.
-    postponed: of images on which a unit did not run, nor on the image before: not tried until it runs on that.
+    previous: the image that was installed before this one; '' if there is none.
+    restart_due: the image for which units still have to restart, once latest names it; or ''.
+    received: "image bytes": the last image downloaded, and how many bytes that took; or ''.
+    rejected: images on which a unit failed, and which are not tried again.
+    withdrawn: images that were withdrawn, which the user was told.
+    validators: "SHA-256 URL ETag": the accepted manifest, as that URL served it.
+    invocations: "unit InvocationID": units before the restart that is due; - if one did not run.
+    postponed: images on which a unit failed, as it did on the image before; they are tried again
+        once it runs on that one.
     """
 
     __slots__ = ()
@@ -3148,33 +3165,38 @@ class State(namedtuple('State', ('previous', 'restart_due', 'received', 'rejecte
     postponed: 'Tuple[str, ...]'
 
 
-STATE_PATTERNS = {'validators': '[0-9a-f]{64} [!-~]+ [!-~]+', 'received': '[0-9a-f]{64} [0-9]{1,19}',
+STATE_PATTERNS = {'validators': '[0-9a-f]{64} [!-~]+ [!-~]+',
+                  'received': '[0-9a-f]{64} [0-9]{1,19}',
                   'invocations': '[!-~]+ ([0-9a-f]{32}|-)'}
 STATE_SINGLES = ('previous', 'restart_due', 'received')
 
 
 def parse_state(text: str) -> State:
-    """The State that format_state() made text of; ValueError if it is damaged. Unknown keys are a later Tako's."""
+    """Return the State that format_state() wrote as `text`. Raises ValueError if it is damaged.
+
+    A later Tako may have written keys that are unknown here: they are ignored.
+    """
     found: Dict[str, List[str]] = {field: [] for field in State._fields}
     for line in text.splitlines():
         key, equals, value = line.partition('=')
-        if not equals or (key in found and not re.fullmatch(STATE_PATTERNS.get(key, '[0-9a-f]{64}'), value)):
+        pattern = STATE_PATTERNS.get(key, '[0-9a-f]{64}')
+        if not equals or (key in found and not re.fullmatch(pattern, value)):
             raise ValueError(line)
         found.get(key, []).append(value)
-    return State(*(''.join(values[-1:]) if field in STATE_SINGLES else tuple(values) for field, values in found.items()))
+    return State(*(''.join(values[-1:]) if field in STATE_SINGLES else tuple(values)
+                   for field, values in found.items()))
 
 
 def format_state(state: State) -> str:
-    """Lines of key=value."""
-    values = {field: [value] * bool(value) if field in STATE_SINGLES else value
-              for field, value in zip(State._fields, state)}
-    return ''.join(f'{field}={value}\n' for field in State._fields for value in values[field])
+    """Return a State as lines of key=value."""
+    return ''.join(f'{field}={each}\n' for field, value in zip(State._fields, state)
+                   for each in ([value] if field in STATE_SINGLES else value) if each)
 
 
 class StateFile:
-    """The state of a destination in one run: read at the start, written where it changed.
+    """The state of a destination during one run: read at the start, written where it changed.
 
-    state: empty if there is none. is_damaged: whether it could not be read, and is lost.
+    state: an empty State if there is none. is_damaged: whether it could not be read, and is lost.
     """
 
     PREPARED = (BACK_STATE, DONE_STATE)
@@ -3198,22 +3220,22 @@ class StateFile:
             return None
 
     def write(self, state: State, is_success: bool = False) -> None:
-        """Write the state, durably, if it changed. The time of the file is that of the last success."""
+        """Write the state, durably, if it changed. The file's time is that of the last success."""
         self.state = state
         if state != self._written or (is_success and not os.path.exists(self.path)):
             self._replace(time.time() if is_success else time_of(self.path))
-        elif is_success and not touch(self.path):   # another user's
+        elif is_success and not touch(self.path):   # the file belongs to another user
             self._replace(time.time())
 
     def _replace(self, last_success: float) -> None:
         if os.path.isdir(self.path) and not os.path.islink(self.path):
-            os.rmdir(self.path)                     # no file can be renamed over it
+            os.rmdir(self.path)                     # a file cannot be renamed over a directory
         try:
             self._publish(self.state, last_success, self.path)
         except OSError as error:
             if error.errno not in NO_SPACE or not os.path.isfile(self.path):
                 raise
-            # without the state, units would restart twice, and a rollback would not happen
+            # without this state, units would restart twice, and a rollback would be forgotten
             rewrite(self.path, format_state(self.state).encode('ascii'), last_success)
         self._written = self.state
 
@@ -3224,9 +3246,9 @@ class StateFile:
             new.publish(path)
 
     def prepare_way_back(self, digest: str, states: 'Mapping[str, State]') -> None:
-        """Write what a rollback to an image renames, while there is room: units may fill the disk.
+        """Write what a rollback to an image renames, while there is room on the disk.
 
-        states: by the name of their file, of PREPARED.
+        states: by the name of their file, which is in PREPARED.
         """
         if self._destination.linked(BACK_LINK) != digest:
             remove_if_there(self._destination.path(BACK_LINK))
@@ -3242,7 +3264,7 @@ class StateFile:
             return None
 
     def write_prepared(self, name: str, state: State) -> None:
-        """Write the state; if it was prepared as `name`, by a rename, which a full disk allows."""
+        """Write the state. If it was prepared as `name`, rename that, which a full disk allows."""
         if self._prepared(name) == state:
             os.rename(self._destination.path(name), self.path)
             sync_directory(self._destination.root)
@@ -3251,7 +3273,7 @@ class StateFile:
             self.write(state)
 
     def point_back(self, digest: str) -> None:
-        """Let latest name an earlier image; if that was prepared, by a rename."""
+        """Point latest at an earlier image, by the prepared link if there is one."""
         if self._destination.linked(BACK_LINK) == digest:
             self._destination.install_link(BACK_LINK)
         else:
@@ -3264,7 +3286,7 @@ class StateFile:
 
 
 def time_of(path: str) -> int:
-    """Return the modification time of a file, or of a link itself, in seconds since 1970; 0 if it is missing."""
+    """Return when a file, or a link itself, was modified, in seconds since 1970; 0 if missing."""
     try:
         return int(os.lstat(path).st_mtime)
     except FileNotFoundError:
@@ -3272,21 +3294,24 @@ def time_of(path: str) -> int:
 
 
 def images_behind_loop_devices(devices: str = '/sys/block') -> 'Set[str]':
-    """The names of all files that loop devices are backed by."""
+    """Return the names of the files behind all loop devices, which may be mounted images."""
     names = set()
     for device in os.listdir(devices) if os.path.isdir(devices) else []:
         try:
-            with open(f'{devices}/{device}/loop/backing_file', 'rb') as stream:     # any bytes: it is anybody's path
-                names.add(os.fsdecode(os.path.basename(stream.read().strip())).split(' ')[0])
-        except OSError:                         # not a loop device, or not in use
+            # in binary: a path may hold any bytes
+            with open(f'{devices}/{device}/loop/backing_file', 'rb') as stream:
+                name = os.path.basename(stream.read().strip())
+                names.add(os.fsdecode(name).split(' ')[0])      # without " (deleted)"
+        except OSError:                             # not a loop device, or one that is not in use
             pass
     return names
 
 
-def spare_images(stored: 'Set[str]', keep: int, preferred: 'Sequence[str]', needed: 'Set[str]') -> 'List[str]':
-    """Which of the stored images to remove so that `keep` stay, or more if more are needed.
+def spare_images(stored: 'Set[str]', keep: int, preferred: 'Sequence[str]',
+                 needed: 'Set[str]') -> 'List[str]':
+    """Return which stored images to remove so that `keep` stay, or more if more are needed.
 
-    preferred: the images to keep, the best first; what is not among them goes first.
+    preferred: the images to keep, the best first; all others are removed before these.
     """
     best_first = list(dict.fromkeys(digest for digest in preferred if digest in stored))
     order = sorted(stored.difference(preferred)) + best_first[::-1]
@@ -4984,7 +5009,7 @@ class ImageFetch:
         content = join_at_most(MANIFEST_MAX_BYTES, answer.chunks, answer.url)
         if known.signed and (answer.status == 304 or content == known.signed):
             return origin, known, etag if answer.status == 304 else answer.etag()
-        offered = SignedManifest(open_manifest(content, self.config.public_keys, answer.url), content)
+        offered = SignedManifest(open_manifest(content, self.config.public_keys, answer.url), content, url)
         lost = first_lost(known.manifest, offered.manifest)
         if lost is not None and first_lost(offered.manifest, known.manifest) is None:
             raise RollbackError(answer.url, lost.version.text)
@@ -5392,7 +5417,7 @@ def _store_image(arguments: 'argparse.Namespace', directory: ImageDirectory, ver
         _make_index(directory, entry.digest, report)
     if grown is not manifest:
         directory.sync()
-        directory.write_manifest(SignedManifest(grown, sealed))
+        directory.write_manifest(SignedManifest(grown, sealed, directory.manifest_path))
     return entry, grown, is_changed
 
 
@@ -5524,12 +5549,12 @@ def sign(arguments: 'argparse.Namespace', report: Report) -> int:
     directory = ImageDirectory(root, [old, new])
     with _publishing(root, report):
         directory.clear_leftovers()
-        manifest, signed = _published_manifest(directory)
+        manifest, signed, _ = _published_manifest(directory)
         sealed = seal_manifest(manifest, seed)
         if sealed == signed:
             report.unchanged(f'{root}: signed with this key already')
         else:
-            directory.write_manifest(SignedManifest(manifest, sealed))
+            directory.write_manifest(SignedManifest(manifest, sealed, directory.manifest_path))
             report.result(f'{root}: signed anew; clients need PublicKey={encode_base64(new)}')
     return 0
 

@@ -410,7 +410,7 @@ def write_state(root, new):
 
 def write_manifest(root, signed):
     """Let these bytes be the manifest of a directory."""
-    tako.ImageDirectory(root).write_manifest(tako.SignedManifest(tako.Manifest(()), signed))
+    tako.ImageDirectory(root).write_manifest(tako.SignedManifest(tako.Manifest(()), signed, ''))
 
 
 def fault_of_latest(root, public_key=origin.PUBLIC_KEY):
