@@ -1,21 +1,16 @@
 #!/usr/bin/env python3
 """Tako: take container image.
 
-Tako keeps signed, versioned images (filesystem images, tarballs, any binary file) up to date on a
-machine, and restarts the units that run from them. An image's publisher runs gen-key once and store
-for each version, and lets any web server serve the directory. The machine that uses the image has a
-config, and runs fetch from cron, from a systemd timer, or before its unit starts:
+Tako downloads signed images and keeps them up to date. An image is any single
+file: a filesystem image, a tarball, a binary.
 
-    tako gen-key -o NAME                              make a key pair, NAME.key and NAME.pub
-    tako store -f NAME.key -o DIR IMAGE VERSION       publish IMAGE as VERSION in DIR
-    tako fetch CONFIG...                              bring the newest compatible version here
-    tako rollback CONFIG                              go back to the image before, now
-    tako status CONFIG...                             what is here, and why
-    tako verify -p NAME.pub DIR                       whether what is published is whole
-    tako sign -f NEW.key -p OLD.pub DIR               sign what is published with another key
-    tako public-key -f NAME.key                       print the public half of a secret key
+The publisher makes a key pair once, then stores each version of the image in a
+directory. Any static web server can serve that directory:
 
-A config names one image, one setting a line:
+    tako gen-key -o app
+    tako store -f app.key -o /srv/images/app app.img 1.0.0
+
+Each machine has a config for the image, for example /etc/tako/app.tako:
 
     Origin=https://images.example.com/app
     PublicKey=l0D28J2fiIXvWPbeZP7wkaq+dB55Gl2ysigl9mQH29k=
@@ -23,41 +18,87 @@ A config names one image, one setting a line:
     Version=1.*
     Restart=app.service
 
-Then /var/lib/images/app/latest is a link to the newest image in these bounds whose signature, size
-and digest were all checked. A fetch that fails leaves the link as it was, or
-puts it back.
+It runs fetch from cron, from a systemd timer, or before a unit starts:
 
-Exit codes: 0 done; 1 failed; 2 the command line or the config is wrong; 3 refused, because a
-signature, a digest, a size or a manifest is not what it has to be; 75 the origin or the lock is
-not to be had just now, try again; 129, 130 and 143 ended by SIGHUP, SIGINT and SIGTERM.
+    tako fetch /etc/tako/app.tako
+
+Then /var/lib/images/app/latest is a symlink to the newest verified image that
+matches Version=. If a unit fails after an update, fetch rolls back.
+
+Exit codes:
+
+    0    success
+    1    failure, for example: the disk is full, or an update was rolled back
+    2    the command line or a config is invalid
+    3    refused: a signature, size or digest is wrong, or an entry was removed
+         from the manifest
+    75   the origin is unreachable, or another run holds the lock: try again
+    129, 130, 143   ended by SIGHUP, SIGINT, SIGTERM
 """
-# How this file is laid out: each section uses the sections above it alone (a test holds it to that).
+# A worked example. The config above is in /etc/tako/app.tako, and the origin sends these bytes for
+# https://images.example.com/app/manifest:
 #
-#   1  limits            every bound on what comes from outside
-#   2  errors            what can go wrong, with exit codes
-#   3  Ed25519           signatures, RFC 8032
+#     Tako Manifest 1
+#
+#     1.0.0 10 3570cdf5dc71f3a667d6e70b3503f22a70d0ad60c3994a78c7786f7601f94487
+#     1.1.0 10 dbb379b9304b4a85fcb4e1e0a23ccc4118cad203bcb4a8cb128b9dd6cb818eac
+#     2.0.0 10 83e97eaddb593759f2c2e1307874f9e05e236a5eebe7e0e050db49c8b1913115
+#
+#     gXrJu2/Jg6MJpWd8WdLzzeWRN/jXuOwH55r8R30bDXfN4gVBScc+NkR6tkQ7dvmoDZtLZBtF+/22tPD1zmBGBw==
+#
+# An entry has a version, the size of its image, and the SHA-256. The image of 1.1.0 is a line of 10
+# bytes, "app 1.1.0". The public key and its secret key, by which anyone can sign this again, are
+# published in docs/manifest-format.md.
+#
+# The machine has 1.0.0, and app.service runs on it. Then `tako fetch /etc/tako/app.tako` takes the
+# following steps. The numbers at the right are the sections of this file that do the work.
+#
+# - It parses the config. The pattern 1.* matches 1.0.0 and 1.1.0.                         4, 5, 9
+# - It locks /var/lib/images/app, and verifies the manifest that an earlier run stored
+#   there.                                                                               6, 10, 12
+# - It downloads the new manifest. The last line must be a signature, by the key of
+#   PublicKey=, of all bytes before it. Only then are the entries parsed.                3, 6, 11
+# - Each entry of the earlier manifest must be in the new one, unchanged. The new
+#   manifest is stored durably before anything else changes.                            6, 10, 12
+# - The newest version that matches is 1.1.0. If store/ has its image, of the right
+#   size and SHA-256, there is no download.                                             5, 12, 16
+# - It downloads https://images.example.com/app/store/dbb379b9..., never more than the
+#   size in the manifest. For a larger image, it would first try to download only the
+#   differences from 1.0.0.                                                         7, 8, 11, 15
+# - Only a file of 10 bytes with that SHA-256 becomes store/dbb379b9..., read-only.         10, 12
+# - It replaces the symlink latest, which pointed to store/3570cdf5..., and restarts
+#   app.service. It watches the unit for 10 seconds. If the unit fails, it restores the
+#   symlink, restarts the unit on 1.0.0, and does not install 1.1.0 again.                  13, 16
+# - It prints that 1.1.0 is installed, and exits with 0.                                    14, 19
+#
+# The layout of this file. A section uses only itself and those above it; a test checks this.
+#
+#   1  limits            bounds for everything that comes from outside
+#   2  errors            exceptions, with hints and exit codes
+#   3  Ed25519           signatures (RFC 8032)
 #   4  keys              public and secret keys as text
-#   5  versions          their order, and the patterns that choose among them
+#   5  versions          their order, and the patterns that match them
 #   6  manifest          signed bytes -> Manifest -> signed bytes
 #   7  chunks            image -> index; which chunks of one image are in another
-#   8  patches           two images -> patch; image and patch -> image
+#   8  patches           two images -> patch; older image and patch -> newer image
 #   9  config            text -> Config
-#   ~~~~~~~~~~~~~~~~~    above: functions of bytes and values; below: the world
-#  10  files             whole or absent; hashing; locking
-#  11  network           URL -> chunks of bytes
-#  12  destination       store/, manifest, latest, and notes of our own
+#   ~~~~~~~~~~~~~~~~~    above: only bytes and values; below: files, network and processes
+#  10  files             atomic writes, hashes, locks
+#  11  network           URL -> blocks of bytes
+#  12  destination       store/, manifest, latest and the state of one image
 #  13  units             systemctl
-#  14  report            what is printed, where, and how loud
-#  15  download          one image from mirrors: by a patch, what it lacks as ranges, or all of it
-#  16  fetch             where network, destination and units meet
-#  17  status            what is known offline
+#  14  report            messages on stdout and stderr
+#  15  download          one image from mirrors: by a patch, as ranges, or whole
+#  16  fetch             network, destination and units, together for one config
+#  17  status            what is installed, without the network
 #  18  publish           store, sign, verify, gen-key, public-key
-#  19  command line      arguments, exit codes
+#  19  command line      options, signals and exit codes
 
 if __name__ == '__main__':
+    # Until stop_on_signals() below, Ctrl-C ends the program without a traceback.
     import signal
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)        # until we can end in better words than a traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
 import binascii
@@ -75,25 +116,25 @@ import sys
 import time
 from collections import namedtuple
 
-TYPE_CHECKING = False           # typing's own constant would cost its import at every start
+TYPE_CHECKING = False           # mypy takes it for True; typing's constant would import typing
 if TYPE_CHECKING:
     import http.client
     import socket
     import ssl
     from types import FrameType, TracebackType
-    from typing import (Any, BinaryIO, Callable, Dict, Generator, Iterable, Iterator, List, Mapping, NoReturn,
-                        Optional, Sequence, Set, TextIO, Tuple, Type, TypeVar, Union)
+    from typing import (Any, BinaryIO, Callable, Dict, Generator, Iterable, Iterator, List, Mapping,
+                        NoReturn, Optional, Sequence, Set, TextIO, Tuple, Type, TypeVar, Union)
     import array
     import mmap
     import subprocess
     import threading
     Image = Union[bytes, mmap.mmap]
     Lane = Tuple[str, str, int]
-    Match = Tuple[int, int, int]        # in a patch: start and end in the new image, and how much further on in the old
+    Match = Tuple[int, int, int]        # start and end in the new image, distance to the older one
     T = TypeVar('T')
     Steps = Generator[Optional['UnitWatch'], None, None]
-    Run = Generator[Optional['UnitWatch'], None, int]       # which returns an exit code
-    Waiting = Tuple[str, Run, Optional['UnitWatch']]        # a config's path, its run, what it waits for
+    Run = Generator[Optional['UnitWatch'], None, int]       # returns an exit code
+    Waiting = Tuple[str, Run, Optional['UnitWatch']]        # a config's path, run and watched units
 
 __version__ = '0.1.0'
 
@@ -721,12 +762,11 @@ def _pattern_version(text: str, pattern: str) -> Version:
 #
 #     Tako Manifest 1
 #
-#     1.0.0 17 9641a49d02e90cbb6213f202fb632da70cdc59073d42283cfcdc1d786454f17f
+#     <version> <size in bytes> <SHA-256>         one line for each image, ascending by version
 #
-#     WezSd49tB4ng/nbRZWWfLak+Sn1pUcOoA6X5pSg2MMOGRR4Lz0XYznFKKVj/E8vCCdmt3pQO4xTFyKlMUq1SCQ==
+#     <signature of all bytes above>
 #
-# An entry has the version, the size in bytes and the SHA-256 of an image. Entries ascend by their
-# versions, and a publisher only ever adds some. The last line signs all bytes before it.
+# A publisher only ever adds entries. The top of this file has an example.
 
 MANIFEST_TITLE = b'Tako Manifest '      # begins every format; the number of the format follows
 MANIFEST_HEADER = MANIFEST_TITLE + b'1\n\n'

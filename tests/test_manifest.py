@@ -1,4 +1,6 @@
 """Section 6: signed bytes -> Manifest -> signed bytes, and what a publisher may change."""
+import hashlib
+import re
 import unittest
 from unittest import mock
 
@@ -97,6 +99,35 @@ class FormatTest(ManifestTest):
     def test_the_bounds_are_the_contracts(self):
         self.assertEqual(tako.MANIFEST_MAX_BYTES, 16 * 1024 * 1024)
         self.assertEqual(tako.IMAGE_MAX_BYTES, 2 ** 63 - 1)
+
+
+class ExampleTest(unittest.TestCase):
+    """The worked example at the top of tako.py is true."""
+
+    @classmethod
+    def setUpClass(cls):
+        with open(tako.__file__, encoding='utf-8') as stream:
+            cls.text = stream.read().split('\n# The layout of this file')[0]
+        cls.signed = re.sub('(?m)^# *', '', re.search('# *Tako Manifest 1\n.*?==\n', cls.text, re.S).group()).encode('ascii')
+        cls.config = tako.parse_config('\n'.join(re.findall('(?m)^    [A-Z].*=.*$', cls.text)))
+
+    def test_the_key_in_the_config_signed_the_manifest(self):
+        opened = tako.open_manifest(self.signed, self.config.public_keys, 'example')
+        self.assertEqual(tako.seal_manifest(opened, SEED), self.signed)
+
+    def test_the_images_are_lines_of_text(self):
+        opened = tako.open_manifest(self.signed, self.config.public_keys, 'example')
+        self.assertEqual(texts(each.version for each in opened.entries), ['1.0.0', '1.1.0', '2.0.0'])
+        for each in opened.entries:
+            image = 'app {}\n'.format(each.version).encode('ascii')
+            self.assertEqual((each.size, each.digest), (len(image), hashlib.sha256(image).hexdigest()))
+
+    def test_the_newest_version_that_matches_is_the_one_downloaded(self):
+        opened = tako.open_manifest(self.signed, self.config.public_keys, 'example')
+        newest, installed = tako.compatible_entries(opened, self.config.bounds)
+        self.assertIn('The newest version that matches is {}.'.format(newest.version), self.text)
+        self.assertIn('{}/store/{}...'.format(self.config.origins[0].url, newest.digest[:8]), self.text)
+        self.assertIn('which pointed to store/{}...'.format(installed.digest[:8]), self.text)
 
 
 class SignatureTest(ManifestTest):
