@@ -129,7 +129,6 @@ if TYPE_CHECKING:
     import subprocess
     import threading
     Image = Union[bytes, mmap.mmap]
-    Lane = Tuple[str, str, int]
     Match = Tuple[int, int, int]        # start and end in the new image, distance to the older one
     T = TypeVar('T')
     Steps = Generator[Optional['UnitWatch'], None, None]
@@ -2311,15 +2310,17 @@ class DirectoryLock:
 
 # ======================================================================== 11  network
 
+REQUESTED_BY = {206: 'Range', 416: 'Range', 304: 'If-None-Match'}   # statuses that need a header
 REDIRECT_STATUSES = (301, 302, 303, 307, 308)
-PROXY_PASSWORD_HINT = 'a user and password for the proxy go into its variable, as in http://user:password@host:port'
-URL_PUNCTUATION = "!#$%&'()*+,/:;=?@[]~"        # what a Location may hold and need not be quoted
+PROXY_PASSWORD_HINT = 'add user and password to the proxy URL: http://user:password@host:port'
+URL_PUNCTUATION = "!#$%&'()*+,/:;=?@[]~"        # characters of a Location header that stay unquoted
 
 
 class Answer(namedtuple('Answer', ('url', 'status', 'headers', 'length', 'chunks'))):
-    """What came for a URL: the length of its body if it was announced, and chunks, as they arrive.
+    """The response to a request for a URL.
 
-    url, for messages, is where redirects led, without password. Taking chunks may raise UnreachableError.
+    `url` is for messages: the last one after redirects, without password and query. `length` is the
+    size of the body, None if unknown. `chunks` reads the body; it may raise UnreachableError.
     """
 
     __slots__ = ()
@@ -2330,29 +2331,33 @@ class Answer(namedtuple('Answer', ('url', 'status', 'headers', 'length', 'chunks
     chunks: 'Iterator[bytes]'
 
     def etag(self) -> str:
-        """The validator of what was served (RFC 9110, 8.8.3), or empty."""
+        """Return the ETag (RFC 9110, 8.8.3), or an empty string if there is no valid one."""
         etag = self.headers.get('ETag', '')
         return etag if re.fullmatch('(W/)?"[!#-~]{1,%d}"' % ETAG_MAX_CHARS, etag) else ''
 
     def strong_etag(self) -> str:
-        """The same, if it stands for exactly these bytes."""
+        """Return the ETag if it identifies exactly these bytes, otherwise an empty string."""
         return self.etag() if self.etag().startswith('"') else ''
 
 
 class Deadline:
-    """The time until which a run waits for its network: the earliest of the limits in force."""
+    """The time at which a run stops waiting for the network: the earliest of several limits."""
 
     def __init__(self) -> None:
-        self._limits = [(float('inf'), '', '')]     # each a monotonic time, a message and a hint
+        # monotonic time, message and hint: of the outermost limit, then of the earliest so far
+        self._limits = [(float('inf'), '', '')]
 
     def start(self, seconds: float) -> None:
-        """Let the outermost limit, that of --timeout, end so many seconds from now."""
-        self._limits[0] = (time.monotonic() + seconds, 'the time given with --timeout is over',
-                           'what came is kept: run it again')
+        """Set the outermost limit, that of --timeout, to so many seconds from now."""
+        self._limits = [(time.monotonic() + seconds, 'the time limit of --timeout is over',
+                         'run the command again: it resumes the download')]
 
     def limit(self, seconds: float, message: str, hint: str) -> 'Deadline':
-        """Return a context manager that also limits what it encloses. Limits nest."""
-        self._limits.append((time.monotonic() + seconds, message, hint))
+        """Return a context manager that sets a further limit. Such limits nest.
+
+        packet_timeout() raises UnreachableError with `message` and `hint` after it.
+        """
+        self._limits.append(min(self._limits[-1], (time.monotonic() + seconds, message, hint)))
         return self
 
     def __enter__(self) -> None:
@@ -2362,255 +2367,205 @@ class Deadline:
         self._limits.pop()
 
     def remaining(self) -> float:
-        """Return how many seconds are left; 0 or less if time is up."""
-        return min(self._limits)[0] - time.monotonic()
+        """Return the seconds until the earliest limit; 0 or less after it."""
+        return self._limits[-1][0] - time.monotonic()
 
     def packet_timeout(self) -> float:
-        """Return how many seconds to wait for the next packet. Raises UnreachableError if time is up."""
+        """Return how many seconds to wait for the next packet. Raises UnreachableError after it."""
         seconds = self.remaining()
         if seconds <= 0:
-            # the outermost of those that ended at once
-            _, message, hint = min(self._limits, key=lambda limit: limit[0])
-            raise UnreachableError(message, hint)
+            raise UnreachableError(*self._limits[-1][1:])
         return min(NETWORK_TIMEOUT_SECONDS, seconds)
 
 
 class Backoff:
-    """The pauses before a host is asked again during one run: they grow, and are limited in sum."""
+    """The pauses before failed requests are repeated. Each host has a budget for them in a run."""
 
     def __init__(self) -> None:
-        # by scheme and host: the seconds of the next pause, and of all that may follow
-        self._hosts = {}    # type: Dict[Tuple[str, str], Tuple[float, float]]
+        # by scheme and host: seconds of the next pause, and seconds left for all further ones
+        self._hosts: Dict[Tuple[str, str], Tuple[float, float]] = {}
 
-    def pause(self, failed: 'Mapping[str, TransientError]', remaining: float) -> 'List[str]':
-        """Wait before what failed is asked again, and return which of these URLs to ask.
+    def pause(self, failed: 'Mapping[str, TakoError]', remaining: float) -> 'List[str]':
+        """Wait, and return which of the URLs that failed to request again.
 
-        remaining: how many seconds are left to the run. Pauses are jittered, so that a fleet does not
-        return all at once. A CutShortError costs its host the shortest one, and none of its budget.
+        `remaining` is how many seconds the run has left. Pauses are random within bounds, so that
+        the machines of a fleet do not all return at once. The error decides:
+
+            CutShortError                   the shortest pause, which is not charged to the budget
+            other TransientError            twice the pause before, or what the server asks for
+            any other, budget spent,
+            or not enough time left         no pause: the URL is not requested again
         """
         import random
         waits = {}
         for url, error in failed.items():
-            following, left = self._hosts.get(_endpoint(url), (PAUSE_FIRST_SECONDS, PAUSE_BUDGET_SECONDS))
+            if not isinstance(error, TransientError):
+                continue
+            host = _endpoint(url)
+            following, left = self._hosts.get(host, (PAUSE_FIRST_SECONDS, PAUSE_BUDGET_SECONDS))
             if isinstance(error, CutShortError) or error.has_progressed:
-                following, seconds = PAUSE_FIRST_SECONDS, PAUSE_FIRST_SECONDS * random.uniform(0.5, 1.0)
+                following = PAUSE_FIRST_SECONDS
+                seconds = following * random.uniform(0.5, 1.0)
             else:
                 seconds = min(max(following * random.uniform(0.5, 1.0), error.retry_after), left)
                 left -= seconds
             if 0 < seconds <= remaining:
-                self._hosts[_endpoint(url)] = min(2 * following, PAUSE_MAX_SECONDS), left
+                self._hosts[host] = min(2 * following, PAUSE_MAX_SECONDS), left
                 waits[url] = seconds
         if waits:
             time.sleep(max(waits.values()))
         return list(waits)
 
 
-class HttpClient:
-    """The way to all origins during one run: one connection a host, kept from one request to the next, more for ranges.
+class Slot:
+    """A place in the pool for one connection, which is opened when needed.
 
-    deadline: how long it waits for all of them. backoff: the pauses before they are asked again.
+    It carries one request at a time. `stream` is http.client's part of it. `response` is the newest
+    response, read or not; None before the first, and after a request was sent.
     """
 
-    def __init__(self, environ: 'Mapping[str, str]') -> None:
-        self.deadline = Deadline()
-        self.backoff = Backoff()
-        self.answered = None    # type: Optional[http.client.HTTPResponse]      # the newest, received or not
-        self._has_proxies = any(name.lower().endswith('_proxy') for name in environ)
-        # what was asked last on each connection, by scheme, host and lane; one whose answer has not come, or was
-        # not read to its end, is of no more use
-        self._open = {}     # type: Dict[Lane, Tuple[http.client.HTTPConnection, Optional[http.client.HTTPResponse]]]
-        self._tls = None    # type: Optional[ssl.SSLContext]
-        self._has_bundle = False
+    def __init__(self, stream: 'http.client.HTTPConnection', deadline: Deadline) -> None:
+        self.stream = stream
+        self.response: Optional[http.client.HTTPResponse] = None
+        self._deadline = deadline
+        stream.response_class = self._new_response                  # type: ignore[assignment]
 
-    def __enter__(self) -> 'HttpClient':
-        return self
+    def reuse(self) -> bool:
+        """Return True if the connection can carry another request; otherwise close it.
 
-    def __exit__(self, kind: 'Optional[Type[BaseException]]', error: 'Optional[BaseException]',
-                 trace: 'Optional[TracebackType]') -> None:
-        for lane in list(self._open):
-            self._drop(lane)
-
-    def open(self, url: str, authorization: str = '', headers: 'Optional[Dict[str, str]]' = None) -> Answer:
-        """Ask for url, with these headers besides our own; authorization goes to its host alone.
-
-        The answer has status 200, or 206 or 416 if headers have a Range, or 304 if they have an If-None-Match.
-        Raises GoneError if it was withdrawn, TransientError if it is worth another try, UnreachableError
-        otherwise.
+        It can if the last response was read, and nothing came since: bytes that come unasked must
+        not be taken for the next response.
         """
-        if url.startswith('file:'):
-            return _open_file(url)
-        _require_http(url)
-        first = _endpoint(url)
-        asked = {name: value for name, value in (headers or {}).items() if value}
-        welcome = [200] + [206, 416] * ('Range' in asked) + [304] * ('If-None-Match' in asked)
-        for _ in range(REDIRECTS_MAX + 1):
-            is_home = authorization and _endpoint(url) == first
-            answer = self._ask(url, dict(asked, Authorization=authorization) if is_home else asked)
-            if answer.status in welcome:
-                return answer
-            self._discard(answer)
-            if answer.status not in REDIRECT_STATUSES:
-                raise _refusal(answer)
-            url = _redirect(url, answer.headers.get('Location', ''))
-        raise UnreachableError('{}: redirected more than {} times'.format(url.partition('?')[0], REDIRECTS_MAX),
-                               'tell who runs the server')
+        sock = self.stream.sock
+        if (sock is not None and self.response is not None and self.response.isclosed()
+                and not is_readable(sock, 0) and not getattr(sock, 'pending', int)()):
+            return True
+        self.close()
+        return False
 
-    def _discard(self, answer: Answer) -> None:
-        """Read a short page that nobody wants, which costs less than a new connection."""
-        if answer.status in REDIRECT_STATUSES + (404, 410) and answer.length in range(DISCARD_MAX_BYTES):
-            try:
-                for _ in answer.chunks:
-                    pass
-            except UnreachableError:            # its status says what there is to say
-                pass
-        else:
-            self._drop(_endpoint(answer.url) + (0,))
+    def send(self, target: str, headers: 'Mapping[str, str]') -> None:
+        """Open a connection if there is none, and send a GET request."""
+        self.stream.timeout = self._deadline.packet_timeout()
+        self.stream.request('GET', target, headers=headers)
+        self.response = None                    # there is one if a proxy answered CONNECT
 
-    def open_each(self, url: str, authorization: str, each: 'Sequence[Dict[str, str]]') -> 'Iterator[Answer]':
-        """Ask for url with each of these headers; the answers, in order, each to be read before the next is taken.
-
-        As many as there are CONNECTIONS are asked for ahead. Where that does not lead straight to the answer,
-        it is asked for in turn, as open() does, and so are those that follow.
-        """
-        ahead, is_ahead = [], len(each) > 1         # type: List[Lane], bool
-        try:
-            for number, headers in enumerate(each):
-                for following in range(number + len(ahead), min(number + CONNECTIONS, len(each)) * is_ahead):
-                    ahead.append(self._send_ahead(url, authorization, each[following], following % CONNECTIONS))
-                answer = self._receive_ahead(url, ahead.pop(0)) if ahead else None
-                is_ahead = answer is not None
-                yield answer or self.open(url, authorization, headers)
-        finally:
-            for lane in ahead:
-                self._drop(lane)
-
-    def _send_ahead(self, url: str, authorization: str, headers: 'Dict[str, str]', number: int) -> 'Lane':
-        import http.client
-        lane = _endpoint(url) + (number,)
-        asked = dict(headers, Authorization=authorization) if authorization else headers
-        try:
-            self._send(lane, self._kept(lane) or self._connection(url), url, asked)
-        except (OSError, http.client.HTTPException):
-            pass                                    # as will show when the answer is to be received
-        return lane
-
-    def _receive_ahead(self, url: str, lane: 'Lane') -> 'Optional[Answer]':
-        import http.client
-        try:
-            if lane in self._open:                  # asking in turn may have dropped it
-                response = self._receive(lane)
-                if response.status in (200, 206):
-                    return _answer(url, response)
-        except (OSError, ValueError, http.client.HTTPException):
-            pass
-        self._drop(lane)
-        return None
-
-    def _ask(self, url: str, headers: 'Dict[str, str]') -> Answer:
-        import http.client
-        try:
-            response = self._exchange(url, headers)
-            encoding = response.getheader('Content-Encoding', 'identity')
-            if response.status == 200 and encoding.lower() != 'identity':
-                raise UnreachableError(f'{url.partition("?")[0]}: sent with Content-Encoding {encoding}, unasked',
-                                       'turn compression off for this directory on the server')
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            raise _network_error(url.partition('?')[0], self._proxy(*_endpoint(url))[0], error) from error
-        return _answer(url, response)
-
-    def _exchange(self, url: str, asked: 'Dict[str, str]') -> 'http.client.HTTPResponse':
-        import http.client
-        lane = _endpoint(url) + (0,)
-        kept = self._kept(lane)
-        if kept is not None:
-            try:
-                self._send(lane, kept, url, asked)
-                return self._receive(lane)
-            except (OSError, http.client.BadStatusLine):
-                pass                            # the server let go of it meanwhile: ask on a new one
-        try:
-            self._send(lane, self._connection(url), url, asked)
-            return self._receive(lane)
-        except OSError as error:
-            if self._tls is None or self._has_bundle or 'CERTIFICATE_VERIFY_FAILED' not in str(error):
-                raise
-            self._tls.load_default_certs()      # the directory did not do: this adds what the bundle alone has
-            self._has_bundle = True
-        self._send(lane, self._connection(url), url, asked)
-        return self._receive(lane)
-
-    def _kept(self, lane: 'Lane') -> 'Optional[http.client.HTTPConnection]':
-        """An open connection that is ready for a request: its last answer was read, and nothing came after it."""
-        if lane in self._open:
-            connection, last = self._open[lane]
-            if last is not None and last.isclosed() and connection.sock is not None and not (
-                    is_readable(connection.sock, 0) or getattr(connection.sock, 'pending', int)()):
-                return connection
-            self._drop(lane)
-        return None
-
-    def _drop(self, lane: 'Lane') -> None:
-        for each in self._open.pop(lane, ()):   # a connection that will be closed forgets its response
-            if each is not None:
-                each.close()
-
-    def _send(self, lane: 'Lane', connection: 'http.client.HTTPConnection', url: str, asked: 'Dict[str, str]') -> None:
-        """Ask on a connection, which is the lane's from now on."""
-        scheme, host = _endpoint(url)
-        proxy, proxy_headers = self._proxy(scheme, host)
-        headers = {'User-Agent': 'tako/' + __version__, 'Accept-Encoding': 'identity'}
-        headers.update(asked)
-        if proxy and scheme == 'http':
-            target = url
-            headers.update(proxy_headers)
-        else:
-            target = '/' + url.partition('://')[2].partition('/')[2]
-        self._open[lane] = connection, None
-        self.answered = None
-        try:
-            connection.timeout = self.deadline.packet_timeout()
-            connection.request('GET', target, headers=headers)
-        except BaseException:
-            connection.close()
-            if self.answered is not None:       # a proxy's no, which http.client leaves open before 3.12
-                self.answered.close()
-            raise
-
-    def _receive(self, lane: 'Lane') -> 'http.client.HTTPResponse':
-        connection, _ = self._open[lane]
-        try:
-            response = connection.getresponse()
-            response.pace.has_headers = True                        # type: ignore[attr-defined]
-        except BaseException:
-            connection.close()
-            raise
-        self._open[lane] = connection, response
+    def receive(self) -> 'http.client.HTTPResponse':
+        """Return the response to the request that was sent, once its headers are here."""
+        response = self.stream.getresponse()
+        response.reader.has_headers = True                          # type: ignore[attr-defined]
         return response
 
-    def _connection(self, url: str) -> 'http.client.HTTPConnection':
-        """A new one, not yet connected."""
+    def close(self) -> None:
+        """Close the connection. send() opens another one."""
+        self.stream.close()
+        if self.response is not None:           # it keeps the socket open until it is read
+            self.response.close()
+
+    def _new_response(self, sock: 'socket.socket', *arguments: 'Any',
+                      **settings: 'Any') -> 'http.client.HTTPResponse':
+        """Return a response that reads from a _BoundedReader; http.client calls this."""
+        import http.client
+        self.response = response = http.client.HTTPResponse(sock, *arguments, **settings)
+        response.fp.close()
+        response.reader = _BoundedReader(sock, self._deadline)      # type: ignore[attr-defined]
+        response.fp = io.BufferedReader(response.reader)            # type: ignore[attr-defined]
+        return response
+
+
+class ConnectionPool:
+    """The connections of one run, direct or through a proxy, which are kept between requests.
+
+    Each host has slot 0 for requests that wait for their response, and further slots for requests
+    that are sent ahead.
+    """
+
+    def __init__(self, environ: 'Mapping[str, str]', deadline: Deadline) -> None:
+        self._deadline = deadline
+        self._has_proxies = any(name.lower().endswith('_proxy') for name in environ)
+        self._slots: Dict[Tuple[str, str, int], Slot] = {}      # by scheme, host and number
+        self._tls: Optional[ssl.SSLContext] = None
+        self._has_bundle = False                # whether _tls trusts all CAs of the system
+
+    def close(self) -> None:
+        """Close all connections."""
+        for slot in self._slots.values():
+            slot.close()
+
+    def slot(self, url: str, number: int = 0) -> Slot:
+        """Return a slot for the host of `url`."""
+        key = _endpoint(url) + (number,)
+        if key not in self._slots:
+            self._slots[key] = Slot(self._new_stream(url), self._deadline)
+        return self._slots[key]
+
+    def send(self, slot: Slot, url: str, asked: 'Mapping[str, str]') -> None:
+        """Send a request for `url`, with the headers `asked`, unless empty, besides our own."""
+        headers = {'User-Agent': 'tako/' + __version__, 'Accept-Encoding': 'identity'}
+        headers.update((name, value) for name, value in asked.items() if value)
+        target = '/' + url.partition('://')[2].partition('/')[2]
+        proxy, proxy_headers = self.proxy(url)
+        if proxy and url.startswith('http:'):
+            target = url
+            headers.update(proxy_headers)
+        slot.send(target, headers)
+
+    def exchange(self, url: str, asked: 'Mapping[str, str]') -> 'http.client.HTTPResponse':
+        """Send a request, and return the response once its headers are here.
+
+        If the connection fails:
+
+            one that was kept               use a new one: the server may have closed the other
+            a new one, for an unknown CA    trust all CAs of the system, and try again once
+            a new one, for another reason   raise the OSError or HTTPException
+        """
+        import http.client
+        slot = self.slot(url)
+        while True:
+            is_kept = slot.reuse()
+            try:
+                self.send(slot, url, asked)
+                return slot.receive()
+            except Exception as error:
+                slot.close()
+                is_lost = isinstance(error, (OSError, http.client.BadStatusLine))
+                if not is_lost or not (is_kept or self._trust_bundle(error)):
+                    raise
+
+    def _trust_bundle(self, error: Exception) -> bool:
+        """Trust all CAs of the system if `error` is an unknown CA. Return whether that is new."""
+        if self._tls is None or self._has_bundle or 'CERTIFICATE_VERIFY_FAILED' not in str(error):
+            return False
+        self._tls.load_default_certs()
+        self._has_bundle = True
+        return True
+
+    def _new_stream(self, url: str) -> 'http.client.HTTPConnection':
+        """Return a connection to the host of `url`, or to its proxy, that is not open yet."""
         import http.client
         scheme, host = _endpoint(url)
-        proxy, proxy_headers = self._proxy(scheme, host)
+        proxy, proxy_headers = self.proxy(url)
         if scheme == 'http':
-            connection = http.client.HTTPConnection(proxy or host, timeout=self.deadline.packet_timeout())
-        else:
-            if self._tls is None:
-                directory = _authorities_by_hash()
-                self._tls, self._has_bundle = _tls_context(directory), directory is None
-            connection = http.client.HTTPSConnection(proxy or host, timeout=self.deadline.packet_timeout(), context=self._tls)
-            if proxy:
-                connection.set_tunnel(host, headers=proxy_headers)
-        connection.response_class = functools.partial(_paced_response, self)    # type: ignore[assignment]
-        return connection
+            return http.client.HTTPConnection(proxy or host)
+        if self._tls is None:
+            directory = _authorities_by_hash()
+            self._tls, self._has_bundle = _tls_context(directory), directory is None
+        stream = http.client.HTTPSConnection(proxy or host, context=self._tls)
+        if proxy:
+            stream.set_tunnel(host, headers=proxy_headers)
+        return stream
 
-    def _proxy(self, scheme: str, host: str) -> 'Tuple[str, Dict[str, str]]':
-        """The proxy's host:port and headers, as urllib reads them from the environment; both empty without."""
+    def proxy(self, url: str) -> 'Tuple[str, Dict[str, str]]':
+        """Return host:port of the proxy for `url` and its headers; both are empty without a proxy.
+
+        The environment names it, as for urllib and curl. Raises UsageError if that is not the URL
+        of an http proxy.
+        """
         if not self._has_proxies:
             return '', {}
         import urllib.request
+        scheme, host = _endpoint(url)
         proxies = urllib.request.getproxies()
-        name = scheme if proxies.get(scheme) else 'all'     # as curl does
+        name = scheme if proxies.get(scheme) else 'all'
         proxy = proxies.get(name, '')
         if not proxy or urllib.request.proxy_bypass(host):
             return '', {}
@@ -2618,40 +2573,164 @@ class HttpClient:
         userinfo, _, address = rest.partition('/')[0].rpartition('@')
         match = re.fullmatch(HOST_PATTERN, address)
         if kind not in ('', 'http') or match is None or not 0 < int(match.group(2) or 80) < 65536:
+            # the message does not show it, because it may hold a password
             raise UsageError(f'{name}_proxy: not the URL of an http proxy',
-                             'set it to http://host:port, or list this host in no_proxy')
+                             'set it to http://host:port, or add this host to no_proxy')
         authorization = basic_authorization(userinfo)
         return ('{}:{}'.format(match.group(1), match.group(2) or 80),
                 {'Proxy-Authorization': authorization} if authorization else {})
 
 
-class _PacedReader(io.RawIOBase):
-    """The bytes of a socket, as long as they get to the point: what drips, or is all framing, is an OSError.
+class HttpClient:
+    """Requests the URLs of one run: http and https on connections that it keeps, file from disk.
 
-    http.client bounds a line, reads lines without end, and takes the end of a connection for that of the headers.
-    delivered is how much of the body came, which whoever reads the body counts; so has_headers is set.
+    `deadline` limits all waiting for the network. `backoff` waits before requests are repeated.
     """
 
-    def __init__(self, client: HttpClient, connection: 'socket.socket') -> None:
+    def __init__(self, environ: 'Mapping[str, str]') -> None:
+        self.deadline = Deadline()
+        self.backoff = Backoff()
+        self._pool = ConnectionPool(environ, self.deadline)
+
+    def __enter__(self) -> 'HttpClient':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.close()
+
+    def open(self, url: str, authorization: str = '',
+             headers: 'Optional[Dict[str, str]]' = None) -> Answer:
+        """Request `url`, and return the response once its headers are here.
+
+        `authorization` is sent to the host of `url` only, not along redirects to others. Headers
+        with an empty value are not sent. The status decides:
+
+            200                             return the response
+            206 or 416, if Range was sent   return the response
+            304, if If-None-Match was sent  return the response
+            301, 302, 303, 307, 308         follow the redirect, REDIRECTS_MAX times at most
+            410                             raise GoneError
+            404                             raise AbsentError
+            408, 429, 5xx                   raise TransientError
+            any other                       raise UnreachableError
+
+        If the connection fails, this raises TransientError, too.
+        """
+        if url.startswith('file:'):
+            return _open_file(url)
+        _require_http(url)
+        asked, home = headers or {}, _endpoint(url)
+        for _ in range(REDIRECTS_MAX + 1):
+            is_home = _endpoint(url) == home
+            answer = self._get(url, dict(asked, Authorization=authorization) if is_home else asked)
+            if answer.status == 200 or asked.get(REQUESTED_BY.get(answer.status, '')):
+                return answer
+            self._discard(answer)
+            if answer.status not in REDIRECT_STATUSES:
+                raise _status_error(answer)
+            url = _redirect(url, answer.headers.get('Location', ''))
+        raise UnreachableError(f'{_shown(url)}: more than {REDIRECTS_MAX} redirects',
+                               'tell the administrator of the server')
+
+    def _get(self, url: str, headers: 'Dict[str, str]') -> Answer:
+        """Send one request, and return the response, whatever its status."""
+        import http.client
+        try:
+            response = self._pool.exchange(url, headers)
+            encoding = response.getheader('Content-Encoding', 'identity')
+            if response.status == 200 and encoding.lower() != 'identity':
+                raise UnreachableError(
+                    f'{_shown(url)}: the server applied Content-Encoding {encoding} unasked',
+                    'disable compression for this directory on the server')
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise _network_error(_shown(url), self._pool.proxy(url)[0], error) from error
+        return _answer(url, response)
+
+    def _discard(self, answer: Answer) -> None:
+        """Read a short page, which costs less than a new connection; or close the connection."""
+        is_frequent = answer.status in REDIRECT_STATUSES + (404, 410)
+        if is_frequent and answer.length in range(DISCARD_MAX_BYTES):
+            try:
+                for _ in answer.chunks:
+                    pass
+            except UnreachableError:            # the status is the error to report
+                pass
+        else:
+            self._pool.slot(answer.url).close()
+
+    def open_each(self, url: str, authorization: str,
+                  each: 'Sequence[Dict[str, str]]') -> 'Generator[Answer, None, None]':
+        """Request `url` with each of these headers, and yield the responses in order.
+
+        Read a response to its end before you take the next one. Up to CONNECTIONS requests are sent
+        ahead, each on a connection of its own. The outcome of one that was sent ahead decides:
+
+            status 200 or 206       yield its response, and send further ones ahead
+            anything else           request it again as open() does, and send no further ones ahead
+        """
+        ahead: List[Slot] = []
+        unsent, may_send = enumerate(each), len(each) > 1
+        try:
+            for headers in each:
+                if may_send:
+                    for number, following in itertools.islice(unsent, CONNECTIONS - len(ahead)):
+                        ahead.append(self._pool.slot(url, number % CONNECTIONS))
+                        self._send_ahead(ahead[-1], url,
+                                         dict(following, Authorization=authorization))
+                answer = self._receive_ahead(ahead.pop(0), url) if ahead else None
+                may_send = answer is not None
+                yield answer or self.open(url, authorization, headers)
+        finally:
+            for slot in ahead:
+                slot.close()
+
+    def _send_ahead(self, slot: Slot, url: str, asked: 'Dict[str, str]') -> None:
+        try:
+            slot.reuse()
+            self._pool.send(slot, url, asked)
+        except Exception:                       # _receive_ahead() finds it closed
+            slot.close()
+
+    def _receive_ahead(self, slot: Slot, url: str) -> 'Optional[Answer]':
+        """Return the response to a request that was sent ahead; None if it needs open()."""
+        try:
+            response = slot.receive()
+            if response.status in (200, 206):
+                return _answer(url, response)
+        except Exception:                       # open() raises it if it persists
+            pass
+        slot.close()
+        return None
+
+
+class _BoundedReader(io.RawIOBase):
+    """Reads one response from a socket. Raises OSError if it is too slow, or has too much framing.
+
+    http.client limits the length of a line but not their number, and takes the end of the
+    connection for the end of the headers. Whoever reads the response sets `has_headers` once they
+    are here, and adds to `delivered` the bytes of its body.
+    """
+
+    def __init__(self, sock: 'socket.socket', deadline: Deadline) -> None:
         self.delivered = 0
         self.has_headers = False
         self._received = 0
-        self._client = client
-        self._socket = connection
-        self._stream = connection.makefile('rb', buffering=0)
-        self._window = time.monotonic(), 0      # when it began, and what was delivered until then
+        self._deadline = deadline
+        self._socket = sock
+        self._stream = sock.makefile('rb', buffering=0)
+        self._window = time.monotonic(), 0      # when it began, and `delivered` at that time
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: 'Any') -> 'Optional[int]':
-        self._socket.settimeout(self._client.deadline.packet_timeout())
+        self._socket.settimeout(self._deadline.packet_timeout())
         size = self._stream.readinto(buffer) or 0
         if not size and self._received and not self.has_headers:
             raise OSError('the connection ended within the headers')
         self._received += size
         if self._received > FRAMING_MAX_BYTES + FRAMING_MAX_FACTOR * self.delivered + len(buffer):
-            raise OSError('headers without end')
+            raise OSError('too many bytes of headers or framing')
         began, before = self._window
         now = time.monotonic()
         if now - began >= RATE_WINDOW_SECONDS:
@@ -2666,90 +2745,88 @@ class _PacedReader(io.RawIOBase):
 
 
 def too_slow() -> str:
-    """Return what is wrong with a connection that brings less than RATE_MIN_BYTES in time."""
-    return f'brought less than {RATE_MIN_BYTES} bytes in {RATE_WINDOW_SECONDS:.0f} seconds'
-
-
-def _paced_response(client: HttpClient, connection: 'socket.socket', *arguments: 'Any',
-                    **settings: 'Any') -> 'http.client.HTTPResponse':
-    """An HTTPResponse on a _PacedReader, which is its `pace`."""
-    import http.client
-    response = http.client.HTTPResponse(connection, *arguments, **settings)
-    response.fp.close()
-    response.pace = _PacedReader(client, connection)               # type: ignore[attr-defined]
-    response.fp = io.BufferedReader(response.pace)                  # type: ignore[attr-defined]
-    client.answered = response
-    return response
+    """Return the message for a connection that is too slow."""
+    return f'delivered less than {RATE_MIN_BYTES} bytes in {RATE_WINDOW_SECONDS:.0f} seconds'
 
 
 def _answer(url: str, response: 'http.client.HTTPResponse') -> Answer:
-    shown = url.partition('?')[0]               # the query of a redirect may be somebody's password
-    return Answer(shown, response.status, response.headers, response.length, _read_body(shown, response))
+    url, body = _shown(url), _read_body(_shown(url), response)
+    return Answer(url, response.status, response.headers, response.length, body)
 
 
 def _read_body(url: str, response: 'http.client.HTTPResponse') -> 'Iterator[bytes]':
+    """Yield the body as it arrives; then the connection can carry the next request."""
     import http.client
-    left = response.length                      # counted here: not every Python's read1() counts it down
+    left = response.length                      # not every Python's read1() counts it down
     try:
         while left is None or left > 0:
             chunk = response.read1(BLOCK_BYTES if left is None else min(left, BLOCK_BYTES))
             if not chunk:
                 break
-            response.pace.delivered += len(chunk)                   # type: ignore[attr-defined]
+            response.reader.delivered += len(chunk)                 # type: ignore[attr-defined]
             left = None if left is None else left - len(chunk)
             yield chunk
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise _network_error(url, '', error) from error
     if left:
         raise TransientError(f'{url}: the connection ended {left} bytes early')
-    response.close()                            # and the connection is free for the next request
+    response.close()
 
 
 def parse_byteranges(body: bytes, content_type: str) -> 'List[Tuple[str, bytes]]':
-    """The parts of an answer to a request for several ranges (RFC 9110, 14.6): Content-Range, and bytes.
+    """Return Content-Range and bytes of each part of a multipart/byteranges body (RFC 9110, 14.6).
 
-    ValueError if it is no such answer.
+    Raises ValueError if the body is invalid.
     """
-    match = re.fullmatch('multipart/byteranges *;.*boundary="?([^";, ]{1,70})"?', content_type, re.IGNORECASE)
+    match = re.fullmatch('multipart/byteranges *;.*boundary="?([^";, ]{1,70})"?', content_type,
+                         re.IGNORECASE)
     if match is None:
-        raise ValueError('not in parts')
+        raise ValueError('not multipart/byteranges')
     delimiter = b'--' + match.group(1).encode('latin-1')
     parts, at = [], body.find(delimiter)
     while at >= 0 and not body.startswith(b'--', at + len(delimiter)):
         end = body.find(b'\r\n\r\n', at)
-        found = re.search(b'\r\ncontent-range: *(bytes ([0-9]{1,19})-([0-9]{1,19})/[0-9]{1,19})\r\n',
-                          body[at:end + 2][:RANGE_FRAMING_BYTES], re.IGNORECASE)
+        found = re.search(
+            b'\r\ncontent-range: *(bytes ([0-9]{1,19})-([0-9]{1,19})/[0-9]{1,19})\r\n',
+            body[at:end + 2][:RANGE_FRAMING_BYTES], re.IGNORECASE)
         if end < 0 or found is None:
-            raise ValueError('a part without a range')
+            raise ValueError('a part without Content-Range')
         at = end + 4 + int(found.group(3)) + 1 - int(found.group(2))
         parts.append((found.group(1).decode(), body[end + 4:at]))
         if at < end + 4 or not body.startswith(b'\r\n' + delimiter, at):
-            raise ValueError('a part of another size')
+            raise ValueError('a part whose size is not that of its Content-Range')
         at += 2
     return parts
 
 
 def _endpoint(url: str) -> 'Tuple[str, str]':
-    """The scheme and the host:port of a URL."""
+    """Return the scheme and the host:port of a URL."""
     scheme, _, rest = url.partition('://')
     return scheme, rest.partition('/')[0]
 
 
+def _shown(url: str) -> str:
+    """Return a URL for messages, without its query: in a redirect, that may hold a password."""
+    return url.partition('?')[0]
+
+
 def _require_http(url: str) -> None:
+    """Raise TakoError if this Python lacks a module for `url`, as Debian's python3-minimal does."""
     try:
-        import http.client                      # noqa: F401  # Debian's python3-minimal has none
+        import http.client                      # noqa: F401
         if url.startswith('https:'):
             import ssl                          # noqa: F401
     except ImportError as error:
         lack = as_tako_error(error)
-        raise TakoError(lack.what, lack.hint + '; file:// origins work without http') from None
+        raise TakoError(lack.what, lack.hint + ', or use a file:// origin') from None
 
 
 def _authorities_by_hash() -> 'Optional[str]':
-    """The system's directory of authorities, if they stand in it by hash (openssl-rehash(1)).
+    """Return the system's directory of CA certificates; None if its files are not named by hash.
 
-    From there, OpenSSL reads the one that it needs. The bundle has the same, on most systems, and all of
-    it is parsed at each start. What SSL_CERT_FILE names is another matter.
+    From such a directory, OpenSSL reads only the file that it needs (openssl-rehash(1)). It would
+    parse all of the bundle, which has the same certificates on most systems. SSL_CERT_FILE
+    overrides both.
     """
     import ssl
     paths = ssl.get_default_verify_paths()
@@ -2760,7 +2837,10 @@ def _authorities_by_hash() -> 'Optional[str]':
 
 
 def _tls_context(directory: 'Optional[str]') -> 'ssl.SSLContext':
-    """Certificates and names are checked, against authorities in directory, or all of the system's; TLS 1.2 at least."""
+    """Return a context that requires TLS 1.2, a matching name, and a certificate of a trusted CA.
+
+    Trusted are the CAs in `directory`, or all of the system's if it is None.
+    """
     import ssl
     context = ssl.create_default_context(capath=directory)
     if hasattr(context, 'minimum_version'):
@@ -2771,54 +2851,64 @@ def _tls_context(directory: 'Optional[str]') -> 'ssl.SSLContext':
 
 
 def _redirect(url: str, location: str) -> str:
-    """Where a redirect of url leads, without user and password; UnreachableError if it must not be followed."""
+    """Return the URL that a redirect of `url` leads to, without user and password.
+
+    Raises UnreachableError if Tako does not follow it.
+    """
     import urllib.parse
-    quoted = urllib.parse.quote(location, safe=URL_PUNCTUATION, encoding='latin-1', errors='replace')
+    quoted = urllib.parse.quote(location, safe=URL_PUNCTUATION, encoding='latin-1',
+                                errors='replace')
     try:
         parts = urllib.parse.urlsplit(urllib.parse.urljoin(url, quoted))
-        is_whole = bool(location and parts.hostname) and parts.port != 0
+        is_valid = bool(location and parts.hostname) and parts.port != 0
     except ValueError:
-        is_whole = False
-    shown = url.partition('?')[0]
-    if not is_whole:
-        raise UnreachableError(f'{shown}: redirected to no valid URL', 'tell who runs the server')
-    if parts.scheme not in ('http', 'https') or (url.startswith('https:') and parts.scheme != 'https'):
-        raise UnreachableError(f'{shown}: redirected to {parts.scheme}, which is not followed',
-                               'a redirect may lead from http to https, and to nothing weaker')
+        is_valid = False
+    if not is_valid:
+        raise UnreachableError(f'{_shown(url)}: redirected to an invalid URL',
+                               'tell the administrator of the server')
+    if parts.scheme != 'https' and (parts.scheme != 'http' or url.startswith('https:')):
+        raise UnreachableError(
+            f'{_shown(url)}: redirected to {parts.scheme}, which Tako does not follow',
+            'tell the administrator of the server: a redirect may lead to https')
     host = parts.netloc.rpartition('@')[2]
     return urllib.parse.urlunsplit((parts.scheme, host, parts.path or '/', parts.query, ''))
 
 
-def _refusal(answer: Answer) -> UnreachableError:
-    what = f'{answer.url}: answered with status {answer.status}'
+def _status_error(answer: Answer) -> UnreachableError:
+    """Return the error for a response whose status open() does not accept."""
+    what = f'{answer.url}: HTTP status {answer.status}'
     if answer.status == 410:
-        return GoneError(f'{answer.url}: withdrawn (410)', 'its publisher took it back')
+        return GoneError(f'{answer.url}: withdrawn (410)', 'wait for another version')
     if answer.status in (408, 429) or 500 <= answer.status < 600:
         seconds = answer.headers.get('Retry-After', '')
-        return TransientError(what, 'try again later, or tell who runs the server',
+        return TransientError(what, 'try again later, or tell the administrator of the server',
                               float(seconds) if re.fullmatch('[0-9]{1,9}', seconds) else 0.0)
     if answer.status == 404:
-        return AbsentError(what, 'is Origin= right, and was something stored there')
-    hint = {401: 'a user and password go into Origin=, as in https://user:password@host/',
-            403: 'the server lets nobody, or not this user, read it', 407: PROXY_PASSWORD_HINT}
-    return UnreachableError(what, hint.get(answer.status, 'tell who runs the server'))
+        return AbsentError(what, 'check Origin=, and whether the publisher stored a version there')
+    hint = {401: 'add user and password to Origin=: https://user:password@host/',
+            403: 'check that the server lets this user, or everybody, read it',
+            407: PROXY_PASSWORD_HINT}
+    return UnreachableError(what, hint.get(answer.status, 'tell the administrator of the server'))
 
 
 def _network_error(url: str, proxy: str, error: Exception) -> UnreachableError:
-    """The same in our words, for what http.client, ssl and socket raise."""
+    """Return the error for what http.client, ssl or socket raised. `proxy` may be empty."""
     where = url + (f', through the proxy {proxy}' if proxy else '')
-    verify_message = getattr(error, 'verify_message', '')
-    if verify_message or 'Cert' in type(error).__name__ or 'CERTIFICATE_VERIFY_FAILED' in str(error):
-        return UnreachableError(f'{where}: certificate not trusted: {verify_message or error}',
-                                'SSL_CERT_FILE can name the authority that signed it; also look at the clock')
+    if 'Cert' in type(error).__name__ or 'CERTIFICATE_VERIFY_FAILED' in str(error):
+        why = getattr(error, 'verify_message', '') or error
+        return UnreachableError(f'{where}: certificate not trusted: {why}',
+                                'set SSL_CERT_FILE to the CA that signed it, and check the clock')
     reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
-    refused = re.match('Tunnel connection failed: (4[0-9][0-9])', reason)   # http.client's words for a proxy's answer
+    # what http.client raises if a proxy refuses CONNECT
+    refused = re.match('Tunnel connection failed: (4[0-9][0-9])', reason)
     if refused is not None and refused.group(1) not in ('408', '429'):
-        return UnreachableError(f'{where}: it answers CONNECT with status {refused.group(1)}',
-                                PROXY_PASSWORD_HINT if refused.group(1) in ('401', '407') else 'tell who runs the proxy')
+        status, hint = refused.group(1), 'tell the administrator of the proxy'
+        if status in ('401', '407'):
+            hint = PROXY_PASSWORD_HINT
+        return UnreachableError(f'{where}: the proxy refused CONNECT (HTTP status {status})', hint)
     if not isinstance(error, OSError):
-        reason = f'not a valid HTTP answer ({type(error).__name__})'
-    return TransientError(f'{where}: {reason}', 'try again later; look at the network, and at Origin=')
+        reason = f'invalid HTTP response ({type(error).__name__})'
+    return TransientError(f'{where}: {reason}', 'try again later; check the network and Origin=')
 
 
 def _open_file(url: str) -> Answer:
@@ -2841,7 +2931,7 @@ def _read_file(url: str, path: bytes) -> 'Iterator[bytes]':
 
 
 def _file_error(url: str, error: Exception) -> UnreachableError:
-    return UnreachableError('{}: {}'.format(url, getattr(error, 'strerror', error)), 'look at Origin=')
+    return UnreachableError(f"{url}: {getattr(error, 'strerror', error)}", 'check Origin=')
 
 
 # ======================================================================== 12 destination
@@ -3950,7 +4040,10 @@ def _journal_name(stream: 'TextIO') -> str:
 # ======================================================================== 15 download
 
 class Mirrors:
-    """The origins of one config during one run. What one of them does wrong is told, and costs it this run."""
+    """The origins of one config during one run. A mirror that fails is reported, and no longer used.
+
+    `warn` reports the error of a mirror if another mirror succeeds.
+    """
 
     def __init__(self, origins: 'Sequence[Origin]', client: HttpClient,
                  warn: 'Callable[[TakoError], object]') -> None:
@@ -3959,14 +4052,13 @@ class Mirrors:
         self._warn = warn
 
     def first(self, attempt: 'Callable[[Origin], T]') -> 'T':
-        """Return what attempt returns for the first mirror that it succeeds with.
+        """Call `attempt` for one mirror after the other until it succeeds, and return its result.
 
-        If all fail, those with a TransientError are tried again after a pause. Raises the most severe of
-        the errors if none is left, or GoneError if one of them is that.
+        If all fail, those that raised TransientError are tried again, after pauses. In the end this raises
+        one of the errors: GoneError if there is one, otherwise the most severe.
         """
-        errors = {}     # type: Dict[Origin, TakoError]
-        waiting = list(self.usable)
-        while waiting:
+        errors: Dict[Origin, TakoError] = {}
+        for waiting in self._rounds(errors):
             for origin in waiting:
                 try:
                     result = attempt(origin)
@@ -3976,56 +4068,53 @@ class Mirrors:
                     errors.pop(origin, None)
                     self._leave_out(errors)
                     return result
-            waiting = self._pause(waiting, errors)
         raise self._most_severe(errors)
 
     def each(self, attempt: 'Callable[[Origin], T]') -> 'List[T]':
-        """Return what attempt returns for each mirror that it succeeds with, in order.
+        """Call `attempt` for every mirror, and return the results in order.
 
-        Where there is another mirror, or a result, none may use up the time of all. Tries again, and
-        raises, as first() does.
+        If all fail, goes on as first() does. Time is shared, so that a slow mirror does not use up that of
+        the others, nor that of the download if there is a result.
         """
-        errors = {}     # type: Dict[Origin, TakoError]
-        results = []    # type: List[T]
-        waiting = list(self.usable)
-        while waiting and not results:
+        errors: Dict[Origin, TakoError] = {}
+        results: List[T] = []
+        for waiting in self._rounds(errors):
             for number, origin in enumerate(waiting):
                 shares, seconds = len(waiting) - number, float('inf')
                 if results:
-                    shares += 1                     # the download's
+                    shares += 1
                 if shares > 1:
                     seconds = min(MANIFEST_SECONDS, self._client.deadline.remaining() / shares)
                 try:
-                    with self._client.deadline.limit(seconds, f'{origin.url}: took too long over its manifest',
-                                                     'it is left out of this run'):
+                    with self._client.deadline.limit(
+                            seconds, f'{origin.url}: no complete manifest after {seconds:.0f} seconds',
+                            'check the speed of this mirror'):
                         results.append(attempt(origin))
                     errors.pop(origin, None)
                 except TakoError as error:
                     errors[origin] = error
-            if not results:
-                waiting = self._pause(waiting, errors)
-        if not results:
-            raise self._most_severe(errors)
-        self._leave_out(errors)
-        return results
+            if results:
+                self._leave_out(errors)
+                return results
+        raise self._most_severe(errors)
 
-    def _pause(self, failed: 'Sequence[Origin]', errors: 'Mapping[Origin, TakoError]') -> 'List[Origin]':
-        """Wait before the next round; return the mirrors to try in it."""
-        transient = {}      # type: Dict[str, TransientError]
-        for origin in failed:
-            error = errors[origin]
-            if isinstance(error, TransientError):
-                transient[origin.url] = error
-        again = self._client.backoff.pause(transient, self._client.deadline.remaining())
-        return [origin for origin in failed if origin.url in again]
+    def _rounds(self, errors: 'Mapping[Origin, TakoError]') -> 'Iterator[List[Origin]]':
+        """Yield all mirrors to try, then after each pause those to try again. `errors` has those of the last round."""
+        waiting = list(self.usable)
+        while waiting:
+            yield waiting
+            again = self._client.backoff.pause({origin.url: errors[origin] for origin in waiting},
+                                               self._client.deadline.remaining())
+            waiting = [origin for origin in waiting if origin.url in again]
 
     def _leave_out(self, errors: 'Mapping[Origin, TakoError]') -> None:
+        """Report the mirrors that failed, and use them no more."""
         for origin, error in errors.items():
             self.usable.remove(origin)
             self._warn(error)
 
     def _most_severe(self, errors: 'Mapping[Origin, TakoError]') -> TakoError:
-        """Return the error to raise if all mirrors failed; warn of the others."""
+        """Return the error to raise if all mirrors failed, and report the others."""
         worst = max(errors.values(), key=lambda error: (isinstance(error, GoneError),
                                                         SEVERITY.index(error.exit_code)))
         for error in errors.values():
@@ -4390,7 +4479,7 @@ class Download:
             except _PartsError:                 # it does not do with the image what it did with the index
                 self._ranged[origin.url] = False
             finally:
-                answers.close()                 # type: ignore[attr-defined]
+                answers.close()
         return None
 
     def _parts(self, group: 'Sequence[Range]', answer: Answer) -> 'List[bytes]':

@@ -105,8 +105,8 @@ class FaultTest(NetworkCase):
         cases = ((origin.status(404), 'status 404'), (origin.status(401), 'status 401'), (origin.status(403), 'status 403'),
                  (origin.status(500), 'status 500'), (origin.status(204, b''), 'status 204'),
                  (origin.status(206, b'half'), 'status 206'), (origin.hangs_up, 'closed connection'),
-                 (origin.talks_nonsense, 'not a valid HTTP answer'), (origin.cuts(1000), '255000 bytes early'),
-                 (origin.chunked(finish=False), 'not a valid HTTP answer'),
+                 (origin.talks_nonsense, 'invalid HTTP response'), (origin.cuts(1000), '255000 bytes early'),
+                 (origin.chunked(finish=False), 'invalid HTTP response'),
                  (cut_in_headers(b'HTTP/1.1 200 OK\r\n'), 'ended within the headers'),
                  (cut_in_headers(b'HTTP/1.1 200 OK\r\nContent-Len'), 'ended within the headers'),
                  (cut_in_headers(b'HTTP/1.1 200 OK\r\nX: y\r\n'), 'ended within the headers'),
@@ -144,7 +144,7 @@ class FaultTest(NetworkCase):
                 pass
             handler.hang_up()
         self.origin.faults['/body'] = flood
-        self.assertUnreachable('not a valid HTTP answer')
+        self.assertUnreachable('invalid HTTP response')
 
 
 class RedirectTest(NetworkCase):
@@ -156,11 +156,11 @@ class RedirectTest(NetworkCase):
         self.assertEqual(11, len(self.origin.requests))
         self.origin.faults['/hop9'] = origin.redirects('/hop10')
         self.origin.faults['/hop10'] = origin.redirects('/body')
-        self.assertUnreachable('more than 10 times', self.origin.url + '/hop0')
+        self.assertUnreachable('more than 10 redirects', self.origin.url + '/hop0')
 
     def test_a_circle_ends(self):
         self.origin.faults['/body'] = origin.redirects('/body')
-        self.assertUnreachable('more than 10 times')
+        self.assertUnreachable('more than 10 redirects')
         self.assertEqual(11, len(self.origin.requests))
 
     def test_relative_absolute_and_untidy_targets(self):
@@ -219,11 +219,11 @@ class CredentialsTest(NetworkCase):
         """Though it is the same host, on a port that neither URL spells."""
         seen = []
 
-        def ask(url, headers):
+        def get(url, headers):
             seen.append((url, headers.get('Authorization')))
             headers = {'Location': 'https://images.example.com/x'}
             return tako.Answer(url, 302 if url.startswith('http:') else 200, headers, 0, iter(()))
-        with unittest.mock.patch.object(self.client, '_ask', ask):
+        with unittest.mock.patch.object(self.client, '_get', get):
             self.client.open('http://images.example.com/x', self.credentials)
         self.assertEqual([('http://images.example.com/x', self.credentials), ('https://images.example.com/x', None)], seen)
 
@@ -389,14 +389,14 @@ class TlsTest(NetworkCase):
                            'Basic ' + base64.b64encode(b'u:p').decode(), None)], proxy.asked)
 
     def test_a_proxy_that_refuses_is_not_asked_again_and_again(self):
-        for status, hint in ((407, 'for the proxy'), (401, 'for the proxy'), (403, 'who runs the proxy'), (404, 'who runs')):
+        for status, hint in ((407, 'user and password'), (401, 'user and password'), (403, 'the proxy'), (404, 'the proxy')):
             with self.subTest(status):
                 proxy = Proxy(b'', status)
                 self.addCleanup(proxy.close)
                 with self.assertRaises(tako.UnreachableError) as caught:
                     self.fetch('https://127.0.0.1:9/body', https_proxy='http://u:p@' + proxy.address)
                 self.assertNotIsInstance(caught.exception, tako.TransientError)
-                self.assertIn('through the proxy {}: it answers CONNECT with status {}'.format(proxy.address, status),
+                self.assertIn('through the proxy {}: the proxy refused CONNECT (HTTP status {})'.format(proxy.address, status),
                               caught.exception.what)
                 self.assertIn(hint, caught.exception.hint)
 

@@ -273,7 +273,7 @@ class RateTest(RetryCase):
                 self.origin.faults['/manifest'] = origin.floods(head, piece, seconds=0.02)
                 result = self.fetch()
                 self.assertCode(75, result)
-                self.assertIn('brought less than', result.err)
+                self.assertIn('delivered less than', result.err)
                 self.assertLess(self.origin.endless_bytes, 900 * len(piece))
 
     def test_an_image_that_drips_is_taken_up_where_it_was(self):
@@ -543,9 +543,9 @@ class KeptConnectionTest(scene.Scene):
         late = b'HTTP/1.1 408 Too Slow\r\nContent-Length: 0\r\n\r\n'
         with RawServer([reply(b'first'), reply(b'truth')], late) as server, tako.HttpClient({}) as client:
             self.assertEqual(b'first', self.get(client, server.url))
-            (connection, _), = client._open.values()
+            slot, = client._pool._slots.values()
             server.let_go.set()
-            self.assertTrue(select.select([connection.sock], [], [], 30)[0])
+            self.assertTrue(select.select([slot.stream.sock], [], [], 30)[0])
             self.assertEqual(b'truth', self.get(client, server.url))
             self.assertEqual(2, server.connections)
 

@@ -369,7 +369,7 @@ def meet_redirect(field, kind, listener):
             stage.assertCode(0, result)
             stage.assertInPlace(content)
         else:
-            stage.assertFailed(75, 'redirected to http, which is not followed', result, {})
+            stage.assertFailed(75, 'redirected to http, which Tako does not follow', result, {})
 
 
 def meet_password(field, kind, userinfo):
@@ -390,7 +390,7 @@ def meet_compression(field, kind, place):
     with Stage(field, field.origins[kind], place='/' + place) as stage:
         content = stage.publish('1.0', CONTENT_OLD)
         if place == 'forced':
-            stage.assertFailed(75, 'Content-Encoding gzip, unasked', stage.fetch(), {})
+            stage.assertFailed(75, 'Content-Encoding gzip unasked', stage.fetch(), {})
             return
         coded = subprocess.check_output(['curl', '-s', '--compressed', '-o', os.devnull, '-w', '%{size_download}',
                                          stage.url + '/store/' + origin.digest_of(content)])
@@ -408,7 +408,7 @@ def meet_forced_compression_later(field, kind):
         old = stage.fetched('1.0', CONTENT_OLD)
         new = stage.publish('1.1', CONTENT_NEW)
         app, stage.app = stage.app, stage.config(stage.url.replace('/' + stage.tree, '/forced/' + stage.tree), 'other.tako')
-        stage.assertFailed(75, 'Content-Encoding gzip, unasked', stage.fetch(), scene.snapshot(stage.destination))
+        stage.assertFailed(75, 'Content-Encoding gzip unasked', stage.fetch(), scene.snapshot(stage.destination))
         stage.assertInPlace(old)
         stage.app = app
         stage.assertCode(0, stage.fetch())

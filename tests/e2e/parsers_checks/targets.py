@@ -306,31 +306,35 @@ def redirect_holds(url, _):
     assert '@' not in tako._endpoint(url)[1] and tako._endpoint(url)[1], 'a redirect with a password, or to nowhere'
 
 
-class Wire(tako.HttpClient):
-    """A client whose every connection has its whole answer already, and goes nowhere."""
+class Wire(tako.ConnectionPool):
+    """Connections whose every answer is there already, and which go nowhere."""
 
-    def __init__(self, answers):
-        super().__init__({})
+    def __init__(self, deadline, answers):
+        super().__init__({}, deadline)
         self._tls, self._answers, self._ends = TLS, answers, []
 
-    def __exit__(self, *error):
-        super().__exit__(*error)
+    def close(self):
+        super().close()
         for end in self._ends:
             end.close()
 
-    def _connection(self, url):
-        connection = super()._connection(url)
-        connection.sock, end = socket.socketpair()
-        self._ends.append(end)
-        end.sendall(self._answers.pop(0) if self._answers else b'')
-        end.shutdown(socket.SHUT_WR)
-        return connection
+    def _new_stream(self, url):
+        stream = super()._new_stream(url)
+
+        def connect():
+            stream.sock, end = socket.socketpair()
+            self._ends.append(end)
+            end.sendall(self._answers.pop(0) if self._answers else b'')
+            end.shutdown(socket.SHUT_WR)
+        stream.connect = connect
+        return stream
 
 
 def receive(data):
     """The answers of a server that sends this, whatever it is asked, each with its body."""
     kind = data[0] if data else 0
-    with Wire(data[1:].split(BETWEEN_ANSWERS)) as client:
+    with tako.HttpClient({}) as client:
+        client._pool = Wire(client.deadline, data[1:].split(BETWEEN_ANSWERS))
         if kind % 4 == 3:
             answers = client.open_each(URL, 'Basic eDp5', [{'Range': 'bytes=0-9'}] * 3)
             return [(answer, b''.join(answer.chunks)) for answer in answers]
