@@ -333,6 +333,13 @@ class UnitError(TakoError):
 
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+OS_ERROR_HINTS = (
+    (NO_SPACE, 'free disk space there and run the command again; all installed files are intact'),
+    ((errno.EACCES, errno.EPERM),
+     'run the command as a user who has access, or change the permissions'),
+    ((errno.EROFS,), 'mount this filesystem writable'),
+    ((errno.EIO,), 'check the disk: dmesg shows its errors'),
+)
 
 
 def as_tako_error(error: Exception) -> TakoError:
@@ -354,15 +361,8 @@ def as_tako_error(error: Exception) -> TakoError:
                          'report this bug, with the command line and tako --version')
     where = ''.join(os.fsdecode(name) + ': ' for name in (error.filename, error.filename2)
                     if isinstance(name, (str, bytes)))
-    hint = 'check what is at that path'
-    if error.errno in NO_SPACE:
-        hint = 'free disk space there and run the command again; all installed files are intact'
-    elif error.errno in (errno.EACCES, errno.EPERM):
-        hint = 'run the command as a user who has access, or change the permissions'
-    elif error.errno == errno.EROFS:
-        hint = 'mount this filesystem writable'
-    elif error.errno == errno.EIO:
-        hint = 'check the disk: dmesg shows its errors'
+    hint = next((hint for numbers, hint in OS_ERROR_HINTS if error.errno in numbers),
+                'check what is at that path')
     return TakoError(where + (error.strerror or str(error)), hint)
 
 
@@ -649,13 +649,10 @@ class Version:
 
 def parse_version(text: str) -> Version:
     """Return the version that `text` spells. Raises VersionError if it is invalid."""
-    if not re.fullmatch(VERSION_PATTERN, text):
-        raise VersionError(f'invalid version: {text[:80]!a}',
-                           'use 1 to 255 printable ASCII characters without spaces')
-    parts = _version_parts(text)
+    parts = _version_parts(text) if re.fullmatch(VERSION_PATTERN, text) else []
     if not parts:
-        raise VersionError(f'invalid version: {text!a}',
-                           'use at least one number or word, as in 1.0.0')
+        raise VersionError(f'invalid version: {text[:80]!a}',
+                           'use 1 to 255 printable ASCII characters, no spaces, not only . - _')
     return Version(text, _version_order(parts))
 
 
