@@ -11,18 +11,18 @@ import unittest
 import tako
 
 PATH = os.path.abspath(tako.__file__)
-WATERLINE = 10                          # the first section below it
+WATERLINE = 10                          # the first section that may use files, network and processes
 FUNCTION_MAX_LINES = 45
 LINE_MAX_CHARS = 100
 # For each section that is still to be reflowed: how many of its lines may be longer.
 LONG_LINES_LEFT = {7: 28, 8: 47, 10: 20, 11: 53, 15: 53, 16: 68, 18: 34}
 FIRST_PRINTING_SECTION = 14
-# what a function of bytes and values may need
+# Sections above the waterline may import these modules, and use these names of others.
 PURE_MODULES = {'array', 'binascii', 'bisect', 'difflib', 'errno', 'functools', 'hashlib', 'itertools', 'lzma', 're',
                 'struct', 'urllib.parse', 'zlib', 'collections.namedtuple'}
 PURE_NAMES = {'os.fsdecode', 'sys.version_info'}
 IMPURE_BUILTINS = {'open', 'print', 'input', 'exec', 'eval', 'compile', '__import__', 'globals', 'vars', 'breakpoint'}
-# Python itself tells from 3.10 on
+# The modules of the standard library; Python lists them itself from 3.10 on.
 STDLIB = getattr(sys, 'stdlib_module_names', None) or {
     'argparse', 'array', 'base64', 'binascii', 'bisect', 'bz2',
     'collections', 'concurrent', 'contextlib', 'datetime', 'difflib', 'email',
@@ -33,7 +33,7 @@ STDLIB = getattr(sys, 'stdlib_module_names', None) or {
 
 
 class Source:
-    """A Python program in numbered sections."""
+    """A Python program that is divided into numbered sections by banners."""
 
     def __init__(self, text):
         self.lines = text.splitlines()
@@ -45,11 +45,11 @@ class Source:
                 self.banners.append((line, int(match.group(1)), match.group(2)))
 
     def section(self, line):
-        """The number of the section that a line is in; 0 is what stands before the first."""
+        """Return the number of the section of a line; 0 before the first banner."""
         return ([0] + [number for first, number, _ in self.banners if first <= line])[-1]
 
     def sections(self):
-        """The section of each name that is defined at the module's level."""
+        """Return a dict from each name defined at module level to its section."""
         found = {}
         for statement in self.tree.body:
             targets = getattr(statement, 'targets', [getattr(statement, 'target', None)])
@@ -61,18 +61,18 @@ class Source:
         return found
 
     def uses_from_below(self):
-        """(line, name, its section) wherever a section names what a later one defines."""
+        """Return (line, name, section of the name) of each use of a name that a later section defines."""
         sections = self.sections()
         used = GlobalNames(self.tree).found + type_comment_names(self.lines)
         return sorted({(line, name, sections[name]) for line, name in used
                        if sections.get(name, 0) > self.section(line)})
 
     def functions(self):
-        """All functions, those in classes and in functions too."""
+        """Return all functions, also those in classes and in other functions."""
         return [node for node in ast.walk(self.tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
 
     def imports(self):
-        """(line, module or module.name) of every import, wherever it stands."""
+        """Yield (line, module or module.name) of each import, also of those in functions."""
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
@@ -83,7 +83,7 @@ class Source:
 
 
 class GlobalNames(ast.NodeVisitor):
-    """Finds (line, name) of each name that no function around it binds; strings that annotate are read too."""
+    """Finds (line, name) of each name that is not local to a function, also in annotations that are strings."""
 
     def __init__(self, tree):
         self.found = []
@@ -128,7 +128,7 @@ class GlobalNames(ast.NodeVisitor):
 
 
 def bound_names(function):
-    """The names that a function or a lambda binds: its arguments and what it assigns."""
+    """Yield the local names of a function or a lambda: its arguments and the names that it assigns."""
     for node in ast.walk(function):
         if isinstance(node, ast.arg):
             yield node.arg
@@ -143,13 +143,13 @@ def bound_names(function):
 
 
 def string_value(node):
-    """The text of a string in a syntax tree: a Str until 3.7, a Constant after; None for all else."""
+    """Return the text of a string in a syntax tree (a Str up to Python 3.7, then a Constant), or None."""
     value = getattr(node, 's' if type(node).__name__ == 'Str' else 'value', None)
     return value if type(node).__name__ in ('Str', 'Constant') and isinstance(value, str) else None
 
 
 def type_comment_names(lines):
-    """(line, name) of each name in a type comment."""
+    """Return (line, name) of each name in a type comment."""
     rest = iter(line + '\n' for line in lines)
     comments = [token for token in tokenize.generate_tokens(lambda: next(rest, ''))
                 if token.type == tokenize.COMMENT and token.string.startswith('# type:')]
@@ -157,7 +157,7 @@ def type_comment_names(lines):
 
 
 def dotted(node):
-    """os.path.join as 'os.path.join'; None for what is no chain of names."""
+    """Return the text of a chain of names such as os.path.join; None for any other node."""
     if isinstance(node, ast.Name):
         return node.id
     left = dotted(node.value) if isinstance(node, ast.Attribute) else None
@@ -165,7 +165,7 @@ def dotted(node):
 
 
 def length(function):
-    """How many lines a function has."""
+    """Return the number of lines of a function."""
     return max(getattr(node, 'end_lineno', None) or getattr(node, 'lineno', 0) for node in ast.walk(function)) \
         - function.lineno + 1
 
@@ -190,11 +190,11 @@ def long_lines(source):
 
 
 def impurities(source):
-    """(line, name) above the waterline of what reaches beyond bytes and values."""
+    """Return (line, name) of each use above the waterline of files, network, processes or the clock."""
     imported = {name.split('.')[0] for _, name in source.imports() if not name.startswith('collections.')}
     found = []
-    parts = set()                       # the os of os.path within a chain that was looked at whole
-    for node in ast.walk(source.tree):  # from the outside in
+    parts = set()                       # the nodes of chains such as os.path.join that were checked as a whole
+    for node in ast.walk(source.tree):  # ast.walk yields a chain before its parts
         name = None if node in parts else dotted(node)
         if name is None or source.section(node.lineno) >= WATERLINE or source.section(node.lineno) == 0:
             continue
@@ -207,6 +207,7 @@ def impurities(source):
 
 
 def is_pure(name):
+    """Return whether a module, or a name in one, may be used above the waterline."""
     return any((name + '.').startswith(module + '.') for module in PURE_MODULES)
 
 
@@ -216,13 +217,13 @@ def read_source():
 
 
 def run_python(*arguments):
-    """Standard output, what went to standard error, and the exit code, of a Python that only this file influences."""
+    """Run Python without environment variables and user packages; return stdout, stderr and exit code."""
     process = subprocess.run([sys.executable, '-I', '-B', '-W', 'error'] + list(arguments), stdin=subprocess.DEVNULL,
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     return process.stdout.decode('ascii'), process.stderr.decode('ascii'), process.returncode
 
 
-class PlanTest(unittest.TestCase):
+class LayoutTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
@@ -230,27 +231,27 @@ class PlanTest(unittest.TestCase):
 
     @classmethod
     def tearDownClass(cls):
-        del cls.source          # which the garbage collector would walk through in every later test
+        del cls.source          # otherwise the garbage collector visits the tree in all later tests
 
     def test_each_section_uses_only_itself_and_those_above(self):
         uses = ['line {}: {} is defined in section {}'.format(*use) for use in self.source.uses_from_below()]
         self.assertEqual(uses, [])
 
-    def test_nothing_above_the_waterline_touches_the_world(self):
+    def test_sections_above_the_waterline_use_only_bytes_and_values(self):
         self.assertEqual(impurities(self.source), [])
 
-    def test_the_map_names_the_sections(self):
-        in_map = [re.match(r'# {2,3}(\d+) {2}(\S.*?) {2,}\S', line) for line in self.source.lines]
-        mapped = [(int(match.group(1)), match.group(2)) for match in in_map if match]
-        self.assertEqual(mapped, [(number, name) for _, number, name in self.source.banners])
-        self.assertEqual([number for number, _ in mapped], list(range(1, len(mapped) + 1)))
+    def test_the_table_lists_the_sections(self):
+        in_table = [re.match(r'# {2,3}(\d+) {2}(\S.*?) {2,}\S', line) for line in self.source.lines]
+        listed = [(int(match.group(1)), match.group(2)) for match in in_table if match]
+        self.assertEqual(listed, [(number, name) for _, number, name in self.source.banners])
+        self.assertEqual([number for number, _ in listed], list(range(1, len(listed) + 1)))
 
-    def test_the_waterline_stands_where_the_map_has_it(self):
+    def test_the_waterline_is_where_the_table_has_it(self):
         waterlines = [line for line, text in enumerate(self.source.lines, 1) if re.match('# *~{10,}', text)]
         self.assertEqual(len(waterlines), 2)
-        in_map, in_file = waterlines
-        self.assertRegex(self.source.lines[in_map - 2], r'^# +{} '.format(WATERLINE - 1))
-        self.assertRegex(self.source.lines[in_map], r'^# +{} '.format(WATERLINE))
+        in_table, in_file = waterlines
+        self.assertRegex(self.source.lines[in_table - 2], r'^# +{} '.format(WATERLINE - 1))
+        self.assertRegex(self.source.lines[in_table], r'^# +{} '.format(WATERLINE))
         self.assertEqual((self.source.section(in_file), self.source.section(in_file + 6)), (WATERLINE - 1, WATERLINE))
 
     def test_all_imports_are_in_the_standard_library(self):
@@ -258,7 +259,7 @@ class PlanTest(unittest.TestCase):
         self.assertIn('argparse', dict(map(reversed, imports)))
         self.assertEqual([(line, name) for line, name in imports if name not in STDLIB or name == 'ctypes'], [])
 
-    def test_nothing_prints_but_the_last_sections(self):
+    def test_only_the_last_sections_print(self):
         self.assertEqual([node.lineno for node in ast.walk(self.source.tree) if dotted(node) == 'print'], [])
         early = [node.lineno for node in ast.walk(self.source.tree)
                  if dotted(node) in ('sys.stdout', 'sys.stderr', 'sys.__stdout__', 'sys.__stderr__')
@@ -274,7 +275,7 @@ class HabitTest(unittest.TestCase):
 
     @classmethod
     def tearDownClass(cls):
-        del cls.source          # which the garbage collector would walk through in every later test
+        del cls.source          # otherwise the garbage collector visits the tree in all later tests
 
     def test_every_function_is_annotated(self):
         bare = []
@@ -307,10 +308,10 @@ class HabitTest(unittest.TestCase):
 
 class ProcessTest(unittest.TestCase):
 
-    def test_importing_is_silent_and_light_and_leaves_signals_alone(self):
+    def test_import_prints_nothing_loads_little_and_sets_no_signal_handler(self):
         script = '\n'.join((
             'import signal, sys',
-            'import hashlib',           # which on PyPy brings socket
+            'import hashlib',           # on PyPy, hashlib imports socket
             'given = set(sys.modules)',
             'sys.path.insert(0, sys.argv[1])',
             'numbers = [getattr(signal, name) for name in dir(signal) if name[:3] == "SIG" and name[3] != "_"]',
@@ -320,10 +321,10 @@ class ProcessTest(unittest.TestCase):
             'heavy = {"http", "ssl", "socket", "urllib", "subprocess", "json", "typing", "difflib", "tempfile"}',
             'came = heavy & (set(sys.modules) - given)',
             'assert not came, sorted(came)'))
-        # without -S, site's .pth files may have imported anything
+        # -S: otherwise .pth files of installed packages can import any module.
         self.assertEqual(run_python('-S', '-c', script, os.path.dirname(PATH)), ('', '', 0))
 
-    def test_help_needs_no_docstrings(self):
+    def test_help_works_without_docstrings(self):
         for options in ((), ('-O',), ('-OO',)):
             with self.subTest(options):
                 out, err, code = run_python(*(options + (PATH, '--help')))
@@ -333,7 +334,7 @@ class ProcessTest(unittest.TestCase):
 
 
 class CheckerTest(unittest.TestCase):
-    """The checks above, on programs that they have to find fault with."""
+    """The checks above find the faults of these programs."""
 
     BANNER = '# ' + '=' * 60 + ' {}\n'
 
@@ -341,7 +342,7 @@ class CheckerTest(unittest.TestCase):
         return Source(''.join(self.BANNER.format('{}  name'.format(number)) + body + '\n'
                               for number, body in enumerate(bodies, 1)))
 
-    def test_a_use_from_below_is_found_wherever_it_stands(self):
+    def test_each_kind_of_use_from_below_is_found(self):
         below = 'class Below:\n    pass\n\n\ndef below():\n    pass\n\n\nBELOW = 1'
         uses = {
             'at the module level': 'X = [\n    below]', 'under an if': 'if X:\n    below()',
@@ -363,10 +364,10 @@ class CheckerTest(unittest.TestCase):
                 found = self.sections(text, below).uses_from_below()
                 self.assertEqual([section for _, _, section in found], [2])
                 self.assertEqual(found[0][1].lower(), 'below')
-                if 'f-string' not in where:     # whose lines are counted otherwise until 3.8
+                if 'f-string' not in where:     # up to Python 3.7, their line numbers are wrong
                     self.assertIn(found[0][1], text.splitlines()[found[0][0] - 2])
 
-    def test_what_is_legal_is_not_found(self):
+    def test_legal_uses_are_not_reported(self):
         below = 'def below(name=0):\n    pass\nBELOW = 1'
         for text in ('def f():\n    return g()\ndef g(): pass', 'def f(below):\n    return below',
                      'def f():\n    below = 1\n    return below', 'def f(x):\n    x.below()\n    g(BELOW=1)',
@@ -376,7 +377,7 @@ class CheckerTest(unittest.TestCase):
                 self.assertEqual(self.sections(text, below).uses_from_below(), [])
         self.assertEqual(self.sections('X = 1', 'Y = X', 'def f():\n    return X + Y + f()').uses_from_below(), [])
 
-    def test_the_world_above_the_waterline_is_found(self):
+    def test_impure_names_above_the_waterline_are_found(self):
         for text in ('os.getcwd()', 'X = os.environ', 'os.path.join', 'def f(x=os): pass', 'sys.stdout', 'sys.argv',
                      'open(1)', 'print(1)', 'def f():\n    time.time()', 'def f():\n    import socket',
                      'def f():\n    import urllib.request', 'def f():\n    import http.client as re',
@@ -409,7 +410,7 @@ class CheckerTest(unittest.TestCase):
         source = self.sections(fits, '\n'.join((fits, long, '"""' + fits + '"""')), '# \u00fc'.ljust(LINE_MAX_CHARS))
         self.assertEqual(long_lines(source), [(2, 5), (2, 6)])
 
-    def test_lengths_are_counted(self):
+    def test_the_length_of_a_function(self):
         source = Source('def f():\n    pass\n\ndef g():\n    x = (1,\n         2)\n')
         self.assertEqual([length(each) for each in source.functions()], [2, 3])
 
