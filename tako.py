@@ -3567,8 +3567,8 @@ def show_with_requirements(names: 'Iterable[str]') -> 'Dict[str, Unit]':
     while unseen and len(found) < REQUIREMENTS_MAX:
         shown = show_units(sorted(unseen))
         found.update(shown)
-        unseen = {name for unit in shown.values() for name in unit.listed('Requires', 'BindsTo')}
-        unseen -= set(found)
+        unseen = {name for unit in shown.values()
+                  for name in unit.listed('Requires', 'BindsTo')} - set(found)
     return found
 
 
@@ -4010,8 +4010,8 @@ class Progress:
 
 def format_size(size: int) -> str:
     """Return a number of bytes for people, such as '2.9 MB'."""
-    units = ('kB', 1e3), ('MB', 1e6), ('GB', 1e9)
-    unit, divisor = next((each for each in units if size < 999.5 * each[1]), units[-1])
+    unit, divisor = next((each for each in (('kB', 1e3), ('MB', 1e6)) if size < 999.5 * each[1]),
+                         ('GB', 1e9))
     return '{:.{}f} {}'.format(size / divisor, 1 if size < 99.95 * divisor else 0, unit)
 
 
@@ -5450,77 +5450,89 @@ def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
 
 # ======================================================================== 18 publish
 
+MAPPABLE_BYTES = sys.maxsize    # that the two images of a patch may have: 2 GiB on 32-bit machines
+
+
 def store(arguments: 'argparse.Namespace', report: Report) -> int:
-    """The store command: the image first, the manifest that lists it last."""
+    """Run the store command: write the image first, and the manifest that lists it last."""
     if arguments.reindex:
         return _reindex(arguments, report)
     if arguments.image is None or arguments.version is None:
-        raise UsageError('the following arguments are required: IMAGE, VERSION', 'see: tako store --help')
+        raise UsageError('the following arguments are required: IMAGE, VERSION',
+                         'see: tako store --help')
     version = _new_version(arguments.version, arguments.image)
     if arguments.image == arguments.key_file == '-':
-        raise UsageError('standard input cannot be the key and the image', 'give one of them as a file')
+        raise UsageError('standard input cannot be both the key and the image',
+                         'give one of them as a file')
     seed = _read_secret_key(arguments, report)
-    lock = _publishing(arguments.output, report)
+    lock = _lock(arguments.output, report)
     directory = ImageDirectory(arguments.output, [ed25519_public_key(seed)])
     if arguments.dry_run:
         _publish(arguments, directory, version, seed, report)
-    else:
-        with lock:
-            directory.clear_leftovers()
-            _publish(arguments, directory, version, seed, report)
+        return 0
+    with lock:
+        directory.clear_leftovers()
+        _publish(arguments, directory, version, seed, report)
     return 0
 
 
 def _reindex(arguments: 'argparse.Namespace', report: Report) -> int:
-    """Make the chunk indexes that are missing, as of images that an older Tako stored. Signs nothing."""
+    """Make missing chunk indexes, such as those of images that an older Tako stored."""
     directory, root = ImageDirectory(arguments.output), arguments.output
-    if any((arguments.image, arguments.dry_run, arguments.key, arguments.key_file, arguments.patch_from)):
-        raise UsageError('--reindex takes -o DIR alone', 'see: tako store --help')
-    with _publishing(root, report):
+    if any((arguments.image, arguments.dry_run, arguments.key, arguments.key_file,
+            arguments.patch_from)):
+        raise UsageError('--reindex needs -o DIR, and allows nothing else',
+                         'see: tako store --help')
+    with _lock(root, report):
         directory.clear_leftovers()
-        made, code = 0, 0
+        code, count = 0, 0
         for digest, size in sorted(directory.images().items()):
-            if directory.read_index(digest, size) is None and directory.why_unusable(digest):
-                code = report.error(directory.image_path(digest), RefusedError(
-                    'has no chunk index, and cannot be read or is damaged', 'put there what was published'))
-            else:
-                made += _make_index(directory, digest, report)
-    if made:
-        report.result(f'{root}: made {made} chunk indexes')
+            is_missing = directory.read_index(digest, size) is None
+            fault = directory.why_unusable(digest) if is_missing else ''
+            if fault:
+                code = report.error(root, RefusedError('cannot make a chunk index: ' + fault,
+                                                       'restore the image that you published'))
+            elif _make_index(directory, digest, report):
+                count += 1
+    if count:
+        report.result(f'{root}: made {count} chunk indexes')
     else:
-        report.unchanged(f'{root}: there are no more chunk indexes to make')
+        report.unchanged(f'{root}: no chunk index is missing')
     return code
 
 
-def _publish(arguments: 'argparse.Namespace', directory: ImageDirectory, version: Version, seed: bytes,
-             report: Report) -> None:
+def _publish(arguments: 'argparse.Namespace', directory: ImageDirectory, version: Version,
+             seed: bytes, report: Report) -> None:
+    """Publish an image as a version; with --dry-run, only find out what that would change."""
     directory.check_file_system()
     root, manifest = directory.root, directory.manifest()
     if not directory.accepted().signed and directory.images():
-        report.warning(root, 'has images and no manifest, so a new one begins',
-                       'if there was one, put it back and store again: machines that know it refuse another')
+        report.warning(root, 'there are images but no manifest, so a new one begins',
+                       'if there was a manifest, restore it and run store again: '
+                       'clients that know it refuse a new one')
     check_spelling(manifest, version)
-    older = _older_entries(directory, manifest, version, arguments.patch_from)
+    older = _older_entries(directory, version, arguments.patch_from)
     if arguments.dry_run:
-        entry = Entry(version, *hash_blocks(_read_image(arguments.image)))
+        entry, verb = Entry(version, *hash_blocks(_read_image(arguments.image))), 'would store'
         grown = add_entry(manifest, entry)
-        _check_that_patches_can_be_made(directory, older, entry)
-        is_stored = grown is not manifest or bool(directory.image_fault(entry.digest, entry.size))
+        _patches(directory, older, entry)
+        is_new = grown is not manifest or directory.image_fault(entry.digest, entry.size) != ''
     else:
-        entry, grown, is_stored = _store_image(arguments, directory, version, seed, older, report)
-    if is_stored:
-        report.result('{}: {}stored {}, {} bytes, SHA-256 {}; clients need PublicKey={}'.format(
-            root, 'would have ' * arguments.dry_run, version, entry.size, entry.digest, encode_base64(directory.public_keys[0])))
+        entry, is_new = _store_image(arguments, directory, version, seed, older, report)
+        grown, verb = directory.manifest(), 'stored'
+    if is_new:
+        report.result('{}: {} {}, {} bytes, SHA-256 {}; clients need PublicKey={}'.format(
+            root, verb, version, entry.size, entry.digest, encode_base64(directory.public_keys[0])))
     else:
-        report.unchanged(f'{root}: {version} is this image already')
+        report.unchanged(f'{root}: {version} is published already, with this image')
     _warn_of_order_and_gaps(directory, grown, entry, report)
 
 
-def _store_image(arguments: 'argparse.Namespace', directory: ImageDirectory, version: Version, seed: bytes,
-                 older: 'Sequence[Entry]', report: Report) -> 'Tuple[Entry, Manifest, bool]':
-    """Copy an image into the directory, with patches from older ones, and list it.
+def _store_image(arguments: 'argparse.Namespace', directory: ImageDirectory, version: Version,
+                 seed: bytes, older: 'Sequence[Entry]', report: Report) -> 'Tuple[Entry, bool]':
+    """Copy an image into a directory, with patches from older ones, and list it at the end.
 
-    Returns its entry, the manifest then, and whether that, or the image, was not there before.
+    Return its entry, and False if it was listed and intact before.
     """
     manifest = directory.manifest()
     with NewFile(directory.path(NEW_IMAGE)) as new:
@@ -5528,136 +5540,177 @@ def _store_image(arguments: 'argparse.Namespace', directory: ImageDirectory, ver
             new.write(block)
         entry = Entry(version, new.size, new.sha256.hexdigest())
         grown = add_entry(manifest, entry)
-        _check_that_patches_can_be_made(directory, older, entry)
+        patches = _patches(directory, older, entry)
         fault = directory.image_fault(entry.digest, entry.size)
-        is_changed = grown is not manifest or bool(fault)
-        if fault:
-            remove_if_there(directory.index_path(entry.digest))     # which may tell of a damaged image
-        if is_changed:
+        is_new = grown is not manifest or fault != ''
+        if fault:           # an index that exists may be that of the damaged image
+            remove_if_there(directory.index_path(entry.digest))
+        if is_new:
             sealed = seal_manifest(grown, seed)
             directory.store_image(entry, new)
     _make_index(directory, entry.digest, report)
-    for each in older:
-        _make_patch(arguments, directory, each, entry, report)
-    if older:
+    for patch in patches:
+        patch.make(arguments.patch_memory, report)
+    if patches:
         _make_index(directory, entry.digest, report)
     if grown is not manifest:
         directory.sync()
-        directory.write_manifest(SignedManifest(grown, sealed, directory.manifest_path))
-    return entry, grown, is_changed
+        directory.write_manifest(
+            SignedManifest(grown, sealed, directory.manifest_path))
+    return entry, is_new
+
+
+def _warn_of_order_and_gaps(directory: ImageDirectory, manifest: Manifest, entry: Entry,
+                            report: Report) -> None:
+    root, newest = directory.root, manifest.entries[-1].version
+    if newest != entry.version:
+        report.warning(root, f'{entry.version} is older than {newest}, which stays the newest',
+                       f'if clients that match both need this image, publish it above {newest}')
+    images = directory.images()
+    missing = [each.version.text for each in manifest.entries
+               if each.digest not in images and each != entry]
+    if missing:
+        report.warning(root, f'listed images are missing from store/: {join_names(missing)}',
+                       'if you withdrew them, make the server answer 410 for them; '
+                       'otherwise restore them')
 
 
 def _make_index(directory: ImageDirectory, digest: str, report: Report) -> bool:
-    """Make the chunk index of a stored image, unless it is there, or would be of no use; whether it was made."""
+    """Make the chunk index of an image. Return False if it exists, or clients would refuse it."""
     try:
         return directory.make_index(digest)
     except ValueError as error:
-        report.warning(directory.image_path(digest), f'has no chunk index: {error}', 'clients will download all of it')
+        report.warning(directory.image_path(digest), f'has no chunk index: {error}',
+                       'expect clients to download all of this image')
         return False
 
 
-MAPPABLE_BYTES = sys.maxsize            # of both images of a patch together: 2 GiB on 32 bits
+def _patches(directory: ImageDirectory, older: 'Sequence[Entry]', entry: Entry) -> 'List[Patch]':
+    """Return the patches to an image. Raises TakoError if one cannot be made on this machine."""
+    patches = [Patch(directory, each, entry) for each in older]
+    for patch in patches:
+        patch.check_size()
+    return patches
 
 
-def _lacks_patch(directory: ImageDirectory, older: Entry, entry: Entry) -> bool:
-    """Whether there is no patch from an older image yet, and there could be one."""
-    return (older.size > 0 and entry.size > 0 and older.digest != entry.digest
-            and not os.path.exists(directory.patch_path(entry.digest, older.digest)))
+class Patch:
+    """The patch that makes the image of `entry` from the image of `older`, in one directory."""
 
+    def __init__(self, directory: ImageDirectory, older: Entry, entry: Entry) -> None:
+        self._directory = directory
+        self._older = older
+        self._entry = entry
+        self._label = f'{directory.root}: patch from {older.version}'
+        self._path = directory.patch_path(entry.digest, older.digest)
+        self._older_path = directory.image_path(older.digest)
 
-def _check_that_patches_can_be_made(directory: ImageDirectory, older: 'Sequence[Entry]', entry: Entry) -> None:
-    """Raise TakoError if two images are too large for a patch on this machine, as on 32 bits."""
-    for each in older:
-        size = each.size + entry.size
-        if size > MAPPABLE_BYTES and _lacks_patch(directory, each, entry):
-            most = format_size(MAPPABLE_BYTES)
-            raise TakoError(f'{directory.root}: patch from {each.version}: both images together have '
-                            f'{format_size(size)}, and this Python can map {most}',
-                            'leave out --patch-from, or publish with a 64-bit Python')
+    def _is_missing(self) -> bool:
+        """Return whether the patch does not exist, and could. An empty image has no patches."""
+        older, entry = self._older, self._entry
+        return (older.size > 0 and entry.size > 0 and older.digest != entry.digest
+                and not os.path.exists(self._path))
 
+    def check_size(self) -> None:
+        """Raise TakoError if the images are too large for a patch on this machine."""
+        size = self._older.size + self._entry.size
+        if size > MAPPABLE_BYTES and self._is_missing():
+            raise TakoError(
+                f'{self._label}: both images together have {format_size(size)}, '
+                f'and this Python can map {format_size(MAPPABLE_BYTES)}',
+                'leave out --patch-from, or publish with a 64-bit Python')
 
-def _make_patch(arguments: 'argparse.Namespace', directory: ImageDirectory, older: Entry, entry: Entry,
-                report: Report) -> None:
-    """Make the patch from an older image, unless it is there, or would spare nothing."""
-    name = f'{directory.root}: patch from {older.version}'
-    if not _lacks_patch(directory, older, entry):
-        return
-    report.step(name)
-    fault = directory.image_fault(older.digest, older.size)
-    if fault:
-        return report.warning(name, f'its image {fault}', 'put there what was published')
-    limit = _size_of_ranges(directory, older, entry)
-    with NewFile(directory.path(NEW_PATCH)) as new:
-        _write_patch(directory, older, entry, new, arguments.patch_memory,
-                     lambda done: report.progress(name, done, entry.size))
-        size = new.size
-        if size < limit:
-            if not _is_right(directory, older, entry, new):
-                return report.warning(name, 'does not make the image', 'it is left out; report this, or test this machine')
-            new.publish(directory.patch_path(entry.digest, older.digest))
-    report.result(f'{name}: {format_size(size)}' + ', which would spare nothing' * (size >= limit))
+    def make(self, memory_bytes: int, report: Report) -> None:
+        """Make the patch, unless it exists, or is not smaller than what clients need without it."""
+        if not self._is_missing():
+            return
+        report.step(self._label)
+        fault = self._directory.image_fault(self._older.digest, self._older.size)
+        if fault:
+            return report.warning(self._label, f'its image {fault}',
+                                  'restore the image that you published')
+        limit = self._update_size()
+        with NewFile(self._directory.path(NEW_PATCH)) as new:
+            self._write(new, memory_bytes, report)
+            outcome = format_size(new.size)
+            if new.size >= limit:
+                outcome += ', discarded: it would save nothing'
+            elif self._makes_image(new):
+                new.publish(self._path)
+            else:
+                return report.warning(self._label, 'discarded: it does not make the image',
+                                      'report this bug, or test the memory of this machine')
+        report.result(f'{self._label}: {outcome}')
 
+    def _update_size(self) -> int:
+        """Return how many bytes an update from the older image needs without this patch."""
+        entry = self._entry
+        index, size = self._directory.read_index(entry.digest, entry.size), entry.size
+        if index is not None:
+            with open(self._older_path, 'rb', buffering=0) as image:
+                chunks = hashed_chunks(image.read, index.method, index.average)
+                plan = plan_image(index, find_chunks(index, chunks), bytes(len(index.lengths)))
+            size = os.path.getsize(self._directory.index_path(entry.digest)) + sum(
+                each.end - each.begin for each in plan.ranges)
+        return min(size, int(DELTA_MAX_SHARE * entry.size))
 
-def _is_right(directory: ImageDirectory, older: Entry, entry: Entry, new: NewFile) -> bool:
-    """Whether clients can make the image of a patch: all of them would try."""
-    path = directory.image_path(older.digest)
-    with naming(path), new.read_back() as patch, open(path, 'rb') as image:
-        try:
-            blocks = apply_patch(patch, functools.partial(read_older, image.fileno()), entry.size)
-            return hash_blocks(blocks)[1] == entry.digest
-        except (PatchError, EOFError):
-            return False
-
-
-def _size_of_ranges(directory: ImageDirectory, older: Entry, entry: Entry) -> int:
-    """What an update from an older image costs without a patch."""
-    index = directory.read_index(entry.digest, entry.size)
-    lacks = entry.size
-    if index is not None:
-        with open(directory.image_path(older.digest), 'rb', buffering=0) as image:
-            chunks = hashed_chunks(image.read, index.method, index.average)
-            plan = plan_image(index, find_chunks(index, chunks), bytes(len(index.lengths)))
-        lacks = sum(each.end - each.begin for each in plan.ranges) + os.path.getsize(
-            directory.index_path(entry.digest))
-    return min(lacks, int(DELTA_MAX_SHARE * entry.size))
-
-
-def _write_patch(directory: ImageDirectory, older: Entry, entry: Entry, new: NewFile, memory_bytes: int,
-                 progress: 'Callable[[int], object]') -> None:
-    """Write the patch that makes the image of entry of the older one."""
-    import mmap
-    with open(directory.image_path(older.digest), 'rb') as old_file, \
-            open(directory.image_path(entry.digest), 'rb') as new_file:
-        with mmap.mmap(old_file.fileno(), 0, access=mmap.ACCESS_READ) as old_image, \
+    def _write(self, new: NewFile, memory_bytes: int, report: Report) -> None:
+        import mmap
+        size = self._entry.size
+        with open(self._older_path, 'rb') as old_file, \
+                open(self._directory.image_path(self._entry.digest), 'rb') as new_file, \
+                mmap.mmap(old_file.fileno(), 0, access=mmap.ACCESS_READ) as old_image, \
                 mmap.mmap(new_file.fileno(), 0, access=mmap.ACCESS_READ) as new_image:
-            make_patch(old_image, new_image, new.write, memory_bytes, progress)
+            make_patch(old_image, new_image, new.write, memory_bytes,
+                       lambda done: report.progress(self._label, done, size))
+
+    def _makes_image(self, new: NewFile) -> bool:
+        """Return whether the patch works, as each client would find out."""
+        with naming(self._older_path), new.read_back() as patch, \
+                open(self._older_path, 'rb') as image:
+            try:
+                blocks = apply_patch(patch, functools.partial(read_older, image.fileno()),
+                                     self._entry.size)
+                return hash_blocks(blocks)[1] == self._entry.digest
+            except (PatchError, EOFError):
+                return False
 
 
-def _older_entries(directory: ImageDirectory, manifest: Manifest, version: Version,
-                   patch_from: str) -> 'List[Entry]':
-    """The entries that --patch-from means: so many of the newest before version that are here, or a version."""
-    if patch_from:
-        import lzma, mmap                   # noqa: E401, F401  # to say what is missing before anything is stored
-    here = directory.images() if patch_from else {}
+def _older_entries(directory: ImageDirectory, version: Version, patch_from: str) -> 'List[Entry]':
+    """Return the entries that --patch-from selects, of images that are in the store.
+
+    patch_from: a version, or how many of the newest versions before `version`. Raises UsageError.
+    """
+    if not patch_from:
+        return []
+    import lzma, mmap           # noqa: E401, F401  # a missing module is reported before any change
+    sizes = directory.images()
+    stored = [each for each in reversed(directory.manifest().entries)
+              if sizes.get(each.digest) == each.size]
     if re.fullmatch('[0-9]{1,9}', patch_from):
         if int(patch_from) > PATCHES_MAX:
-            raise UsageError(f'--patch-from {patch_from}: too many', f'an index lists {PATCHES_MAX} patches at most')
-        older = [each for each in reversed(manifest.entries) if each.version < version and here.get(each.digest) == each.size]
-        return older[:int(patch_from)]
-    found = [each for each in manifest.entries if patch_from and each.version == parse_version(patch_from)]
-    if patch_from and (not found or here.get(found[0].digest) != found[0].size):
-        raise UsageError(f'--patch-from {patch_from}: no such version is whole here', 'expected a number of images, or a version')
+            raise UsageError(f'invalid --patch-from: {patch_from!a}',
+                             f'give a number up to {PATCHES_MAX}, or a version')
+        return [each for each in stored if each.version < version][:int(patch_from)]
+    wanted = parse_version(patch_from)
+    found = [each for each in stored if each.version == wanted]
+    if not found:
+        raise UsageError(f'invalid --patch-from: {patch_from!a}: no such image in {directory.root}',
+                         'give a number, or a version that is stored there')
     return found
 
 
 def _read_image(path: str) -> 'Iterator[bytes]':
-    """The image's bytes. A pipe is waited for in short spells: a signal that came just before a read would not end it."""
-    stream = _standard_input().raw if path == '-' else open(path, 'rb', buffering=0)    # type: ignore[attr-defined]
-    blocks, block = read_blocks(stream), b'-'
-    while block:
+    """Yield the bytes of a file, or of standard input if `path` is '-'."""
+    stream = (_standard_input().raw if path == '-'      # type: ignore[attr-defined]
+              else open(path, 'rb', buffering=0))
+    blocks = read_blocks(stream)
+    while True:
+        # a signal that arrives just before a read does not interrupt it, and a pipe may be silent
         while not is_readable(stream, PIPE_POLL_SECONDS):
             pass
         block = next(blocks, b'')
+        if not block:
+            return
         yield block
 
 
@@ -5668,65 +5721,74 @@ def _standard_input() -> 'BinaryIO':
 
 
 def sign(arguments: 'argparse.Namespace', report: Report) -> int:
-    """The sign command: the same manifest under a new key."""
+    """Run the sign command: sign the same manifest with another key."""
     root = arguments.directory
     seed = _read_secret_key(arguments, report)
     old, new = _read_public_key(arguments.public_key), ed25519_public_key(seed)
     directory = ImageDirectory(root, [old, new])
-    with _publishing(root, report):
+    with _lock(root, report):
         directory.clear_leftovers()
         manifest, signed, _ = _published_manifest(directory)
         sealed = seal_manifest(manifest, seed)
         if sealed == signed:
             report.unchanged(f'{root}: signed with this key already')
         else:
-            directory.write_manifest(SignedManifest(manifest, sealed, directory.manifest_path))
-            report.result(f'{root}: signed anew; clients need PublicKey={encode_base64(new)}')
+            directory.write_manifest(
+                SignedManifest(manifest, sealed, directory.manifest_path))
+            report.result(f'{root}: signed with another key; '
+                          f'clients need PublicKey={encode_base64(new)}')
     return 0
 
 
 def verify(arguments: 'argparse.Namespace', report: Report) -> int:
-    """The verify command: whether a directory that is served, or mirrored, is whole."""
+    """Run the verify command: check the manifest of a directory or mirror, and all its images."""
     root = arguments.directory
     directory = ImageDirectory(root, [_read_public_key(arguments.public_key)])
-    manifest = _published_manifest(directory).manifest
-    codes = [0]
-    for entry in manifest.entries:
+    entries = _published_manifest(directory).manifest.entries
+    codes, intact = [0], 0
+    for entry in entries:
         fault = directory.image_fault(entry.digest, entry.size)
-        if fault:
-            what = f'{entry.version}: {directory.image_path(entry.digest)} {fault}'
-            codes.append(report.error(root, TakoError(what, 'put it back, unless it was withdrawn') if fault == MISSING
-                                      else RefusedError(what, 'put there what was published')))
-    report.result('{}: the manifest is right, {} of {} images are whole'.format(
-        root, len(manifest.entries) - len(codes) + 1, len(manifest.entries)))
+        what = f'{entry.version}: {directory.image_path(entry.digest)} {fault}'
+        if not fault:
+            intact += 1
+        elif fault == MISSING:
+            codes.append(report.error(root, TakoError(what, 'restore it, unless you withdrew it')))
+        else:
+            codes.append(report.error(
+                root, RefusedError(what, 'restore the image that you published')))
+    report.result(f'{root}: the manifest is valid, {intact} of {len(entries)} images are intact')
     return max(codes, key=SEVERITY.index)
 
 
-def _publishing(root: str, report: Report) -> DirectoryLock:
-    """The lock on a directory that is served."""
+def _lock(root: str, report: Report) -> DirectoryLock:
+    """Return the lock of a directory to publish in. Raises UsageError if it does not exist."""
     if not os.path.isdir(root):
-        raise UsageError(f'{root}: not an existing directory', 'create it, or correct the command line')
-    return DirectoryLock(root, LOCK_WAIT_SECONDS, lambda: report.step(root + ': waiting for another run'))
+        raise UsageError(f'{root}: not an existing directory',
+                         'create it, or correct the command line')
+    return DirectoryLock(root, LOCK_WAIT_SECONDS,
+                         lambda: report.step(root + ': waiting for another run'))
 
 
 def _published_manifest(directory: ImageDirectory) -> SignedManifest:
     accepted = directory.accepted()
     if not accepted.signed:
-        raise UsageError(f'{directory.manifest_path}: no such file', 'is it a directory that store publishes in')
+        raise UsageError(f'{directory.manifest_path}: no such file',
+                         'give the directory that store publishes in')
     return accepted
 
 
 def _new_version(text: str, image: str) -> Version:
     if os.path.exists(text) and image != '-' and not os.path.exists(image):
-        raise UsageError(f'{image} is no file, and {text} is one', 'the image comes first, then its version')
+        raise UsageError(f'{image} does not exist, and {text} is a file',
+                         'give the image first, then its version')
     if '*' in text:
-        raise UsageError(f'invalid version: {text!a}', 'a * belongs in patterns alone')
+        raise UsageError(f'invalid version: {text!a}', 'use * in patterns only')
     refuse_secret_key(text, 'a version')
     return parse_version(text)
 
 
 def _read_secret_key(arguments: 'argparse.Namespace', report: Report) -> bytes:
-    """The seed from -k, from -f's file, or from TAKO_SECRET_KEY."""
+    """Return the seed from -k, from the file of -f, or from TAKO_SECRET_KEY. Raises UsageError."""
     if arguments.key_file is not None:
         source, text = 'the key file', _read_key_file(arguments.key_file, report)
     elif arguments.key is not None:
@@ -5748,9 +5810,10 @@ def _read_key_file(path: str, report: Report) -> str:
         else:
             content = read_at_most(KEY_FILE_MAX_BYTES, path)
             if os.stat(path).st_mode & 0o077:
-                report.warning(path, 'others can read this secret key', 'chmod 600 it')
+                report.warning(path, 'others can read this secret key', 'run: chmod 600 ' + path)
     except OSError as error:
-        raise UsageError(f'{path}: {error.strerror or error}', 'look at the path of the key') from error
+        raise UsageError(f'{path}: {error.strerror or error}',
+                         'check the path of the key file') from error
     return content.decode('ascii', 'replace')
 
 
@@ -5760,65 +5823,52 @@ def _one_line(text: str) -> str:
 
 
 def _read_public_key(text: str) -> bytes:
-    """Return the public key that -p gives: the key itself, or the name of a file that holds it."""
+    """Return the public key that -p gives, as the key itself or as a file. Raises UsageError."""
     refuse_secret_key(text, 'a public key')
     if decode_base64(_one_line(text), 32) is not None:
         return parse_public_key(_one_line(text))
     try:
         content = _one_line(read_at_most(KEY_FILE_MAX_BYTES, text).decode('ascii', 'replace'))
     except OSError as error:
-        shown = f' {text!a}' if len(text) < 100 else ''     # longer: maybe a damaged secret key
-        raise UsageError(f'-p{shown}: not a public key, nor a file with one: {error.strerror}',
+        shown = f' {text!a}' if len(text) < 100 else ''     # a longer one may be a secret key
+        raise UsageError(f'-p{shown}: neither a public key nor a readable file: {error.strerror}',
                          'give the 44 characters that gen-key printed, or NAME.pub') from None
     if content.startswith(SECRET_KEY_PREFIX):
-        raise UsageError(f'{text}: a secret key, not a public one',
-                         f'give its public half: tako public-key -f {text}')
+        raise UsageError(f'{text}: a secret key, not a public key',
+                         f'give the output of: tako public-key -f {text}')
     try:
         return parse_public_key(content)
     except UsageError as error:
         raise UsageError(f'{text}: {error.what}', error.hint) from None
 
 
-def _warn_of_order_and_gaps(directory: ImageDirectory, manifest: Manifest, entry: Entry, report: Report) -> None:
-    root, newest = directory.root, manifest.entries[-1].version
-    if newest != entry.version:
-        report.warning(root, f'{entry.version} is not the newest version, {newest} is',
-                       'a client whose bounds let both in stays with the newest')
-    there = directory.images()
-    missing = [each.version.text for each in manifest.entries if each.digest not in there and each != entry]
-    if missing:
-        report.warning(root, 'listed, but not in store/: {}'.format(join_names(missing)),
-                       'if you withdrew them, let the server answer 410 for them; else put them back')
-
-
-def gen_key(arguments: 'argparse.Namespace', report: Report,
-            entropy: 'Callable[[int], bytes]' = os.urandom) -> int:
-    """Make a new key pair: print it, or write it to NAME.key and NAME.pub."""
-    if arguments.output is None and sys.stdout is None:
-        raise TakoError('standard output is closed', 'it is where the keys go')
-    seed = entropy(32)
+def gen_key(arguments: 'argparse.Namespace', report: Report) -> int:
+    """Run the gen-key command: print a new key pair, or write it to NAME.key and NAME.pub."""
+    name = arguments.output
+    if name is None and sys.stdout is None:
+        raise TakoError('standard output is closed', 'open it, or give -o NAME to write files')
+    seed = os.urandom(32)
     public, secret = encode_base64(ed25519_public_key(seed)), format_secret_key(seed)
-    if arguments.output is None:
+    if name is None:
         report.hint_if_lost = 'run gen-key again: this key pair is lost'
         report.result('Public key, for PublicKey= in the config of each client:', public,
-                      'Secret key, for store; whoever has it can publish in your name:', secret)
+                      'Secret key, for store; anyone who has it can publish in your name:', secret)
     else:
-        name = arguments.output
         _write_key_pair(name, public, secret)
-        report.result(f'{name}.key: the secret key; whoever has it can publish in your name',
+        report.result(f'{name}.key: the secret key; anyone who has it can publish in your name',
                       f'{name}.pub: the public key; clients need PublicKey={public}')
     return 0
 
 
 def _write_key_pair(name: str, public: str, secret: str) -> None:
     if not os.path.basename(name):
-        raise UsageError(f'not a name for key files: {name!a}',
-                         'give one like app, for app.key and app.pub')
+        raise UsageError(f'invalid name for key files: {name!a}',
+                         'give a name such as app, for app.key and app.pub')
     try:
         create_files([(name + '.key', secret.encode('ascii') + b'\n', 0o600),
                       (name + '.pub', public.encode('ascii') + b'\n', 0o644)])
     except FileExistsError as error:
-        raise UsageError(f'{error.filename}: exists already, and no key was made',
+        raise UsageError(f'{error.filename}: exists already, so no key was made',
                          'choose another NAME: gen-key replaces no file') from None
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f'{os.path.dirname(name)}: not an existing directory',
@@ -5826,9 +5876,9 @@ def _write_key_pair(name: str, public: str, secret: str) -> None:
 
 
 def print_public_key(arguments: 'argparse.Namespace', report: Report) -> int:
-    """Print the public half of a secret key."""
+    """Run the public-key command: print the public key that belongs to a secret key."""
     if sys.stdout is None:
-        raise TakoError('standard output is closed', 'it is where the key goes')
+        raise TakoError('standard output is closed', 'open it: the key is printed there')
     report.result(encode_base64(ed25519_public_key(_read_secret_key(arguments, report))))
     return 0
 
@@ -5870,15 +5920,15 @@ class ArgumentParser(argparse.ArgumentParser):
         and each value in its option's word. Raises UsageError.
         """
         rest = list(words)
-        options, operands = [], []      # type: List[str], List[str]
+        options: List[str] = []
+        operands: List[str] = []
         while rest:
             word = rest.pop(0)
             if word == '--':
                 operands += rest
                 break
             if word.startswith('--'):
-                name, equals, value = word.partition('=')
-                options.append(self._with_value(name, value if equals else None, rest))
+                options.append(self._with_value(rest, *word.split('=', 1)))
             elif word.startswith('-') and word != '-':
                 options += self._split_letters(word[1:], rest)
             else:
@@ -5894,12 +5944,11 @@ class ArgumentParser(argparse.ArgumentParser):
             if self._option(name).nargs == 0:
                 yield name
             else:
-                value = re.sub('^=', '', letters) if letters else None
-                yield self._with_value(name, value, rest)
+                yield self._with_value(rest, name, re.sub('^=', '', letters) if letters else None)
                 return
 
-    def _with_value(self, name: str, value: 'Optional[str]', rest: 'List[str]') -> str:
-        """Return an option as --name=value, or --name. A value of None is the first of `rest`."""
+    def _with_value(self, rest: 'List[str]', name: str, value: 'Optional[str]' = None) -> str:
+        """Return an option as --name=value, or --name. Without a value, take it from `rest`."""
         action = self._option(name)
         if value is None:
             if action.nargs == 0:
@@ -5966,29 +6015,23 @@ def argument_parser() -> ArgumentParser:
     parser.add_argument('--version', action='version', version='tako ' + __version__)
     commands = parser.add_subparsers(metavar='COMMAND', dest='command')
     commands.required = True
-    for add in COMMANDS.values():
-        add(commands.add_parser)
+    for name, command in COMMANDS.items():
+        commands.add_parser(name, help=command.help)
     return parser
 
 
-def _command_parser(command: str) -> ArgumentParser:
+def _command_parser(name: str) -> ArgumentParser:
     """Return the parser of one command. Parsers for all commands would slow down each start."""
-    made = []   # type: List[ArgumentParser]
-
-    def add(name: str, **settings: 'Any') -> ArgumentParser:
-        del settings['help']                        # which is for the list of commands
-        made.append(ArgumentParser(prog='tako ' + name, **settings))
-        return made[0]
-    COMMANDS[command](add)
-    return made[0]
+    command = COMMANDS[name]
+    parser = ArgumentParser(prog='tako ' + name, description=command.description,
+                            epilog=command.epilog)
+    command.add_options(parser)
+    parser.set_defaults(run=command.run)
+    return parser
 
 
-def _add_fetch(add: 'Callable[..., ArgumentParser]') -> None:
-    command = add(
-        'fetch', help='install the newest version that Version= allows', epilog=FETCH_EXAMPLES,
-        description='Download the newest version that each CONFIG allows, verify it, point\n'
-                    'latest at it, and restart its units. Print nothing if nothing changed.')
-    option = command.add_argument
+def _add_fetch(parser: ArgumentParser) -> None:
+    option = parser.add_argument
     option('--init', action='store_true',
            help='do nothing if an intact compatible image is installed; restart no unit '
                 '(for ExecStartPre=)')
@@ -6002,51 +6045,37 @@ def _add_fetch(add: 'Callable[..., ArgumentParser]') -> None:
            help='wait for a random time first, SECONDS at most (for cron)')
     option('--timeout', type=_seconds, metavar='SECONDS',
            help='limit how long each config waits for the lock and the network')
-    _add_levels(command)
+    _add_levels(parser)
     option('configs', nargs='+', metavar='CONFIG', help='config file of an image')
-    command.set_defaults(run=fetch)
 
 
-def _add_levels(command: ArgumentParser) -> None:
-    option = command.add_argument
+def _add_levels(parser: ArgumentParser) -> None:
+    option = parser.add_argument
     option('-v', '--verbose', dest='level', action='store_const', const=VERBOSE, default=NORMAL,
            help='print each step to stderr')
     option('-q', '--quiet', dest='level', action='store_const', const=QUIET,
            help='print errors only')
 
 
-def _add_rollback(add: 'Callable[..., ArgumentParser]') -> None:
-    command = add(
-        'rollback', help='roll back to an earlier image now',
-        description='Point latest at the previous image, restart its units, and reject all\n'
-                    'newer versions, so that the next fetch does not install them again.\n'
-                    'Later versions are installed as usual. Needs no network.')
-    command.add_argument('--to', metavar='VERSION', default='', help='roll back to VERSION')
-    _add_levels(command)
-    command.add_argument('config', metavar='CONFIG', help='config file of an image')
-    command.set_defaults(run=rollback, init=False, no_verify=False, retry_rejected=False)
+def _add_rollback(parser: ArgumentParser) -> None:
+    option = parser.add_argument
+    option('--to', metavar='VERSION', default='', help='roll back to VERSION')
+    _add_levels(parser)
+    option('config', metavar='CONFIG', help='config file of an image')
+    parser.set_defaults(init=False, no_verify=False, retry_rejected=False)
 
 
-def _add_status(add: 'Callable[..., ArgumentParser]') -> None:
-    command = add(
-        'status', help='print what is installed, and why',
-        description='Print what is installed, why, and when fetch last checked it. Needs no\n'
-                    'network.')
-    option = command.add_argument
+def _add_status(parser: ArgumentParser) -> None:
+    option = parser.add_argument
     option('--json', action='store_true', help='print JSON')
     option('--max-age', type=_age, metavar='AGE',
            help='exit with 1 if the last success is older than AGE (examples: 36h, 7d)')
     option('configs', nargs='+', metavar='CONFIG', help='config file of an image')
-    command.set_defaults(run=status)
 
 
-def _add_store(add: 'Callable[..., ArgumentParser]') -> None:
-    command = add(
-        'store', help='publish an image', epilog=STORE_EXAMPLES,
-        description='Copy IMAGE into DIR/store, and list it in DIR/manifest as VERSION. Any web\n'
-                    'server can serve DIR.')
-    option = command.add_argument
-    _add_keys(command)
+def _add_store(parser: ArgumentParser) -> None:
+    option = parser.add_argument
+    _add_keys(parser)
     option('-o', '--output', metavar='DIR', required=True, help='publish in this directory')
     option('--dry-run', action='store_true', help='print what would be stored; change nothing')
     option('--patch-from', default='', metavar='N',
@@ -6057,64 +6086,47 @@ def _add_store(add: 'Callable[..., ArgumentParser]') -> None:
            help='make the chunk indexes that are missing in DIR; store nothing')
     option('image', metavar='IMAGE', nargs='?', help='file to publish; - for standard input')
     option('version', metavar='VERSION', nargs='?', help='version of IMAGE, such as 1.2.0')
-    command.set_defaults(run=store)
 
 
-def _add_keys(command: ArgumentParser) -> None:
-    option = command.add_mutually_exclusive_group().add_argument
+def _add_keys(parser: ArgumentParser) -> None:
+    option = parser.add_mutually_exclusive_group().add_argument
     option('-k', '--key', metavar='KEY',
            help='use this secret key (visible to other users in ps; prefer -f)')
     option('-f', '--key-file', metavar='FILE',
            help='read the secret key from FILE; - for standard input')
 
 
-def _add_sign(add: 'Callable[..., ArgumentParser]') -> None:
-    command = add(
-        'sign', help='sign a manifest with another key',
-        description='Verify DIR/manifest with the public key OLDPUBLIC, then sign it with the\n'
-                    'secret key of another pair.')
-    _add_keys(command)
-    _add_directory(command, 'OLDPUBLIC')
-    command.set_defaults(run=sign)
+def _add_sign(parser: ArgumentParser) -> None:
+    _add_keys(parser)
+    _add_directory(parser, 'OLDPUBLIC')
 
 
-def _add_verify(add: 'Callable[..., ArgumentParser]') -> None:
-    command = add(
-        'verify', help='check a published directory, or a mirror',
-        description='Check the signature of DIR/manifest, and size and SHA-256 of each image\n'
-                    'that it lists.')
-    _add_directory(command, 'PUBLIC')
-    command.set_defaults(run=verify)
+def _add_verify(parser: ArgumentParser) -> None:
+    _add_directory(parser, 'PUBLIC')
 
 
-def _add_directory(command: ArgumentParser, key_name: str) -> None:
-    option = command.add_argument
+def _add_directory(parser: ArgumentParser, key_name: str) -> None:
+    option = parser.add_argument
     option('-p', '--public-key', metavar=key_name, required=True,
            help='public key that signed the manifest, or a file that contains it')
     option('directory', metavar='DIR', help='published directory')
 
 
-def _add_gen_key(add: 'Callable[..., ArgumentParser]') -> None:
-    command = add(
-        'gen-key', help='make a key pair',
-        description='Print a new public key and its secret key, each on its own line. With -o,\n'
-                    'write them to NAME.pub, and to NAME.key, which only you can read.')
-    command.add_argument('-o', '--output', metavar='NAME',
-                         help='write NAME.key and NAME.pub; replace no file')
-    command.set_defaults(run=gen_key)
+def _add_gen_key(parser: ArgumentParser) -> None:
+    parser.add_argument('-o', '--output', metavar='NAME',
+                        help='write NAME.key and NAME.pub; replace no file')
 
 
-def _add_public_key(add: 'Callable[..., ArgumentParser]') -> None:
-    command = add('public-key', help='print the public key of a secret key',
-                  description='Print the public key that belongs to a secret key.',
-                  epilog=KEY_FROM_VARIABLE)
-    _add_keys(command)
-    command.set_defaults(run=print_public_key)
+class Command(namedtuple('Command', ('run', 'add_options', 'help', 'description', 'epilog'))):
+    """A command: its function, what adds its options to a parser, and the texts of its help."""
 
+    __slots__ = ()
+    run: 'Callable[[argparse.Namespace, Report], int]'
+    add_options: 'Callable[[ArgumentParser], None]'
+    help: str
+    description: str
+    epilog: str
 
-COMMANDS = {'fetch': _add_fetch, 'rollback': _add_rollback, 'status': _add_status,
-            'store': _add_store, 'sign': _add_sign, 'verify': _add_verify,
-            'gen-key': _add_gen_key, 'public-key': _add_public_key}
 
 FETCH_EXAMPLES = '''examples:
   tako fetch /etc/tako/app.tako
@@ -6128,6 +6140,42 @@ STORE_EXAMPLES = KEY_FROM_VARIABLE + '''
 examples:
   tako store -f app.key -o /srv/images/app app.img 1.2.0
   pass show app.key | tako store -f - -o /srv/images/app app.img 1.2.0'''
+
+COMMANDS = {
+    'fetch': Command(
+        fetch, _add_fetch, 'install the newest version that Version= allows',
+        'Download the newest version that each CONFIG allows, verify it, point\n'
+        'latest at it, and restart its units. Print nothing if nothing changed.',
+        FETCH_EXAMPLES),
+    'rollback': Command(
+        rollback, _add_rollback, 'roll back to an earlier image now',
+        'Point latest at the previous image, restart its units, and reject all\n'
+        'newer versions, so that the next fetch does not install them again.\n'
+        'Later versions are installed as usual. Needs no network.', ''),
+    'status': Command(
+        status, _add_status, 'print what is installed, and why',
+        'Print what is installed, why, and when fetch last checked it. Needs no\n'
+        'network.', ''),
+    'store': Command(
+        store, _add_store, 'publish an image',
+        'Copy IMAGE into DIR/store, and list it in DIR/manifest as VERSION. Any web\n'
+        'server can serve DIR.', STORE_EXAMPLES),
+    'sign': Command(
+        sign, _add_sign, 'sign a manifest with another key',
+        'Verify DIR/manifest with the public key OLDPUBLIC, then sign it with the\n'
+        'secret key of another pair.', ''),
+    'verify': Command(
+        verify, _add_verify, 'check a published directory, or a mirror',
+        'Check the signature of DIR/manifest, and size and SHA-256 of each image\n'
+        'that it lists.', ''),
+    'gen-key': Command(
+        gen_key, _add_gen_key, 'make a key pair',
+        'Print a new public key and its secret key, each on its own line. With -o,\n'
+        'write them to NAME.pub, and to NAME.key, which only you can read.', ''),
+    'public-key': Command(
+        print_public_key, _add_keys, 'print the public key of a secret key',
+        'Print the public key that belongs to a secret key.', KEY_FROM_VARIABLE),
+}
 
 
 def main(argv: 'Sequence[str]') -> int:
@@ -6150,7 +6198,7 @@ def main(argv: 'Sequence[str]') -> int:
 
 def stop_on_signals() -> None:
     """Make SIGINT, SIGTERM and SIGHUP, unless ignored, raise Stopped, so that temporaries go."""
-    received = []   # type: List[int]
+    received: List[int] = []
 
     def stop(number: int, _: 'Optional[FrameType]') -> None:
         received.append(number)

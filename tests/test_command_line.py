@@ -342,7 +342,8 @@ class StreamTest(scene.Scene):
             return subprocess.run(['/bin/sh', '-c', 'exec "$@" >&-', 'sh', sys.executable, '-I', scene.TAKO] + list(arguments),
                                   stderr=subprocess.PIPE)
         done = run('gen-key')
-        self.assertEqual((1, b'tako: standard output is closed\n  it is where the keys go\n'), (done.returncode, done.stderr))
+        self.assertEqual((1, b'tako: standard output is closed\n  open it, or give -o NAME to write files\n'),
+                         (done.returncode, done.stderr))
         os.mkdir(self.path('served'))
         origin.Publisher(self.path('served')).publish('1.0', b'image')
         done = run('fetch', self.config('file://' + self.path('served')))

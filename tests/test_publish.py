@@ -134,14 +134,14 @@ class StoreTest(StoreCase):
         os.unlink(self.path('served', 'store', origin.digest_of(ONE)))
         result = self.store(TWO, '1.1')
         self.assertEqual(0, result.code)
-        self.assertIn('listed, but not in store/: 1.0', result.err)
+        self.assertIn('listed images are missing from store/: 1.0', result.err)
 
     def test_a_manifest_that_is_missing_beside_images_is_warned_about(self):
         self.assertEqual('', self.store(ONE, '1.0').err)
         os.unlink(self.path('served', 'manifest'))
         result = self.store(TWO, '1.1')
         self.assertEqual(0, result.code)
-        self.assertIn('has images and no manifest', result.err)
+        self.assertIn('there are images but no manifest', result.err)
         self.assertEqual((origin.entry_of('1.1', TWO),), self.manifest().entries)
 
     def test_one_image_under_two_versions(self):
@@ -224,7 +224,7 @@ class StoreRefusalTest(StoreCase):
     def test_arguments_in_the_wrong_order(self):
         image = self.write('image', TWO)
         self.assertRefused(2, self.run_tako('store', '-f', self.key_file, '-o', self.served, '1.1', image),
-                           'the image comes first')
+                           'give the image first')
 
     def test_an_image_that_cannot_be_read(self):
         for path in (self.path('missing'), self.directory):
@@ -286,7 +286,7 @@ class StoreOptionsTest(StoreCase):
         before = scene.snapshot(self.served)
         result = self.store(TWO, '1.1', '--dry-run', '-f', self.key_file)
         self.assertEqual(0, result.code)
-        self.assertIn('would have stored 1.1, {} bytes, SHA-256 {}'.format(len(TWO), origin.digest_of(TWO)), result.out)
+        self.assertIn('would store 1.1, {} bytes, SHA-256 {}'.format(len(TWO), origin.digest_of(TWO)), result.out)
         self.assertCode(3, self.store(TWO, '1.0', '--dry-run', '-f', self.key_file))
         self.assertEqual(before, scene.snapshot(self.served))
 
@@ -297,7 +297,7 @@ class StoreOptionsTest(StoreCase):
         self.assertEqual('', self.store(ONE, '1.10').err)
         result = self.store(TWO, '1.9')
         self.assertEqual(0, result.code)
-        self.assertIn('1.9 is not the newest version, 1.10 is', result.err)
+        self.assertIn('warning: {}: 1.9 is older than 1.10, which stays the newest'.format(self.served), result.err)
 
 
 class DeltaTest(StoreCase):
@@ -416,7 +416,7 @@ class DeltaTest(StoreCase):
         self.spoil(self.A, self.A[:-1] + b'!')
         result = self.run_tako('store', '--reindex', '-o', self.served)
         self.assertEqual((3, self.served + ': made 1 chunk indexes\n'), (result.code, result.out))
-        self.assertIn(self.image_path(self.A) + ': has no chunk index, ', result.err)
+        self.assertIn('cannot make a chunk index: ' + self.image_path(self.A) + ' is damaged: ', result.err)
         self.assertFalse(os.path.exists(self.index_path(self.A)))
         self.spoil(self.A, self.A)
         self.assertCode(0, self.run_tako('store', '--reindex', '-o', self.served))
@@ -517,7 +517,7 @@ class DeltaTest(StoreCase):
     def test_a_patch_that_spares_nothing_is_not_kept(self):
         self.store(self.A, '1.0')
         result = self.store(noise(200000, 8), '1.1', *self.options('--patch-from', '1'))
-        self.assertIn('which would spare nothing', result.out)
+        self.assertIn(', discarded: it would save nothing', result.out)
         self.assertEqual([], [name for name in self.stored() if name.endswith('.patch')])
 
     def test_little_memory_makes_a_patch_too(self):
@@ -672,7 +672,7 @@ class VerifyTest(StoreCase):
 
     def test_a_whole_directory(self):
         result = self.verify()
-        self.assertEqual((0, self.served + ': the manifest is right, 2 of 2 images are whole\n', ''),
+        self.assertEqual((0, self.served + ': the manifest is valid, 2 of 2 images are intact\n', ''),
                          (result.code, result.out, result.err))
 
     def test_it_takes_no_lock(self):
@@ -714,21 +714,21 @@ class VerifyTest(StoreCase):
         for given, message in (
             (
                 origin.PUBLIC_KEY[:-1],
-                "'{}': not a public key, nor a file with one: No such".format(
+                "'{}': neither a public key nor a readable file: No such".format(
                     origin.PUBLIC_KEY[:-1]
                 ),
             ),
-            ('none.pub', "-p 'none.pub': not a public key, nor a file with one: No such file"),
-            ('served', "-p 'served': not a public key, nor a file with one: Is a directory"),
-            ('', "-p '': not a public key"),
-            (self.secret[8:] * 3, '-p: not a public key, nor a file with one: '),
+            ('none.pub', "-p 'none.pub': neither a public key nor a readable file: No such file"),
+            ('served', "-p 'served': neither a public key nor a readable file: Is a directory"),
+            ('', "-p '': neither a public key nor a readable file: "),
+            (self.secret[8:] * 3, '-p: neither a public key nor a readable file: '),
             (self.write('bad.pub', b'\xff' * 44), 'bad.pub: not a public key\n'),
             (self.write('empty.pub', b'\n'), 'empty.pub: not a public key\n'),
             (self.write('two.pub', (origin.PUBLIC_KEY + '\n') * 2), 'two.pub: not a public key\n'),
             (
                 secret,
-                '{0}: a secret key, not a public one\n'
-                '  give its public half: tako public-key -f {0}\n'.format(
+                '{0}: a secret key, not a public key\n'
+                '  give the output of: tako public-key -f {0}\n'.format(
                     secret
                 ),
             ),
@@ -774,7 +774,7 @@ class GenKeyTest(scene.Scene):
                 self.assertEqual(
                     (
                         0,
-                        '{0}.key: the secret key; whoever has it can publish in your name\n'
+                        '{0}.key: the secret key; anyone who has it can publish in your name\n'
                         '{0}.pub: the public key; clients need PublicKey={1}\n'.format(
                             name, public
                         ),
@@ -807,7 +807,7 @@ class GenKeyTest(scene.Scene):
                         (
                             2,
                             '',
-                            'tako: {}: exists already, and no key was made\n'
+                            'tako: {}: exists already, so no key was made\n'
                             '  choose another NAME: gen-key replaces no file\n'.format(name),
                         ),
                         (result.code, result.out, result.err),
@@ -821,8 +821,8 @@ class GenKeyTest(scene.Scene):
 
     def test_a_name_that_is_none_and_a_directory_that_is_not_there(self):
         for name, message in (
-            ('', "not a name for key files: ''"),
-            ('destination/', "not a name for key files: 'destination/'"),
+            ('', "invalid name for key files: ''"),
+            ('destination/', "invalid name for key files: 'destination/'"),
             ('none/app', 'none: not an existing directory'),
         ):
             result = self.run_tako('gen-key', '-o', name)
@@ -902,6 +902,6 @@ class PublicKeyTest(scene.Scene):
             stderr=subprocess.PIPE,
         )
         self.assertEqual(
-            (1, b'tako: standard output is closed\n  it is where the key goes\n'),
+            (1, b'tako: standard output is closed\n  open it: the key is printed there\n'),
             (done.returncode, done.stderr),
         )

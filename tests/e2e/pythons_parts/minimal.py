@@ -72,7 +72,7 @@ class Minimal(Told):
         self.assertInPlace(PATCHED)
         self.assertIn('installed:     1.1, ' + origin.digest_of(PATCHED), self.ran(0, 'status', app).out)
         verified = self.ran(0, 'verify', '-p', origin.PUBLIC_KEY, self.inside(self.served))
-        self.assertIn('2 of 2 images are whole', verified.out)
+        self.assertIn('2 of 2 images are intact', verified.out)
 
     def fetch_what_has_a_patch(self):
         """As another Python publishes it, of which this one can have all but the patch."""

@@ -199,7 +199,7 @@ class Story(Told):
         self.assertIn('installed:     1.11, ' + digest, self.ran(0, 'status', '--max-age', '1h', self.app).out)
         told = json.loads(self.ran(0, 'status', '--json', self.app).out)
         self.assertIn(digest, json.dumps(told))
-        self.assertIn('5 of 5 images are whole', self.ran(0, 'verify', '-p', origin.PUBLIC_KEY, self.served).out)
+        self.assertIn('5 of 5 images are intact', self.ran(0, 'verify', '-p', origin.PUBLIC_KEY, self.served).out)
         image = 'store/' + origin.digest_of(FIRST)
         self.origin.write(image, b'!' + FIRST[1:])
         self.assertIn(origin.digest_of(FIRST), self.ran(3, 'verify', '-p', origin.PUBLIC_KEY, self.served).err)
