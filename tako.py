@@ -147,7 +147,7 @@ __version__ = '0.1.0'
 CONFIG_MAX_BYTES = 1 << 20              # maximum size of a config
 KEY_FILE_MAX_BYTES = 4096               # maximum size of a key file; a secret key has 135 bytes
 MANIFEST_MAX_BYTES = 16 << 20           # maximum size of a manifest, about 170,000 entries
-IMAGE_MAX_BYTES = (1 << 63) - 1         # maximum size that an entry may give an image
+IMAGE_MAX_BYTES = (1 << 63) - 1         # maximum size of an image
 VERSION_MAX_CHARS = 255                 # maximum length of a version
 UNIT_NAME_MAX_CHARS = 255               # maximum length of a unit's name in systemd
 
@@ -178,9 +178,9 @@ DISCARD_MAX_BYTES = 1 << 16             # a longer error page costs more to read
 REDIRECTS_MAX = 10                      # maximum number of redirects in a row
 NETWORK_TIMEOUT_SECONDS = 10.0          # to connect, and from one packet to the next
 RATE_WINDOW_SECONDS = 30.0              # a connection's speed is measured over this time
-RATE_MIN_BYTES = 30 << 10               # a connection that delivers less in that time is dropped
+RATE_MIN_BYTES = 30 << 10               # a connection that delivers less in such a time is dropped
 FRAMING_MAX_BYTES = 2 << 20             # allowance for headers, chunk sizes and trailers
-FRAMING_MAX_FACTOR = 8                  # allowance per byte of body; a chunk of 1 byte takes 6
+FRAMING_MAX_FACTOR = 8                  # allowance per byte of body: a chunk of 1 byte takes 6
 PAUSE_FIRST_SECONDS = 0.5               # first pause before a retry; each further one is doubled
 PAUSE_MAX_SECONDS = 8.0                 # longest pause, except where a server asks for a longer one
 PAUSE_BUDGET_SECONDS = 20.0             # one run spends this much on all pauses for one host
@@ -196,7 +196,7 @@ PIPE_POLL_SECONDS = 0.5                 # longest delay of a signal while a pipe
 # messages and state
 MESSAGE_MAX_CHARS = 2000                # maximum length of a message, which may quote a server
 NAMES_MAX = 5                           # a message lists at most this many versions
-COLLECT_EVERY_OBJECTS = 200000          # garbage collections are rare: a long manifest has none
+COLLECT_EVERY_OBJECTS = 200000          # collect garbage rarely, as a long manifest produces none
 HELP_COLUMNS = 80                       # width of the output of --help
 PROGRESS_EVERY_SECONDS = 0.2            # interval between two updates of the progress line
 STATE_MAX_BYTES = 1 << 20               # maximum size of the state file in a destination
@@ -215,8 +215,8 @@ REQUIREMENTS_MAX = 200                  # maximum number of units searched for r
 PATCH_DICTIONARY_BYTES = 8 << 20        # LZMA dictionary of each of a patch's three streams
 PATCH_PART_MIN_BYTES = 1 << 22          # a longer stream that hardly shrinks is packed in parts
 SEGMENT_MIN_BYTES = 1 << 18             # each segment but the last makes at least this much image
-OPERATION_BYTES = 256                   # a patch may have one operation for this much of an image
-OPERATIONS_SPARE = 4096                 # a patch may have this many operations more
+OPERATION_BYTES = 256                   # a patch may have one operation for this much of its image
+OPERATIONS_SPARE = 4096                 # any patch may have this many operations in addition
 READ_AHEAD_BYTES = 1 << 14              # minimum size of a read from the older image
 
 
@@ -255,7 +255,7 @@ class VersionError(UsageError):
 
 
 class RefusedError(TakoError):
-    """A file or a response does not match its signature, size or digest."""
+    """A signature, size or digest is wrong, or a change of what was published is refused."""
 
     exit_code = 3
 
@@ -619,7 +619,7 @@ VERSION_PATTERN = '([!-~]{1,%d})' % VERSION_MAX_CHARS
 PATTERN_PART = r'(?!~)(?:(?![<>=,|^!()\[\]])[!-~]){1,%d}' % VERSION_MAX_CHARS
 PATTERN_FORMS = ('use * (any version), 1.* (all that begin with 1), 1.13.7 (only that one) '
                  'or 1.2 <= v < 2.0 (a range)')
-_STRING, _END, _NUMBER = 0, 1, 2        # kinds of parts, in the order in which they are compared
+_STRING, _END, _NUMBER = 0, 1, 2        # kinds of items, from the lowest to the highest
 
 
 @functools.total_ordering
@@ -657,6 +657,7 @@ def parse_version(text: str) -> Version:
 
 
 def _version_parts(text: str) -> 'List[Union[int, str]]':
+    """Return the numbers and strings of a version, in order, without separators."""
     parts = text.replace('-', '.').replace('_', '.').split('.')
     return [int(part) if part.isdigit() else part for part in parts if part]
 
