@@ -4575,93 +4575,181 @@ def _wrong_image(url: str, what: str, signed: str) -> RefusedError:
 
 
 # ======================================================================== 16 fetch
+#
+# plan_fetch() decides what to do, from values alone: --dry-run prints the plan, and ImageFetch
+# executes it. Switch points latest at an image, and restarts the units. Runs lets several configs
+# take turns.
+
+NO_RESTART, RESTART_LATER, RESTART_NOW = 'no restart', 'restart later', 'restart now'
+
+
+class FetchPlan(namedtuple('FetchPlan', ('entry', 'skipped', 'fault', 'is_installed', 'restart'))):
+    """What a fetch does about one version.
+
+    entry: the version and its image. skipped: why this version is not tried; '' if it is. fault:
+    MISSING, or how the image in the store is damaged; '' if it is intact, so that there is nothing
+    to download. is_installed: latest names the image already. restart: of units, after latest
+    names it: RESTART_NOW, RESTART_LATER (by a later run), or NO_RESTART.
+    """
+
+    __slots__ = ()
+    entry: Entry
+    skipped: str
+    fault: str
+    is_installed: bool
+    restart: str
+
+
+def plan_fetch(manifest: Manifest, config: Config, state: State, latest: str,
+               fault_of: 'Callable[[Entry], str]', is_init: bool) -> 'Iterator[FetchPlan]':
+    """Yield the plan for each version in bounds, newest first, down to the installed one.
+
+    Execute the first that is not skipped; if its image was withdrawn, the next one. latest: the
+    SHA-256 of the installed image, or ''. fault_of: returns what image_fault() says of an image; it
+    is called for one version at a time, when its plan is asked for. is_init: --init was given.
+    """
+    for entry in compatible_entries(manifest, config.bounds):
+        is_installed = entry.digest == latest
+        skipped = fault = ''
+        if entry.digest in state.rejected:
+            skipped = 'was rejected: a unit did not run on it, or it was rolled back'
+        elif entry.digest in state.postponed:
+            skipped = 'waits until the units run on the installed image'
+        else:
+            fault = fault_of(entry)
+        restart = RESTART_LATER if is_init else RESTART_NOW
+        # unless a restart is due, --init does not cause one, nor does an image that is installed
+        if not config.units or (is_init and not state.restart_due) or (
+                is_installed and state.restart_due != latest):
+            restart = NO_RESTART
+        yield FetchPlan(entry, skipped, fault, is_installed, restart)
+        if is_installed and not skipped:
+            break
+
+
+def plan_init(manifest: Manifest, bounds: Bounds, latest: str,
+              read_state: 'Callable[[], State]') -> 'Optional[Entry]':
+    """Return the entry for which --init accepts the installed image, if that is intact; or None.
+
+    It is in bounds. If it is not, it was rolled back to, or is about to be installed: the units
+    that start now may ask for it. read_state is called only then.
+    """
+    entries = list(compatible_entries(manifest, bounds))
+    if entries and all(entry.digest != latest for entry in entries):
+        state = read_state()
+        if state.restart_due == latest or all(
+                entry.digest in state.rejected + state.postponed for entry in entries):
+            entries = list(manifest.entries)
+    return next((entry for entry in entries if entry.digest == latest), None)
+
+
+def previous_after(state: State, latest: str, digest: str) -> str:
+    """Return what State.previous becomes when the image `digest` is installed after `latest`."""
+    if digest == latest:
+        return state.previous
+    # if the units have not restarted on `latest` yet, they last ran on the image before it
+    previous = state.previous if state.restart_due and state.previous else latest
+    return '' if previous in state.rejected else previous
+
 
 class Switch:
-    """Moves latest to another image, and the units with it, or both back.
+    """Points latest at another image and restarts the units on it, or rolls both back.
 
-    The only writer of previous, restart_due, invocations, rejected and postponed in the state. Every step is
-    noted before it is taken, so that the next run can finish what a run that died has begun:
+    Only this class writes previous, restart_due, invocations, rejected and postponed of the state.
+    It writes each step to the state before it takes it, so that the next run can finish what a
+    killed run has begun:
 
         phase             latest  restart_due  rejected   the next run
-        ----------------  ------  -----------  ---------  ---------------------------------------------
+        ----------------  ------  -----------  ---------  ----------------------------------------
         noted             old     new                     has nothing to finish: latest is not new
-        moved             new     new                     restarts the units, unless they run on it by now
-        failed            new     old          new        moves latest back
+        moved             new     new                     restarts the units that have not restarted
+        failed            new     old          new        points latest back
         moved back        old     old          new        restarts the units
         failed on both    old     old                     restarts the units; new is postponed
         done              new                             has nothing to finish
         rolled back       old                  new        has nothing to finish
 
-    A method that may wait for units is a generator of UnitWatch.
+    A method that may wait for units is a generator of UnitWatch. `changes` gets what the user is
+    told; `version_of` returns the version of an image.
     """
 
-    def __init__(self, label: str, config: Config, destination: Destination, notes: StateFile, report: Report,
-                 changes: 'List[str]', runs: 'Runs', name_of: 'Callable[[str], str]') -> None:
+    def __init__(self, label: str, config: Config, destination: Destination, notes: StateFile,
+                 report: Report, changes: 'List[str]', runs: 'Runs',
+                 version_of: 'Callable[[str], str]') -> None:
         self._label = label
         self._destination = destination
         self._units = config.unit_lines
         self._seconds = config.confirm_seconds
         self._notes = notes
         self._report = report
-        self._changes = changes     # what the user is told
+        self._changes = changes
         self._runs = runs
-        self._name_of = name_of
+        self._version_of = version_of
 
-    def to(self, digest: str, told: str, is_due: bool, is_restarted: bool) -> 'Steps':
-        """Let latest name an image; restart the units on it, or only note that this is due.
+    def to(self, digest: str, told: str, restart: str) -> 'Steps':
+        """Point latest at an image, and restart the units on it as FetchPlan.restart says.
 
-        told: what the user is told once it is installed. Raises UnitError after a rollback.
+        told: what the user is told then. Raises UnitError after a rollback.
         """
         state = self._notes.state
-        # where units have still to prove themselves, the image before is the last on which they did
-        previous = state.previous if state.restart_due and state.previous else self._destination.latest()
-        state = state._replace(previous='' if previous in state.rejected else previous,
-                               restart_due=digest if is_due else '')
-        yield from self._move(state, digest, told, is_restarted)
+        previous = previous_after(state, self._destination.latest(), digest)
+        state = state._replace(previous=previous,
+                               restart_due='' if restart == NO_RESTART else digest)
+        yield from self._move(state, digest, told, restart)
 
     def back_to(self, digest: str, told: str, rejected: 'Sequence[str]') -> 'Steps':
-        """Let latest name an earlier image, for good: there is no way back from there. Arguments as of to()."""
+        """Point latest at an earlier image for good, and restart the units on it.
+
+        No rollback follows if they fail there. told: what the user is told. rejected: images that
+        are not installed again.
+        """
         state = self._notes.state
-        state = state._replace(rejected=tuple(each for each in dict.fromkeys(rejected) if each != digest),
-                               postponed=())
+        rejected = tuple(each for each in dict.fromkeys(rejected) if each != digest)
+        state = state._replace(rejected=rejected, postponed=())
         if digest == self._destination.latest() and not state.restart_due:
             self._notes.write(state)
             self._changes.append(told)
             return
         state = state._replace(previous='', restart_due=digest if self._units else '')
-        yield from self._move(state, digest, told, bool(self._units))
+        yield from self._move(state, digest, told, RESTART_NOW if self._units else NO_RESTART)
 
-    def _move(self, state: State, digest: str, told: str, is_restarted: bool) -> 'Steps':
-        watch = UnitWatch(self._units, self._seconds, time)
+    def _move(self, state: State, digest: str, told: str, restart: str) -> 'Steps':
+        watch, is_restarted = self._new_watch(), restart == RESTART_NOW
         if is_restarted:
             self._runs.wait_for(watch)
         self._notes.write(state._replace(invocations=watch.note() if is_restarted else ()))
-        if is_restarted and self._has_way_back():
+        if is_restarted:
             self._prepare_way_back()
         self._destination.point_latest(digest)
         self._changes.append(told)
         if is_restarted:
             yield from self._prove(self._restart(watch))
 
+    def _new_watch(self) -> UnitWatch:
+        return UnitWatch(self._units, self._seconds, time)
+
     def resume(self) -> 'Steps':
-        """Finish what an earlier run left since latest moved, or was to move back. Asks no origin."""
+        """Finish what an earlier run left after it moved latest, or before it moved latest back.
+
+        Uses no network.
+        """
         linked, state = self._destination.latest(), self._notes.state
         if linked in state.rejected and not self._destination.why_unusable(state.previous):
             self._notes.point_back(state.previous)
             linked = state.previous
-            self._changes.append(f'{self._name_of(linked)} is installed again')
+            self._changes.append(f'{self._version_of(linked)} is installed again')
         if not linked or state.restart_due != linked:
             self._notes.remove_way_back()
         elif self._units:
             check_units(self._units, is_first=False)
-            yield from self._prove(self._catch_up(UnitWatch(self._units, self._seconds, time)))
+            yield from self._prove(self._catch_up(self._new_watch()))
         else:
             self._commit()
 
     def forget_rejected(self) -> None:
         """Let rejected images be tried again."""
         state, linked = self._notes.state, self._destination.latest()
-        if linked in state.rejected:                # of a rollback that was cut short
+        if linked in state.rejected:                # a rollback was cut short
             state = state._replace(restart_due=linked, invocations=())
         self._notes.state = state._replace(rejected=(), postponed=())
 
@@ -4669,24 +4757,27 @@ class Switch:
         return self._notes.state.previous not in ('', self._notes.state.restart_due)
 
     def _states_of_rollback(self) -> 'Tuple[State, State]':
-        """Return the states when it begins, and when the units run on the earlier image."""
+        """Return the state when a rollback begins, and when the units run on the earlier image."""
         state = self._notes.state
-        begun = state._replace(rejected=state.rejected + (state.restart_due,), restart_due=state.previous, invocations=())
+        begun = state._replace(rejected=state.rejected + (state.restart_due,),
+                               restart_due=state.previous, invocations=())
         return begun, begun._replace(restart_due='', previous='', postponed=())
 
     def _prepare_way_back(self) -> None:
-        begun, done = self._states_of_rollback()
-        self._notes.prepare_way_back(begun.restart_due, {BACK_STATE: begun, DONE_STATE: done})
+        if self._has_way_back():
+            begun, done = self._states_of_rollback()
+            self._notes.prepare_way_back(begun.restart_due, {BACK_STATE: begun, DONE_STATE: done})
 
     def _catch_up(self, watch: UnitWatch) -> 'Steps':
-        """Watch units that were restarted since latest moved; restart them if they were not."""
+        """Restart the units that have not restarted since latest moved, and watch all of them."""
         try:
-            is_needed = watch.needs_restart(self._notes.state.invocations)
+            needs_restart = watch.needs_restart(self._notes.state.invocations)
         except UnitError:
-            if self._has_way_back() and not self._destination.why_unusable(self._notes.state.previous):
+            if self._has_way_back() and not self._destination.why_unusable(
+                    self._notes.state.previous):
                 raise
-            is_needed = True                        # there is no other image: perhaps they run now
-        if not is_needed:
+            needs_restart = True                    # there is no other image: perhaps they run now
+        if not needs_restart:
             yield from self._watch(watch)
             return
         self._runs.wait_for(watch)
@@ -4694,37 +4785,40 @@ class Switch:
         state = state._replace(invocations=watch.note(state.invocations))
         try:
             self._notes.write(state)
-            if self._has_way_back():
-                self._prepare_way_back()
+            self._prepare_way_back()
         except OSError as error:
-            if error.errno not in NO_SPACE:         # it may be the units that fill the disk
+            if error.errno not in NO_SPACE:         # the units may have filled the disk
                 raise
         yield from self._restart(watch)
 
     def _restart(self, watch: UnitWatch) -> 'Steps':
-        self._report.step('{}: restarting {}'.format(self._label, ' '.join(self._units)))
+        names = ' '.join(self._units)
+        self._report.step(f'{self._label}: restarting {names}')
         watch.restart()
         yield from self._watch(watch)
-        self._changes.append('restarted ' + ' '.join(self._units))
+        self._changes.append('restarted ' + names)
 
     def _watch(self, watch: UnitWatch) -> 'Steps':
-        """See that the units go on running. Raises as UnitWatch.look()."""
+        """Wait until the units have run for long enough. Raises as UnitWatch.look()."""
         if self._seconds and not watch.look(show_units(self._units)):
-            self._report.step('{}: watching {} for {} seconds'.format(self._label, ' '.join(self._units), self._seconds))
+            self._report.step('{}: watching {} for {} seconds'.format(
+                self._label, ' '.join(self._units), self._seconds))
             yield watch
         if watch.stopped:
             names = ' '.join(watch.stopped)
             if is_shutting_down():
                 raise SystemdError(f'{names}: stopped, while the machine shuts down',
                                    'the next fetch looks again')
-            self._report.warning(self._label, f'{names}: does not run; it was stopped after the restart',
-                                 'it runs on the new image once it is started: systemctl start ' + names)
+            self._report.warning(
+                self._label, f'{names}: does not run; it was stopped after the restart',
+                f'it runs on the new image once it is started: systemctl start {names}')
 
     def _prove(self, steps: 'Steps') -> 'Steps':
+        """Commit once these steps succeed; roll back if a unit fails in them."""
         try:
             yield from steps
         except UnitError as error:
-            if is_shutting_down():                  # then every unit ends, and one that another requires, first
+            if is_shutting_down():                  # a unit fails when one that it requires stops
                 raise SystemdError(f'{error.what}, while the machine shuts down',
                                    'the next fetch looks again') from None
             yield from self._roll_back(error)
@@ -4735,37 +4829,39 @@ class Switch:
         self._notes.remove_way_back()
 
     def _roll_back(self, error: UnitError) -> 'Steps':
-        """Go back to the image before, if that is intact. Raises UnitError with all that happened."""
+        """Roll back to the image before, if it is intact. Raises UnitError in any case."""
         bad, previous = self._notes.state.restart_due, self._notes.state.previous
         has_previous = self._has_way_back()
         fault = self._destination.why_unusable(previous) if has_previous else ''
         if fault or not has_previous:
-            self._forgive(previous)
-            raise UnitError(f'{error.what}; there is no earlier image to go back to' + (f': {fault}' if fault else ''),
-                            error.hint) from None
+            self._postpone(previous)
+            raise UnitError(f'{error.what}; there is no earlier image to go back to'
+                            + (f': {fault}' if fault else ''), error.hint) from None
         begun, done = self._states_of_rollback()
         self._notes.write_prepared(BACK_STATE, begun)
         self._notes.point_back(previous)
-        name, bad_name = self._name_of(previous), self._name_of(bad)
+        name, bad_name = self._version_of(previous), self._version_of(bad)
         self._changes[:] = [f'{name} is installed again']
         told = f'{error.what}; {bad_name} is rejected, latest is {name} again'
-        watch = UnitWatch(self._units, self._seconds, time)
+        watch = self._new_watch()
         try:
             watch.note()
             watch.restart()
             yield from self._watch(watch)
         except UnitError as second:
-            self._forgive(previous)
+            self._postpone(previous)
             raise UnitError(f'{error.what}; latest is {name} again, and there, too, {second.what}',
-                            f'{error.hint}; {bad_name} is tried again once the units run on {name}') from None
+                            f'{error.hint}; {bad_name} is tried again once the units run on {name}'
+                            ) from None
         except SystemdError as second:
             raise SystemdError(f'{told}; {second.what}', second.hint) from None
         self._notes.write_prepared(DONE_STATE, done)
         self._notes.remove_way_back()
-        raise UnitError(told, error.hint + '; if the image is not at fault: tako fetch --retry-rejected') from None
+        raise UnitError(told, error.hint + '; if the image is not at fault: '
+                        'tako fetch --retry-rejected') from None
 
-    def _forgive(self, previous: str) -> None:
-        """Where units do not run on the image that was gone back to either, postpone the other instead of rejecting it."""
+    def _postpone(self, previous: str) -> None:
+        """Postpone the rejected image if the units fail on the image before it, too."""
         state = self._notes.state
         if state.rejected and previous == state.restart_due:
             self._notes.write(state._replace(rejected=state.rejected[:-1], previous='',
@@ -4773,17 +4869,17 @@ class Switch:
 
 
 class Runs:
-    """The runs of several configs, whose units are watched together while other configs go on.
+    """The runs of several configs: while units are watched for one, the next one uses the network.
 
-    A run is a generator of the UnitWatch that it waits for, or of None before it uses the network again, which
-    is one thread's at a time; what it returns is its exit code.
+    A run is a generator. It yields a UnitWatch to wait for units, and None before it uses the
+    network again, which only the main thread does. It returns an exit code.
     """
 
     def __init__(self, report: Report) -> None:
         self.codes = [0]
         self._report = report
-        self._waiting = []      # type: List[Waiting]
-        self._ready = []        # type: List[Waiting]   # to use the network
+        self._waiting: List[Waiting] = []
+        self._ready: List[Waiting] = []     # runs that need the network
         self._thread: Optional[threading.Thread] = None
         self._is_closed = self._is_stopped = False
 
@@ -4792,18 +4888,18 @@ class Runs:
 
     def __exit__(self, kind: 'Optional[Type[BaseException]]', error: 'Optional[BaseException]',
                  trace: 'Optional[TracebackType]') -> None:
-        """Let runs clear up that are cut short, as by a signal."""
+        """Let runs that are cut short, as by a signal, remove their temporary files."""
         self._is_stopped = True
         if self._thread is not None:
             self._thread.join(2 * WATCH_POLL_SECONDS)
         for run in [each[1] for each in self._waiting + self._ready]:
             try:
                 run.close()
-            except ValueError:                      # the thread is at it: what it has noted, the next run finishes
+            except ValueError:              # the thread executes it: the next run will finish it
                 pass
 
-    def begin(self, path: str, run: 'Run', is_last: bool) -> None:
-        """Let a run go until it ends or waits."""
+    def start(self, path: str, run: 'Run', is_last: bool) -> None:
+        """Advance a run until it ends or waits. Unless it is the last, a thread watches its units."""
         self._advance(path, run, None, has_network=True)
         if self._waiting and self._thread is None and not is_last:
             import threading
@@ -4812,18 +4908,18 @@ class Runs:
             self._thread = thread
 
     def finish(self) -> int:
-        """Let all runs end; return the gravest exit code."""
+        """Advance all runs to their ends. Return the most severe exit code."""
         self._is_closed = True
         if self._thread is None:
             self._watch()
         while self._thread is not None and self._thread.is_alive():
-            self._thread.join(WATCH_POLL_SECONDS)   # and not for ever, so that signals are heeded
+            self._thread.join(WATCH_POLL_SECONDS)   # with a timeout, so that signals are handled
         while self._ready:
             self._advance(*self._ready.pop(0)[:2], None, has_network=True)
         return max(self.codes, key=SEVERITY.index)
 
     def wait_for(self, watch: UnitWatch) -> None:
-        """Wait until no other run watches these units: it could not tell whose image is at fault."""
+        """Wait until no other run watches these units, so that it is clear whose image failed."""
         if self._thread is None:
             return
         import threading
@@ -4841,17 +4937,18 @@ class Runs:
 
     def _look(self, waiting: 'Waiting') -> None:
         path, run, watch = waiting
-        error = None        # type: Optional[Exception]
+        error: Optional[Exception] = None
         try:
             if watch is not None and not watch.look(show_units(watch.names)):
                 return
         except Exception as found:
             error = found
         self._advance(path, run, error)
-        self._waiting.remove(waiting)       # after its rollback, for which others wait, too
+        self._waiting.remove(waiting)       # only now, since wait_for() waits for its rollback, too
 
-    def _advance(self, path: str, run: 'Run', error: 'Optional[Exception]', has_network: bool = False) -> None:
-        """Let a run go on, with an error of its watch if there is one, until it ends or waits."""
+    def _advance(self, path: str, run: 'Run', error: 'Optional[Exception]',
+                 has_network: bool = False) -> None:
+        """Advance a run until it ends or waits. error: what its watch raised."""
         try:
             watch = next(run) if error is None else run.throw(error)
             if watch is None and has_network:
@@ -4859,17 +4956,27 @@ class Runs:
             (self._ready if watch is None else self._waiting).append((path, run, watch))
         except StopIteration as end:
             self.codes.append(end.value)
-        except Exception as other:              # each config stands alone
+        except Exception as other:          # the other configs go on
             self.codes.append(self._report.error(path, other))
 
 
+class Offer(namedtuple('Offer', ('origin', 'manifest', 'etag'))):
+    """The manifest that an origin serves, and the ETag that it gives it; '' if it gives none."""
+
+    __slots__ = ()
+    origin: Origin
+    manifest: SignedManifest
+    etag: str
+
+
 class ImageFetch:
-    """The fetch of one config, from its text to its units."""
+    """The fetch, or the rollback, of one config."""
 
     notes: StateFile
     switch: Switch
 
-    def __init__(self, path: str, options: 'argparse.Namespace', client: HttpClient, report: Report, runs: 'Runs') -> None:
+    def __init__(self, path: str, options: 'argparse.Namespace', client: HttpClient,
+                 report: Report, runs: Runs) -> None:
         self.path = path
         self.config = load_config(path)
         self.destination = Destination(self.config.destination, self.config.public_keys)
@@ -4877,37 +4984,52 @@ class ImageFetch:
         self.client = client
         self.report = report
         self.runs = runs
-        self.codes = [0]        # the exit codes of the steps
-        self.changes = []   # type: List[str]           # what the user is told
-        self.fetched = ''       # how much of the image came, if not all
-        self.unknown_units = []     # type: List[str]   # that systemd does not know yet
-        self.is_offline = False     # and yet --init found what it asks for
-        self.download = None    # type: Optional[Download]      # that brought an image
-        self.mirrors = Mirrors(self.config.origins, client, lambda error: report.warning(path, error.what, error.hint))
+        self.codes = [0]                        # the exit codes of the steps
+        self.changes: List[str] = []            # what the user is told
+        self.fetched = ''                       # how much was downloaded, if less than the image
+        self.unknown_units: List[str] = []      # systemd will know them after the first fetch
+        self.is_offline = False                 # no origin was reached, and --init needed none
+        self.download: Optional[Download] = None        # the one that brought the image
+        self.mirrors = Mirrors(self.config.origins, client,
+                               lambda error: report.warning(path, error.what, error.hint))
 
     def run(self) -> 'Run':
-        """Bring the destination up to date; the exit code, or TakoError or OSError."""
-        if self.options.init and self._has_compatible_image():
+        """Bring the destination up to date. Return the exit code. Raises TakoError and OSError."""
+        if self.options.init and self._is_init_done():
             return 0
         return (yield from self._locked(self._fetch()))
 
     def roll_back(self) -> 'Run':
-        """Go back to an earlier image; the exit code, or TakoError or OSError."""
+        """Install an earlier image. Return the exit code. Raises TakoError and OSError."""
         return (yield from self._locked(self._attempt(self._go_back())))
 
     def _locked(self, steps: 'Steps') -> 'Run':
-        """Take the steps while no other run can; return the gravest exit code."""
+        """Take steps while this run holds the lock. Return the most severe exit code."""
         wait = min(LOCK_WAIT_SECONDS, self.client.deadline.remaining())
-        with DirectoryLock(self.config.destination, wait, lambda: self._step('waiting for another run')):
+        with DirectoryLock(self.config.destination, wait,
+                           lambda: self._step('waiting for another run')):
             try:
                 self.destination.clear_leftovers()
-                self._recall()
+                self._load()
                 yield from steps
             finally:
-                self.destination.clear_leftovers()  # a signal may have come where nothing else does it
+                self.destination.clear_leftovers()      # after a signal, too
                 if self.changes:
                     self.report.result('{}: {}'.format(self.path, ', '.join(self.changes)))
         return max(self.codes, key=SEVERITY.index)
+
+    def _load(self) -> None:
+        """Read the state, and all else anew that another run may have changed before the lock."""
+        self.destination = Destination(self.config.destination, self.config.public_keys)
+        self.notes = StateFile(self.destination)
+        if self.notes.is_damaged:
+            self.report.warning(
+                self.path, f'{self.notes.path} is damaged',
+                'a fetch makes it anew: what was rejected is forgotten, and a restart that was due')
+        self.switch = Switch(self.path, self.config, self.destination, self.notes, self.report,
+                             self.changes, self.runs, self._version_of)
+        if self.options.retry_rejected:
+            self.switch.forget_rejected()
 
     def _fetch(self) -> 'Steps':
         if not self.options.init:
@@ -4917,104 +5039,125 @@ class ImageFetch:
         if not any(self.codes):
             self.notes.write(self.notes.state, is_success=not self.is_offline)
 
-    def _attempt(self, step: 'Steps') -> 'Steps':
-        """Take a step; what it raises is reported, and becomes one of the exit codes."""
+    def _attempt(self, steps: 'Steps') -> 'Steps':
+        """Take steps. If they raise, print the error and add its exit code to `codes`."""
         try:
-            yield from step
+            yield from steps
         except (TakoError, OSError) as error:
             self.codes.append(self.report.error(self.path, error))
 
-    def preview(self) -> int:
-        """Say what run() would do; change nothing."""
-        self._recall()
-        if self.options.init and self._has_compatible_image():
+    def dry_run(self) -> int:
+        """Print what run() would do, and change nothing. Return the exit code."""
+        self._load()
+        if self.options.init and self._is_init_done():
             self.report.result(f'{self.path}: the installed image will do')
             return 0
-        manifest = self._refresh_manifest(is_dry=True)
-        entry = next(self._candidates(manifest), None)
-        if entry is None:
+        manifest = self._accept_manifest()
+        plan = next(self._plans(manifest, self._image_fault), None)
+        if plan is None:
             raise self._no_version(manifest, [])
-        linked = self.destination.latest()
-        would = []
-        if self._image_fault(entry):
-            would.append(f'would fetch up to {entry.size} bytes from {self.mirrors.usable[0].url}'
-                         + ' (withdrawn when last asked for)' * (entry.digest in self.notes.state.withdrawn))
-        if entry.digest != linked:
-            would.append('would point latest at it')
-        if self.config.units and not self.options.init and (linked != entry.digest or linked == self.notes.state.restart_due):
-            unknown = check_units(self.config.unit_lines, not linked)
-            would.append('could not restart, for systemd does not know ' + ' '.join(unknown) if unknown else
-                         'would restart ' + ' '.join(self.config.units))
-        previous = self.notes.state.previous if entry.digest == linked else linked
-        would.extend('would remove ' + _name_of(digest, manifest)
-                     for digest in self._spare_images(manifest, entry.digest, previous))
-        self.report.result(f'{self.path}: {entry.version}: {", ".join(would) or "is installed"}')
+        steps = ', '.join(self._describe(plan, manifest)) or 'is installed'
+        self.report.result(f'{self.path}: {plan.entry.version}: {steps}')
         return 0
+
+    def _describe(self, plan: FetchPlan, manifest: Manifest) -> 'Iterator[str]':
+        """Yield what executing a plan would do, step by step."""
+        entry, state, latest = plan.entry, self.notes.state, self.destination.latest()
+        if plan.fault:
+            note = ' (withdrawn when last asked for)' if entry.digest in state.withdrawn else ''
+            yield f'would fetch up to {entry.size} bytes from {self.mirrors.usable[0].url}{note}'
+        if not plan.is_installed:
+            yield 'would point latest at it'
+        if plan.restart == RESTART_NOW:
+            unknown = check_units(self.config.unit_lines, not latest)
+            yield ('could not restart, for systemd does not know ' + ' '.join(unknown) if unknown
+                   else 'would restart ' + ' '.join(self.config.units))
+        previous = previous_after(state, latest, entry.digest)
+        for digest in self._spare_images(manifest, entry.digest, previous):
+            yield 'would remove ' + version_of(digest, manifest)
 
     def _update(self) -> 'Steps':
         try:
-            manifest = self._refresh_manifest()
+            manifest = self._accept_manifest()
         except UnreachableError:
             yield from self._attempt(self._switch_offline())
-            if self.options.init and self._has_compatible_image():
+            if self.options.init and self._is_init_done():
                 self.is_offline = True
                 return
             raise
-        before = self.destination.latest()
-        entry = self._ensure_newest(manifest, before)
-        if entry.digest == before:
-            self.report.unchanged(f'{self.path}: {entry.version} is installed, the newest in {self.config.bounds.text}')
+        plan = self._provide_image(manifest)
+        if plan.is_installed:
+            self.report.unchanged(f'{self.path}: {plan.entry.version} is installed, '
+                                  f'the newest in {self.config.bounds.text}')
         else:
-            yield from self._switch_to(entry)
+            yield from self._switch_to(plan)
         self.destination.clear_partials()
         self._remove_spare(manifest)
         if self.download is not None and not self.options.no_delta:
             yield None
-            self._keep_index(entry, self.download)
+            self._keep_index(plan.entry, self.download)
 
     def _switch_offline(self) -> 'Steps':
-        """Do what the config asks for with what is here, as where Version= was changed while no origin answers."""
-        before = self.destination.latest()
-        for entry in self._candidates(self.destination.manifest()):
-            if entry.digest == before:
-                return
-            if not self._image_fault(entry):
-                self._check_units()
-                yield from self._switch_to(entry)
-                return
+        """Install the newest version in bounds that is in the store, as after a change of Version=.
 
-    def _switch_to(self, entry: Entry) -> 'Steps':
-        # a restart that was due stays due, for the new image; --init does not add one
-        is_due = bool(self.config.units and (self.notes.state.restart_due or not self.options.init))
-        told = f'{entry.version} is installed{self.fetched}'
-        yield from self.switch.to(entry.digest, told, is_due, is_due and not self.options.init and not self.unknown_units)
+        Does not read the installed image: without an origin it cannot be repaired.
+        """
+        latest = self.destination.latest()
+        for plan in self._plans(self.destination.manifest(), lambda entry: (
+                '' if entry.digest == latest else self._image_fault(entry))):
+            if plan.is_installed:
+                break
+            if not plan.fault:
+                self._check_units()
+                yield from self._switch_to(plan)
+                break
+
+    def _plans(self, manifest: Manifest,
+               fault_of: 'Callable[[Entry], str]') -> 'Iterator[FetchPlan]':
+        """Yield the plans that are not skipped."""
+        for plan in plan_fetch(manifest, self.config, self.notes.state, self.destination.latest(),
+                               fault_of, self.options.init):
+            if plan.skipped:
+                self._step(f'{plan.entry.version} {plan.skipped}')
+            else:
+                yield plan
+
+    def _switch_to(self, plan: FetchPlan) -> 'Steps':
+        told = f'{plan.entry.version} is installed{self.fetched}'
+        is_later = self.unknown_units and plan.restart == RESTART_NOW
+        yield from self.switch.to(plan.entry.digest, told,
+                                  RESTART_LATER if is_later else plan.restart)
         if self.unknown_units:
-            self.report.warning(self.path, 'Restart= {}: unknown to systemd'.format(' '.join(self.unknown_units)),
-                                'add the unit file; the next fetch restarts what Restart= names')
+            self.report.warning(
+                self.path, 'Restart= {}: unknown to systemd'.format(' '.join(self.unknown_units)),
+                'add the unit file; the next fetch restarts what Restart= names')
 
     def _check_units(self) -> None:
-        """Raises ConfigError if a unit cannot be restarted, before anything is changed."""
+        """Raise ConfigError if a unit cannot be restarted, before anything is changed."""
         if self.config.units and not self.options.init:
-            self.unknown_units = check_units(self.config.unit_lines, is_first=not self.destination.latest())
+            self.unknown_units = check_units(self.config.unit_lines,
+                                             is_first=not self.destination.latest())
 
     def _go_back(self) -> 'Steps':
-        """Switch to an earlier image, and reject what is above it."""
-        self.destination.clear_partials()                   # the disk may be full
+        """Switch to an earlier image, and reject the versions above it."""
+        self.destination.clear_partials()           # the disk may be full
         manifest = self.destination.manifest()
-        entry = self._chosen(manifest, self.options.to) if self.options.to else self._earlier(manifest)
+        entry = (self._chosen(manifest, self.options.to) if self.options.to
+                 else self._earlier(manifest))
         above = [each for each in compatible_entries(manifest, self.config.bounds)
                  if entry.version < each.version and each.digest != entry.digest]
-        rejected = self.notes.state.rejected + tuple(each.digest for each in above)
-        told = [f'{entry.version} is installed']
+        told = f'{entry.version} is installed'
         if above:
-            told.append('rejected ' + join_names([each.version.text for each in above]))
+            told += ', rejected ' + join_names([each.version.text for each in above])
         self._check_units()
-        yield from self.switch.back_to(entry.digest, ', '.join(told), rejected)
+        rejected = self.notes.state.rejected + tuple(each.digest for each in above)
+        yield from self.switch.back_to(entry.digest, told, rejected)
 
     def _chosen(self, manifest: Manifest, text: str) -> Entry:
+        """Return the entry of the version `text`, which rollback --to names. Raises UsageError."""
         version = parse_version(text)
         entry = next((each for each in manifest.entries if each.version == version), None)
-        fault = 'is not in the manifest' if entry is None else self.destination.image_fault(entry.digest, entry.size)
+        fault = self._image_fault(entry) if entry is not None else 'is not in the manifest'
         if entry is None or fault:
             raise UsageError(f'{text} {fault}', 'choose another version, or none; see: tako status')
         if version not in self.config.bounds:
@@ -5022,22 +5165,26 @@ class ImageFetch:
         return entry
 
     def _earlier(self, manifest: Manifest) -> Entry:
-        """Return the entry of the image before, or of the newest intact older one that is here and in bounds."""
-        linked = self.destination.latest()
-        if not linked:
+        """Return the entry of the image before, or else of the newest older one that is intact.
+
+        It is in bounds. Raises TakoError.
+        """
+        latest, state = self.destination.latest(), self.notes.state
+        if not latest:
             raise TakoError('no image is installed', 'run tako fetch first')
-        entries = [each for each in compatible_entries(manifest, self.config.bounds) if each.digest != linked]
-        current = [each.version for each in manifest.entries if each.digest == linked][-1:]
+        entries = [each for each in compatible_entries(manifest, self.config.bounds)
+                   if each.digest != latest]
+        current = [each.version for each in manifest.entries if each.digest == latest][-1:]
         older = [each for each in entries if all(each.version < version for version in current)
-                 and each.digest not in self.notes.state.rejected]
-        for entry in [each for each in entries if each.digest == self.notes.state.previous] + older:
-            if not self.destination.image_fault(entry.digest, entry.size):
+                 and each.digest not in state.rejected]
+        for entry in [each for each in entries if each.digest == state.previous] + older:
+            if not self._image_fault(entry):
                 return entry
         raise TakoError(f'no earlier image in {self.config.bounds.text} is here',
                         'with Keep= in the config, earlier images stay; see: tako status')
 
     def _keep_index(self, entry: Entry, download: Download) -> None:
-        """Have the index beside an image that came, once all else is done: nothing depends on it."""
+        """Write the chunk index of a downloaded image, after all else: nothing depends on it."""
         if not download.is_of_parts:
             download.ask_for_index(self.mirrors.usable[0])
         if download.index:
@@ -5047,195 +5194,186 @@ class ImageFetch:
                 self._step(f'the index of {entry.version} is not kept: {error.strerror}')
 
     def _remove_spare(self, manifest: Manifest) -> None:
-        for digest in self._spare_images(manifest, self.destination.latest(), self.notes.state.previous):
+        latest, previous = self.destination.latest(), self.notes.state.previous
+        for digest in self._spare_images(manifest, latest, previous):
             self.destination.remove_image(digest)
-            self.changes.append('removed ' + _name_of(digest, manifest))
+            self.changes.append('removed ' + version_of(digest, manifest))
 
     def _spare_images(self, manifest: Manifest, latest: str, previous: str) -> 'List[str]':
+        """Return the images that Keep= lets this run remove once `latest` is installed."""
         if not self.config.keep:
             return []
         stored = set(self.destination.images()) | {latest} - {''}
-        return spare_images(stored, self.config.keep, [entry.digest for entry in reversed(manifest.entries)],
+        return spare_images(stored, self.config.keep,
+                            [entry.digest for entry in reversed(manifest.entries)],
                             {latest, previous} | images_behind_loop_devices())
 
-    def _name(self, digest: str) -> str:
-        """What messages call an image, even where the manifest is not to be trusted."""
+    def _version_of(self, digest: str) -> str:
+        """Return version_of(), for messages that are printed even if the manifest is invalid."""
         try:
-            return _name_of(digest, self.destination.manifest())
+            return version_of(digest, self.destination.manifest())
         except RefusedError:
             return digest
-
-    def _recall(self) -> None:
-        """Read what is there; start the state anew if it is damaged."""
-        self.destination = Destination(self.config.destination, self.config.public_keys)
-        self.notes = StateFile(self.destination)
-        if self.notes.is_damaged:
-            self.report.warning(self.path, f'{self.notes.path} is damaged',
-                                'a fetch makes it anew: what was rejected is forgotten, and a restart that was due')
-        self.switch = Switch(self.path, self.config, self.destination, self.notes, self.report, self.changes,
-                             self.runs, self._name)
-        if self.options.retry_rejected:
-            self.switch.forget_rejected()
 
     def _step(self, line: str) -> None:
         self.report.step(f'{self.path}: {line}')
 
-    def _has_compatible_image(self) -> bool:
-        """Whether latest is an intact image within bounds, or gone back to; takes neither lock nor network."""
-        digest = self.destination.latest()
-        manifest = self.destination.manifest()
-        entries = list(compatible_entries(manifest, self.config.bounds))
-        if entries and all(entry.digest != digest for entry in entries):
-            # it may have gone back out of bounds, or be about to: the units that start now may ask for an image
-            state = StateFile(self.destination).state
-            if state.restart_due == digest or all(
-                    entry.digest in state.rejected + state.postponed for entry in entries):
-                entries = list(manifest.entries)
-        return any(entry.digest == digest and not self._image_fault(entry) for entry in entries)
+    def _is_init_done(self) -> bool:
+        """Return whether --init accepts the installed image. Needs neither lock nor network."""
+        destination = self.destination
+        entry = plan_init(destination.manifest(), self.config.bounds, destination.latest(),
+                          lambda: StateFile(destination).state)
+        return entry is not None and not self._image_fault(entry)
 
     def _image_fault(self, entry: Entry) -> str:
-        is_installed = entry.digest == self.destination.latest()
-        return self.destination.image_fault(entry.digest, entry.size,
-                                            is_size_enough=self.options.no_verify and is_installed)
+        """Return what image_fault() says; with --no-verify, do not read the installed image."""
+        is_size_enough = self.options.no_verify and entry.digest == self.destination.latest()
+        return self.destination.image_fault(entry.digest, entry.size, is_size_enough)
 
-    def _refresh_manifest(self, is_dry: bool = False) -> Manifest:
-        """The newest manifest of all mirrors, once it is verified, continues the last one, and is durable."""
+    def _accept_manifest(self) -> Manifest:
+        """Return the newest manifest of all mirrors, verified and durable.
+
+        Raises RefusedError if none continues the one that was accepted last; with --dry-run, it is
+        not written.
+        """
         known = self.destination.accepted()
         offers = self.mirrors.each(lambda origin: self._ask_for_manifest(origin, known))
-        choice = [(offered, origin.url + '/manifest') for origin, offered, _ in offers]
-        choice.append((known, self.destination.manifest_path))
-        newest, other = pick_newest([offered.manifest for offered, _ in choice])
-        if other is not None:                       # told in the config's order, after our own
-            one, two = sorted((newest, other), key=lambda number: (number + 1) % len(choice))
-            if not is_dry:
-                self.destination.keep_evidence([choice[one][0].signed, choice[two][0].signed])
-            lost = first_lost(choice[one][0].manifest, choice[two][0].manifest)
-            raise ForkError(choice[one][1], choice[two][1], lost.line().strip() if lost else '')
-        accepted, _ = choice[newest]
-        # its time is that of the last check; another user's is replaced
-        if not is_dry and (accepted.signed != known.signed or not touch(self.destination.manifest_path)):
-            self.destination.write_manifest(accepted)
-        digest = hashlib.sha256(accepted.signed).hexdigest()
+        newest = self._newest_of([offer.manifest for offer in offers] + [known])
+        # the file's time is that of the last check; it cannot be set on another user's file
+        if not self.options.dry_run and (
+                newest.signed != known.signed or not touch(self.destination.manifest_path)):
+            self.destination.write_manifest(newest)
+        digest = hashlib.sha256(newest.signed).hexdigest()
         self.notes.state = self.notes.state._replace(validators=tuple(
-            f'{digest} {origin.url} {etag}' for origin, offered, etag in offers
-            if offered.signed == accepted.signed and etag))
-        return accepted.manifest
+            f'{digest} {offer.origin.url} {offer.etag}' for offer in offers
+            if offer.manifest.signed == newest.signed and offer.etag))
+        return newest.manifest
 
-    def _ask_for_manifest(self, origin: Origin, known: SignedManifest) -> 'Tuple[Origin, SignedManifest, str]':
-        """What a mirror offers: a manifest, and its ETag. RollbackError if it is older than the last one."""
+    def _newest_of(self, manifests: 'List[SignedManifest]') -> SignedManifest:
+        """Return the manifest that continues all others, the last of which is our own.
+
+        Raises ForkError if two contradict each other, and keeps them for the publisher.
+        """
+        newest, other = pick_newest([each.manifest for each in manifests])
+        if other is None:
+            return manifests[newest]
+        # name our own first, then those of the mirrors in the config's order
+        numbers = sorted((newest, other), key=lambda number: (number + 1) % len(manifests))
+        one, two = (manifests[number] for number in numbers)
+        if not self.options.dry_run:
+            self.destination.keep_evidence([one.signed, two.signed])
+        lost = first_lost(one.manifest, two.manifest)
+        raise ForkError(one.where, two.where, lost.line().strip() if lost else '')
+
+    def _ask_for_manifest(self, origin: Origin, known: SignedManifest) -> Offer:
+        """Return what an origin offers. Raises RollbackError if it is older than the known one."""
         url = origin.url + '/manifest'
-        begin = f'{hashlib.sha256(known.signed).hexdigest()} {origin.url} '
-        etag = next((each[len(begin):] for each in self.notes.state.validators if each.startswith(begin)), '')
-        if time_of(self.destination.manifest_path) // FULL_ANSWER_SECONDS != int(time.time()) // FULL_ANSWER_SECONDS:
-            etag = ''                           # who gave it may have lied
+        prefix = f'{hashlib.sha256(known.signed).hexdigest()} {origin.url} '
+        etag = next((each[len(prefix):] for each in self.notes.state.validators
+                     if each.startswith(prefix)), '')
+        times = time_of(self.destination.manifest_path), int(time.time())
+        last_day, today = (seconds // FULL_ANSWER_SECONDS for seconds in times)
+        if not known.signed or last_day != today:
+            etag = ''                           # once a day all of it, for the server may have lied
         self._step('asking for ' + url)
         try:
-            answer = self.client.open(url, origin.authorization, {'If-None-Match': etag if known.signed else ''})
-        except GoneError as error:              # that is for images
+            answer = self.client.open(url, origin.authorization, {'If-None-Match': etag})
+        except GoneError as error:              # only an image can be withdrawn
             raise UnreachableError(error.what, 'has the publisher moved? look at Origin=') from None
         content = join_at_most(MANIFEST_MAX_BYTES, answer.chunks, answer.url)
-        if known.signed and (answer.status == 304 or content == known.signed):
-            return origin, known, etag if answer.status == 304 else answer.etag()
-        offered = SignedManifest(open_manifest(content, self.config.public_keys, answer.url), content, url)
-        lost = first_lost(known.manifest, offered.manifest)
-        if lost is not None and first_lost(offered.manifest, known.manifest) is None:
+        if known.signed and answer.status == 304:
+            return Offer(origin, known._replace(where=url), etag)
+        if known.signed and content == known.signed:
+            return Offer(origin, known._replace(where=url), answer.etag())
+        manifest = open_manifest(content, self.config.public_keys, answer.url)
+        lost = first_lost(known.manifest, manifest)
+        if lost is not None and first_lost(manifest, known.manifest) is None:
             raise RollbackError(answer.url, lost.version.text)
-        return origin, offered, answer.etag()
+        return Offer(origin, SignedManifest(manifest, content, url), answer.etag())
 
-    def _candidates(self, manifest: Manifest) -> 'Iterator[Entry]':
-        """The entries to consider, newest first."""
-        for entry in compatible_entries(manifest, self.config.bounds):
-            if entry.digest in self.notes.state.rejected:
-                self._step(f'{entry.version} was rejected: a unit did not run on it, or it was rolled back')
-            elif entry.digest in self.notes.state.postponed:
-                self._step(f'{entry.version} waits until the units run on the installed image')
-            else:
-                yield entry
+    def _provide_image(self, manifest: Manifest) -> FetchPlan:
+        """Have an intact image of the newest possible version in the store. Return its plan.
 
-    def _ensure_newest(self, manifest: Manifest, before: str) -> Entry:
-        """The newest entry in bounds whose image is here intact, or could be brought here.
-
-        Going from newest to oldest, this never passes the version that latest names.
+        Raises UnreachableError if all versions were withdrawn, TakoError if there is none.
         """
-        withdrawn = []  # type: List[Entry]
+        withdrawn: List[Entry] = []
         try:
-            for entry in self._candidates(manifest):
+            for plan in self._plans(manifest, self._image_fault):
                 try:
-                    self._ensure_image(entry, entry.digest == before)
-                    self.notes.state = self.notes.state._replace(
-                        withdrawn=tuple(digest for digest in self.notes.state.withdrawn if digest != entry.digest))
-                    return entry
+                    self._execute(plan)
                 except GoneError:
-                    withdrawn.append(entry)
-                    if entry.digest == before:
-                        break
+                    withdrawn.append(plan.entry)
+                    continue
+                state = self.notes.state
+                self.notes.state = state._replace(withdrawn=tuple(
+                    digest for digest in state.withdrawn if digest != plan.entry.digest))
+                return plan
         finally:
             self._tell_withdrawn(withdrawn)
         raise self._no_version(manifest, withdrawn)
 
+    def _execute(self, plan: FetchPlan) -> None:
+        """Have the intact image of a plan in the store: download it if it is missing or damaged."""
+        if not plan.is_installed:
+            self._check_units()                     # before the download, which would be in vain
+        if plan.fault == MISSING:
+            self._download(plan.entry)
+        elif plan.fault:
+            self._repair(plan)
+        if plan.fault and (plan.is_installed or plan.fault != MISSING):
+            self.changes.append(f'{plan.entry.version} is repaired{self.fetched}')
+
     def _tell_withdrawn(self, entries: 'List[Entry]') -> None:
-        """Say of versions that they are gone, if that was not said before."""
-        known = set(self.notes.state.withdrawn)
+        """Print which versions were withdrawn, once for each."""
+        state = self.notes.state
+        known = set(state.withdrawn)
         new = [entry for entry in entries if entry.digest not in known]
         if new:
-            self.report.warning(self.path, '{}: withdrawn (410)'.format(join_names([entry.version.text for entry in new])),
+            names = join_names([entry.version.text for entry in new])
+            self.report.warning(self.path, f'{names}: withdrawn (410)',
                                 'an older version will do, if there is one')
-            digests = self.notes.state.withdrawn + tuple(entry.digest for entry in new)
-            self.notes.write(self.notes.state._replace(withdrawn=digests[-WITHDRAWN_MAX:]))
+            digests = state.withdrawn + tuple(entry.digest for entry in new)
+            self.notes.write(state._replace(withdrawn=digests[-WITHDRAWN_MAX:]))
 
     def _no_version(self, manifest: Manifest, withdrawn: 'List[Entry]') -> TakoError:
+        """Return the error that says why no version can be installed."""
         pattern = self.config.bounds.text
         if withdrawn:
-            return UnreachableError('no version in {} is to be had; withdrawn: {}'.format(
-                pattern, join_names([entry.version.text for entry in withdrawn])),
-                'wait for a new one, or widen Version=')
+            names = join_names([entry.version.text for entry in withdrawn])
+            return UnreachableError(f'no version in {pattern} is to be had; withdrawn: {names}',
+                                    'wait for a new one, or widen Version=')
         if any(compatible_entries(manifest, self.config.bounds)):
-            return TakoError(f'all versions in {pattern} were rejected', 'wait for a new one, or use --retry-rejected')
-        nearest = ', '.join(version.text for version in nearest_versions(manifest, self.config.bounds))
-        return TakoError('no version in {}; the nearest are: {}'.format(pattern, nearest or 'none'),
+            return TakoError(f'all versions in {pattern} were rejected',
+                             'wait for a new one, or use --retry-rejected')
+        nearest = nearest_versions(manifest, self.config.bounds)
+        names = ', '.join(version.text for version in nearest) or 'none'
+        return TakoError(f'no version in {pattern}; the nearest are: {names}',
                          'wait for one, or change Version=')
 
-    def _ensure_image(self, entry: Entry, is_in_place: bool) -> None:
-        """Have the intact image of entry in the store, bringing it if it is missing or damaged."""
-        fault = self._image_fault(entry)
-        if not is_in_place:
-            self._check_units()                     # before a byte is fetched in vain
-        if not fault:
-            return
-        if fault == MISSING:
-            self._download(entry)
-        else:
-            self._repair(entry, fault, is_in_place)
-        if fault != MISSING or is_in_place:
-            self.changes.append(f'{entry.version} is repaired{self.fetched}')
-
-    def _repair(self, entry: Entry, fault: str, is_in_place: bool) -> None:
-        """Bring a damaged image anew."""
-        self.report.warning(self.path, f'{self.destination.image_path(entry.digest)} {fault}',
+    def _repair(self, plan: FetchPlan) -> None:
+        """Download a damaged image again. Until then it stays: most of its bytes may be intact."""
+        entry = plan.entry
+        path = self.destination.image_path(entry.digest)
+        self.report.warning(self.path, f'{path} {plan.fault}',
                             'fetching it anew; look at the disk if this happens again')
         try:
             self._download(entry)
         except (TakoError, OSError) as error:
-            if isinstance(error, GoneError) and not is_in_place:
-                remove_if_there(self.destination.image_path(entry.digest))
+            if isinstance(error, GoneError) and not plan.is_installed:
+                remove_if_there(path)
                 raise
             told = as_tako_error(error)
-            raise RefusedError(f'the damaged image of {entry.version} cannot be replaced: {told.what}',
-                               told.hint) from error
+            raise RefusedError(f'the damaged image of {entry.version} cannot be replaced: '
+                               f'{told.what}', told.hint) from error
 
     def _download(self, entry: Entry) -> None:
-        """Bring the image of entry into the store, verified, from the first mirror that serves it."""
+        """Download an image into the store, verified, from the first mirror that serves it."""
         self.destination.check_file_system()
         self.destination.clear_partials(but=entry.digest)
         older, older_digest = self._older_image(entry)
         try:
             with PartialFile(self.destination.partial_path(entry.digest)) as partial:
-                lacking = entry.size - min(partial.size, partial.allocated())
-                try:
-                    self.destination.check_space(lacking)
-                except TakoError:
-                    self._remove_spare(self.destination.manifest())
-                    self.destination.check_space(lacking)
+                self._make_room(entry.size - min(partial.size, partial.allocated()))
                 download = Download(entry, self.destination, partial, older, older_digest, self.client, self.report, self.path)
                 try:
                     self.mirrors.first(download.attempt)
@@ -5254,8 +5392,19 @@ class ImageFetch:
         if download.is_of_parts:
             self.fetched = f' ({format_size(download.received)} instead of {format_size(entry.size)})'
 
+    def _make_room(self, size: int) -> None:
+        """Remove what Keep= allows if fewer than `size` bytes are free. Raises TakoError."""
+        try:
+            self.destination.check_space(size)
+        except TakoError:
+            self._remove_spare(self.destination.manifest())
+            self.destination.check_space(size)
+
     def _older_image(self, entry: Entry) -> 'Tuple[Optional[BinaryIO], str]':
-        """What may have parts of entry's image: itself, if it is damaged, or the one in place, or the newest that is here."""
+        """Open the image that most likely has parts of `entry`. Return it and its SHA-256.
+
+        That is the damaged image itself, or the installed one, or the newest in the store.
+        """
         if self.options.no_delta:
             return None, ''
         listed = [each.digest for each in reversed(self.destination.manifest().entries)]
@@ -5269,20 +5418,22 @@ class ImageFetch:
         return None, ''
 
 
-def _name_of(digest: str, manifest: Manifest) -> str:
-    """The version of an image, for messages."""
-    return next((entry.version.text for entry in reversed(manifest.entries) if entry.digest == digest), digest)
+def version_of(digest: str, manifest: Manifest) -> str:
+    """Return the newest version of an image, for messages; its SHA-256 if it is not listed."""
+    return next((entry.version.text for entry in reversed(manifest.entries)
+                 if entry.digest == digest), digest)
 
 
 def load_config(path: str) -> Config:
-    """The config in a file, its destination looked up; ConfigError says what is wrong with it."""
+    """Return the config in a file, whose destination exists. Raises ConfigError."""
     try:
         content = read_at_most(CONFIG_MAX_BYTES, path)
         text = content.decode('utf-8').lstrip('\ufeff')
-    except ValueError:
+    except ValueError:                              # a path with a null byte raises it, too
         raise ConfigError('not UTF-8 text, or no path', 'is this a config') from None
     except OSError as error:
-        raise ConfigError(error.strerror or str(error), 'look at the path of the config') from error
+        raise ConfigError(error.strerror or str(error),
+                          'look at the path of the config') from error
     if len(content) > CONFIG_MAX_BYTES:
         raise ConfigError(f'longer than {CONFIG_MAX_BYTES} bytes', 'is this a config')
     config = parse_config(text)
@@ -5293,11 +5444,14 @@ def load_config(path: str) -> Config:
 
 
 def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
-    """The fetch command: each config stands alone, all are tried, the gravest exit code is the run's."""
+    """Run the fetch command: all configs, whatever becomes of the others.
+
+    Returns the most severe exit code.
+    """
     if arguments.splay:
         import random
         time.sleep(random.uniform(0, arguments.splay))
-    destinations = {}       # type: Dict[Tuple[int, int], str]
+    destinations: Dict[Tuple[int, int], str] = {}
     with HttpClient(os.environ) as client, Runs(report) as runs:
         configs = list(dict.fromkeys(arguments.configs))
         for path in configs:
@@ -5305,25 +5459,27 @@ def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
                 client.deadline.start(arguments.timeout)
             try:
                 image = ImageFetch(path, arguments, client, report, runs)
-                status = os.stat(image.destination.root)        # by whatever name: it may be a link, or mounted twice
+                # one directory may have several paths: through links and mounts
+                status = os.stat(image.config.destination)
                 other = destinations.setdefault((status.st_dev, status.st_ino), path)
                 if other != path:
-                    raise ConfigError(f'Destination= is that of {other}, too', 'give each config a directory of its own',
+                    raise ConfigError(f'Destination= is that of {other}, too',
+                                      'give each config a directory of its own',
                                       image.config.destination_line)
                 if arguments.dry_run:
-                    runs.codes.append(image.preview())
+                    runs.codes.append(image.dry_run())
                 else:
-                    runs.begin(path, image.run(), is_last=path == configs[-1])
-            except Exception as error:              # each config stands alone
+                    runs.start(path, image.run(), is_last=path == configs[-1])
+            except Exception as error:              # the other configs go on
                 runs.codes.append(report.error(path, error))
         return runs.finish()
 
 
 def rollback(arguments: 'argparse.Namespace', report: Report) -> int:
-    """The rollback command: back to an earlier image, without a network."""
+    """Run the rollback command, which uses no network. Return the exit code."""
     with HttpClient(os.environ) as client, Runs(report) as runs:
         image = ImageFetch(arguments.config, arguments, client, report, runs)
-        runs.begin(arguments.config, image.roll_back(), is_last=True)
+        runs.start(arguments.config, image.roll_back(), is_last=True)
         return runs.finish()
 
 
