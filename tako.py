@@ -1957,9 +1957,9 @@ class naming:
 
 
 class NewFile:
-    """A file on its way: written under a temporary name, then published whole, or removed.
+    """A file that is written under a temporary name, then published under its own, or removed.
 
-    size and sha256 are those of what was written.
+    `size` and `sha256` describe its content.
     """
 
     _stream: 'BinaryIO'
@@ -1969,34 +1969,36 @@ class NewFile:
         self.size, self.sha256 = 0, hashlib.sha256()
 
     def __enter__(self) -> 'NewFile':
-        descriptor = os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
+                             0o600)
         with naming(self.temporary):
             self._stream = open(descriptor, 'wb')
         return self
 
     def write(self, chunk: bytes) -> None:
-        """Add to it."""
+        """Append bytes."""
         self._stream.write(chunk)
         self.size += len(chunk)
         self.sha256.update(chunk)
 
     def date(self, seconds: float) -> None:
-        """Give it this time, in seconds since 1970, once all is written."""
+        """Set the modification time, in seconds since 1970. Nothing may be written after that."""
         self._stream.flush()
         os.utime(self._stream.fileno(), (seconds, seconds))
 
     def read_back(self) -> 'BinaryIO':
-        """What was written, to be read."""
+        """Return what was written as a stream to read."""
         self._stream.flush()
         return open(self.temporary, 'rb')
 
     def publish(self, path: str) -> None:
-        """Give it its name, read-only, once its bytes are on the disk; then make the name durable too."""
+        """Make the file read-only and durable, rename it to `path`, and make that durable too."""
         self._stream.flush()
         os.fchmod(self._stream.fileno(), 0o444)
         try:
             os.fsync(self._stream.fileno())
-        except OSError:                         # the kernel may forget what it could not write, and say so only once
+        except OSError:
+            # after a failed fsync, the kernel may drop the dirty pages and report success next time
             remove_if_there(self.temporary)
             raise
         os.rename(self.temporary, path)
@@ -2010,83 +2012,84 @@ class NewFile:
             remove_if_there(self.temporary)
 
     def _close(self, error: 'Optional[BaseException]') -> None:
-        """Close the stream; error, if any, is what ended the writing, and learns where that was."""
+        """Close the stream. `error` is what ended the writing, if anything; it gets the path."""
         if isinstance(error, OSError) and error.filename is None:
             error.filename = self.temporary
         try:
             with naming(self.temporary):
                 self._stream.close()
-        except OSError:                         # a full disk, met again: what was raised first says it
+        except OSError:                         # closing fails like `error` did if the disk is full
             if error is None:
                 raise
 
 
 class PartialFile(NewFile):
-    """A file that grows over several runs: what came is kept, until it is published or given up.
-
-    size and sha256 are of what is there.
-    """
+    """A file that grows over several runs: its content stays until it is published or cleared."""
 
     def __enter__(self) -> 'PartialFile':
         self._open()
         try:
             self.hash_again()
             self._stream.seek(self.size)
-        except OSError as error:                # as a failing disk has it: begin anew, elsewhere on it
+        except OSError as error:                # a failing disk: begin again elsewhere on it
             self._close(error)
             remove_if_there(self.temporary)
             self._open()
-            self.size, self.sha256 = 0, hashlib.sha256()
+            self.clear()
         return self
 
     def _open(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             descriptor = os.open(self.temporary, flags, 0o600)
-        except PermissionError:                 # it was about to be published when its run died
+        except PermissionError:                 # its run died after publish() made it read-only
             try:
                 os.chmod(self.temporary, 0o600)
-            except PermissionError:             # another user's: begin our own
+            except PermissionError:             # it belongs to another user
                 remove_if_there(self.temporary)
             descriptor = os.open(self.temporary, flags, 0o600)
         with naming(self.temporary):
             self._stream = open(descriptor, 'r+b')
 
     def hash_again(self) -> None:
-        """See what is there now."""
+        """Read the content to set `size` and `sha256`."""
         self.size, self.sha256 = 0, hashlib.sha256()
         for block in iter(lambda: self.read_at(self.size, BLOCK_BYTES), b''):
             self.size += len(block)
             self.sha256.update(block)
 
     def extend(self, size: int) -> None:
-        """Give it this size, with zeros where nothing came yet; what it holds then, hash_again() tells."""
+        """Set the size; new bytes are zeros. `sha256` is wrong until hash_again()."""
         self._stream.flush()
         self._stream.truncate(size)
         self.size = size
 
     def read_at(self, begin: int, size: int) -> bytes:
-        """Bytes of it, fewer where it ends."""
+        """Return up to `size` bytes from the offset `begin`."""
         return os.pread(self._stream.fileno(), size, begin)
 
     def write_at(self, begin: int, data: bytes) -> None:
-        """Put bytes into it, where it was extended."""
+        """Write bytes at the offset `begin`, below the size that extend() set."""
         while data:
             written = os.pwrite(self._stream.fileno(), data, begin)
             begin, data = begin + written, data[written:]
 
     def copy(self, descriptor: int, source: int, begin: int, size: int) -> None:
-        """Put size bytes of an open file into it, by the kernel alone where that can do it; EOFError if they are not there."""
+        """Copy `size` bytes at the offset `source` of an open file to the offset `begin`.
+
+        The kernel does it alone where it can. Raises EOFError if the other file lacks them.
+        """
         is_in_kernel = hasattr(os, 'copy_file_range')       # novm: guarded
         while size:
             copied = 0
             if is_in_kernel:
                 try:
-                    copied = os.copy_file_range(descriptor, self._stream.fileno(), size, source, begin)    # novm
+                    copied = os.copy_file_range(            # novm: guarded
+                        descriptor, self._stream.fileno(), size, source, begin)
                 except OSError as error:
                     if error.errno in NO_SPACE:
                         raise
-                is_in_kernel = copied > 0                   # not on these file systems, or it is at the end
+                is_in_kernel = copied > 0       # 0: not between these file systems, or at the end
             if not copied:
                 block = read_older(descriptor, source, min(size, BLOCK_BYTES))
                 if not block:
@@ -2096,29 +2099,33 @@ class PartialFile(NewFile):
             source, begin, size = source + copied, begin + copied, size - copied
 
     def descriptor(self) -> int:
-        """To copy from itself."""
+        """Return the file descriptor, for copy() from this file itself."""
         return self._stream.fileno()
 
     def allocated(self) -> int:
-        """How many bytes it takes up on the disk."""
+        """Return how many bytes it occupies on the disk."""
         return os.fstat(self._stream.fileno()).st_blocks * 512
 
     def cut_back(self, size: int, sha256: 'hashlib._Hash') -> None:
-        """Give up what came since size and sha256, a copy, were those of what is there."""
+        """Remove what was written since the file had `size` bytes with this SHA-256 (a copy)."""
         self._stream.seek(size)
         self._stream.truncate()
         self.size, self.sha256 = size, sha256
+
+    def clear(self) -> None:
+        """Remove the content."""
+        self.cut_back(0, hashlib.sha256())
 
     def __exit__(self, kind: 'Optional[Type[BaseException]]', error: 'Optional[BaseException]',
                  trace: 'Optional[TracebackType]') -> None:
         self._close(error)
         is_full = isinstance(error, OSError) and error.errno in NO_SPACE
-        if is_full or self.size == 0:           # on a full disk, what came is in everybody's way
+        if is_full or self.size == 0:           # others need the space on a full disk
             remove_if_there(self.temporary)
 
 
 def read_older(descriptor: int, begin: int, size: int) -> bytes:
-    """Bytes of an open file that we can do without; EOFError if the disk does not give them."""
+    """Return bytes of an older image. Raises EOFError if the disk fails: the image is optional."""
     try:
         return os.pread(descriptor, size, begin)
     except OSError as error:
@@ -2128,10 +2135,10 @@ def read_older(descriptor: int, begin: int, size: int) -> bytes:
 def create_files(files: 'Sequence[Tuple[str, bytes, int]]') -> None:
     """Create files durably: all of them, or none.
 
-    files: the path, the bytes and the mode of each, less what the umask takes away. Raises
-    FileExistsError if one of the paths exists, and leaves it alone.
+    `files` has path, content and mode of each; the umask applies. Raises FileExistsError if one of
+    the paths exists.
     """
-    created = []    # type: List[str]
+    created: List[str] = []
     try:
         for path, content, mode in files:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
@@ -2149,7 +2156,7 @@ def create_files(files: 'Sequence[Tuple[str, bytes, int]]') -> None:
 
 
 def remove_if_there(path: str) -> None:
-    """Remove a file, a link or an empty directory; no error if there is none."""
+    """Remove a file, a link or an empty directory, if it exists."""
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -2159,7 +2166,10 @@ def remove_if_there(path: str) -> None:
 
 
 def rewrite(path: str, content: bytes, seconds: float) -> None:
-    """Give a small file other bytes, durably, in the room that it has, and its time. A power cut may leave it torn."""
+    """Overwrite a small file in place, durably, and set its modification time.
+
+    This needs no space on a full disk. A power cut may leave the file with a part of each content.
+    """
     with naming(path):
         os.chmod(path, 0o600)
         try:
@@ -2174,9 +2184,9 @@ def rewrite(path: str, content: bytes, seconds: float) -> None:
 
 
 def touch(path: str) -> bool:
-    """Set a file's time to now, not durably; whether we may."""
+    """Set the modification time to now, without fsync. Return False if permission is denied."""
     try:
-        with naming(path):                       # os.utime itself does not say
+        with naming(path):
             os.utime(path)
     except PermissionError:
         return False
@@ -2184,64 +2194,63 @@ def touch(path: str) -> bool:
 
 
 def sync_directory(path: str) -> None:
-    """Make the names in a directory durable."""
+    """Make the names in a directory durable: run fsync on it."""
     with naming(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
         except OSError as error:
-            if error.errno != errno.EINVAL:     # what some network file systems answer, which cannot do it
+            if error.errno != errno.EINVAL:     # some network file systems cannot do it
                 raise
         finally:
             os.close(descriptor)
 
 
 def read_at_most(limit: int, path: str) -> bytes:
-    """The bytes of a file; of one that is longer than limit, limit + 1, which say so."""
+    """Return the content of a file; the first `limit` + 1 bytes if it is longer than `limit`."""
     with naming(path), open(path, 'rb') as stream:
         return stream.read(limit + 1)
 
 
 def read_blocks(stream: 'BinaryIO') -> 'Iterator[bytes]':
-    """The bytes of an open file, BLOCK_BYTES at a time; closed at the end."""
+    """Yield the content of an open file in blocks of up to BLOCK_BYTES, and close it."""
     with naming(stream.name), stream:
         yield from iter(lambda: stream.read(BLOCK_BYTES), b'')
 
 
 def is_readable(stream: 'Any', wait: float) -> bool:
-    """Whether a stream with a descriptor has bytes, or ends, within so many seconds."""
+    """Return whether a stream has bytes to read, or ends, within `wait` seconds."""
     import select
-    poll = select.poll()                        # which knows descriptors above 1023, unlike select.select()
+    poll = select.poll()                        # unlike select(), it accepts descriptors above 1023
     poll.register(stream, select.POLLIN)
     return bool(poll.poll(wait * 1000))
 
 
 def at_most(limit: int, chunks: 'Iterable[bytes]', where: str) -> 'Iterator[bytes]':
-    """The chunks; RefusedError as soon as they hold more than limit bytes, before any of those is passed on."""
+    """Yield the chunks. Raises RefusedError, before the chunk that exceeds `limit` bytes in all."""
+    left = limit
     for chunk in chunks:
-        limit -= len(chunk)
-        if limit < 0:
-            raise RefusedError(f'{where}: longer than it may be', 'what is served there is not what was published')
+        left -= len(chunk)
+        if left < 0:
+            raise RefusedError(f'{where}: longer than {limit} bytes',
+                               'tell the publisher: the server does not send what was published')
         yield chunk
 
 
 def join_at_most(limit: int, chunks: 'Iterable[bytes]', where: str) -> bytes:
-    """The chunks in one, within the same bounds."""
-    content = bytearray()                       # and no list: chunks may have a byte each
+    """Return the chunks joined. Raises as at_most()."""
+    content = bytearray()                       # a list of 1-byte chunks would need more memory
     for chunk in at_most(limit, chunks, where):
         content += chunk
     return bytes(content)
 
 
-def hash_blocks(blocks: 'Iterable[bytes]',
-                write: 'Optional[Callable[[bytes], object]]' = None) -> 'Tuple[int, str]':
-    """Return how many bytes the blocks hold, and their SHA-256 in hex. Pass each block on to `write`."""
+def hash_blocks(blocks: 'Iterable[bytes]') -> 'Tuple[int, str]':
+    """Return how many bytes the blocks have, and their SHA-256 in hex."""
     size, sha256 = 0, hashlib.sha256()
     for block in blocks:
         size += len(block)
         sha256.update(block)
-        if write is not None:
-            write(block)
     return size, sha256.hexdigest()
 
 
@@ -2251,12 +2260,14 @@ def hash_file(path: str) -> str:
 
 
 class DirectoryLock:
-    """The right to change a directory, for as long as the `with` lasts; the kernel takes it back if we die.
+    """Context manager: the exclusive right to change a directory. The kernel releases it if we die.
 
-    wait: for how many seconds to try, then LockedError. on_wait is called once, if another run holds it.
-    What is locked is a file that nobody else can open, and so cannot keep us out with; it is there only
-    meanwhile.
+    `wait` is for how many seconds to try; then LockedError is raised. `on_wait` is called once if
+    another run holds the lock. The lock is on a file that only its owner can open, so that no other
+    user can hold it; the file exists only as long as the lock.
     """
+
+    _descriptor: int
 
     def __init__(self, directory: str, wait: float, on_wait: 'Callable[[], None]') -> None:
         self._directory = directory
@@ -2272,35 +2283,37 @@ class DirectoryLock:
                 is_waiting = True
             if time.monotonic() >= deadline:
                 raise LockedError(f'{self._directory}: another run holds the lock',
-                                  'it is still at work: try again later')
+                                  'try again when that run has ended')
             time.sleep(LOCK_POLL_SECONDS)
         return self
 
     def _try(self) -> bool:
+        """Return whether the lock could be taken."""
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
+                                 0o600)
         except PermissionError:
             if not os.access(self._directory, os.W_OK):
                 raise
-            # whether its owner still holds it cannot be seen: to remove it might let two runs in
-            raise TakoError(f"{self._path}: another user's, whose run is at work or was killed",
-                            'if no run is at work, remove it') from None
+            # nobody can see whether its owner still holds it: to remove it might let two runs in
+            raise TakoError(
+                f'{self._path}: belongs to another user, whose run is active or was killed',
+                'if no run is active, remove it') from None
+        is_taken = False
         try:
             with naming(self._path):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # who held it before us may have removed the file that we waited for: then it guards nothing
-                if os.path.samestat(os.fstat(descriptor), os.stat(self._path)):
-                    self._descriptor, descriptor = descriptor, -1
-                    return True
+                # the run that held the lock may have removed this file, which then protects nothing
+                is_taken = os.path.samestat(os.fstat(descriptor), os.stat(self._path))
         except (BlockingIOError, FileNotFoundError):
             pass
         finally:
-            if descriptor >= 0:
+            if not is_taken:
                 os.close(descriptor)
-        return False
+        self._descriptor = descriptor
+        return is_taken
 
-    def __exit__(self, kind: 'Optional[Type[BaseException]]', error: 'Optional[BaseException]',
-                 trace: 'Optional[TracebackType]') -> None:
+    def __exit__(self, *_: object) -> None:
         with naming(self._path):
             remove_if_there(self._path)
             os.close(self._descriptor)

@@ -651,7 +651,7 @@ class DestinationTest(scene.UpdateScene):
         os.chown(self.destination, scene.NOBODY, scene.NOBODY)
         result = self.run_tako('fetch', self.app, as_nobody=True)
         self.assertCode(1, result)
-        self.assertIn(lock + ": another user's", result.err)
+        self.assertIn(lock + ': belongs to another user', result.err)
         self.assertIn('remove it', result.err)
         self.assertEqual(['.lock'], os.listdir(self.destination))
         os.unlink(lock)
