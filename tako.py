@@ -107,7 +107,6 @@ import fcntl
 import functools
 import gc
 import hashlib
-import io
 import itertools
 import os
 import re
@@ -118,7 +117,6 @@ from collections import namedtuple
 
 TYPE_CHECKING = False           # mypy takes it for True; typing's constant would import typing
 if TYPE_CHECKING:
-    import http.client
     import socket
     import ssl
     from types import FrameType, TracebackType
@@ -174,9 +172,11 @@ CONNECTIONS = 4                         # parallel connections to a host, for ra
 
 # network and files
 BLOCK_BYTES = 1 << 18                   # data is read, hashed and written in blocks of this size
+LINES_BLOCK_BYTES = 1 << 16             # read at a time where lines are read
 DISCARD_MAX_BYTES = 1 << 16             # a longer error page costs more to read than to reconnect
 REDIRECTS_MAX = 10                      # maximum number of redirects in a row
 NETWORK_TIMEOUT_SECONDS = 10.0          # to connect, and from one packet to the next
+CONNECT_DELAY_SECONDS = 0.25            # until the next address is tried, too (RFC 8305, 8)
 RATE_WINDOW_SECONDS = 30.0              # a connection's speed is measured over this time
 RATE_MIN_BYTES = 30 << 10               # a connection that delivers less in such a time is dropped
 FRAMING_MAX_BYTES = 2 << 20             # allowance for headers, chunk sizes and trailers
@@ -2324,6 +2324,8 @@ class DirectoryLock:
 REQUESTED_BY = {206: 'Range', 416: 'Range', 304: 'If-None-Match'}   # statuses that need a header
 REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 PROXY_PASSWORD_HINT = 'add user and password to the proxy URL: http://user:password@host:port'
+STATUS_LINE = rb'HTTP/1[.]([0-9]) ([1-9][0-9]{2})(?: .*)?'      # RFC 9112, 4
+FIELD_LINE = rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*"    # RFC 9112, 5
 URL_PUNCTUATION = "!#$%&'()*+,/:;=?@[]~"        # characters of a Location header that stay unquoted
 
 
@@ -2343,7 +2345,7 @@ class Answer(namedtuple('Answer', ('url', 'status', 'headers', 'length', 'chunks
 
     def etag(self) -> str:
         """Return the ETag (RFC 9110, 8.8.3), or an empty string if there is no valid one."""
-        etag = self.headers.get('ETag', '')
+        etag = self.headers.get('etag', '')
         return etag if re.fullmatch('(W/)?"[!#-~]{1,%d}"' % ETAG_MAX_CHARS, etag) else ''
 
     def strong_etag(self) -> str:
@@ -2412,7 +2414,7 @@ class Backoff:
         for url, error in failed.items():
             if not isinstance(error, TransientError):
                 continue
-            host = _endpoint(url)
+            host = endpoint(url)
             following, left = self._hosts.get(host, (PAUSE_FIRST_SECONDS, PAUSE_BUDGET_SECONDS))
             if isinstance(error, CutShortError) or error.has_progressed:
                 following = PAUSE_FIRST_SECONDS
@@ -2428,18 +2430,37 @@ class Backoff:
         return list(waits)
 
 
-class Slot:
-    """A place in the pool for one connection, which is opened when needed.
+class ProtocolError(OSError):
+    """A response violates RFC 9112."""
 
-    It carries one request at a time. `stream` is http.client's part of it. `response` is the newest
-    response, read or not; None before the first, and after a request was sent.
+
+class TunnelError(OSError):
+    """A proxy refused CONNECT."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f'the proxy refused CONNECT (HTTP status {status})')
+        self.status = status
+
+
+class HttpConnection:
+    """One connection to a host, opened when needed, for requests without a body (RFC 9112).
+
+    `connect` returns a connected socket, with TLS or without. Methods raise OSError if the connection
+    fails, is too slow, or has too much framing, and ProtocolError if the response is not HTTP.
+
+    http.client is larger than this, takes 103 for the response, ends the headers at a malformed one,
+    and refuses a repeated Content-Length, the 101st header, and a line of 64 KiB.
     """
 
-    def __init__(self, stream: 'http.client.HTTPConnection', deadline: Deadline) -> None:
-        self.stream = stream
-        self.response: Optional[http.client.HTTPResponse] = None
+    def __init__(self, connect: 'Callable[[], socket.socket]', deadline: Deadline) -> None:
+        self._connect = connect
         self._deadline = deadline
-        stream.response_class = self._new_response                  # type: ignore[assignment]
+        self._stream: Optional[socket.socket] = None
+        self._buffer, self._position = b'', 0   # received bytes, and how many of them were read
+        self._received = self._delivered = 0    # bytes of this response, and of its body
+        self._window = 0.0, 0                   # when it began, and `_delivered` at that time
+        self._is_read = False                   # whether the last response was read to its end
+        self._is_lasting = False                # whether the server keeps the connection open
 
     def reuse(self) -> bool:
         """Return True if the connection can carry another request; otherwise close it.
@@ -2447,99 +2468,276 @@ class Slot:
         It can if the last response was read, and nothing came since: bytes that come unasked must
         not be taken for the next response.
         """
-        sock = self.stream.sock
-        if (sock is not None and self.response is not None and self.response.isclosed()
-                and not is_readable(sock, 0) and not getattr(sock, 'pending', int)()):
+        stream = self._stream
+        if (stream is not None and self._is_read and self._is_lasting
+                and self._position == len(self._buffer)
+                and not is_readable(stream, 0) and not getattr(stream, 'pending', int)()):
             return True
         self.close()
         return False
 
-    def send(self, target: str, headers: 'Mapping[str, str]') -> None:
-        """Open a connection if there is none, and send a GET request."""
-        self.stream.timeout = self._deadline.packet_timeout()
-        self.stream.request('GET', target, headers=headers)
-        self.response = None                    # there is one if a proxy answered CONNECT
-
-    def receive(self) -> 'http.client.HTTPResponse':
-        """Return the response to the request that was sent, once its headers are here."""
-        response = self.stream.getresponse()
-        response.reader.has_headers = True                          # type: ignore[attr-defined]
-        return response
-
     def close(self) -> None:
         """Close the connection. send() opens another one."""
-        self.stream.close()
-        if self.response is not None:           # it keeps the socket open until it is read
-            self.response.close()
+        if self._stream is not None:
+            self._stream.close()
+        self._stream, self._buffer, self._position = None, b'', 0
 
-    def _new_response(self, sock: 'socket.socket', *arguments: 'Any',
-                      **settings: 'Any') -> 'http.client.HTTPResponse':
-        """Return a response that reads from a _BoundedReader; http.client calls this."""
-        import http.client
-        self.response = response = http.client.HTTPResponse(sock, *arguments, **settings)
-        response.fp.close()
-        response.reader = _BoundedReader(sock, self._deadline)      # type: ignore[attr-defined]
-        response.fp = io.BufferedReader(response.reader)            # type: ignore[attr-defined]
-        return response
+    def send(self, target: str, headers: 'Mapping[str, str]', method: str = 'GET') -> None:
+        """Open a connection if there is none, and send a request."""
+        if self._stream is None:
+            self._stream = self._connect()
+        self._is_read = False
+        lines = [f'{method} {target} HTTP/1.1']
+        lines += [f'{name}: {value}' for name, value in headers.items()]
+        self._stream.settimeout(self._deadline.packet_timeout())
+        self._stream.sendall('\r\n'.join(lines + ['', '']).encode('latin-1'))
+
+    def read_head(self) -> 'Tuple[int, Dict[str, str]]':
+        """Return the status and the headers of the response, by their names in lower case.
+
+        Passes over interim responses (RFC 9110, 15.2) and, as curl does, lines that are not headers.
+        """
+        self._received = self._delivered = 0
+        self._window = time.monotonic(), 0
+        is_old, status = False, 100
+        while status < 200:
+            match = re.fullmatch(STATUS_LINE, self._read_line())
+            if match is None:
+                raise ProtocolError('invalid HTTP response')
+            is_old, status = match.group(1) == b'0', int(match.group(2))
+            fields: Dict[str, List[str]] = {}
+            for line in iter(self._read_line, b''):
+                field = re.fullmatch(FIELD_LINE, line)
+                if field is not None:
+                    name, value = (part.decode('latin-1') for part in field.groups())
+                    fields.setdefault(name.lower(), []).append(value)
+        headers = {name: ', '.join(values) for name, values in fields.items()}
+        options = re.split('[ ,]+', headers.get('connection', '').lower())
+        self._is_lasting = 'keep-alive' in options if is_old else 'close' not in options
+        return status, headers
+
+    def body(self, status: int, headers: 'Mapping[str, str]'
+             ) -> 'Tuple[Optional[int], Iterator[bytes]]':
+        """Return the body's length, if it is known, and the body in pieces (RFC 9112, 6.3)."""
+        coding = headers.get('transfer-encoding', 'identity').lower()
+        if status in (204, 304):
+            self._is_read = True
+            return 0, iter(())
+        if coding == 'chunked':
+            return None, self._read_chunks()
+        if coding != 'identity':
+            raise ProtocolError(f'the server applied Transfer-Encoding {coding} unasked')
+        lengths = set(re.split('[ \t]*,[ \t]*', headers.get('content-length', '')))
+        if lengths == {'0'}:
+            self._is_read = True
+        if lengths == {''}:
+            return None, self._read_to_end()
+        length = lengths.pop()
+        if lengths or not re.fullmatch('[0-9]{1,19}', length):
+            raise ProtocolError('invalid Content-Length')
+        return int(length), self._read_length(int(length))
+
+    def _read_length(self, left: int) -> 'Iterator[bytes]':
+        yield from self._read_exactly(left)
+        self._is_read = True
+
+    def _read_exactly(self, left: int) -> 'Iterator[bytes]':
+        while left:
+            piece = self._read(left)
+            if not piece:
+                raise ConnectionError(f'the connection ended {left} bytes early')
+            left -= len(piece)
+            yield piece
+
+    def _read_to_end(self) -> 'Iterator[bytes]':
+        self._is_lasting = False
+        yield from iter(lambda: self._read(BLOCK_BYTES), b'')
+
+    def _read_chunks(self) -> 'Iterator[bytes]':
+        """Yield the body from its chunks (RFC 9112, 7.1), without their extensions and the trailers."""
+        size = -1
+        while size:
+            match = re.match(b'([0-9A-Fa-f]{1,16})[ \t]*(?:;|$)', self._read_line())
+            if match is None:
+                raise ProtocolError('invalid size of a chunk')
+            size = int(match.group(1), 16)
+            yield from self._read_exactly(size)
+            if size and self._read_line():
+                raise ProtocolError('invalid end of a chunk')
+        for _ in iter(self._read_line, b''):
+            pass
+        self._is_read = True
+
+    def _read(self, size: int) -> bytes:
+        """Return up to `size` bytes of the body; none at the end of the connection."""
+        if self._position == len(self._buffer):
+            piece = self._receive(min(size, BLOCK_BYTES))
+        else:
+            piece = self._buffer[self._position:self._position + size]
+            self._position += len(piece)
+        self._delivered += len(piece)
+        return piece
+
+    def _read_line(self) -> bytes:
+        """Return a line without its end, which may be a line feed alone (RFC 9112, 2.2)."""
+        while True:
+            end = self._buffer.find(b'\n', self._position)
+            if end >= 0:
+                line, self._position = self._buffer[self._position:end], end + 1
+                return line[:-1] if line.endswith(b'\r') else line
+            piece = self._receive(LINES_BLOCK_BYTES)
+            if not piece:
+                raise ConnectionError('the connection ended within the headers')
+            self._buffer, self._position = self._buffer[self._position:] + piece, 0
+
+    def _receive(self, size: int) -> bytes:
+        if self._stream is None:
+            raise ConnectionError('the connection is closed')
+        self._stream.settimeout(self._deadline.packet_timeout())
+        piece = self._stream.recv(size)
+        self._received += len(piece)
+        if self._received > FRAMING_MAX_BYTES + FRAMING_MAX_FACTOR * self._delivered + size:
+            raise ProtocolError('too many bytes of headers or framing')
+        began, before = self._window
+        now = time.monotonic()
+        if now - began >= RATE_WINDOW_SECONDS:
+            if self._delivered - before < RATE_MIN_BYTES:
+                raise OSError(too_slow())
+            self._window = now, self._delivered
+        return piece
+
+
+def resolve(host: str, port: int, seconds: float) -> 'List[Any]':
+    """Return the addresses of a host as socket.getaddrinfo() does, its families in turn.
+
+    Raises OSError, after so many seconds at the latest. RFC 8305, 4, has the order.
+    """
+    import _thread                              # threading takes longer to import
+    import socket
+    results: List[Any] = []
+    done = _thread.allocate_lock()
+
+    def ask() -> None:
+        try:                                    # bytes: to encode a str imports encodings.idna
+            results.append(socket.getaddrinfo(host.encode('ascii'), port, type=socket.SOCK_STREAM))
+        except OSError as error:
+            results.append(error)
+        finally:
+            done.release()
+    done.acquire()
+    _thread.start_new_thread(ask, ())
+    if not done.acquire(timeout=seconds):
+        raise socket.timeout('the name servers do not respond')
+    found = results[0]
+    if isinstance(found, OSError):
+        raise found
+    families = [[each for each in found if (each[0] == found[0][0]) == is_first]
+                for is_first in (True, False)]
+    return [each for pair in itertools.zip_longest(*families) for each in pair if each is not None]
+
+
+def connect(addresses: 'Iterable[Any]', seconds: float) -> 'Tuple[socket.socket, Any]':
+    """Return a socket connected to one of these addresses, and that address.
+
+    Each is tried CONNECT_DELAY_SECONDS after the one before it, or as soon as that one failed; those
+    before it may still succeed (RFC 8305, 5). Raises OSError if all failed, or after so many seconds.
+    """
+    import select
+    import socket
+    poll, pending = select.poll(), {}       # type: Any, Dict[int, Tuple[socket.socket, Any]]
+    left, deadline = list(addresses), time.monotonic() + seconds
+    error: OSError = socket.timeout('timed out')
+    try:
+        while left or pending:
+            if left:
+                address = left.pop(0)
+                stream = socket.socket(*address[:3])
+                stream.setblocking(False)
+                code = stream.connect_ex(address[4])
+                if code not in (0, errno.EINPROGRESS):
+                    stream.close()
+                    error = OSError(code, os.strerror(code))
+                    continue
+                pending[stream.fileno()] = stream, address
+                poll.register(stream, select.POLLOUT)
+            wait = deadline - time.monotonic()
+            if wait <= 0:
+                raise socket.timeout('timed out')
+            for descriptor, _ in poll.poll(1000 * (min(wait, CONNECT_DELAY_SECONDS) if left else wait)):
+                poll.unregister(descriptor)
+                stream, address = pending.pop(descriptor)
+                code = stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if code == 0:
+                    return stream, address
+                stream.close()
+                error = OSError(code, os.strerror(code))
+        raise error
+    finally:
+        for stream, _ in pending.values():
+            stream.close()
 
 
 class ConnectionPool:
     """The connections of one run, direct or through a proxy, which are kept between requests.
 
-    Each host has slot 0 for requests that wait for their response, and further slots for requests
-    that are sent ahead.
+    Each host has connection 0 for requests that wait for their response, and further ones for
+    requests that are sent ahead.
     """
 
     def __init__(self, environ: 'Mapping[str, str]', deadline: Deadline) -> None:
         self._deadline = deadline
-        self._has_proxies = any(name.lower().endswith('_proxy') for name in environ)
-        self._slots: Dict[Tuple[str, str, int], Slot] = {}      # by scheme, host and number
+        self._connections: Dict[Tuple[str, str, int], HttpConnection] = {}
+        self._addresses: Dict[Tuple[str, int], List[Any]] = {}  # the one that responded comes first
+        # lower case wins; as in urllib, HTTP_PROXY may be a header of a request for a CGI script
+        self._proxies = {name[:-6].lower(): environ[name] for name in sorted(environ)
+                         if name.lower().endswith('_proxy')
+                         and not (name == 'HTTP_PROXY' and 'REQUEST_METHOD' in environ)}
         self._tls: Optional[ssl.SSLContext] = None
         self._has_bundle = False                # whether _tls trusts all CAs of the system
 
     def close(self) -> None:
         """Close all connections."""
-        for slot in self._slots.values():
-            slot.close()
+        for connection in self._connections.values():
+            connection.close()
 
-    def slot(self, url: str, number: int = 0) -> Slot:
-        """Return a slot for the host of `url`."""
-        key = _endpoint(url) + (number,)
-        if key not in self._slots:
-            self._slots[key] = Slot(self._new_stream(url), self._deadline)
-        return self._slots[key]
+    def connection(self, url: str, number: int = 0) -> HttpConnection:
+        """Return a connection for the host of `url`."""
+        key = endpoint(url) + (number,)
+        if key not in self._connections:
+            self._connections[key] = HttpConnection(
+                functools.partial(self._connect, *endpoint(url)), self._deadline)
+        return self._connections[key]
 
-    def send(self, slot: Slot, url: str, asked: 'Mapping[str, str]') -> None:
+    def send(self, connection: HttpConnection, url: str, asked: 'Mapping[str, str]') -> None:
         """Send a request for `url`, with the headers `asked`, unless empty, besides our own."""
-        headers = {'User-Agent': 'tako/' + __version__, 'Accept-Encoding': 'identity'}
+        headers = {'Host': endpoint(url)[1], 'User-Agent': 'tako/' + __version__,
+                   'Accept-Encoding': 'identity'}
         headers.update((name, value) for name, value in asked.items() if value)
         target = '/' + url.partition('://')[2].partition('/')[2]
         proxy, proxy_headers = self.proxy(url)
         if proxy and url.startswith('http:'):
             target = url
             headers.update(proxy_headers)
-        slot.send(target, headers)
+        connection.send(target, headers)
 
-    def exchange(self, url: str, asked: 'Mapping[str, str]') -> 'http.client.HTTPResponse':
+    def exchange(self, url: str, asked: 'Mapping[str, str]') -> Answer:
         """Send a request, and return the response once its headers are here.
 
         If the connection fails:
 
             one that was kept               use a new one: the server may have closed the other
             a new one, for an unknown CA    trust all CAs of the system, and try again once
-            a new one, for another reason   raise the OSError or HTTPException
+            a new one, for another reason   raise the OSError
         """
-        import http.client
-        slot = self.slot(url)
+        connection = self.connection(url)
         while True:
-            is_kept = slot.reuse()
+            is_kept = connection.reuse()
             try:
-                self.send(slot, url, asked)
-                return slot.receive()
+                self.send(connection, url, asked)
+                return _answer(url, connection)
             except Exception as error:
-                slot.close()
-                is_lost = isinstance(error, (OSError, http.client.BadStatusLine))
-                if not is_lost or not (is_kept or self._trust_bundle(error)):
+                connection.close()
+                if not isinstance(error, OSError) or not (is_kept or self._trust_bundle(error)):
                     raise
 
     def _trust_bundle(self, error: Exception) -> bool:
@@ -2550,35 +2748,57 @@ class ConnectionPool:
         self._has_bundle = True
         return True
 
-    def _new_stream(self, url: str) -> 'http.client.HTTPConnection':
-        """Return a connection to the host of `url`, or to its proxy, that is not open yet."""
-        import http.client
-        scheme, host = _endpoint(url)
-        proxy, proxy_headers = self.proxy(url)
-        if scheme == 'http':
-            return http.client.HTTPConnection(proxy or host)
+    def _connect(self, scheme: str, host: str) -> 'socket.socket':
+        """Return a socket connected to a host, through its proxy and with TLS if that is needed."""
+        proxy, proxy_headers = self.proxy(f'{scheme}://{host}')
+        name, port = _name_and_port(scheme, host)
+        stream = self._connect_tcp(*_name_and_port('http', proxy) if proxy else (name, port))
+        try:
+            if scheme == 'https':
+                if proxy:
+                    self._open_tunnel(stream, host, port, proxy_headers)
+                stream.settimeout(self._deadline.packet_timeout())
+                stream = self._tls_context().wrap_socket(stream, server_hostname=name.rstrip('.'))
+            return stream
+        except BaseException:
+            stream.close()
+            raise
+
+    def _connect_tcp(self, name: str, port: int) -> 'socket.socket':
+        """Return a socket connected to the address that responded last, or to another one."""
+        addresses = self._addresses.get((name, port))
+        if addresses is None:
+            addresses = resolve(name, port, self._deadline.packet_timeout())
+        stream, address = connect(addresses, self._deadline.packet_timeout())
+        self._addresses[name, port] = [address] + [each for each in addresses if each is not address]
+        return stream
+
+    def _open_tunnel(self, stream: 'socket.socket', host: str, port: int,
+                     headers: 'Dict[str, str]') -> None:
+        """Request a tunnel from a proxy (RFC 9110, 9.3.6). Raises TunnelError if it refuses."""
+        target = host if re.search(':[0-9]+$', host) else f'{host}:{port}'
+        tunnel = HttpConnection(lambda: stream, self._deadline)
+        tunnel.send(target, dict({'Host': target}, **headers), 'CONNECT')
+        status, _ = tunnel.read_head()
+        if not 200 <= status < 300:
+            raise TunnelError(status)
+
+    def _tls_context(self) -> 'ssl.SSLContext':
         if self._tls is None:
             directory = _authorities_by_hash()
             self._tls, self._has_bundle = _tls_context(directory), directory is None
-        stream = http.client.HTTPSConnection(proxy or host, context=self._tls)
-        if proxy:
-            stream.set_tunnel(host, headers=proxy_headers)
-        return stream
+        return self._tls
 
     def proxy(self, url: str) -> 'Tuple[str, Dict[str, str]]':
         """Return host:port of the proxy for `url` and its headers; both are empty without a proxy.
 
-        The environment names it, as for urllib and curl. Raises UsageError if that is not the URL
-        of an http proxy.
+        The environment names it, as for curl. Raises UsageError if that is not the URL of an http
+        proxy.
         """
-        if not self._has_proxies:
-            return '', {}
-        import urllib.request
-        scheme, host = _endpoint(url)
-        proxies = urllib.request.getproxies()
-        name = scheme if proxies.get(scheme) else 'all'
-        proxy = proxies.get(name, '')
-        if not proxy or urllib.request.proxy_bypass(host):
+        scheme, host = endpoint(url)
+        name = scheme if self._proxies.get(scheme) else 'all'
+        proxy = self._proxies.get(name, '')
+        if not proxy or bypasses_proxy(_name_and_port(scheme, host)[0], self._proxies.get('no', '')):
             return '', {}
         kind, _, rest = proxy.rpartition('://')
         userinfo, _, address = rest.partition('/')[0].rpartition('@')
@@ -2590,6 +2810,36 @@ class ConnectionPool:
         authorization = basic_authorization(userinfo)
         return ('{}:{}'.format(match.group(1), match.group(2) or 80),
                 {'Proxy-Authorization': authorization} if authorization else {})
+
+
+def bypasses_proxy(name: str, no_proxy: str) -> bool:
+    """Return whether no_proxy lists a host, as curl reads it: *, domains, addresses and networks."""
+    rules = [rule.strip('[]').strip('.') for rule in re.split('[ ,]+', no_proxy.lower())]
+    name = name.rstrip('.').lower()
+    if '*' in rules or any(rule and (name == rule or name.endswith('.' + rule)) for rule in rules):
+        return True
+    if not any('/' in rule or ':' in rule for rule in rules):
+        return False
+    import ipaddress
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    for rule in rules:
+        try:
+            if address in ipaddress.ip_network(rule, strict=False):
+                return True
+        except ValueError:                      # a domain
+            pass
+    return False
+
+
+def _name_and_port(scheme: str, host: str) -> 'Tuple[str, int]':
+    """Return the name or address, without brackets, and the port of a URL's host:port."""
+    match = re.fullmatch(HOST_PATTERN, host)
+    if match is None:                           # of a redirect
+        raise OSError(f'no host: {host!a}')
+    return match.group(1).strip('[]'), int(match.group(2) or (443 if scheme == 'https' else 80))
 
 
 class HttpClient:
@@ -2629,36 +2879,35 @@ class HttpClient:
         """
         if url.startswith('file:'):
             return _open_file(url)
-        _require_http(url)
-        asked, home = headers or {}, _endpoint(url)
+        _require_tls(url)
+        asked, home = headers or {}, endpoint(url)
         for _ in range(REDIRECTS_MAX + 1):
-            is_home = _endpoint(url) == home
+            is_home = endpoint(url) == home
             answer = self._get(url, dict(asked, Authorization=authorization) if is_home else asked)
             if answer.status == 200 or asked.get(REQUESTED_BY.get(answer.status, '')):
                 return answer
             self._discard(answer)
             if answer.status not in REDIRECT_STATUSES:
                 raise _status_error(answer)
-            url = _redirect(url, answer.headers.get('Location', ''))
+            url = _redirect(url, answer.headers.get('location', ''))
         raise UnreachableError(f'{_shown(url)}: more than {REDIRECTS_MAX} redirects',
                                'tell the administrator of the server')
 
     def _get(self, url: str, headers: 'Dict[str, str]') -> Answer:
         """Send one request, and return the response, whatever its status."""
-        import http.client
         try:
-            response = self._pool.exchange(url, headers)
-            encoding = response.getheader('Content-Encoding', 'identity')
-            if response.status == 200 and encoding.lower() != 'identity':
+            answer = self._pool.exchange(url, headers)
+            encoding = answer.headers.get('content-encoding', 'identity')
+            if answer.status == 200 and encoding.lower() != 'identity':
                 raise UnreachableError(
                     f'{_shown(url)}: the server applied Content-Encoding {encoding} unasked',
                     'disable compression for this directory on the server')
-        except (OSError, ValueError, http.client.HTTPException) as error:
+        except (OSError, ValueError) as error:
             raise _network_error(_shown(url), self._pool.proxy(url)[0], error) from error
-        return _answer(url, response)
+        return answer
 
     def _discard(self, answer: Answer) -> None:
-        """Read a short page, which costs less than a new connection; or close the connection."""
+        """Read a short page, which costs less than a new connection."""
         is_frequent = answer.status in REDIRECT_STATUSES + (404, 410)
         if is_frequent and answer.length in range(DISCARD_MAX_BYTES):
             try:
@@ -2666,8 +2915,6 @@ class HttpClient:
                     pass
             except UnreachableError:            # the status is the error to report
                 pass
-        else:
-            self._pool.slot(answer.url).close()
 
     def open_each(self, url: str, authorization: str,
                   each: 'Sequence[Dict[str, str]]') -> 'Generator[Answer, None, None]':
@@ -2679,80 +2926,39 @@ class HttpClient:
             status 200 or 206       yield its response, and send further ones ahead
             anything else           request it again as open() does, and send no further ones ahead
         """
-        ahead: List[Slot] = []
+        ahead: List[HttpConnection] = []
         unsent, may_send = enumerate(each), len(each) > 1
         try:
             for headers in each:
                 if may_send:
                     for number, following in itertools.islice(unsent, CONNECTIONS - len(ahead)):
-                        ahead.append(self._pool.slot(url, number % CONNECTIONS))
+                        ahead.append(self._pool.connection(url, number % CONNECTIONS))
                         self._send_ahead(ahead[-1], url,
                                          dict(following, Authorization=authorization))
                 answer = self._receive_ahead(ahead.pop(0), url) if ahead else None
                 may_send = answer is not None
                 yield answer or self.open(url, authorization, headers)
         finally:
-            for slot in ahead:
-                slot.close()
+            for connection in ahead:
+                connection.close()
 
-    def _send_ahead(self, slot: Slot, url: str, asked: 'Dict[str, str]') -> None:
+    def _send_ahead(self, connection: HttpConnection, url: str, asked: 'Dict[str, str]') -> None:
         try:
-            slot.reuse()
-            self._pool.send(slot, url, asked)
+            connection.reuse()
+            self._pool.send(connection, url, asked)
         except Exception:                       # _receive_ahead() finds it closed
-            slot.close()
+            connection.close()
 
-    def _receive_ahead(self, slot: Slot, url: str) -> 'Optional[Answer]':
+    def _receive_ahead(self, connection: HttpConnection, url: str) -> 'Optional[Answer]':
         """Return the response to a request that was sent ahead; None if it needs open()."""
         try:
-            response = slot.receive()
-            if response.status in (200, 206):
-                return _answer(url, response)
+            answer = _answer(url, connection)
+            if answer.status in (200, 206):
+                return answer
         except Exception:                       # open() raises it if it persists
             pass
-        slot.close()
+        connection.close()
         return None
-
-
-class _BoundedReader(io.RawIOBase):
-    """Reads one response from a socket. Raises OSError if it is too slow, or has too much framing.
-
-    http.client limits the length of a line but not their number, and takes the end of the
-    connection for the end of the headers. Whoever reads the response sets `has_headers` once they
-    are here, and adds to `delivered` the bytes of its body.
-    """
-
-    def __init__(self, sock: 'socket.socket', deadline: Deadline) -> None:
-        self.delivered = 0
-        self.has_headers = False
-        self._received = 0
-        self._deadline = deadline
-        self._socket = sock
-        self._stream = sock.makefile('rb', buffering=0)
-        self._window = time.monotonic(), 0      # when it began, and `delivered` at that time
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: 'Any') -> 'Optional[int]':
-        self._socket.settimeout(self._deadline.packet_timeout())
-        size = self._stream.readinto(buffer) or 0
-        if not size and self._received and not self.has_headers:
-            raise OSError('the connection ended within the headers')
-        self._received += size
-        if self._received > FRAMING_MAX_BYTES + FRAMING_MAX_FACTOR * self.delivered + len(buffer):
-            raise OSError('too many bytes of headers or framing')
-        began, before = self._window
-        now = time.monotonic()
-        if now - began >= RATE_WINDOW_SECONDS:
-            if self.delivered - before < RATE_MIN_BYTES:
-                raise OSError(too_slow())
-            self._window = now, self.delivered
-        return size
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
 
 
 def too_slow() -> str:
@@ -2760,28 +2966,18 @@ def too_slow() -> str:
     return f'delivered less than {RATE_MIN_BYTES} bytes in {RATE_WINDOW_SECONDS:.0f} seconds'
 
 
-def _answer(url: str, response: 'http.client.HTTPResponse') -> Answer:
-    url, body = _shown(url), _read_body(_shown(url), response)
-    return Answer(url, response.status, response.headers, response.length, body)
+def _answer(url: str, connection: HttpConnection) -> Answer:
+    """Return the response to the request that was sent, once its headers are here."""
+    status, headers = connection.read_head()
+    length, body = connection.body(status, headers)
+    return Answer(_shown(url), status, headers, length, _read_body(_shown(url), body))
 
 
-def _read_body(url: str, response: 'http.client.HTTPResponse') -> 'Iterator[bytes]':
-    """Yield the body as it arrives; then the connection can carry the next request."""
-    import http.client
-    left = response.length                      # not every Python's read1() counts it down
+def _read_body(url: str, body: 'Iterator[bytes]') -> 'Iterator[bytes]':
     try:
-        while left is None or left > 0:
-            chunk = response.read1(BLOCK_BYTES if left is None else min(left, BLOCK_BYTES))
-            if not chunk:
-                break
-            response.reader.delivered += len(chunk)                 # type: ignore[attr-defined]
-            left = None if left is None else left - len(chunk)
-            yield chunk
-    except (OSError, ValueError, http.client.HTTPException) as error:
+        yield from body
+    except (OSError, ValueError) as error:
         raise _network_error(url, '', error) from error
-    if left:
-        raise TransientError(f'{url}: the connection ended {left} bytes early')
-    response.close()
 
 
 def parse_byteranges(body: bytes, content_type: str) -> 'List[Tuple[str, bytes]]':
@@ -2810,10 +3006,11 @@ def parse_byteranges(body: bytes, content_type: str) -> 'List[Tuple[str, bytes]]
     return parts
 
 
-def _endpoint(url: str) -> 'Tuple[str, str]':
-    """Return the scheme and the host:port of a URL."""
+def endpoint(url: str) -> 'Tuple[str, str]':
+    """Return scheme and host:port of a URL, spelled in one way (RFC 6454, 4)."""
     scheme, _, rest = url.partition('://')
-    return scheme, rest.partition('/')[0]
+    host, default = rest.partition('/')[0].lower(), ':443' if scheme == 'https' else ':80'
+    return scheme, host[:-len(default)] if host.endswith(default) else host
 
 
 def _shown(url: str) -> str:
@@ -2821,15 +3018,14 @@ def _shown(url: str) -> str:
     return url.partition('?')[0]
 
 
-def _require_http(url: str) -> None:
-    """Raise TakoError if this Python lacks a module for `url`, as Debian's python3-minimal does."""
-    try:
-        import http.client                      # noqa: F401
-        if url.startswith('https:'):
+def _require_tls(url: str) -> None:
+    """Raise TakoError if `url` needs TLS and this Python has none."""
+    if url.startswith('https:'):
+        try:
             import ssl                          # noqa: F401
-    except ImportError as error:
-        lack = as_tako_error(error)
-        raise TakoError(lack.what, lack.hint + ', or use a file:// origin') from None
+        except ImportError as error:
+            lack = as_tako_error(error)
+            raise TakoError(lack.what, lack.hint + ', or use an http:// or file:// origin') from None
 
 
 def _authorities_by_hash() -> 'Optional[str]':
@@ -2891,7 +3087,7 @@ def _status_error(answer: Answer) -> UnreachableError:
     if answer.status == 410:
         return GoneError(f'{answer.url}: withdrawn (410)', 'wait for another version')
     if answer.status in (408, 429) or 500 <= answer.status < 600:
-        seconds = answer.headers.get('Retry-After', '')
+        seconds = answer.headers.get('retry-after', '')
         return TransientError(what, 'try again later, or tell the administrator of the server',
                               float(seconds) if re.fullmatch('[0-9]{1,9}', seconds) else 0.0)
     if answer.status == 404:
@@ -2903,22 +3099,17 @@ def _status_error(answer: Answer) -> UnreachableError:
 
 
 def _network_error(url: str, proxy: str, error: Exception) -> UnreachableError:
-    """Return the error for what http.client, ssl or socket raised. `proxy` may be empty."""
+    """Return the error for what a connection raised. `proxy` may be empty."""
     where = url + (f', through the proxy {proxy}' if proxy else '')
     if 'Cert' in type(error).__name__ or 'CERTIFICATE_VERIFY_FAILED' in str(error):
         why = getattr(error, 'verify_message', '') or error
         return UnreachableError(f'{where}: certificate not trusted: {why}',
                                 'set SSL_CERT_FILE to the CA that signed it, and check the clock')
     reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
-    # what http.client raises if a proxy refuses CONNECT
-    refused = re.match('Tunnel connection failed: (4[0-9][0-9])', reason)
-    if refused is not None and refused.group(1) not in ('408', '429'):
-        status, hint = refused.group(1), 'tell the administrator of the proxy'
-        if status in ('401', '407'):
-            hint = PROXY_PASSWORD_HINT
-        return UnreachableError(f'{where}: the proxy refused CONNECT (HTTP status {status})', hint)
-    if not isinstance(error, OSError):
-        reason = f'invalid HTTP response ({type(error).__name__})'
+    if (isinstance(error, TunnelError) and 400 <= error.status < 500
+            and error.status not in (408, 429)):
+        return UnreachableError(f'{where}: {reason}', PROXY_PASSWORD_HINT if error.status in (401, 407)
+                                else 'tell the administrator of the proxy')
     return TransientError(f'{where}: {reason}', 'try again later; check the network and Origin=')
 
 
@@ -4418,7 +4609,7 @@ class Download:
         limit = index_max_bytes(self._entry.size)
         answer = self._client.open(url, origin.authorization, {'Range': f'bytes=0-{INDEX_HEAD_BYTES - 1}'})
         head = self._read(answer, limit)
-        total = answer.headers.get('Content-Range', '').partition('/')[2]
+        total = answer.headers.get('content-range', '').partition('/')[2]
         is_all = answer.status == 200 or total == str(len(head))
         if not is_all and len(head) != INDEX_HEAD_BYTES:
             head, is_all = self._read(self._client.open(url, origin.authorization), limit), True
@@ -4448,9 +4639,9 @@ class Download:
             end = begin + len(raw)
             if answer.status == 200:
                 return raw[INDEX_HEAD_BYTES:]   # it does ranges one at a time
-            if answer.headers.get('Content-Range') == f'bytes {begin}-{end - 1}/{end}':
+            if answer.headers.get('content-range') == f'bytes {begin}-{end - 1}/{end}':
                 return raw[INDEX_HEAD_BYTES - begin:]   # lighttpd, among others, makes one range of those that are near
-            (one, _), (two, rest) = parse_byteranges(raw, answer.headers.get('Content-Type', ''))
+            (one, _), (two, rest) = parse_byteranges(raw, answer.headers.get('content-type', ''))
         except (UnreachableError, ValueError):  # there are servers that stumble over this
             return None
         if not one.startswith(f'bytes {begin}-{last}/') or not two.startswith(f'bytes {INDEX_HEAD_BYTES}-'):
@@ -4498,7 +4689,7 @@ class Download:
         spelled = [f'bytes {each.begin}-{each.end - 1}/{self._entry.size}' for each in group]
         size = sum(each.end - each.begin for each in group)
         if len(group) == 1:
-            if (answer.status, answer.headers.get('Content-Range')) != (206, spelled[0]):
+            if (answer.status, answer.headers.get('content-range')) != (206, spelled[0]):
                 raise ValueError('a range was answered with another')
             try:
                 return [self._read(answer, size)]
@@ -4506,7 +4697,7 @@ class Download:
                 raise ValueError(error.what) from None
         try:
             body = self._read(answer, size + len(group) * RANGE_FRAMING_BYTES) if answer.status == 206 else b''
-            parts = parse_byteranges(body, answer.headers.get('Content-Type', ''))
+            parts = parse_byteranges(body, answer.headers.get('content-type', ''))
         except (RefusedError, ValueError):
             raise _PartsError from None
         if [name for name, _ in parts] != spelled:
@@ -4544,7 +4735,7 @@ class Download:
             asked['Range'] = f'bytes={begin}-'
             asked['If-Range'] = self._etags.get(url, '')
         answer = answer or self._client.open(url, origin.authorization, asked)
-        is_rest = (answer.headers.get('Content-Range') == f'bytes {begin}-{size - 1}/{size}'
+        is_rest = (answer.headers.get('content-range') == f'bytes {begin}-{size - 1}/{size}'
                    and answer.length in (None, size - begin))
         if answer.status != 200 and not is_rest:
             return self._receive(url, origin, size, partial, is_ranged=False)

@@ -36,8 +36,8 @@ NUMBER = struct.Struct('=i')            # what is written into the pipe, twice
 
 def load():
     """Load what runs load when they need it, and compile the patterns of tako.py."""
-    import bisect, difflib, encodings.idna, http.client, lzma, mmap     # noqa: E401, F401
-    import select, ssl, urllib.request, zlib                            # noqa: E401, F401
+    import bisect, difflib, encodings.idna, ipaddress, lzma, mmap     # noqa: E401, F401
+    import select, socket, ssl, urllib.parse, zlib                      # noqa: E401, F401
     tako.argument_parser()
     tako.parse_config(CONFIG)
 

@@ -48,7 +48,7 @@ for name, value in settings['limits'].items():
     assert hasattr(tako, name)
     setattr(tako, name, value)
 if settings['as_nobody']:
-    import array, bisect, difflib, encodings.idna, http.client, locale, lzma, select, ssl, struct, urllib.request, zlib
+    import array, bisect, difflib, encodings.idna, ipaddress, locale, lzma, select, socket, ssl, struct, urllib.parse, zlib
     if os.getuid() == 0:
         os.setgroups([])
         os.setgid({0})

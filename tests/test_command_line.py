@@ -375,14 +375,17 @@ class PythonTest(scene.Scene):
         return subprocess.run([sys.executable, '-c', code.format(module, scene.PROJECT)] + list(arguments),
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
 
-    def test_without_the_http_package(self):
+    def test_https_without_the_ssl_module(self):
+        """Other origins work all the same."""
         os.mkdir(self.path('served'))
         origin.Publisher(self.path('served')).publish('1.0', b'image')
-        result = self.without('http', 'fetch', self.config('http://127.0.0.1:1'))
+        result = self.without('ssl', 'fetch', self.config('https://127.0.0.1:1'))
         self.assertEqual(1, result.returncode, result.stderr)
-        self.assertRegex(result.stderr, r'this Python lacks its http[.a-z]* package\n  .*, or use a file:// origin\n$')
+        self.assertRegex(result.stderr, 'this Python lacks its ssl package\n'
+                                        '  .*, or use an http:// or file:// origin\n$')
         self.assertEqual([], os.listdir(self.destination))
-        self.assertEqual(0, self.without('http', 'fetch', self.config('file://' + self.path('served'))).returncode)
+        served = self.serve('served')
+        self.assertEqual(0, self.without('ssl', 'fetch', self.config(served.url)).returncode)
 
     def test_without_json(self):
         result = self.without('json', 'status', '--json', self.config('file:///nowhere'))

@@ -3,7 +3,6 @@
 The pauses pass at once, see scene.Clock: what is asserted is what Tako would have waited.
 """
 import os
-import select
 import socket
 import subprocess
 import sys
@@ -543,9 +542,9 @@ class KeptConnectionTest(scene.Scene):
         late = b'HTTP/1.1 408 Too Slow\r\nContent-Length: 0\r\n\r\n'
         with RawServer([reply(b'first'), reply(b'truth')], late) as server, tako.HttpClient({}) as client:
             self.assertEqual(b'first', self.get(client, server.url))
-            slot, = client._pool._slots.values()
+            connection = client._pool.connection(server.url)
             server.let_go.set()
-            self.assertTrue(select.select([slot.stream.sock], [], [], 30)[0])
+            self.assertTrue(tako.is_readable(connection._stream, 30))
             self.assertEqual(b'truth', self.get(client, server.url))
             self.assertEqual(2, server.connections)
 

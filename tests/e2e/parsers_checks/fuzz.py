@@ -9,8 +9,7 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=['tako', 'http.client', 'urllib.parse']):
-    import http.client      # noqa: F401
+with atheris.instrument_imports(include=['tako', 'urllib.parse']):
     import urllib.parse     # noqa: F401
 
     import tako             # noqa: F401

@@ -10,7 +10,6 @@ import lzma
 import os
 import re
 import socket
-import ssl
 
 from test_versions import naive_order, naive_parts, naive_prefix, naive_range
 
@@ -26,7 +25,6 @@ NEW = OLD[:900] + b'between' * 9 + bytes(byte ^ (number % 97 == 0) for number, b
 URL = 'https://images.example.com/app/manifest'
 BETWEEN_ANSWERS = b'\r\n=-=-=\r\n'          # in the input of answers: what follows comes on another connection
 ASKED = ({}, {'Range': 'bytes=0-9'}, {'If-None-Match': '"e"'})
-TLS = ssl.create_default_context()
 
 Target = collections.namedtuple('Target', ('parse', 'allows', 'holds', 'seeds', 'max_bytes'))
 
@@ -303,7 +301,7 @@ def redirect(data):
 
 def redirect_holds(url, _):
     assert re.fullmatch('https://[!-~]+', url), 'a redirect to what is no URL, or weaker'
-    assert '@' not in tako._endpoint(url)[1] and tako._endpoint(url)[1], 'a redirect with a password, or to nowhere'
+    assert '@' not in tako.endpoint(url)[1] and tako.endpoint(url)[1], 'a redirect with a password, or to nowhere'
 
 
 class Wire(tako.ConnectionPool):
@@ -311,22 +309,18 @@ class Wire(tako.ConnectionPool):
 
     def __init__(self, deadline, answers):
         super().__init__({}, deadline)
-        self._tls, self._answers, self._ends = TLS, answers, []
+        self._answers, self._ends = answers, []
 
     def close(self):
         super().close()
         for end in self._ends:
             end.close()
 
-    def _new_stream(self, url):
-        stream = super()._new_stream(url)
-
-        def connect():
-            stream.sock, end = socket.socketpair()
-            self._ends.append(end)
-            end.sendall(self._answers.pop(0) if self._answers else b'')
-            end.shutdown(socket.SHUT_WR)
-        stream.connect = connect
+    def _connect(self, scheme, host):
+        stream, end = socket.socketpair()
+        self._ends.append(end)
+        end.sendall(self._answers.pop(0) if self._answers else b'')
+        end.shutdown(socket.SHUT_WR)
         return stream
 
 
