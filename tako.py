@@ -3662,8 +3662,8 @@ UNIT_PROPERTIES = (
     'InvocationID', 'ExecMainCode', 'ExecMainStatus', 'ExecMainStartTimestampMonotonic',
     'ExecMainExitTimestampMonotonic', 'ActiveExitTimestampMonotonic', 'ConditionResult',
     'ConditionTimestampMonotonic', 'CollectMode', 'TriggeredBy', 'Requires', 'BindsTo', 'Job')
-# Errors of a systemctl that lost its connection to systemd. Where a unit's name may stand before
-# the error, the pattern begins with a colon: a unit may be called "connection reset".
+# Errors of a systemctl that lost its connection to systemd. Most of them are looked for after a
+# colon only, since what stands before it may be a unit's name.
 NO_CONNECTION = (
     '(?im)^failed to connect to bus|d-bus connection terminated'
     '|: (connection (reset|refused|timed out)|transport endpoint|broken pipe'
@@ -3734,9 +3734,8 @@ class Unit:
         properties = self.properties
         if not self.invocation:
             return f'{self.id} failed, and systemd has unloaded it'
-        state = 'failed'
-        if self.state != state:
-            state = 'is ' + (properties.get('SubState') or self.state)
+        sub_state = properties.get('SubState') or self.state
+        state = 'failed' if self.state == 'failed' else 'is ' + sub_state
         reasons = [properties['Result']] if properties.get('Result', 'success') != 'success' else []
         if properties.get('ExecMainCode', '0') != '0':
             kind = 'exit code' if properties['ExecMainCode'] == '1' else 'signal'
@@ -3808,8 +3807,9 @@ class UnitWatch:
     """Restarts units, then watches until each of them has run for `seconds`.
 
     Call note() before the image changes, restart() after it, then look() every WATCH_POLL_SECONDS
-    until that returns True. Each raises UnitError if the image is at fault, and SystemdError if
-    there is no verdict. clock: the time module, or a substitute in tests.
+    until that returns True. If an earlier run left a restart due, begin with needs_restart(). Each
+    raises UnitError if the image is at fault, and SystemdError if there is no verdict. clock: the
+    time module, or a substitute in tests.
     """
 
     _end: float         # when to give up on units that do not settle
@@ -3821,9 +3821,9 @@ class UnitWatch:
         self.ids: Set[str] = set()              # the units without their aliases
         self._seconds = seconds
         self._pending = self.names              # to be restarted
-        self._before: Dict[str, Unit] = {}    # as note() found them
-        self._started: Dict[str, Unit] = {}   # as they were found after their last start
-        self._until: Dict[str, float] = {}    # when each has run for long enough
+        self._before: Dict[str, Unit] = {}      # as note() found them
+        self._started: Dict[str, Unit] = {}     # as look() found them after their last start
+        self._until: Dict[str, float] = {}      # when each has run for long enough
 
     def note(self, noted: 'Sequence[str]' = ()) -> 'Tuple[str, ...]':
         """Record how the units are before a restart. Return State.invocations.
@@ -5852,7 +5852,7 @@ def _reindex(arguments: 'argparse.Namespace', report: Report) -> int:
             fault = directory.why_unusable(digest) if is_missing else ''
             if fault:
                 code = report.error(root, RefusedError('cannot make a chunk index: ' + fault,
-                                                       'restore the image that you published'))
+                                                       'restore the published image'))
             elif _make_index(directory, digest, report):
                 count += 1
     if count:
@@ -5987,8 +5987,7 @@ class Patch:
         report.step(self._label)
         fault = self._directory.image_fault(self._older.digest, self._older.size)
         if fault:
-            return report.warning(self._label, f'its image {fault}',
-                                  'restore the image that you published')
+            return report.warning(self._label, f'its image {fault}', 'restore the published image')
         limit = self._update_size()
         with NewFile(self._directory.path(NEW_PATCH)) as new:
             self._write(new, memory_bytes, report)
@@ -6115,8 +6114,7 @@ def verify(arguments: 'argparse.Namespace', report: Report) -> int:
         elif fault == MISSING:
             codes.append(report.error(root, TakoError(what, 'restore it, unless you withdrew it')))
         else:
-            codes.append(report.error(
-                root, RefusedError(what, 'restore the image that you published')))
+            codes.append(report.error(root, RefusedError(what, 'restore the published image')))
     report.result(f'{root}: the manifest is valid, {intact} of {len(entries)} images are intact')
     return max(codes, key=SEVERITY.index)
 
