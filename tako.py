@@ -3216,23 +3216,19 @@ class ImageDirectory:
         """Return the path of the patch that makes the image `digest` from the image `older`."""
         return f'{self.image_path(digest)}.{older}.patch'
 
-    def read_manifest(self) -> 'Optional[bytes]':
-        """Return the bytes of the manifest, not verified; None if there is no manifest."""
-        try:
-            return read_at_most(MANIFEST_MAX_BYTES, self.manifest_path)
-        except FileNotFoundError:
-            return None
-
     def accepted(self) -> SignedManifest:
         """Return the manifest, or an empty one if there is none.
 
         It is read and verified once: later calls return the same. Raises RefusedError.
         """
         if self._accepted is None:
-            signed = self.read_manifest()
-            manifest = Manifest(()) if signed is None else open_manifest(
-                signed, self.public_keys, self.manifest_path)
-            self._accepted = SignedManifest(manifest, signed or b'', self.manifest_path)
+            path = self.manifest_path
+            try:
+                signed = read_at_most(MANIFEST_MAX_BYTES, path)
+                manifest = open_manifest(signed, self.public_keys, path)
+            except FileNotFoundError:
+                signed, manifest = b'', Manifest(())
+            self._accepted = SignedManifest(manifest, signed, path)
         return self._accepted
 
     def manifest(self) -> Manifest:
@@ -3242,7 +3238,7 @@ class ImageDirectory:
     def write_manifest(self, new: SignedManifest) -> None:
         """Replace the manifest, durably, by one whose signature is valid."""
         self._write(NEW_MANIFEST, new.signed, self.manifest_path)
-        self._accepted = new._replace(where=self.manifest_path)
+        self._accepted = new
 
     def _write(self, temporary: str, content: bytes, path: str) -> None:
         with NewFile(self.path(temporary)) as new:
@@ -3379,16 +3375,14 @@ class ImageDirectory:
         """Remove the temporary files of killed runs. The caller holds the lock."""
         for name in (NEW_IMAGE, NEW_PATCH, NEW_INDEX, NEW_MANIFEST, NEW_LINK, NEW_STATE):
             remove_if_there(self.path(name))
-        self._clear_leftovers_of_original()
-
-    def _clear_leftovers_of_original(self) -> None:
-        """Remove the temporary files of a killed original Tako, where that is possible."""
+        # and those of the original Tako, where that is possible
+        paths = [self.path('manifest.new')]
         try:
-            paths = [self.image_path(name) for name in os.listdir(self.store_path)
-                     if re.fullmatch('[0-9a-f]{64}[.]new', name)]
+            paths += [self.image_path(name) for name in os.listdir(self.store_path)
+                      if re.fullmatch('[0-9a-f]{64}[.]new', name)]
         except OSError:
-            paths = []
-        for path in paths + [self.path('manifest.new')]:
+            pass
+        for path in paths:
             try:
                 # the original takes no lock: a recent file may belong to a run that is at work
                 if 0 < time_of(path) < time.time() - ABANDONED_SECONDS:
@@ -3586,15 +3580,15 @@ class StateFile:
             new.date(last_success)
             new.publish(path)
 
-    def prepare_way_back(self, digest: str, states: 'Mapping[str, State]') -> None:
+    def prepare_way_back(self, digest: str, *states: State) -> None:
         """Write what a rollback to an image renames, while there is room on the disk.
 
-        states: by the name of their file, which is in PREPARED.
+        states: for each of PREPARED.
         """
         if self._destination.linked(BACK_LINK) != digest:
             remove_if_there(self._destination.path(BACK_LINK))
             self._destination.make_link(BACK_LINK, digest)
-        for name, state in states.items():
+        for name, state in zip(self.PREPARED, states):
             if self._prepared(name) != state:
                 self._publish(state, time_of(self.path), self._destination.path(name))
 
@@ -4969,6 +4963,14 @@ class Switch:
     def _has_way_back(self) -> bool:
         return self._notes.state.previous not in ('', self._notes.state.restart_due)
 
+    def _why_no_rollback(self) -> str:
+        """Return why no rollback is possible; '' if the image before is intact. Reads all of it."""
+        told = 'there is no earlier image to go back to'
+        if not self._has_way_back():
+            return told
+        fault = self._destination.why_unusable(self._notes.state.previous)
+        return fault and f'{told}: {fault}'
+
     def _states_of_rollback(self) -> 'Tuple[State, State]':
         """Return the state when a rollback begins, and when the units run on the earlier image."""
         state = self._notes.state
@@ -4978,16 +4980,14 @@ class Switch:
 
     def _prepare_way_back(self) -> None:
         if self._has_way_back():
-            begun, done = self._states_of_rollback()
-            self._notes.prepare_way_back(begun.restart_due, {BACK_STATE: begun, DONE_STATE: done})
+            self._notes.prepare_way_back(self._notes.state.previous, *self._states_of_rollback())
 
     def _catch_up(self, watch: UnitWatch) -> 'Steps':
         """Restart the units that have not restarted since latest moved, and watch all of them."""
         try:
             needs_restart = watch.needs_restart(self._notes.state.invocations)
         except UnitError:
-            if self._has_way_back() and not self._destination.why_unusable(
-                    self._notes.state.previous):
+            if not self._why_no_rollback():
                 raise
             needs_restart = True                    # there is no other image: perhaps they run now
         if not needs_restart:
@@ -5044,12 +5044,10 @@ class Switch:
     def _roll_back(self, error: UnitError) -> 'Steps':
         """Roll back to the image before, if it is intact. Raises UnitError in any case."""
         bad, previous = self._notes.state.restart_due, self._notes.state.previous
-        has_previous = self._has_way_back()
-        fault = self._destination.why_unusable(previous) if has_previous else ''
-        if fault or not has_previous:
-            self._postpone(previous)
-            raise UnitError(f'{error.what}; there is no earlier image to go back to'
-                            + (f': {fault}' if fault else ''), error.hint) from None
+        fault = self._why_no_rollback()
+        if fault:
+            self._postpone()
+            raise UnitError(f'{error.what}; {fault}', error.hint) from None
         begun, done = self._states_of_rollback()
         self._notes.write_prepared(BACK_STATE, begun)
         self._notes.point_back(previous)
@@ -5062,7 +5060,7 @@ class Switch:
             watch.restart()
             yield from self._watch(watch)
         except UnitError as second:
-            self._postpone(previous)
+            self._postpone()
             raise UnitError(f'{error.what}; latest is {name} again, and there, too, {second.what}',
                             f'{error.hint}; {bad_name} is tried again once the units run on {name}'
                             ) from None
@@ -5073,10 +5071,10 @@ class Switch:
         raise UnitError(told, error.hint + '; if the image is not at fault: '
                         'tako fetch --retry-rejected') from None
 
-    def _postpone(self, previous: str) -> None:
+    def _postpone(self) -> None:
         """Postpone the rejected image if the units fail on the image before it, too."""
         state = self._notes.state
-        if state.rejected and previous == state.restart_due:
+        if state.rejected and state.previous == state.restart_due:
             self._notes.write(state._replace(rejected=state.rejected[:-1], previous='',
                                              postponed=state.postponed + state.rejected[-1:]))
 
@@ -5105,14 +5103,14 @@ class Runs:
         self._is_stopped = True
         if self._thread is not None:
             self._thread.join(2 * WATCH_POLL_SECONDS)
-        for run in [each[1] for each in self._waiting + self._ready]:
+        for _, run, _ in self._waiting + self._ready:
             try:
                 run.close()
             except ValueError:              # the thread executes it: the next run will finish it
                 pass
 
     def start(self, path: str, run: 'Run', is_last: bool) -> None:
-        """Advance a run until it ends or waits. Unless it is the last, a thread watches its units."""
+        """Advance a run until it ends or waits. If others follow, a thread watches its units."""
         self._advance(path, run, None, has_network=True)
         if self._waiting and self._thread is None and not is_last:
             import threading
@@ -5282,9 +5280,9 @@ class ImageFetch:
         if not plan.is_installed:
             yield 'would point latest at it'
         if plan.restart == RESTART_NOW:
-            unknown = check_units(self.config.unit_lines, not latest)
-            yield ('could not restart, for systemd does not know ' + ' '.join(unknown) if unknown
-                   else 'would restart ' + ' '.join(self.config.units))
+            self._check_units()
+            yield ('could not restart, for systemd does not know ' + ' '.join(self.unknown_units)
+                   if self.unknown_units else 'would restart ' + ' '.join(self.config.units))
         previous = previous_after(state, latest, entry.digest)
         for digest in self._spare_images(manifest, entry.digest, previous):
             yield 'would remove ' + version_of(digest, manifest)
@@ -5337,9 +5335,8 @@ class ImageFetch:
 
     def _switch_to(self, plan: FetchPlan) -> 'Steps':
         told = f'{plan.entry.version} is installed{self.fetched}'
-        is_later = self.unknown_units and plan.restart == RESTART_NOW
         yield from self.switch.to(plan.entry.digest, told,
-                                  RESTART_LATER if is_later else plan.restart)
+                                  RESTART_LATER if self.unknown_units else plan.restart)
         if self.unknown_units:
             self.report.warning(
                 self.path, 'Restart= {}: unknown to systemd'.format(' '.join(self.unknown_units)),
@@ -5387,9 +5384,9 @@ class ImageFetch:
             raise TakoError('no image is installed', 'run tako fetch first')
         entries = [each for each in compatible_entries(manifest, self.config.bounds)
                    if each.digest != latest]
-        current = [each.version for each in manifest.entries if each.digest == latest][-1:]
-        older = [each for each in entries if all(each.version < version for version in current)
-                 and each.digest not in state.rejected]
+        versions = [each.version for each in manifest.entries if each.digest == latest]
+        older = [each for each in entries if each.digest not in state.rejected
+                 and (not versions or each.version < versions[-1])]
         for entry in [each for each in entries if each.digest == state.previous] + older:
             if not self._image_fault(entry):
                 return entry
@@ -5484,25 +5481,26 @@ class ImageFetch:
         prefix = f'{hashlib.sha256(known.signed).hexdigest()} {origin.url} '
         etag = next((each[len(prefix):] for each in self.notes.state.validators
                      if each.startswith(prefix)), '')
-        times = time_of(self.destination.manifest_path), int(time.time())
-        last_day, today = (seconds // FULL_ANSWER_SECONDS for seconds in times)
-        if not known.signed or last_day != today:
-            etag = ''                           # once a day all of it, for the server may have lied
+        last_check = time_of(self.destination.manifest_path)
+        if last_check // FULL_ANSWER_SECONDS != int(time.time()) // FULL_ANSWER_SECONDS:
+            etag = ''                           # once a day, since the server may have lied
         self._step('asking for ' + url)
         try:
             answer = self.client.open(url, origin.authorization, {'If-None-Match': etag})
         except GoneError as error:              # only an image can be withdrawn
             raise UnreachableError(error.what, 'has the publisher moved? look at Origin=') from None
         content = join_at_most(MANIFEST_MAX_BYTES, answer.chunks, answer.url)
-        if known.signed and answer.status == 304:
-            return Offer(origin, known._replace(where=url), etag)
-        if known.signed and content == known.signed:
-            return Offer(origin, known._replace(where=url), answer.etag())
-        manifest = open_manifest(content, self.config.public_keys, answer.url)
-        lost = first_lost(known.manifest, manifest)
-        if lost is not None and first_lost(manifest, known.manifest) is None:
-            raise RollbackError(answer.url, lost.version.text)
-        return Offer(origin, SignedManifest(manifest, content, url), answer.etag())
+        manifest = known.manifest
+        if answer.status == 304:
+            content = known.signed
+        else:
+            etag = answer.etag()
+        if not content or content != known.signed:      # b'' equals that of no manifest
+            manifest = open_manifest(content, self.config.public_keys, answer.url)
+            lost = first_lost(known.manifest, manifest)
+            if lost is not None and first_lost(manifest, known.manifest) is None:
+                raise RollbackError(answer.url, lost.version.text)
+        return Offer(origin, SignedManifest(manifest, content, url), etag)
 
     def _provide_image(self, manifest: Manifest) -> FetchPlan:
         """Have an intact image of the newest possible version in the store. Return its plan.
@@ -5539,8 +5537,7 @@ class ImageFetch:
     def _tell_withdrawn(self, entries: 'List[Entry]') -> None:
         """Print which versions were withdrawn, once for each."""
         state = self.notes.state
-        known = set(state.withdrawn)
-        new = [entry for entry in entries if entry.digest not in known]
+        new = [entry for entry in entries if entry.digest not in state.withdrawn]
         if new:
             names = join_names([entry.version.text for entry in new])
             self.report.warning(self.path, f'{names}: withdrawn (410)',

@@ -408,6 +408,12 @@ def write_state(root, new):
         os.utime(notes.path, (0, 0))
 
 
+def signed_manifest(root):
+    """The bytes of the manifest of a directory; None if there is none."""
+    path = os.path.join(root, 'manifest')
+    return read(path) if os.path.exists(path) else None
+
+
 def write_manifest(root, signed):
     """Let these bytes be the manifest of a directory."""
     tako.ImageDirectory(root).write_manifest(tako.SignedManifest(tako.Manifest(()), signed, ''))

@@ -218,7 +218,7 @@ class Shop(Ground):
         self.take_next()
 
     def entries(self):
-        signed = tako.Destination(self.root).read_manifest()
+        signed = scene.signed_manifest(self.root)
         return tako.open_manifest(signed, [KEY], 'manifest').entries if signed is not None else ()
 
     def fault(self):

@@ -97,9 +97,9 @@ class ManifestFileTest(scene.Scene):
             tako.Destination(self.directory).accepted()
 
     def test_none_at_first_then_the_bytes_that_were_placed(self):
-        self.assertIsNone(tako.Destination(self.directory).read_manifest())
+        self.assertIsNone(scene.signed_manifest(self.directory))
         scene.write_manifest(self.directory, b'signed')
-        self.assertEqual(b'signed', tako.Destination(self.directory).read_manifest())
+        self.assertEqual(b'signed', scene.signed_manifest(self.directory))
         self.assertEqual(['destination', 'manifest'], sorted(os.listdir(self.directory)))
 
     def test_what_the_dead_left_is_cleared(self):

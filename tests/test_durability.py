@@ -673,7 +673,7 @@ class StoreCase(CrashCase):
     def manifest(self):
         """The bytes of the manifest, whose entries are whole images; None without one."""
         directory = tako.ImageDirectory(self.root)
-        signed = directory.read_manifest()
+        signed = scene.signed_manifest(self.root)
         if signed is not None:
             for entry in tako.open_manifest(signed, KEYS, 'manifest').entries:
                 self.assertEqual('', directory.image_fault(entry.digest, entry.size), entry)

@@ -140,7 +140,7 @@ class Ground:
         for version, content in (('1.0', self.zero), ('1.1', self.one)):
             self.server.index(self.server.publish(version, content))
             self._run_well('fetch', self.path('http.tako'))
-        self.old = tako.Destination(self.root).read_manifest()
+        self.old = scene.signed_manifest(self.root)
         self._keep('old')
         self._publish_new()
         self.new = self.server.read('manifest')
@@ -245,7 +245,7 @@ class Ground:
         digest = origin.digest_of(self.content(flow))
         check.assertEqual(digest, tako.Destination(self.root).latest())
         check.assertEqual(digest, origin.digest_of(scene.read(os.path.join(self.root, 'latest'))))
-        check.assertEqual(self.new, tako.Destination(self.root).read_manifest())
+        check.assertEqual(self.new, scene.signed_manifest(self.root))
 
     def content(self, flow):
         """That of the image which a flow leaves in place."""
@@ -277,7 +277,7 @@ class Ground:
             content = scene.read(destination.image_path(name))
             check.assertTrue(name == origin.digest_of(content) or (flow.name == 'repair' and content == self.damaged),
                              'store/{} has {} other bytes'.format(name, size))
-        linked, manifest = destination.latest(), destination.read_manifest()
+        linked, manifest = destination.latest(), scene.signed_manifest(self.root)
         check.assertIn(manifest, (self.new, {'empty': None, 'old': self.old}.get(flow.begins, self.new)))
         before = {'empty': '', 'old': origin.digest_of(self.one)}.get(flow.begins, origin.digest_of(self.two))
         check.assertIn(linked, (before, origin.digest_of(self.two)))
@@ -287,7 +287,7 @@ class Ground:
     def check_published(self, flow, is_done):
         """The manifest lists what it listed, and the new version, which it may lack until that is done; each is whole."""
         directory = tako.ImageDirectory(self.root)
-        before, signed = ['1.0', '1.1'] if flow.begins == 'published' else [], directory.read_manifest()
+        before, signed = ['1.0', '1.1'] if flow.begins == 'published' else [], scene.signed_manifest(self.root)
         manifest = tako.Manifest(()) if signed is None else tako.open_manifest(signed, [KEY], 'manifest')
         listed = [entry.version.text for entry in manifest.entries]
         check.assertIn(listed, (before + ['2.0'],) if is_done else (before, before + ['2.0']))
