@@ -307,7 +307,6 @@ class TransientError(UnreachableError):
     def __init__(self, what: str, hint: str = 'try again later', retry_after: float = 0.0) -> None:
         super().__init__(what, hint)
         self.retry_after = retry_after
-        self.has_progressed = False
 
 
 class CutShortError(TransientError):
@@ -1148,9 +1147,13 @@ def fit_index(image: 'BinaryIO', size: int) -> ChunkIndex:
         average = min(2 * average, CHUNK_MAX_BYTES)
 
 
-def find_chunks(index: ChunkIndex, chunks: 'Iterable[Tuple[bytes, int]]') -> 'Dict[bytes, int]':
-    """Where among chunks (hash and size of each) those of index begin, by hash; -1 for those that are not there."""
-    places = dict.fromkeys((key for key, _ in index.chunks()), -1)
+def find_chunks(index: ChunkIndex,
+                chunks: 'Iterable[Tuple[bytes, int]]') -> 'Dict[bytes, Optional[int]]':
+    """Return where the chunks of `index` begin in another image, by hash; None for missing ones.
+
+    chunks: hash and size of each chunk of the other image, in order.
+    """
+    places: Dict[bytes, Optional[int]] = dict.fromkeys(key for key, _ in index.chunks())
     begin = 0
     for key, length in chunks:
         if key in places:
@@ -1180,22 +1183,26 @@ class Plan(namedtuple('Plan', ('copies', 'ranges', 'repeats'))):
     repeats: 'List[Tuple[int, int, int]]'
 
 
-def plan_image(index: ChunkIndex, places: 'Dict[bytes, int]', present: bytes) -> Plan:
-    """The plan for an image of which an older one has chunks at places, as find_chunks() has them.
+def plan_image(index: ChunkIndex, places: 'Mapping[bytes, Optional[int]]',
+               present: 'Sequence[int]') -> Plan:
+    """Return how to put the image of `index` together.
 
-    present: a byte for each chunk, not 0 if it is where it belongs already. Makes notes in places.
+    places: where an older image has the chunks, as find_chunks() returns it. present: for each
+    chunk, whether it is in its place already.
     """
     plan, begin = Plan([], [], []), 0
+    requested: Dict[bytes, int] = {}
     for number, (key, length) in enumerate(index.chunks()):
-        if not present[number]:
-            place = places[key]
-            if place >= 0:
-                _add_copy(plan.copies, place, begin, length)
-            elif place < -1:                    # noted below: it will be in the image itself by then
-                _add_copy(plan.repeats, -2 - place, begin, length)
-            else:
-                places[key] = -2 - begin
-                _add_range(plan.ranges, Range(begin, begin + length, number), 0)
+        place = places[key]
+        if present[number]:
+            pass
+        elif place is not None:
+            _add_copy(plan.copies, place, begin, length)
+        elif key in requested:
+            _add_copy(plan.repeats, requested[key], begin, length)
+        else:
+            requested[key] = begin
+            _add_range(plan.ranges, Range(begin, begin + length, number), 0)
         begin += length
     return plan
 
@@ -2416,7 +2423,7 @@ class Backoff:
                 continue
             host = endpoint(url)
             following, left = self._hosts.get(host, (PAUSE_FIRST_SECONDS, PAUSE_BUDGET_SECONDS))
-            if isinstance(error, CutShortError) or error.has_progressed:
+            if isinstance(error, CutShortError):
                 following = PAUSE_FIRST_SECONDS
                 seconds = following * random.uniform(0.5, 1.0)
             else:
@@ -4328,59 +4335,277 @@ class Mirrors:
         return worst
 
 
-class Assembly:
-    """An image that is put together in a partial file: from what is there, an older image, and ranges.
+# what an origin's answers have shown: nothing; that it serves one range a request; or several
+UNKNOWN, SINGLE, MULTIPART = range(3)
 
-    kept: the index of the older image, if it is known. ranges: what is still to be asked for. taken: the bytes of
-    ranges that came. is_begun: whether the file is in use. is_by_index: whether kept had to be believed.
+
+class Transfer:
+    """What the strategies of one download share: the image, and how to receive a body.
+
+    received: how many bytes all bodies had. index: the chunk index of the image, once downloaded.
+    assembly: if there is one, the partial file holds parts of the image; otherwise its beginning.
     """
 
-    def __init__(self, index: ChunkIndex, partial: PartialFile, older: 'BinaryIO', kept: 'Optional[ChunkIndex]') -> None:
+    def __init__(self, entry: Entry, destination: Destination, partial: PartialFile,
+                 client: HttpClient, report: Report, label: str) -> None:
+        self.entry = entry
+        self.destination = destination
+        self.partial = partial
+        self.client = client
+        self.report = report
+        self.label = label
+        self.received = 0
+        self.index = b''
+        self.assembly: Optional[Assembly] = None
+        self._etags: Dict[str, str] = {}        # of images and patches, by URL
+
+    def step(self, line: str) -> None:
+        """Report a step of this download."""
+        self.report.step(f'{self.label}: {line}')
+
+    def warn(self, what: str, hint: str = '') -> None:
+        """Print why the whole image is downloaded."""
+        self.report.warning(self.label, what + '; downloading the whole image', hint)
+
+    def read(self, answer: Answer, limit: int) -> bytes:
+        """Return a whole body. Raises RefusedError if it has more than `limit` bytes."""
+        return join_at_most(limit, self._counted(answer.chunks), answer.url)
+
+    def _counted(self, chunks: 'Iterable[bytes]') -> 'Iterator[bytes]':
+        for chunk in chunks:
+            self.received += len(chunk)
+            yield chunk
+
+    def receive(self, url: str, origin: Origin, size: int, partial: PartialFile,
+                answer: 'Optional[Answer]' = None) -> None:
+        """Append to `partial` the bytes that it lacks of the `size` bytes at `url`.
+
+        answer: to a request for `url` without Range, if it was made before. The cases:
+
+            206 with the range that was requested    append the body
+            200                                      skip the bytes that are here, append the rest
+            another answer, or a body of 206         request it once more, without Range
+            that is too long
+
+        Raises RefusedError if the file at `url` has another size, UnreachableError otherwise.
+        """
+        begin = partial.size
+        resume = {'Range': f'bytes={begin}-', 'If-Range': self._etags.get(url, '')}
+        try:
+            answer = answer or self.client.open(url, origin.authorization, resume if begin else {})
+            try:
+                self._append(answer, url, size, partial)
+            except RefusedError:
+                if answer.status == 200:
+                    raise
+                self._append(self.client.open(url, origin.authorization), url, size, partial)
+        except TransientError as error:
+            if partial.size - begin >= PROGRESS_MIN_BYTES:
+                raise CutShortError(error.what, error.hint) from error
+            raise
+
+    def _append(self, answer: Answer, url: str, size: int, partial: PartialFile) -> None:
+        """Append a body, unless it is not of the bytes that are missing, or too long."""
+        begin, sha256, skipped = partial.size, partial.sha256.copy(), 0
+        if answer.status == 200:
+            skipped = begin
+        elif answer.headers.get('content-range') != f'bytes {begin}-{size - 1}/{size}':
+            raise RefusedError(f'{answer.url}: sent another range than was requested')
+        length = skipped + size - begin
+        if answer.length not in (None, length):
+            raise _wrong_image(answer.url, f'has {answer.length} bytes', f'not {size}')
+        self._etags[url] = answer.strong_etag()
+        try:
+            for chunk in at_most(length, self._counted(answer.chunks), answer.url):
+                partial.write(chunk[skipped:])
+                skipped = max(0, skipped - len(chunk))
+                self.report.progress(self.label, partial.size, size)
+        except RefusedError:
+            partial.cut_back(begin, sha256)     # no byte of a wrong body is worth keeping
+            raise
+        if partial.size != size:
+            raise TransientError(f'{answer.url}: ended {size - partial.size} bytes early')
+
+
+class RemoteIndex:
+    """The chunk index of an image at one origin, and what the origin's answers have shown.
+
+    patches: the size in bytes of each patch that the index lists, by the older image's SHA-256.
+    range_support: UNKNOWN at first, SINGLE for one range a request, MULTIPART for several.
+    """
+
+    def __init__(self, transfer: Transfer, origin: Origin) -> None:
+        self.origin = origin
+        self.image_url = f'{origin.url}/store/{transfer.entry.digest}'
+        self.url = self.image_url + '.chunks'
+        self.patches: Dict[str, int] = {}
+        self.range_support = UNKNOWN
+        self._transfer = transfer
+        self._size = transfer.entry.size
+        self._limit = index_max_bytes(self._size)
+        self._head = b''
+        self._is_complete = False       # whether the head is all of the index
+        self._has_failed = False        # for the moment, once
+        # a small image, or one on this disk, costs less than its index
+        self._is_given_up = self._size < DELTA_MIN_BYTES or origin.url.startswith('file:')
+
+    def gap_bytes(self) -> int:
+        """Return how many bytes between two ranges cost less than one request more."""
+        return 0 if self.range_support == MULTIPART else RANGE_GAP_BYTES
+
+    def download_head(self) -> bool:
+        """Download the head of the index, with its list of patches. Return False if there is none.
+
+        Raises TransientError the first time that the origin fails.
+        """
+        return not self._is_given_up and self._usable(self._read_head) is not None
+
+    def download_body(self) -> 'Optional[ChunkIndex]':
+        """Download what the head lacks. Returns and raises as download_head()."""
+        return self._usable(self._read_body)
+
+    def download_all(self) -> None:
+        """Download the index for the next update, if this origin has one."""
+        if self._is_given_up:
+            return
+        try:
+            raw = self._read_all()
+            parse_patches(raw, self._size)      # whoever uses the index looks at the rest
+            self._transfer.index = raw
+        except (UnreachableError, RefusedError, ValueError):
+            pass
+
+    def _usable(self, read: 'Callable[[], T]') -> 'Optional[T]':
+        """Return what `read` returns, or None if this origin has no usable index."""
+        try:
+            return read()
+        except AbsentError:                     # most servers have none
+            return None
+        except (UnreachableError, RefusedError) as error:
+            if isinstance(error, TransientError) and not self._has_failed:
+                self._has_failed = True
+                raise
+            self._transfer.warn(error.what)
+        except ValueError as error:
+            version = self._transfer.entry.version
+            self._transfer.warn(f'{self.url}: not the index of {version}: {error}',
+                                'tell the publisher')
+        self._is_given_up = True
+        return None
+
+    def _open(self, ranges: str = '') -> Answer:
+        return self._transfer.client.open(self.url, self.origin.authorization, {'Range': ranges})
+
+    def _read_all(self) -> bytes:
+        return self._transfer.read(self._open(), self._limit)
+
+    def _read_head(self) -> bool:
+        """Download INDEX_HEAD_BYTES, or all of the index where the server has it otherwise."""
+        answer = self._open(f'bytes=0-{INDEX_HEAD_BYTES - 1}')
+        self._head = self._transfer.read(answer, self._limit)
+        total = answer.headers.get('content-range', '').partition('/')[2]
+        self._is_complete = answer.status == 200 or total == str(len(self._head))
+        if not self._is_complete and len(self._head) != INDEX_HEAD_BYTES:
+            self._head, self._is_complete = self._read_all(), True
+        self.patches = parse_patches(self._head, self._size)
+        return True
+
+    def _read_body(self) -> ChunkIndex:
+        raw = self._head
+        if not self._is_complete:
+            rest = self._probe_ranges()
+            raw = self._read_all() if rest is None else self._head + rest
+        index = parse_index(raw, self._size)
+        self._transfer.index = raw
+        return index
+
+    def _probe_ranges(self) -> 'Optional[bytes]':
+        """Request the end of the head and what follows the head, as two ranges. Return the latter.
+
+        A byte lies between them: Apache makes one range of two that touch. The cases:
+
+            206 with both ranges           the origin supports several ranges a request
+            206 with one range of both     lighttpd, among others, joins ranges that are near
+            200                            the origin supports one range a request
+            another answer                 None: some servers stumble over two ranges
+        """
+        begin, last = INDEX_HEAD_BYTES - 1 - INDEX_PROBE_BYTES, INDEX_HEAD_BYTES - 2
+        try:
+            answer = self._open(f'bytes={begin}-{last},{INDEX_HEAD_BYTES}-')
+            raw = self._transfer.read(answer, self._limit + 2 * RANGE_FRAMING_BYTES)
+            end = begin + len(raw)
+            if answer.status == 200:
+                return raw[INDEX_HEAD_BYTES:]
+            if answer.headers.get('content-range') == f'bytes {begin}-{end - 1}/{end}':
+                return raw[INDEX_HEAD_BYTES - begin:]
+            parts = parse_byteranges(raw, answer.headers.get('content-type', ''))
+            (one, _), (two, rest) = parts
+        except (UnreachableError, ValueError):
+            return None
+        if not (one.startswith(f'bytes {begin}-{last}/')
+                and two.startswith(f'bytes {INDEX_HEAD_BYTES}-')):
+            return None
+        self.range_support = MULTIPART
+        return rest
+
+
+class Assembly:
+    """An image that is put together in a partial file, of an older image and of ranges.
+
+    older_index: the stored index of the older image, if it is trusted. ranges: those not yet
+    downloaded. taken: how many bytes of ranges came. relies_on_stored_index: whether older_index
+    was used; otherwise the older image itself was cut into chunks.
+    """
+
+    def __init__(self, index: ChunkIndex, partial: PartialFile, older: 'BinaryIO',
+                 older_index: 'Optional[ChunkIndex]') -> None:
         self._index = index
         self._partial = partial
         self._older = older
         self._read = 0
-        self.is_by_index = kept is not None and (kept.method, kept.average) == (index.method, index.average)
-        chunks = (kept.chunks() if kept is not None and self.is_by_index
+        self._is_begun = False
+        self.relies_on_stored_index = older_index is not None and (
+            (older_index.method, older_index.average) == (index.method, index.average))
+        chunks = (older_index.chunks() if older_index is not None and self.relies_on_stored_index
                   else hashed_chunks(self._read_older, index.method, index.average))
         self._plan = plan_image(index, find_chunks(index, chunks), self._present())
         self.ranges = self._plan.ranges
         self.taken = 0
-        self.is_begun = False
 
     def _read_older(self, size: int) -> bytes:
         block = read_older(self._older.fileno(), self._read, size)
         self._read += len(block)
         return block
 
-    def _present(self) -> bytes:
-        """For each chunk, whether the partial file has it where it belongs."""
+    def _present(self) -> bytearray:
+        """Return a byte for each chunk: 1 if the partial file has it in its place."""
         present, begin = bytearray(len(self._index.lengths)), 0
         for number, length in enumerate(self._index.lengths):
             if begin >= self._partial.size:
                 break
-            present[number] = chunk_hash(self._partial.read_at(begin, length)) == self._index.hash_of(number)
+            chunk = self._partial.read_at(begin, length)
+            present[number] = chunk_hash(chunk) == self._index.hash_of(number)
             begin += length
-        return bytes(present)
+        return present
 
     def lacks(self) -> int:
-        """How many bytes are to be asked for."""
+        """Return how many bytes are still to be downloaded."""
         return sum(each.end - each.begin for each in self.ranges)
 
     def join(self, gap: int) -> None:
-        """Make one of ranges with no more than gap bytes between them."""
+        """Join ranges that have at most `gap` bytes between them."""
         self.ranges[:] = join_ranges(self.ranges, gap)
 
     def begin(self) -> None:
-        """Put into the partial file what the older image has; EOFError if it is not there any more."""
-        if not self.is_begun:
+        """Copy from the older image, unless done before. Raises EOFError if it has changed."""
+        if not self._is_begun:
             self._partial.extend(self._index.size)
             for source, begin, size in self._plan.copies:
                 self._partial.copy(self._older.fileno(), source, begin, size)
-            self.is_begun = True
+            self._is_begun = True
 
     def take(self, data: bytes) -> None:
-        """Put the bytes of the first of ranges into their place, and be done with it; ValueError if they are others."""
+        """Write the bytes of the first range. Raises ValueError if they are not its chunks."""
         begin, end, number = self.ranges[0]
         if len(data) != end - begin:
             raise ValueError('cut short')
@@ -4395,378 +4620,245 @@ class Assembly:
         del self.ranges[0]
 
     def finish(self) -> None:
-        """Put in again what comes more than once, and see what it all makes."""
+        """Copy chunks that occur more than once, and hash the image."""
         for source, begin, size in self._plan.repeats:
             self._partial.copy(self._partial.descriptor(), source, begin, size)
         self._partial.hash_again()
 
 
-class Download:
-    """How one image comes into its partial file: by a patch, what an older image lacks as ranges, or all of it.
+class GivenUpError(Exception):
+    """The older image is of no use in this run: the whole image has to be downloaded.
 
-    older: that image, open, or None; older_digest is its SHA-256. received: how many bytes all answers had.
-    is_of_parts: whether these were parts of the image, or a patch, in the end. index: that of the image, if it came.
+    what: what is wrong, or empty if nothing is. answer: to a request for the whole image, if an
+    origin gave one; its body is not read yet.
     """
 
-    def __init__(self, entry: Entry, destination: Destination, partial: PartialFile, older: 'Optional[BinaryIO]',
-                 older_digest: str, client: HttpClient, report: Report, label: str) -> None:
-        self._entry = entry
-        self._destination = destination
-        self._partial = partial
-        self._older = older if entry.size >= DELTA_MIN_BYTES else None
+    def __init__(self, what: str = '', answer: 'Optional[Answer]' = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.answer = answer
+
+
+class DeltaStrategy:
+    """A way to make an image of an older one, which is open, and of less than the whole image."""
+
+    def __init__(self, transfer: Transfer, older: 'BinaryIO', older_digest: str) -> None:
+        self._transfer = transfer
+        self._partial = transfer.partial
+        self._entry = transfer.entry
+        self._older = older
         self._older_digest = older_digest
-        self._client = client
-        self._report = report
-        self._label = label
-        self._assembly = None   # type: Optional[Assembly]
-        self._etags = {}        # type: Dict[str, str]      # of images, by URL
-        self._misled = set()    # type: Set[str]            # URLs that led to other bytes once, if not from zero
-        self._ranged = {}       # type: Dict[str, bool]     # origins that do ranges; and whether several in an answer
-        self._failed = set()    # type: Set[str]            # indexes that could not be had, for the moment
-        self._is_kept_trusted = True            # what is kept as the older image's index
-        self.received = 0
-        self.is_of_parts = False
-        self.index = b''
 
-    def attempt(self, origin: Origin) -> None:
-        """Let the partial file become the image, with what an origin has, or raise."""
-        while self._older is not None and not origin.url.startswith('file:'):
-            try:
-                if self._assemble(origin):
-                    return
-                break
-            except (ValueError, EOFError) as error:
-                if self._assembly is not None and self._assembly.is_by_index:
-                    self._assembly, self._is_kept_trusted = None, False     # look at the image itself
-                    continue
-                self._report.warning(self._label, f'{self._url(origin)}.chunks: {error}', 'all of the image is fetched')
-                self._give_assembly_up()
-        if self.is_assembling():                # by another origin's ranges, of which this one has none
-            self.attempt_whole(origin)
-        else:
-            self._download(origin)
+    def attempt(self, remote: RemoteIndex) -> bool:
+        """Complete the partial file with what one origin has. Return False if this is not the way.
 
-    def ask_for_index(self, origin: Origin) -> None:
-        """Get the index of an image that came whole, if there is one: it spares the next update looking at the image."""
-        if self._entry.size >= DELTA_MIN_BYTES and not origin.url.startswith('file:'):
-            limit = index_max_bytes(self._entry.size)
-            try:
-                raw = self._read(self._client.open(self._url(origin) + '.chunks', origin.authorization), limit)
-                parse_patches(raw, self._entry.size)    # all else is looked at where it is read again
-                self.index = raw
-            except (UnreachableError, RefusedError, ValueError):
-                pass                            # as said where it is needed
+        remote: the index there; its head was downloaded, unless there is an assembly. Raises
+        TransientError if another attempt may succeed, UnreachableError if another origin may,
+        GivenUpError if no attempt of any strategy that uses the older image is worth it.
+        """
+        raise NotImplementedError
 
-    def attempt_whole(self, origin: Origin) -> None:
-        """Let it become the image with all that an origin has of it; only then is what ranges brought given up."""
-        answer = self._client.open(self._url(origin), origin.authorization)
-        self._give_assembly_up()
-        self._download(origin, answer)
-
-    def is_assembling(self) -> bool:
-        """Whether ranges are what is asked for."""
-        return self._assembly is not None and self._older is not None
-
-    def _url(self, origin: Origin) -> str:
-        return f'{origin.url}/store/{self._entry.digest}'
-
-    def _counted(self, chunks: 'Iterable[bytes]') -> 'Iterator[bytes]':
-        for chunk in chunks:
-            self.received += len(chunk)
-            yield chunk
-
-    def _read(self, answer: Answer, limit: int) -> bytes:
-        return join_at_most(limit, self._counted(answer.chunks), answer.url)
-
-    def _assemble(self, origin: Origin) -> bool:
-        """Put the image together, if that can be done; whether it is there then. ValueError if it comes out wrong."""
-        if self._assembly is None:
-            url = self._url(origin) + '.chunks'
-            head = self._tolerated(url, lambda: self._ask_for_head(origin, url))
-            if head is None:
-                return False
-            if self._has_applied_patch(origin, parse_patches(head[0], self._entry.size)):
-                return True
-            index = self._tolerated(url, lambda: self._ask_for_index(origin, url, *head))
-            if index is None or self._older is None:
-                return False
-            self._report.step(f'{self._label}: looking for what of {self._entry.version} is here')
-            assembly = Assembly(index, self._partial, self._older, self._kept_index(self._older))
-            assembly.join(self._gap(origin))
-            if self.received + assembly.lacks() > DELTA_MAX_SHARE * self._entry.size:
-                self._older = None
-                return False
-            self._assembly = assembly
-        return self._fill(origin, self._assembly)
-
-    def _kept_index(self, older: 'BinaryIO') -> 'Optional[ChunkIndex]':
-        """The index that is kept of the older image, unless that is known to be damaged."""
-        if self._older_digest == self._entry.digest or not self._is_kept_trusted:
-            return None
-        return self._destination.read_index(self._older_digest, os.fstat(older.fileno()).st_size)
-
-    def _fill(self, origin: Origin, assembly: Assembly) -> bool:
-        """The same by ranges."""
-        before = assembly.taken
-        try:
-            assembly.begin()
-            whole = self._ask_for_ranges(origin, assembly)
-        except TransientError as error:
-            error.has_progressed = assembly.taken - before >= PROGRESS_MIN_BYTES
-            if not error.has_progressed:
-                self._ranged[origin.url] = False    # it may be several at once that it fails over
-            raise
-        if whole is not None:
-            self._give_assembly_up()
-            self._download(origin, whole)
-            return True
-        assembly.finish()
+    def check_digest(self) -> None:
+        """Raises ValueError if the partial file is not the signed image."""
         if self._partial.sha256.hexdigest() != self._entry.digest:
-            raise ValueError('it does not make the signed image')
-        self.is_of_parts = True
-        return True
+            raise ValueError('does not make the signed image')
 
-    def _has_applied_patch(self, origin: Origin, patches: 'Dict[str, int]') -> bool:
-        """Make the image by a patch of the older one, if there is such; ValueError if that does not make it."""
-        size, partial = patches.get(self._older_digest, self._entry.size), self._partial
-        temporary = f'{partial.temporary}.{self._older_digest}.patch'
-        if self._older is None or not 0 < size <= DELTA_MAX_SHARE * self._entry.size or not self._can_patch(size):
+
+class PatchStrategy(DeltaStrategy):
+    """Downloads a patch, keeping over runs what came of it, and applies it to the older image."""
+
+    def __init__(self, transfer: Transfer, older: 'BinaryIO', older_digest: str) -> None:
+        super().__init__(transfer, older, older_digest)
+        self._temporary = f'{self._partial.temporary}.{older_digest}.patch'
+        self._failed: Set[str] = set()        # URLs of patches that failed for the moment
+        self._shrunk: Set[str] = set()        # and of those that became shorter than what came
+
+    def attempt(self, remote: RemoteIndex) -> bool:
+        """Apply the patch that the index lists. See DeltaStrategy."""
+        size = remote.patches.get(self._older_digest, 0)
+        is_worth_it = 0 < size <= DELTA_MAX_SHARE * self._entry.size
+        if self._transfer.assembly is not None or not is_worth_it or not self._can_apply(size):
             return False
+        url = f'{remote.image_url}.{self._older_digest}.patch'
         try:
-            with PartialFile(temporary) as patch:
-                self._receive_patch(f'{self._url(origin)}.{self._older_digest}.patch', origin, size, patch)
-            partial.cut_back(0, hashlib.sha256())
-            read_old = functools.partial(read_older, self._older.fileno())
-            with open(temporary, 'rb') as stream:
-                for block in apply_patch(stream, read_old, self._entry.size):
-                    partial.write(block)
-            if partial.sha256.hexdigest() != self._entry.digest:
-                raise ValueError('its patch does not make the signed image')
+            with PartialFile(self._temporary) as patch:
+                self._download(url, remote.origin, size, patch)
+            self._apply()
         except UnreachableError as error:
             if isinstance(error, TransientError):
                 raise
             return False
         except OSError as error:
-            if error.errno in NO_SPACE:         # what came is in everybody's way
-                remove_if_there(temporary)
+            if error.errno in NO_SPACE:         # the patch itself may fill the disk
+                remove_if_there(self._temporary)
             raise
         except (ValueError, EOFError, RefusedError) as error:
-            remove_if_there(temporary)
-            partial.cut_back(0, hashlib.sha256())
-            raise ValueError(error.what if isinstance(error, RefusedError) else str(error)) from None
-        remove_if_there(temporary)
-        self.is_of_parts = True
+            remove_if_there(self._temporary)
+            self._partial.cut_back(0, hashlib.sha256())
+            raise GivenUpError(f'{url}: {error}') from None
+        remove_if_there(self._temporary)
         return True
 
-    def _can_patch(self, size: int) -> bool:
-        """Whether this Python can apply a patch, and there is room for it."""
+    def _can_apply(self, size: int) -> bool:
+        """Return True if this Python has lzma, and the disk space for a patch of `size` bytes."""
         try:
             import lzma                         # noqa: F401
-            self._destination.check_space(self._entry.size - self._partial.allocated() + size)
+            self._transfer.destination.check_space(
+                self._entry.size - self._partial.allocated() + size)
         except (ImportError, TakoError):
             return False
         return True
 
-    def _receive_patch(self, url: str, origin: Origin, size: int, patch: PartialFile) -> None:
-        if patch.size > size:                   # it was made anew; or, the second time, somebody plays with us
-            if url in self._misled:
-                raise PatchError('its patch has one size and then another')
-            self._misled.add(url)
+    def _download(self, url: str, origin: Origin, size: int, patch: PartialFile) -> None:
+        """Download what `patch` lacks of `size` bytes.
+
+        Raises TransientError; the second time, if the first attempt was not cut short, what is not
+        to be tried again: an UnreachableError. Raises PatchError if the size changes twice.
+        """
+        if patch.size > size:                   # the publisher made it anew, or the server lies
+            if url in self._shrunk:
+                raise PatchError('has one size and then another')
+            self._shrunk.add(url)
             patch.cut_back(0, hashlib.sha256())
-        before = patch.size
-        self._report.step(f'{self._label}: fetching {size - before} bytes from {url}')
+        self._transfer.step(f'downloading {size - patch.size} bytes from {url}')
         try:
-            if before < size:
-                self._receive(url, origin, size, patch)
+            if patch.size < size:
+                self._transfer.receive(url, origin, size, patch)
         except TransientError as error:
-            error.has_progressed = patch.size - before >= PROGRESS_MIN_BYTES
-            if not error.has_progressed and url in self._failed:
-                raise UnreachableError(error.what, error.hint) from None    # twice in a row: there are ranges
+            if url in self._failed and not isinstance(error, CutShortError):
+                raise UnreachableError(error.what, error.hint) from None
             self._failed.add(url)
             raise
 
-    def _give_assembly_up(self) -> None:
-        self._older = None
-        if self._assembly is not None:
-            self._assembly = None               # once: what comes from now on is kept
-            self._partial.cut_back(0, hashlib.sha256())
+    def _apply(self) -> None:
+        """Write the image. Raises ValueError if it is another, EOFError as read_older()."""
+        read_old = functools.partial(read_older, self._older.fileno())
+        self._partial.cut_back(0, hashlib.sha256())
+        with open(self._temporary, 'rb') as stream:
+            for block in apply_patch(stream, read_old, self._entry.size):
+                self._partial.write(block)
+        self.check_digest()
 
-    def _tolerated(self, url: str, ask: 'Callable[[], T]') -> 'Optional[T]':
-        """What ask has of an index, or None: all of the image can be fetched without."""
+
+class RangeStrategy(DeltaStrategy):
+    """Copies the chunks that the older image has, and downloads the others as ranges."""
+
+    def __init__(self, transfer: Transfer, older: 'BinaryIO', older_digest: str) -> None:
+        super().__init__(transfer, older, older_digest)
+        # the index beside a damaged image does not say what the image is now
+        self._trust_stored_index = older_digest != transfer.entry.digest
+
+    def attempt(self, remote: RemoteIndex) -> bool:
+        """Assemble the image. See DeltaStrategy."""
+        transfer = self._transfer
         try:
-            return ask()
-        except AbsentError:                     # as on most servers
+            transfer.assembly = transfer.assembly or self._plan(remote)
+            if transfer.assembly is None:
+                return False
+            self._fill(remote, transfer.assembly)
+        except (ValueError, EOFError, RefusedError) as error:
+            if transfer.assembly is None or not transfer.assembly.relies_on_stored_index:
+                raise GivenUpError(f'{remote.url}: {error}') from None
+            # the older image may have changed since its index was stored: read the image itself
+            transfer.assembly, self._trust_stored_index = None, False
+            return remote.download_head() and self.attempt(remote)
+        return True
+
+    def _plan(self, remote: RemoteIndex) -> 'Optional[Assembly]':
+        """Return None without an index. Raises GivenUpError if too much would be downloaded."""
+        index = remote.download_body()
+        if index is None:
             return None
-        except (UnreachableError, RefusedError) as error:
-            if isinstance(error, TransientError) and url not in self._failed:
-                self._failed.add(url)
-                raise
-            self._report.warning(self._label, error.what, 'all of the image is fetched')
-        except ValueError as error:
-            self._report.warning(self._label, f'{url}: not the index of {self._entry.version}: {error}',
-                                 'all of the image is fetched; tell the publisher')
-        return None
+        self._transfer.step(f'comparing {self._entry.version} with the older image')
+        older_index = None
+        if self._trust_stored_index:
+            older_size = os.fstat(self._older.fileno()).st_size
+            older_index = self._transfer.destination.read_index(self._older_digest, older_size)
+        assembly = Assembly(index, self._partial, self._older, older_index)
+        assembly.join(remote.gap_bytes())
+        if self._transfer.received + assembly.lacks() > DELTA_MAX_SHARE * self._entry.size:
+            raise GivenUpError
+        return assembly
 
-    def _ask_for_head(self, origin: Origin, url: str) -> 'Tuple[bytes, bool]':
-        """The bytes of an index that list its patches, or more; and whether these are all."""
-        limit = index_max_bytes(self._entry.size)
-        answer = self._client.open(url, origin.authorization, {'Range': f'bytes=0-{INDEX_HEAD_BYTES - 1}'})
-        head = self._read(answer, limit)
-        total = answer.headers.get('content-range', '').partition('/')[2]
-        is_all = answer.status == 200 or total == str(len(head))
-        if not is_all and len(head) != INDEX_HEAD_BYTES:
-            head, is_all = self._read(self._client.open(url, origin.authorization), limit), True
-        parse_patches(head, self._entry.size)
-        return head, is_all
+    def _fill(self, remote: RemoteIndex, assembly: Assembly) -> None:
+        """Complete the image. Raises ValueError if it is another, EOFError as Assembly.begin()."""
+        before = assembly.taken
+        try:
+            assembly.begin()
+            self._download(remote, assembly)
+        except TransientError as error:
+            if assembly.taken - before >= PROGRESS_MIN_BYTES:
+                raise CutShortError(error.what, error.hint) from error
+            remote.range_support = SINGLE       # it may fail over several ranges a request
+            raise
+        assembly.finish()
+        self.check_digest()
 
-    def _ask_for_index(self, origin: Origin, url: str, head: bytes, is_all: bool) -> ChunkIndex:
-        """The index that begins with head; what else there is of it shows how the origin answers to ranges."""
-        limit = index_max_bytes(self._entry.size)
-        rest = b'' if is_all else self._probe_ranges(origin, url, limit)
-        if rest is None:
-            head, rest = self._read(self._client.open(url, origin.authorization), limit), b''
-        index = parse_index(head + rest, self._entry.size)
-        self.index = head + rest
-        return index
+    def _download(self, remote: RemoteIndex, assembly: Assembly) -> None:
+        """Download the ranges that the assembly lacks. The cases:
 
-    def _probe_ranges(self, origin: Origin, url: str, limit: int) -> 'Optional[bytes]':
-        """What follows the head of an index, asked for with a little of that; None if it came otherwise, or not at all.
-
-        There are two ranges with a byte between them: of two that touch, Apache makes one.
-        Whoever answers with two may be asked so for an image.
+            the ranges that were requested     the assembly takes them
+            200 for one range                  this is the whole image: GivenUpError
+            another answer for one range       ValueError
+            another answer for several         from now on one range a request
         """
-        begin, last = INDEX_HEAD_BYTES - 1 - INDEX_PROBE_BYTES, INDEX_HEAD_BYTES - 2
-        try:
-            answer = self._client.open(url, origin.authorization, {'Range': f'bytes={begin}-{last},{INDEX_HEAD_BYTES}-'})
-            raw = self._read(answer, limit + 2 * RANGE_FRAMING_BYTES)
-            end = begin + len(raw)
-            if answer.status == 200:
-                return raw[INDEX_HEAD_BYTES:]   # it does ranges one at a time
-            if answer.headers.get('content-range') == f'bytes {begin}-{end - 1}/{end}':
-                return raw[INDEX_HEAD_BYTES - begin:]   # lighttpd, among others, makes one range of those that are near
-            (one, _), (two, rest) = parse_byteranges(raw, answer.headers.get('content-type', ''))
-        except (UnreachableError, ValueError):  # there are servers that stumble over this
-            return None
-        if not one.startswith(f'bytes {begin}-{last}/') or not two.startswith(f'bytes {INDEX_HEAD_BYTES}-'):
-            return None
-        self._ranged[origin.url] = True
-        return rest
-
-    def _gap(self, origin: Origin) -> int:
-        """Up to how many bytes between ranges are cheaper asked for than left out."""
-        return 0 if self._ranged.get(origin.url) else RANGE_GAP_BYTES
-
-    def _ask_for_ranges(self, origin: Origin, assembly: Assembly) -> 'Optional[Answer]':
-        """Let the assembly have what it lacks; None, or the answer, if that turns out to be the whole image."""
-        assembly.join(self._gap(origin))
+        assembly.join(remote.gap_bytes())
         total = assembly.taken + assembly.lacks()
-        self._report.step(f'{self._label}: fetching {assembly.lacks()} bytes of {self._entry.version}, '
-                          f'{len(assembly.ranges)} ranges, from {self._url(origin)}')
+        self._transfer.step(f'downloading {assembly.lacks()} bytes of {self._entry.version}, '
+                            f'{len(assembly.ranges)} ranges, from {remote.image_url}')
         began, before = time.monotonic(), assembly.taken
         while assembly.ranges:
-            groups = _group_ranges(assembly.ranges, RANGES_PER_REQUEST if self._ranged.get(origin.url) else 1)
-            if origin.url not in self._ranged:  # one alone shows whether the server does this at all
+            groups = _group_ranges(
+                assembly.ranges, RANGES_PER_REQUEST if remote.range_support == MULTIPART else 1)
+            if remote.range_support == UNKNOWN:
                 del groups[1:]
-            answers = self._client.open_each(self._url(origin), origin.authorization, [
-                {'Range': 'bytes=' + ','.join(f'{each.begin}-{each.end - 1}' for each in group)} for group in groups])
+            headers = [
+                {'Range': 'bytes=' + ','.join(f'{each.begin}-{each.end - 1}' for each in group)}
+                for group in groups]
+            answers = self._transfer.client.open_each(
+                remote.image_url, remote.origin.authorization, headers)
             try:
                 for group, answer in zip(groups, answers):
-                    if answer.status == 200 and len(group) == 1:
-                        return answer
-                    for data in self._parts(group, answer):
+                    parts = self._read_parts(group, answer)
+                    if parts is None:
+                        remote.range_support = SINGLE
+                        break
+                    if remote.range_support == UNKNOWN:
+                        remote.range_support = SINGLE
+                    for data in parts:
                         assembly.take(data)
-                        self._report.progress(self._label, assembly.taken, total)
-                    self._ranged.setdefault(origin.url, False)
-                    if time.monotonic() - began >= RATE_WINDOW_SECONDS:     # each answer may have kept to it alone
+                        self._transfer.report.progress(self._transfer.label, assembly.taken, total)
+                    # each answer alone may have been fast enough
+                    if time.monotonic() - began >= RATE_WINDOW_SECONDS:
                         if assembly.taken - before < RATE_MIN_BYTES:
                             raise TransientError(f'{answer.url}: {too_slow()}')
                         began, before = time.monotonic(), assembly.taken
-            except _PartsError:                 # it does not do with the image what it did with the index
-                self._ranged[origin.url] = False
             finally:
                 answers.close()
-        return None
 
-    def _parts(self, group: 'Sequence[Range]', answer: Answer) -> 'List[bytes]':
-        """The bytes of each of group, from the answer to a request for all of them."""
+    def _read_parts(self, group: 'Sequence[Range]', answer: Answer) -> 'Optional[List[bytes]]':
+        """Return the bytes of each range of `group`. For the other cases see _download()."""
         spelled = [f'bytes {each.begin}-{each.end - 1}/{self._entry.size}' for each in group]
         size = sum(each.end - each.begin for each in group)
         if len(group) == 1:
+            if answer.status == 200:
+                raise GivenUpError('', answer)
             if (answer.status, answer.headers.get('content-range')) != (206, spelled[0]):
                 raise ValueError('a range was answered with another')
-            try:
-                return [self._read(answer, size)]
-            except RefusedError as error:
-                raise ValueError(error.what) from None
+            return [self._transfer.read(answer, size)]
+        limit = size + len(group) * RANGE_FRAMING_BYTES
         try:
-            body = self._read(answer, size + len(group) * RANGE_FRAMING_BYTES) if answer.status == 206 else b''
+            body = self._transfer.read(answer, limit) if answer.status == 206 else b''
             parts = parse_byteranges(body, answer.headers.get('content-type', ''))
         except (RefusedError, ValueError):
-            raise _PartsError from None
-        if [name for name, _ in parts] != spelled:
-            raise _PartsError
-        return [data for _, data in parts]
-
-    def _download(self, origin: Origin, answer: 'Optional[Answer]' = None) -> None:
-        """All of the image; answer: to a request for it, if it was made already. What is wrong is tried from zero once."""
-        url, entry, partial = self._url(origin), self._entry, self._partial
-        while True:
-            before = partial.size
-            self._report.step(f'{self._label}: fetching {entry.version}, {entry.size - before} bytes, from {url}')
-            try:
-                if before < entry.size or not entry.size:
-                    self._receive(url, origin, entry.size, partial, answer)
-            except TransientError as error:
-                error.has_progressed = partial.size - before >= PROGRESS_MIN_BYTES
-                raise
-            digest, answer = partial.sha256.hexdigest(), None
-            if digest == entry.digest:
-                return
-            partial.cut_back(0, hashlib.sha256())
-            if not before or url in self._misled:
-                raise _wrong_image(url, f'has the SHA-256 {digest}', 'not the signed one')
-            self._misled.add(url)
-
-    def _receive(self, url: str, origin: Origin, size: int, partial: PartialFile, answer: 'Optional[Answer]' = None,
-                 is_ranged: bool = True) -> None:
-        """Add to a partial file what it lacks, taking no byte more than the size it is to have.
-
-        Where the answer to a Range is wrong, the whole is asked for, and what is here already skipped.
-        """
-        begin, hashed, asked = partial.size, partial.sha256.copy(), {}
-        if begin and is_ranged:
-            asked['Range'] = f'bytes={begin}-'
-            asked['If-Range'] = self._etags.get(url, '')
-        answer = answer or self._client.open(url, origin.authorization, asked)
-        is_rest = (answer.headers.get('content-range') == f'bytes {begin}-{size - 1}/{size}'
-                   and answer.length in (None, size - begin))
-        if answer.status != 200 and not is_rest:
-            return self._receive(url, origin, size, partial, is_ranged=False)
-        self._etags[url] = answer.strong_etag()
-        skipped = begin if answer.status == 200 else 0     # what is here already comes again
-        if answer.length not in (None, size - begin + skipped):
-            raise _wrong_image(answer.url, f'has {answer.length} bytes', f'not {size}')
-        try:
-            for chunk in at_most(size - begin + skipped, self._counted(answer.chunks), answer.url):
-                partial.write(chunk[skipped:])
-                skipped = max(0, skipped - len(chunk))
-                self._report.progress(self._label, partial.size, size)
-        except RefusedError:                        # what a liar sent is nothing to go on from
-            partial.cut_back(begin, hashed)
-            if answer.status == 200:
-                raise
-            return self._receive(url, origin, size, partial, is_ranged=False)
-        if partial.size != size:
-            raise TransientError(f'{answer.url}: ended {size - partial.size} bytes early')
-
-
-class _PartsError(Exception):
-    """An answer to a request for several ranges that has not exactly these."""
+            return None
+        return [data for _, data in parts] if [name for name, _ in parts] == spelled else None
 
 
 def _group_ranges(ranges: 'Sequence[Range]', most: int) -> 'List[List[Range]]':
-    """The ranges in order, up to so many in a group, of up to RANGE_BYTES in all."""
-    groups, size = [], RANGE_BYTES      # type: List[List[Range]], int
+    """Return the ranges in groups of at most `most` ranges and at most RANGE_BYTES in all."""
+    groups: List[List[Range]] = []
+    size = RANGE_BYTES
     for each in ranges:
         size += each.end - each.begin
         if size > RANGE_BYTES or len(groups[-1]) >= most:
@@ -4776,9 +4868,110 @@ def _group_ranges(ranges: 'Sequence[Range]', most: int) -> 'List[List[Range]]':
     return groups
 
 
+class WholeStrategy:
+    """Downloads the whole image, or what the partial file lacks of it."""
+
+    def __init__(self, transfer: Transfer) -> None:
+        self._transfer = transfer
+        self._restarted: Set[str] = set()     # URLs from which the image was downloaded anew
+
+    def attempt(self, remote: RemoteIndex, answer: 'Optional[Answer]' = None) -> None:
+        """Complete the partial file with the image of one origin.
+
+        If it began with bytes of something else, download from the start, once from each origin.
+        answer: to a request for the image without Range, if it was made before. Raises RefusedError
+        if this is another image, UnreachableError as Transfer.receive().
+        """
+        transfer, url = self._transfer, remote.image_url
+        entry, partial, before = transfer.entry, transfer.partial, transfer.partial.size
+        transfer.step(f'downloading {entry.version}, {entry.size - before} bytes, from {url}')
+        if before < entry.size or not entry.size:
+            transfer.receive(url, remote.origin, entry.size, partial, answer)
+        digest = partial.sha256.hexdigest()
+        if digest == entry.digest:
+            return
+        partial.cut_back(0, hashlib.sha256())
+        if not before or url in self._restarted:
+            raise _wrong_image(url, f'has the SHA-256 {digest}', 'not the signed one')
+        self._restarted.add(url)
+        self.attempt(remote)
+
+
+class ImageDownload(Transfer):
+    """The download of one image into its partial file, by one strategy after another.
+
+    is_delta: whether less than the whole image was downloaded in the end.
+    """
+
+    is_delta = False
+    _deltas: 'Sequence[DeltaStrategy]' = ()
+
+    def run(self, mirrors: Mirrors, older: 'Optional[BinaryIO]', older_digest: str) -> None:
+        """Download the image from the first mirror that has it.
+
+        older: an older image, open, or None; older_digest: its SHA-256. Raises as Mirrors.first().
+        """
+        self._remotes = {origin: RemoteIndex(self, origin) for origin in mirrors.usable}
+        self._whole = WholeStrategy(self)
+        if older is not None:
+            self._deltas = (PatchStrategy(self, older, older_digest),
+                            RangeStrategy(self, older, older_digest))
+        try:
+            mirrors.first(self._attempt)
+        except UnreachableError as error:
+            if isinstance(error, GoneError) or self.assembly is None:
+                raise
+            # some servers fail over ranges, and yet have the whole image
+            mirrors.first(self._attempt_whole)
+
+    def read_index(self, origin: Origin) -> bytes:
+        """Return the index of the image, or b''. It spares the next update cutting the image.
+
+        If the whole image was downloaded, download the index from `origin`, too.
+        """
+        if not self.is_delta:
+            self._remotes[origin].download_all()
+        return self.index
+
+    def _attempt(self, origin: Origin) -> None:
+        """Complete the partial file with what one origin has. The cases:
+
+            there is an assembly, http     ranges; if they are wrong, the whole image
+            there is an assembly, file     the whole image, once it is open
+            there is none                  the strategies in turn, if there is an index; at last the
+                                           whole image
+        """
+        remote, answer, has_assembly = self._remotes[origin], None, self.assembly is not None
+        if has_assembly and origin.url.startswith('file:'):
+            return self._attempt_whole(origin)
+        try:
+            if self._deltas and (has_assembly or remote.download_head()):
+                self.is_delta = any(strategy.attempt(remote) for strategy in self._deltas)
+        except GivenUpError as error:
+            if error.what:
+                self.warn(error.what)
+            self._give_up_deltas()
+            answer = error.answer
+        if not self.is_delta:
+            self._whole.attempt(remote, answer)
+
+    def _attempt_whole(self, origin: Origin) -> None:
+        """Complete the partial file with the whole image; drop the assembly once that is open."""
+        remote = self._remotes[origin]
+        answer = self.client.open(remote.image_url, origin.authorization)
+        self._give_up_deltas()
+        self._whole.attempt(remote, answer)
+
+    def _give_up_deltas(self) -> None:
+        if self.assembly is not None:
+            self.assembly = None
+            self.partial.cut_back(0, hashlib.sha256())
+        self._deltas = ()
+
+
 def _wrong_image(url: str, what: str, signed: str) -> RefusedError:
     return RefusedError(f'{url}: {what}, {signed}',
-                        'the file on the server was altered or cut short: tell the publisher')
+                        'tell the publisher: the file on the server was modified or cut short')
 
 
 # ======================================================================== 16 fetch
@@ -5200,7 +5393,7 @@ class ImageFetch:
         self.fetched = ''                       # how much was downloaded, if less than the image
         self.unknown_units: List[str] = []      # systemd will know them after the first fetch
         self.is_offline = False                 # no origin was reached, and --init needed none
-        self.download: Optional[Download] = None        # the one that brought the image
+        self.download: Optional[ImageDownload] = None        # the one that brought the image
         self.mirrors = Mirrors(self.config.origins, client,
                                lambda error: report.warning(path, error.what, error.hint))
 
@@ -5393,13 +5586,12 @@ class ImageFetch:
         raise TakoError(f'no earlier image in {self.config.bounds.text} is here',
                         'with Keep= in the config, earlier images stay; see: tako status')
 
-    def _keep_index(self, entry: Entry, download: Download) -> None:
+    def _keep_index(self, entry: Entry, download: ImageDownload) -> None:
         """Write the chunk index of a downloaded image, after all else: nothing depends on it."""
-        if not download.is_of_parts:
-            download.ask_for_index(self.mirrors.usable[0])
-        if download.index:
+        index = download.read_index(self.mirrors.usable[0])
+        if index:
             try:
-                self.destination.write_index(entry.digest, download.index)
+                self.destination.write_index(entry.digest, index)
             except OSError as error:
                 self._step(f'the index of {entry.version} is not kept: {error.strerror}')
 
@@ -5584,14 +5776,9 @@ class ImageFetch:
         try:
             with PartialFile(self.destination.partial_path(entry.digest)) as partial:
                 self._make_room(entry.size - min(partial.size, partial.allocated()))
-                download = Download(entry, self.destination, partial, older, older_digest, self.client, self.report, self.path)
-                try:
-                    self.mirrors.first(download.attempt)
-                except UnreachableError as error:
-                    if isinstance(error, GoneError) or not download.is_assembling():
-                        raise
-                    # there may be servers that fail over ranges alone
-                    self.mirrors.first(download.attempt_whole)
+                download = ImageDownload(entry, self.destination, partial, self.client,
+                                         self.report, self.path)
+                download.run(self.mirrors, older, older_digest)
                 self.destination.store_image(entry, partial)
         finally:
             if older is not None:
@@ -5599,7 +5786,7 @@ class ImageFetch:
                     older.close()
         self.notes.state = self.notes.state._replace(received=f'{entry.digest} {download.received}')
         self.download = download
-        if download.is_of_parts:
+        if download.is_delta:
             self.fetched = f' ({format_size(download.received)} instead of {format_size(entry.size)})'
 
     def _make_room(self, size: int) -> None:

@@ -18,7 +18,7 @@ OLD = noise(1200000)
 CHANGED = noise(5000, 7)
 NEW = OLD[:100000] + CHANGED + OLD[103000:250000] + b'inserted' + OLD[250000:]
 GARBAGE = noise(len(NEW), 9)
-WHOLE = 'all of the image is fetched'
+WHOLE = 'downloading the whole image'
 
 
 class DeltaCase(scene.Scene):
@@ -818,12 +818,12 @@ class PatchTest(PatchCase):
             with self.subTest(name):
                 self.publish_patch(patch)
                 result = self.assertUpdated()
-                self.assertWhole(result, '.chunks')
+                self.assertWhole(result, '.patch')
             self.tearDownDestination()
 
     def test_a_patch_of_another_size_than_its_index_says(self):
         self.publish_patch(self.origin.read(self.patch[1:]), 4000)
-        self.assertWhole(self.assertUpdated(), '.chunks')
+        self.assertWhole(self.assertUpdated(), '.patch')
 
     def tearDownDestination(self):
         self.empty_destination()
@@ -856,7 +856,7 @@ class PatchTest(PatchCase):
         self.publish_patch(b'', 100000)
         self.origin.faults[self.patch] = lambda handler: changes(handler) if len(asked) < 20 else handler.serve()
         with scene.Clock().patch():
-            self.assertWhole(self.assertUpdated(), 'its patch has one size and then another')
+            self.assertWhole(self.assertUpdated(), '.patch: has one size and then another')
         self.assertLess(len(asked), 20)
 
     def test_a_run_that_was_killed_fetches_no_patch_twice(self):

@@ -89,7 +89,7 @@ class FetchTest(scene.UpdateScene):
     def test_verbose_says_what_is_going_on(self):
         result = self.run_tako('fetch', '-v', self.app)
         self.assertIn('asking for ' + self.origin.url, result.err)
-        self.assertIn('fetching 1.0', result.err)
+        self.assertIn('downloading 1.0', result.err)
 
     def test_what_a_killed_run_left_is_cleared(self):
         for name in scene.TEMPORARIES:

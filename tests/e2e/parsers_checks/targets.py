@@ -161,7 +161,7 @@ def chunks_hold(index, size):
 
 def plan_holds(index):
     """What is copied, asked for and repeated makes each byte once."""
-    half = dict.fromkeys([index.hash_of(number) for number in range(len(index.lengths))], -1)
+    half = dict.fromkeys([index.hash_of(number) for number in range(len(index.lengths))], None)
     half.update(dict.fromkeys(list(half)[::3], 1000))
     plan = tako.plan_image(index, half, bytes(len(index.lengths)))
     spans = sorted([(begin, begin + length) for _, begin, length in plan.copies + plan.repeats]
