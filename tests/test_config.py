@@ -245,6 +245,8 @@ class ValueTest(ConfigTest):
             with self.subTest(ascii(unit[:30])):
                 self.assertValueRefused('Restart', unit, ascii(unit[:80]) + ' is not a unit name', 'systemd units')
                 self.assertValueRefused('Restart', 'a.service ' + unit, ascii(unit[:80]) + ' is not a unit name')
+        for unit in ('app@.service', 'app@', 'u' * 90 + '@.service'):
+            self.assertValueRefused('Restart', unit, ascii(unit[:80]) + ' is a template without an instance', 'name an instance')
 
     def test_seconds_to_confirm(self):
         self.assertEqual(tako.parse_config(CONFIG).confirm_seconds, 10)
