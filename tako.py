@@ -5012,7 +5012,7 @@ def plan_fetch(manifest: Manifest, config: Config, state: State, latest: str,
         is_installed = entry.digest == latest
         skipped = fault = ''
         if entry.digest in state.rejected:
-            skipped = 'was rejected: a unit did not run on it, or it was rolled back'
+            skipped = 'was rejected: a unit failed on it, or it was rolled back'
         elif entry.digest in state.postponed:
             skipped = 'waits until the units run on the installed image'
         else:
@@ -5137,7 +5137,7 @@ class Switch:
         if linked in state.rejected and not self._destination.why_unusable(state.previous):
             self._notes.point_back(state.previous)
             linked = state.previous
-            self._changes.append(f'{self._version_of(linked)} is installed again')
+            self._changes.append('rolled back to ' + self._version_of(linked))
         if not linked or state.restart_due != linked:
             self._notes.remove_way_back()
         elif self._units:
@@ -5158,7 +5158,7 @@ class Switch:
 
     def _why_no_rollback(self) -> str:
         """Return why no rollback is possible; '' if the image before is intact. Reads all of it."""
-        told = 'there is no earlier image to go back to'
+        told = 'there is no earlier image to roll back to'
         if not self._has_way_back():
             return told
         fault = self._destination.why_unusable(self._notes.state.previous)
@@ -5214,10 +5214,10 @@ class Switch:
             names = ' '.join(watch.stopped)
             if is_shutting_down():
                 raise SystemdError(f'{names}: stopped, while the machine shuts down',
-                                   'the next fetch looks again')
+                                   'the next fetch checks them again')
             self._report.warning(
-                self._label, f'{names}: does not run; it was stopped after the restart',
-                f'it runs on the new image once it is started: systemctl start {names}')
+                self._label, f'{names}: stopped by somebody after the restart',
+                f'to run it on the new image: systemctl start {names}')
 
     def _prove(self, steps: 'Steps') -> 'Steps':
         """Commit once these steps succeed; roll back if a unit fails in them."""
@@ -5226,7 +5226,7 @@ class Switch:
         except UnitError as error:
             if is_shutting_down():                  # a unit fails when one that it requires stops
                 raise SystemdError(f'{error.what}, while the machine shuts down',
-                                   'the next fetch looks again') from None
+                                   'the next fetch checks them again') from None
             yield from self._roll_back(error)
         self._commit()
 
@@ -5245,8 +5245,8 @@ class Switch:
         self._notes.write_prepared(BACK_STATE, begun)
         self._notes.point_back(previous)
         name, bad_name = self._version_of(previous), self._version_of(bad)
-        self._changes[:] = [f'{name} is installed again']
-        told = f'{error.what}; {bad_name} is rejected, latest is {name} again'
+        self._changes[:] = ['rolled back to ' + name]
+        told = f'{error.what}; rolled back to {name}, and {bad_name} is rejected'
         watch = self._new_watch()
         try:
             watch.note()
@@ -5254,14 +5254,14 @@ class Switch:
             yield from self._watch(watch)
         except UnitError as second:
             self._postpone()
-            raise UnitError(f'{error.what}; latest is {name} again, and there, too, {second.what}',
+            raise UnitError(f'{error.what}; rolled back to {name}, but {second.what}',
                             f'{error.hint}; {bad_name} is tried again once the units run on {name}'
                             ) from None
         except SystemdError as second:
             raise SystemdError(f'{told}; {second.what}', second.hint) from None
         self._notes.write_prepared(DONE_STATE, done)
         self._notes.remove_way_back()
-        raise UnitError(told, error.hint + '; if the image is not at fault: '
+        raise UnitError(told, error.hint + '; if the image is not at fault, run: '
                         'tako fetch --retry-rejected') from None
 
     def _postpone(self) -> None:
@@ -5429,7 +5429,7 @@ class ImageFetch:
         if self.notes.is_damaged:
             self.report.warning(
                 self.path, f'{self.notes.path} is damaged',
-                'a fetch makes it anew: what was rejected is forgotten, and a restart that was due')
+                'it is replaced: rejected versions, and a restart that was due, are forgotten')
         self.switch = Switch(self.path, self.config, self.destination, self.notes, self.report,
                              self.changes, self.runs, self._version_of)
         if self.options.retry_rejected:
@@ -5454,7 +5454,7 @@ class ImageFetch:
         """Print what run() would do, and change nothing. Return the exit code."""
         self._load()
         if self.options.init and self._is_init_done():
-            self.report.result(f'{self.path}: the installed image will do')
+            self.report.result(f'{self.path}: --init accepts the installed image')
             return 0
         manifest = self._accept_manifest()
         plan = next(self._plans(manifest, self._image_fault), None)
@@ -5468,13 +5468,13 @@ class ImageFetch:
         """Yield what executing a plan would do, step by step."""
         entry, state, latest = plan.entry, self.notes.state, self.destination.latest()
         if plan.fault:
-            note = ' (withdrawn when last asked for)' if entry.digest in state.withdrawn else ''
-            yield f'would fetch up to {entry.size} bytes from {self.mirrors.usable[0].url}{note}'
+            note = ' (which was withdrawn)' if entry.digest in state.withdrawn else ''
+            yield f'would download up to {entry.size} bytes from {self.mirrors.usable[0].url}{note}'
         if not plan.is_installed:
-            yield 'would point latest at it'
+            yield 'would install it'
         if plan.restart == RESTART_NOW:
             self._check_units()
-            yield ('could not restart, for systemd does not know ' + ' '.join(self.unknown_units)
+            yield ('could not restart units unknown to systemd: ' + ' '.join(self.unknown_units)
                    if self.unknown_units else 'would restart ' + ' '.join(self.config.units))
         previous = previous_after(state, latest, entry.digest)
         for digest in self._spare_images(manifest, entry.digest, previous):
@@ -5533,7 +5533,7 @@ class ImageFetch:
         if self.unknown_units:
             self.report.warning(
                 self.path, 'Restart= {}: unknown to systemd'.format(' '.join(self.unknown_units)),
-                'add the unit file; the next fetch restarts what Restart= names')
+                'add the unit file; the next fetch restarts the units')
 
     def _check_units(self) -> None:
         """Raise ConfigError if a unit cannot be restarted, before anything is changed."""
@@ -5549,7 +5549,7 @@ class ImageFetch:
                  else self._earlier(manifest))
         above = [each for each in compatible_entries(manifest, self.config.bounds)
                  if entry.version < each.version and each.digest != entry.digest]
-        told = f'{entry.version} is installed'
+        told = f'rolled back to {entry.version}'
         if above:
             told += ', rejected ' + join_names([each.version.text for each in above])
         self._check_units()
@@ -5562,7 +5562,7 @@ class ImageFetch:
         entry = next((each for each in manifest.entries if each.version == version), None)
         fault = self._image_fault(entry) if entry is not None else 'is not in the manifest'
         if entry is None or fault:
-            raise UsageError(f'{text} {fault}', 'choose another version, or none; see: tako status')
+            raise UsageError(f'{text} {fault}', 'omit --to, or choose a version that is in the store')
         if version not in self.config.bounds:
             raise UsageError(f'{text} is not in {self.config.bounds.text}', 'change Version= first')
         return entry
@@ -5574,7 +5574,7 @@ class ImageFetch:
         """
         latest, state = self.destination.latest(), self.notes.state
         if not latest:
-            raise TakoError('no image is installed', 'run tako fetch first')
+            raise TakoError('no image is installed', 'run: tako fetch ' + self.path)
         entries = [each for each in compatible_entries(manifest, self.config.bounds)
                    if each.digest != latest]
         versions = [each.version for each in manifest.entries if each.digest == latest]
@@ -5583,8 +5583,8 @@ class ImageFetch:
         for entry in [each for each in entries if each.digest == state.previous] + older:
             if not self._image_fault(entry):
                 return entry
-        raise TakoError(f'no earlier image in {self.config.bounds.text} is here',
-                        'with Keep= in the config, earlier images stay; see: tako status')
+        raise TakoError(f'the store has no intact earlier image in {self.config.bounds.text}',
+                        'increase Keep= in the config, so that earlier images stay')
 
     def _keep_index(self, entry: Entry, download: ImageDownload) -> None:
         """Write the chunk index of a downloaded image, after all else: nothing depends on it."""
@@ -5593,7 +5593,7 @@ class ImageFetch:
             try:
                 self.destination.write_index(entry.digest, index)
             except OSError as error:
-                self._step(f'the index of {entry.version} is not kept: {error.strerror}')
+                self._step(f'cannot write the index of {entry.version}: {error.strerror}')
 
     def _remove_spare(self, manifest: Manifest) -> None:
         latest, previous = self.destination.latest(), self.notes.state.previous
@@ -5676,11 +5676,11 @@ class ImageFetch:
         last_check = time_of(self.destination.manifest_path)
         if last_check // FULL_ANSWER_SECONDS != int(time.time()) // FULL_ANSWER_SECONDS:
             etag = ''                           # once a day, since the server may have lied
-        self._step('asking for ' + url)
+        self._step('requesting ' + url)
         try:
             answer = self.client.open(url, origin.authorization, {'If-None-Match': etag})
         except GoneError as error:              # only an image can be withdrawn
-            raise UnreachableError(error.what, 'has the publisher moved? look at Origin=') from None
+            raise UnreachableError(error.what, 'if the publisher moved, correct Origin=') from None
         content = join_at_most(MANIFEST_MAX_BYTES, answer.chunks, answer.url)
         manifest = known.manifest
         if answer.status == 304:
@@ -5733,7 +5733,7 @@ class ImageFetch:
         if new:
             names = join_names([entry.version.text for entry in new])
             self.report.warning(self.path, f'{names}: withdrawn (410)',
-                                'an older version will do, if there is one')
+                                'the next older version in bounds is installed, if there is one')
             digests = state.withdrawn + tuple(entry.digest for entry in new)
             self.notes.write(state._replace(withdrawn=digests[-WITHDRAWN_MAX:]))
 
@@ -5742,22 +5742,22 @@ class ImageFetch:
         pattern = self.config.bounds.text
         if withdrawn:
             names = join_names([entry.version.text for entry in withdrawn])
-            return UnreachableError(f'no version in {pattern} is to be had; withdrawn: {names}',
-                                    'wait for a new one, or widen Version=')
+            return UnreachableError(f'no version left in {pattern}; withdrawn: {names}',
+                                    'wait for a new version, or widen Version=')
         if any(compatible_entries(manifest, self.config.bounds)):
             return TakoError(f'all versions in {pattern} were rejected',
-                             'wait for a new one, or use --retry-rejected')
+                             'wait for a new version, or use --retry-rejected')
         nearest = nearest_versions(manifest, self.config.bounds)
         names = ', '.join(version.text for version in nearest) or 'none'
         return TakoError(f'no version in {pattern}; the nearest are: {names}',
-                         'wait for one, or change Version=')
+                         'wait for such a version, or change Version=')
 
     def _repair(self, plan: FetchPlan) -> None:
         """Download a damaged image again. Until then it stays: most of its bytes may be intact."""
         entry = plan.entry
         path = self.destination.image_path(entry.digest)
         self.report.warning(self.path, f'{path} {plan.fault}',
-                            'fetching it anew; look at the disk if this happens again')
+                            'it is downloaded again; if this repeats, check the disk')
         try:
             self._download(entry)
         except (TakoError, OSError) as error:
@@ -5765,8 +5765,8 @@ class ImageFetch:
                 remove_if_there(path)
                 raise
             told = as_tako_error(error)
-            raise RefusedError(f'the damaged image of {entry.version} cannot be replaced: '
-                               f'{told.what}', told.hint) from error
+            raise RefusedError(f'cannot replace the damaged image of {entry.version}: {told.what}',
+                               told.hint) from error
 
     def _download(self, entry: Entry) -> None:
         """Download an image into the store, verified, from the first mirror that serves it."""
@@ -5826,17 +5826,19 @@ def load_config(path: str) -> Config:
     try:
         content = read_at_most(CONFIG_MAX_BYTES, path)
         text = content.decode('utf-8').lstrip('\ufeff')
-    except ValueError:                              # a path with a null byte raises it, too
-        raise ConfigError('not UTF-8 text, or no path', 'is this a config') from None
+    except ValueError:
+        raise ConfigError('not UTF-8 text', 'check the path: this is not a config') from None
     except OSError as error:
         raise ConfigError(error.strerror or str(error),
-                          'look at the path of the config') from error
+                          'check the path of the config') from error
     if len(content) > CONFIG_MAX_BYTES:
-        raise ConfigError(f'longer than {CONFIG_MAX_BYTES} bytes', 'is this a config')
+        raise ConfigError(f'longer than {CONFIG_MAX_BYTES} bytes',
+                          'check the path: this is not a config')
     config = parse_config(text)
     if not os.path.isdir(config.destination):
         raise ConfigError(f'Destination= is not an existing directory: {config.destination}',
-                          'create it, for the user who runs this', config.destination_line)
+                          'create it, and let the user that runs Tako write to it',
+                          config.destination_line)
     return config
 
 
@@ -5860,7 +5862,7 @@ def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
                 status = os.stat(image.config.destination)
                 other = destinations.setdefault((status.st_dev, status.st_ino), path)
                 if other != path:
-                    raise ConfigError(f'Destination= is that of {other}, too',
+                    raise ConfigError(f'Destination= is the directory of {other}, too',
                                       'give each config a directory of its own',
                                       image.config.destination_line)
                 if arguments.dry_run:

@@ -30,6 +30,19 @@ class FetchTest(scene.UpdateScene):
         self.assertEqual(['/manifest', self.image_url(self.two)], self.origin.paths())
         self.assertEqual(self.origin.read('manifest'), scene.read(self.path('destination', 'manifest')))
 
+    def test_an_update_reads_the_local_manifest_once(self):
+        """It is verified when it is read, and kept for the rest of the run."""
+        self.have_one()
+        opened, manifest, open_file = [], self.path('destination', 'manifest'), open
+
+        def note(path, *arguments, **settings):
+            opened.append(path)
+            return open_file(path, *arguments, **settings)
+        with unittest.mock.patch('builtins.open', note):
+            self.assertCode(0, self.run_here('fetch', self.app))
+        self.assertInPlace(TWO)
+        self.assertEqual(1, opened.count(manifest))
+
     def test_nothing_to_do_is_silent_and_asks_for_the_manifest_alone(self):
         self.run_tako('fetch', self.app)
         self.origin.requests.clear()
@@ -88,7 +101,7 @@ class FetchTest(scene.UpdateScene):
 
     def test_verbose_says_what_is_going_on(self):
         result = self.run_tako('fetch', '-v', self.app)
-        self.assertIn('asking for ' + self.origin.url, result.err)
+        self.assertIn('requesting ' + self.origin.url, result.err)
         self.assertIn('downloading 1.0', result.err)
 
     def test_what_a_killed_run_left_is_cleared(self):
@@ -389,7 +402,7 @@ class WithdrawnTest(scene.UpdateScene):
         self.withdraw(self.three, self.two, self.one)
         result = self.run_tako('fetch', self.app)
         self.assertCode(75, result)
-        self.assertIn('no version in 1.* is to be had; withdrawn: 1.2, 1.1, 1.0', result.err)
+        self.assertIn('no version left in 1.*; withdrawn: 1.2, 1.1, 1.0', result.err)
         self.assertEqual(['.state', 'manifest'], sorted(os.listdir(self.path('fresh'))))
         self.assertEqual(1, len(self.run_tako('fetch', self.app).err.splitlines()) - 1)      # told each version once
 
@@ -509,7 +522,7 @@ class OptionsTest(scene.UpdateScene):
         self.config(self.origin.url, version='1.*', more='Restart=app.service\n')
         fake_systemd.install(self.directory, self.destination)
         result = self.run_tako('fetch', '--dry-run', self.app, environ=self.environ_with_systemctl())
-        told = '{}: 1.1: would fetch up to {} bytes from {}, would point latest at it, would restart app.service\n'
+        told = '{}: 1.1: would download up to {} bytes from {}, would install it, would restart app.service\n'
         self.assertEqual((0, told.format(self.app, len(TWO), self.origin.url), ''), (result.code, result.out, result.err))
         self.assertEqual((before, ['/manifest']), (scene.snapshot(self.destination), self.origin.paths()))
         self.config(self.origin.url, version='1.0')
@@ -519,7 +532,7 @@ class OptionsTest(scene.UpdateScene):
         self.assertEqual(before, scene.snapshot(self.destination))
 
     def test_a_dry_run_before_the_first_fetch_leaves_an_empty_destination(self):
-        self.assertIn('1.0: would fetch up to {} bytes'.format(len(ONE)), self.run_tako('fetch', '--dry-run', self.app).out)
+        self.assertIn('1.0: would download up to {} bytes'.format(len(ONE)), self.run_tako('fetch', '--dry-run', self.app).out)
         self.assertEqual([], os.listdir(self.destination))
 
     def test_no_verify_looks_at_the_size_alone(self):

@@ -5,7 +5,7 @@ import origin
 import tako
 
 DAMAGED = 'is damaged: it has 3 bytes and not 5'
-REJECTED = 'was rejected: a unit did not run on it, or it was rolled back'
+REJECTED = 'was rejected: a unit failed on it, or it was rolled back'
 POSTPONED = 'waits until the units run on the installed image'
 NO, LATER, NOW = tako.NO_RESTART, tako.RESTART_LATER, tako.RESTART_NOW
 

@@ -65,7 +65,7 @@ class UnitsCase(scene.UpdateScene):
     def assertRolledBack(self, result):
         """1.1 was tried, told of, and left for 1.0, for good."""
         self.assertCode(1, result)
-        self.assertIn('; 1.1 is rejected, latest is 1.0 again\n', result.err)
+        self.assertIn('; rolled back to 1.0, and 1.1 is rejected\n', result.err)
         self.assertIn('see: journalctl -u app.service', result.err)
         self.assertIn('--retry-rejected', result.err)
         self.assertInPlace(ONE)
@@ -90,7 +90,7 @@ class RollbackTest(UnitsCase):
         self.systemctl(FAILS, self.two)
         result = self.fetch()
         self.assertRolledBack(result)
-        self.assertEqual(self.app + ': 1.0 is installed again\n', result.out)
+        self.assertEqual(self.app + ': rolled back to 1.0\n', result.out)
         self.assertIn('app.service failed (exit-code, exit code 1): systemctl restart failed (exit code 1): Job for', result.err)
 
     def test_it_is_no_success_for_status(self):
@@ -121,7 +121,7 @@ class RollbackTest(UnitsCase):
         self.systemctl('case $verb in show) [ $looks -lt 3 ] || stop app.service ;; esac', self.two)
         result = self.fetch()
         self.assertEqual((0, self.app + ': 1.1 is installed, restarted app.service\n'), (result.code, result.out), result)
-        self.assertIn('app.service: does not run; it was stopped after the restart', result.err)
+        self.assertIn('app.service: stopped by somebody after the restart', result.err)
         self.assertEqual(((), ''), (self.state().rejected, self.state().restart_due))
         self.forget()
         self.assertQuiet(self.fetch())
@@ -165,7 +165,7 @@ class RollbackTest(UnitsCase):
         self.systemctl(FAILS, self.two)
         result = self.fetch()
         self.assertCode(3, result)
-        self.assertIn('; {} is rejected, latest is {} again\n'.format(self.two.digest, self.one.digest), result.err)
+        self.assertIn('; rolled back to {}, and {} is rejected\n'.format(self.one.digest, self.two.digest), result.err)
         self.assertInPlace(ONE)
         self.assertEqual((['1.1', '1.0'], ''), (self.restarts(), self.state().restart_due))
 
@@ -219,7 +219,7 @@ class RollbackTest(UnitsCase):
         self.forget()
         result = self.fetch()
         self.assertCode(1, result)
-        self.assertIn('; 1.1 is rejected, latest is 1.0 again\n', result.err)
+        self.assertIn('; rolled back to 1.0, and 1.1 is rejected\n', result.err)
         self.assertInPlace(ONE)
         self.assertEqual(['1.0'], self.restarts())
 
@@ -312,7 +312,7 @@ class NowhereToGoTest(UnitsCase):
             result = self.fetch()
             self.assertCode(1, result)
             self.assertIn('app.service failed', result.err)
-            self.assertIn('there is no earlier image to go back to\n', result.err)
+            self.assertIn('there is no earlier image to roll back to\n', result.err)
             self.assertIn('journalctl -u app.service', result.err)
             self.assertInPlace(ONE)
         self.assertEqual((['1.0', '1.0'], ()), (self.restarts(), self.state().rejected))
@@ -336,7 +336,7 @@ class NowhereToGoTest(UnitsCase):
         self.systemctl(FAILS, self.one, self.two)
         result = self.fetch()
         self.assertCode(1, result)
-        self.assertIn('; latest is 1.0 again, and there, too, app.service failed', result.err)
+        self.assertIn('; rolled back to 1.0, but app.service failed', result.err)
         self.assertIn('; 1.1 is tried again once the units run on 1.0\n', result.err)
         self.assertInPlace(ONE)
         self.assertEqual(((), self.one.digest), (self.state().rejected, self.state().restart_due))
@@ -397,7 +397,7 @@ class NowhereToGoTest(UnitsCase):
             spoil()
             result = self.fetch()
             self.assertCode(1, result)
-            self.assertIn('there is no earlier image to go back to: {} {}'.format(old, fault), result.err)
+            self.assertIn('there is no earlier image to roll back to: {} {}'.format(old, fault), result.err)
             self.assertInPlace(TWO)
         self.assertEqual((['1.1', '1.1'], ()), (self.restarts(), self.state().rejected))
 
@@ -583,7 +583,7 @@ class BackCase(UnitsCase):
 class RollbackCommandTest(BackCase):
     def test_to_the_image_before_without_asking_an_origin(self):
         result = self.rollback()
-        self.assertEqual((0, self.app + ': 1.1 is installed, rejected 1.2, restarted app.service\n', ''),
+        self.assertEqual((0, self.app + ': rolled back to 1.1, rejected 1.2, restarted app.service\n', ''),
                          (result.code, result.out, result.err))
         self.assertInPlace(TWO)
         self.assertEqual((['1.1'], ['1.2'], []), (self.restarts(), self.rejected(), self.origin.requests))
@@ -600,7 +600,7 @@ class RollbackCommandTest(BackCase):
         self.assertEqual({'1.1', '1.2'}, set(self.rejected()))
         result = self.rollback()
         self.assertCode(1, result)
-        self.assertIn('no earlier image in 1.* is here', result.err)
+        self.assertIn('the store has no intact earlier image in 1.*', result.err)
         self.assertInPlace(ONE)
 
     def test_to_a_version_of_choice(self):
@@ -654,7 +654,7 @@ class RollbackCommandTest(BackCase):
         self.systemctl(FAILS, self.two)
         result = self.rollback()
         self.assertCode(1, result)
-        self.assertIn('there is no earlier image to go back to', result.err)
+        self.assertIn('there is no earlier image to roll back to', result.err)
         self.assertInPlace(TWO)
         self.assertEqual(self.two.digest, self.state().restart_due)
 
@@ -763,7 +763,7 @@ class CheckTest(UnitsCase):
         path = self.path('systemd', 'app.service')
         with open(path, 'w') as stream:
             stream.write("load='not-found' names='app.service'\n")
-        self.assertIn('could not restart, for systemd does not know app.service', self.fetch('--dry-run').out)
+        self.assertIn('could not restart units unknown to systemd: app.service', self.fetch('--dry-run').out)
         result = self.fetch()
         self.assertEqual((0, self.app + ': 1.0 is installed\n'), (result.code, result.out), result)
         self.assertIn('Restart= app.service: unknown to systemd', result.err)
@@ -820,7 +820,7 @@ class TogetherTest(UnitsCase):
         self.configs[1] = self.config(self.origin.url, 'app-2.tako', destination=self.destination + '/.')
         result = self.run_all()
         self.assertEqual(2, result.code, result)
-        self.assertIn('app-2.tako:2: Destination= is that of ' + self.app, result.err)
+        self.assertIn('app-2.tako:2: Destination= is the directory of ' + self.app, result.err)
 
     def test_a_signal_while_they_are_watched(self):
         """The lock is released, and what changed is told."""

@@ -98,7 +98,7 @@ class DamageTest(StateCase):
         """One run tells of it, the next has nothing to tell; the images are what they were, and none was fetched."""
         result = self.run_here('fetch', self.app)
         self.assertEqual((0, ''), (result.code, result.out), result)
-        self.assertIn('.state is damaged\n  a fetch makes it anew', result.err)
+        self.assertIn('.state is damaged\n  it is replaced', result.err)
         self.assertQuiet(self.run_here('fetch', self.app))
         self.assertEqual(self.before, self.images())
         self.assertEqual({'/manifest'}, set(self.origin.paths()))

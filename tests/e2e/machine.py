@@ -249,7 +249,7 @@ class Story:
         self.publish_app('1.1.0', program=None)
         told = self.fetch(code=1)
         check.assertIn('app.service is ', told)
-        check.assertIn('1.1.0 is rejected, latest is 1.0.2 again', told)
+        check.assertIn('rolled back to 1.0.2, and 1.1.0 is rejected', told)
         self.assert_served('1.0.2')
         check.assertEqual((['1.1.0'], '1.0.2', False), self.rejection())
         check.assertNotIn('1.1.0', self.fetch())                        # it is not tried again
@@ -260,7 +260,7 @@ class Story:
         self.machine.write('/etc/tako/app.tako', self.config('app', self.confirm))
         self.publish_app('1.1.1', program=images.DIES)
         told = self.fetch(code=1)
-        check.assertIn('1.1.1 is rejected, latest is 1.0.2 again', told)
+        check.assertIn('rolled back to 1.0.2, and 1.1.1 is rejected', told)
         self.assert_served('1.0.2')
         check.assertEqual((['1.1.1', '1.1.0'], '1.0.2', False), self.rejection())
         self.publish_app('1.1.2')
@@ -385,7 +385,7 @@ class Story:
             self.machine.write(path, downloading(path))
         self.machine.run(downloading(begins='systemctl daemon-reload\nmkdir'))
         self.publisher.publish('tako', '0.2.0', bad)
-        check.assertIn('0.2.0 is rejected, latest is 0.1.0 again', self.fetch('tako', code=1))
+        check.assertIn('rolled back to 0.1.0, and 0.2.0 is rejected', self.fetch('tako', code=1))
         check.assertEqual('', self.fetch_by_hand('tako'))
         check.assertEqual('', self.fetch_by_hand('app'))
 

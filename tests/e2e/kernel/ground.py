@@ -24,7 +24,7 @@ from kernel import calls
 SECRET = tako.format_secret_key(origin.SEED)
 KEY = tako.parse_public_key(origin.PUBLIC_KEY)
 # its unit fails on one image, the one that {bad} names
-ROLLED_BACK = '2.0 is rejected, latest is 1.1 again'
+ROLLED_BACK = 'rolled back to 1.1, and 2.0 is rejected'
 MEMORY = os.environ.get('PROVE_MEMORY', '/dev/shm')
 ROOM_BYTES = 1 << 30
 check = unittest.TestCase()

@@ -91,7 +91,7 @@ def assert_readme_rolls_back(place, program, restart_seconds='RestartSec=30s'):
         publish_squashfs(places, '1.1', program)
         runs = [each.start() for each in places]
         for each, run in zip(places, runs):
-            check.assertIn('1.1 is rejected, latest is 1.0 again', each.finish(run, 1))
+            check.assertIn('rolled back to 1.0, and 1.1 is rejected', each.finish(run, 1))
         for each in places:
             each.assert_now('1.0', ['1.1'])
     finally:
@@ -138,7 +138,7 @@ def program_dies_again_and_again(place):
     """Each time it comes again and is active: NRestarts tells."""
     place.begin(service('Restart=always\nRestartSec=100ms\n' + RUN), confirm=10)
     place.publish('1.1', 'sleep 3\nexit 1\n')
-    check.assertIn('1.1 is rejected, latest is 1.0 again', place.tako(code=1))
+    check.assertIn('rolled back to 1.0, and 1.1 is rejected', place.tako(code=1))
     place.assert_now('1.0', ['1.1'])
 
 
@@ -610,7 +610,7 @@ def kind(name, text, bad=ENDS, program=RUNS, units=(), state='active', **setting
         place.begin(text, units, program, **settings)
         if bad is not None:
             place.publish('1.1', bad)
-            check.assertIn('1.1 is rejected, latest is 1.0 again', place.tako(code=1))
+            check.assertIn('rolled back to 1.0, and 1.1 is rejected', place.tako(code=1))
             place.assert_now('1.0', ['1.1'], state=state)
         place.publish('1.2', program)
         place.tako()
@@ -1046,7 +1046,7 @@ def power_goes_in_the_watch(place):
     place.wait_for_state('failed')
     place.config()
     place.assert_now('1.1', is_due=True, state='failed')
-    check.assertIn('1.1 is rejected, latest is 1.0 again', place.tako(code=1))
+    check.assertIn('rolled back to 1.0, and 1.1 is rejected', place.tako(code=1))
     place.assert_now('1.0', ['1.1'])
 
 
