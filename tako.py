@@ -2654,14 +2654,19 @@ def connect(addresses: 'Iterable[Any]', seconds: float) -> 'Tuple[socket.socket,
     """
     import select
     import socket
-    poll, pending = select.poll(), {}       # type: Any, Dict[int, Tuple[socket.socket, Any]]
+    poll = select.poll()
+    pending: Dict[int, Tuple[socket.socket, Any]] = {}
     left, deadline = list(addresses), time.monotonic() + seconds
     error: OSError = socket.timeout('timed out')
     try:
         while left or pending:
             if left:
                 address = left.pop(0)
-                stream = socket.socket(*address[:3])
+                try:
+                    stream = socket.socket(*address[:3])
+                except OSError as caught:       # IPv6 is disabled here
+                    error = caught
+                    continue
                 stream.setblocking(False)
                 code = stream.connect_ex(address[4])
                 if code not in (0, errno.EINPROGRESS):

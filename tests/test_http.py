@@ -1,4 +1,5 @@
 """Section 11: how an answer is read from a connection, byte by byte, on a pair of sockets."""
+import errno
 import socket
 import threading
 import unittest
@@ -39,6 +40,39 @@ class ConnectionCase(unittest.TestCase):
                 with self.assertRaises(OSError) as caught:
                     self.answer(raw)
                 self.assertIn(message, str(caught.exception))
+
+
+def address_of(listener, family=socket.AF_INET):
+    """What getaddrinfo() returns for a listening socket."""
+    return family, socket.SOCK_STREAM, socket.IPPROTO_TCP, '', listener.getsockname()
+
+
+class ConnectTest(unittest.TestCase):
+    def setUp(self):
+        self.listener = socket.socket()
+        self.addCleanup(self.listener.close)
+        self.listener.bind(('127.0.0.1', 0))
+        self.listener.listen(5)
+        with socket.socket() as closed:
+            closed.bind(('127.0.0.1', 0))
+            self.refusing = address_of(closed)
+        # a family that no machine has: IPv6 is such where it is disabled
+        self.impossible = address_of(self.listener, family=9999)
+
+    def test_an_address_after_those_that_fail_at_once(self):
+        good = address_of(self.listener)
+        for others in ([], [self.refusing], [self.impossible], [self.impossible, self.refusing, self.impossible]):
+            with self.subTest(others):
+                stream, address = tako.connect(others + [good], 10.0)
+                self.assertEqual((good, self.listener.getsockname()), (address, stream.getpeername()))
+                stream.close()
+
+    def test_the_last_failure_is_raised(self):
+        for addresses, expected in (([self.refusing], errno.ECONNREFUSED), ([self.impossible], errno.EAFNOSUPPORT),
+                                    ([self.impossible, self.refusing], errno.ECONNREFUSED)):
+            with self.subTest(addresses), self.assertRaises(OSError) as caught:
+                tako.connect(addresses, 10.0)
+            self.assertEqual(expected, caught.exception.errno)
 
 
 class HeadTest(ConnectionCase):
