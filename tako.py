@@ -5022,11 +5022,12 @@ def plan_fetch(manifest: Manifest, config: Config, state: State, latest: str,
             skipped = 'waits until the units run on the installed image'
         else:
             fault = fault_of(entry)
-        restart = RESTART_LATER if is_init else RESTART_NOW
-        # unless a restart is due, --init does not cause one, nor does an image that is installed
-        if not config.units or (is_init and not state.restart_due) or (
-                is_installed and state.restart_due != latest):
-            restart = NO_RESTART
+        # --init causes no restart, but one that was due before stays due
+        is_due = (state.restart_due == latest if is_installed
+                  else state.restart_due != '' or not is_init)
+        restart = NO_RESTART
+        if config.units and is_due:
+            restart = RESTART_LATER if is_init else RESTART_NOW
         yield FetchPlan(entry, skipped, fault, is_installed, restart)
         if is_installed and not skipped:
             break
@@ -5398,7 +5399,7 @@ class ImageFetch:
         self.fetched = ''                       # how much was downloaded, if less than the image
         self.unknown_units: List[str] = []      # systemd will know them after the first fetch
         self.is_offline = False                 # no origin was reached, and --init needed none
-        self.download: Optional[ImageDownload] = None        # the one that brought the image
+        self.download: Optional[ImageDownload] = None   # the one that succeeded
         self.mirrors = Mirrors(self.config.origins, client,
                                lambda error: report.warning(path, error.what, error.hint))
 
@@ -5428,7 +5429,7 @@ class ImageFetch:
         return max(self.codes, key=SEVERITY.index)
 
     def _load(self) -> None:
-        """Read the state, and all else anew that another run may have changed before the lock."""
+        """Read the destination, which another run may have changed until now."""
         self.destination = Destination(self.config.destination, self.config.public_keys)
         self.notes = StateFile(self.destination)
         if self.notes.is_damaged:
@@ -5473,7 +5474,7 @@ class ImageFetch:
         """Yield what executing a plan would do, step by step."""
         entry, state, latest = plan.entry, self.notes.state, self.destination.latest()
         if plan.fault:
-            note = ' (which was withdrawn)' if entry.digest in state.withdrawn else ''
+            note = ' (this version was withdrawn)' if entry.digest in state.withdrawn else ''
             yield f'would download up to {entry.size} bytes from {self.mirrors.usable[0].url}{note}'
         if not plan.is_installed:
             yield 'would install it'
@@ -5486,6 +5487,7 @@ class ImageFetch:
             yield 'would remove ' + version_of(digest, manifest)
 
     def _update(self) -> 'Steps':
+        """Accept the newest manifest, install the newest version, and remove what Keep= allows."""
         try:
             manifest = self._accept_manifest()
         except UnreachableError:
@@ -5567,7 +5569,8 @@ class ImageFetch:
         entry = next((each for each in manifest.entries if each.version == version), None)
         fault = self._image_fault(entry) if entry is not None else 'is not in the manifest'
         if entry is None or fault:
-            raise UsageError(f'{text} {fault}', 'omit --to, or choose a version that is in the store')
+            raise UsageError(f'{text} {fault}',
+                             'omit --to, or choose a version that is in the store')
         if version not in self.config.bounds:
             raise UsageError(f'{text} is not in {self.config.bounds.text}', 'change Version= first')
         return entry
@@ -5792,7 +5795,8 @@ class ImageFetch:
         self.notes.state = self.notes.state._replace(received=f'{entry.digest} {download.received}')
         self.download = download
         if download.is_delta:
-            self.fetched = f' ({format_size(download.received)} instead of {format_size(entry.size)})'
+            sizes = format_size(download.received), format_size(entry.size)
+            self.fetched = ' ({} instead of {})'.format(*sizes)
 
     def _make_room(self, size: int) -> None:
         """Remove what Keep= allows if fewer than `size` bytes are free. Raises TakoError."""
