@@ -4086,9 +4086,7 @@ def _read_until_end(process: 'subprocess.Popen[bytes]',
         poll.register(descriptor, select.POLLIN)
     deadline = time.monotonic() + SYSTEMCTL_TIMEOUT_SECONDS
     open_count = len(contents)
-    code: Optional[int] = None
-    ready: List[Tuple[int, int]] = []
-    while code is None or ready:
+    while True:
         code = process.poll()           # before the pipes: all output up to the exit is read below
         ready = poll.poll(PIPE_POLL_SECONDS * 1000 if open_count and code is None else 0)
         for descriptor, _ in ready:
@@ -4097,6 +4095,9 @@ def _read_until_end(process: 'subprocess.Popen[bytes]',
             if not block:
                 poll.unregister(descriptor)
                 open_count -= 1
+        if code is not None and not ready:
+            output, errors = contents.values()
+            return code, bytes(output), bytes(errors)
         if code is None and (not open_count or time.monotonic() > deadline):
             try:                        # a process that closed its pipes exits soon, as a rule
                 process.wait(max(0.0, deadline - time.monotonic()))
@@ -4104,8 +4105,6 @@ def _read_until_end(process: 'subprocess.Popen[bytes]',
                 process.kill()
                 process.wait()
                 return TIMED_OUT, b'', b'no answer within %d seconds' % SYSTEMCTL_TIMEOUT_SECONDS
-    output, errors = contents.values()
-    return code, bytes(output), bytes(errors)
 
 
 # ======================================================================== 14 report
@@ -4147,7 +4146,8 @@ class Report:
             self._print(self._err, DEBUG, 'tako: ' + line)
 
     def _shows_steps(self, stream: 'Optional[TextIO]') -> bool:
-        return self.level == VERBOSE or (self.level == NORMAL and _is_terminal(stream))
+        is_terminal = stream is not None and stream.isatty()
+        return self.level == VERBOSE or (self.level == NORMAL and is_terminal)
 
     def warning(self, label: str, what: str, hint: str) -> None:
         """Print what went wrong although the run goes on, and on a second line what to do about it.
@@ -4239,10 +4239,6 @@ def join_names(names: 'Sequence[str]') -> str:
     """Return names separated by commas. Of more than NAMES_MAX, count the rest."""
     more = len(names) - NAMES_MAX
     return ', '.join(names[:NAMES_MAX]) + (f' and {more} more' if more > 0 else '')
-
-
-def _is_terminal(stream: 'Optional[TextIO]') -> bool:
-    return stream is not None and stream.isatty()
 
 
 def _journal_name(stream: 'TextIO') -> str:
@@ -6080,7 +6076,8 @@ def _publish(arguments: 'argparse.Namespace', directory: ImageDirectory, version
     if arguments.dry_run:
         entry, verb = Entry(version, *hash_blocks(_read_image(arguments.image))), 'would store'
         grown = add_entry(manifest, entry)
-        _patches(directory, older, entry)
+        for each in older:
+            Patch(directory, each, entry)       # raises TakoError if store could not make it
         is_new = grown is not manifest or directory.image_fault(entry.digest, entry.size) != ''
     else:
         entry, is_new = _store_image(arguments, directory, version, seed, older, report)
@@ -6105,7 +6102,7 @@ def _store_image(arguments: 'argparse.Namespace', directory: ImageDirectory, ver
             new.write(block)
         entry = Entry(version, new.size, new.sha256.hexdigest())
         grown = add_entry(manifest, entry)
-        patches = _patches(directory, older, entry)
+        patches = [Patch(directory, each, entry) for each in older]
         fault = directory.image_fault(entry.digest, entry.size)
         is_new = grown is not manifest or fault != ''
         if fault:           # an index that exists may be that of the damaged image
@@ -6150,16 +6147,11 @@ def _make_index(directory: ImageDirectory, digest: str, report: Report) -> bool:
         return False
 
 
-def _patches(directory: ImageDirectory, older: 'Sequence[Entry]', entry: Entry) -> 'List[Patch]':
-    """Return the patches to an image. Raises TakoError if one cannot be made on this machine."""
-    patches = [Patch(directory, each, entry) for each in older]
-    for patch in patches:
-        patch.check_size()
-    return patches
-
-
 class Patch:
-    """The patch that makes the image of `entry` from the image of `older`, in one directory."""
+    """The patch that makes the image of `entry` from the image of `older`, in one directory.
+
+    Raises TakoError if there is none yet, and the images are too large for one on this machine.
+    """
 
     def __init__(self, directory: ImageDirectory, older: Entry, entry: Entry) -> None:
         self._directory = directory
@@ -6168,21 +6160,18 @@ class Patch:
         self._label = f'{directory.root}: patch from {older.version}'
         self._path = directory.patch_path(entry.digest, older.digest)
         self._older_path = directory.image_path(older.digest)
+        size = older.size + entry.size
+        if size > MAPPABLE_BYTES and self._is_missing():
+            raise TakoError(
+                f'{self._label}: both images together have {format_size(size)}, '
+                f'and this Python can map {format_size(MAPPABLE_BYTES)}',
+                'leave out --patch-from, or publish with a 64-bit Python')
 
     def _is_missing(self) -> bool:
         """Return whether the patch does not exist, and could. An empty image has no patches."""
         older, entry = self._older, self._entry
         return (older.size > 0 and entry.size > 0 and older.digest != entry.digest
                 and not os.path.exists(self._path))
-
-    def check_size(self) -> None:
-        """Raise TakoError if the images are too large for a patch on this machine."""
-        size = self._older.size + self._entry.size
-        if size > MAPPABLE_BYTES and self._is_missing():
-            raise TakoError(
-                f'{self._label}: both images together have {format_size(size)}, '
-                f'and this Python can map {format_size(MAPPABLE_BYTES)}',
-                'leave out --patch-from, or publish with a 64-bit Python')
 
     def make(self, memory_bytes: int, report: Report) -> None:
         """Make the patch, unless it exists, or is not smaller than what clients need without it."""
