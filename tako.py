@@ -177,12 +177,14 @@ DISCARD_MAX_BYTES = 1 << 16             # a longer error page costs more to read
 REDIRECTS_MAX = 10                      # maximum number of redirects in a row
 NETWORK_TIMEOUT_SECONDS = 10.0          # to connect, and from one packet to the next
 CONNECT_DELAY_SECONDS = 0.25            # until the next address is tried, too (RFC 8305, 8)
+AHEAD_SECONDS = 3.0                     # for the headers of a response to a request sent ahead
 RATE_WINDOW_SECONDS = 30.0              # a connection's speed is measured over this time
 RATE_MIN_BYTES = 30 << 10               # a connection that delivers less in such a time is dropped
 FRAMING_MAX_BYTES = 2 << 20             # allowance for headers, chunk sizes and trailers
 FRAMING_MAX_FACTOR = 8                  # allowance per byte of body: a chunk of 1 byte takes 6
 PAUSE_FIRST_SECONDS = 0.5               # first pause before a retry; each further one is doubled
 PAUSE_MAX_SECONDS = 8.0                 # longest pause, except where a server asks for a longer one
+RETRY_MAX_SECONDS = 366 * 86400.0       # of a Retry-After header
 PAUSE_BUDGET_SECONDS = 20.0             # one run spends this much on all pauses for one host
 PROGRESS_MIN_BYTES = 1 << 16            # after this much progress, pauses start again at the first
 ETAG_MAX_CHARS = 200                    # a longer ETag is ignored
@@ -2329,6 +2331,8 @@ class DirectoryLock:
 # ======================================================================== 11  network
 
 REQUESTED_BY = {206: 'Range', 416: 'Range', 304: 'If-None-Match'}   # statuses that need a header
+# Content-Encodings that change the bytes; others are on the bytes as they are, which have a digest
+COMPRESSIONS = r'(^|[ ,])(x-)?(gzip|compress|deflate|br|zstd|dcb|dcz|exi|pack200-gzip)($|[ ,;])'
 REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 PROXY_PASSWORD_HINT = 'add user and password to the proxy URL: http://user:password@host:port'
 STATUS_LINE = rb'HTTP/1[.]([0-9]) ([1-9][0-9]{2})(?: .*)?'      # RFC 9112, 4
@@ -2413,8 +2417,8 @@ class Backoff:
 
             CutShortError                   the shortest pause, which is not charged to the budget
             other TransientError            twice the pause before, or what the server asks for
-            any other, budget spent,
-            or not enough time left         no pause: the URL is not requested again
+            any other, budget spent, or
+            not enough budget or time left  no pause: the URL is not requested again
         """
         import random
         waits = {}
@@ -2427,9 +2431,9 @@ class Backoff:
                 following = PAUSE_FIRST_SECONDS
                 seconds = following * random.uniform(0.5, 1.0)
             else:
-                seconds = min(max(following * random.uniform(0.5, 1.0), error.retry_after), left)
+                seconds = max(min(following * random.uniform(0.5, 1.0), left), error.retry_after)
                 left -= seconds
-            if 0 < seconds <= remaining:
+            if 0 < seconds <= remaining and left >= 0:
                 self._hosts[host] = min(2 * following, PAUSE_MAX_SECONDS), left
                 waits[url] = seconds
         if waits:
@@ -2870,6 +2874,7 @@ class HttpClient:
         self.deadline = Deadline()
         self.backoff = Backoff()
         self._pool = ConnectionPool(environ, self.deadline)
+        self._single: Set[Tuple[str, str]] = set()      # hosts to which nothing is sent ahead
 
     def __enter__(self) -> 'HttpClient':
         return self
@@ -2915,8 +2920,8 @@ class HttpClient:
         """Send one request, and return the response, whatever its status."""
         try:
             answer = self._pool.exchange(url, headers)
-            encoding = answer.headers.get('content-encoding', 'identity')
-            if answer.status == 200 and encoding.lower() != 'identity':
+            encoding = answer.headers.get('content-encoding', '')
+            if answer.status == 200 and re.search(COMPRESSIONS, encoding.lower()):
                 raise UnreachableError(
                     f'{_shown(url)}: the server applied Content-Encoding {encoding} unasked',
                     'disable compression for this directory on the server')
@@ -2943,18 +2948,22 @@ class HttpClient:
 
             status 200 or 206       yield its response, and send further ones ahead
             anything else           request it again as open() does, and send no further ones ahead
+                                    to this host: it may serve one connection at a time
         """
         ahead: List[HttpConnection] = []
-        unsent, may_send = enumerate(each), len(each) > 1
+        unsent, host = enumerate(each), endpoint(url)
         try:
             for headers in each:
-                if may_send:
+                if len(each) > 1 and host not in self._single:
                     for number, following in itertools.islice(unsent, CONNECTIONS - len(ahead)):
                         ahead.append(self._pool.connection(url, number % CONNECTIONS))
                         self._send_ahead(ahead[-1], url,
                                          dict(following, Authorization=authorization))
                 answer = self._receive_ahead(ahead.pop(0), url) if ahead else None
-                may_send = answer is not None
+                if answer is None and len(each) > 1:
+                    self._single.add(host)
+                    while ahead:
+                        ahead.pop().close()
                 yield answer or self.open(url, authorization, headers)
         finally:
             for connection in ahead:
@@ -2963,14 +2972,17 @@ class HttpClient:
     def _send_ahead(self, connection: HttpConnection, url: str, asked: 'Dict[str, str]') -> None:
         try:
             connection.reuse()
-            self._pool.send(connection, url, asked)
+            with self.deadline.limit(AHEAD_SECONDS, '', ''):
+                self._pool.send(connection, url, asked)
         except Exception:                       # _receive_ahead() finds it closed
             connection.close()
 
     def _receive_ahead(self, connection: HttpConnection, url: str) -> 'Optional[Answer]':
         """Return the response to a request that was sent ahead; None if it needs open()."""
         try:
-            answer = _answer(url, connection)
+            is_further = connection is not self._pool.connection(url)
+            with self.deadline.limit(AHEAD_SECONDS if is_further else float('inf'), '', ''):
+                answer = _answer(url, connection)
             if answer.status in (200, 206):
                 return answer
         except Exception:                       # open() raises it if it persists
@@ -2988,6 +3000,8 @@ def _answer(url: str, connection: HttpConnection) -> Answer:
     """Return the response to the request that was sent, once its headers are here."""
     status, headers = connection.read_head()
     length, body = connection.body(status, headers)
+    if status == 203:                           # a proxy has changed it (RFC 9110, 15.3.4), or not
+        status = 200
     return Answer(_shown(url), status, headers, length, _read_body(_shown(url), body))
 
 
@@ -3106,15 +3120,30 @@ def _status_error(answer: Answer) -> UnreachableError:
     if answer.status == 410:
         return GoneError(f'{answer.url}: withdrawn (410)', 'wait for another version')
     if answer.status in (408, 429) or 500 <= answer.status < 600:
-        seconds = answer.headers.get('retry-after', '')
-        return TransientError(what, 'try again later, or tell the administrator of the server',
-                              float(seconds) if re.fullmatch('[0-9]{1,9}', seconds) else 0.0)
+        seconds = _retry_after(answer.headers.get('retry-after', ''))
+        when = 'try again later, or tell the administrator of the server'
+        if seconds > PAUSE_BUDGET_SECONDS:
+            until = time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime(time.time() + seconds))
+            when = f'try again after {until}, as the server asks'
+        return TransientError(what, when, seconds)
     if answer.status == 404:
         return AbsentError(what, 'check Origin=, and whether the publisher stored a version there')
     hint = {401: 'add user and password to Origin=: https://user:password@host/',
             403: 'check that the server lets this user, or everybody, read it',
             407: PROXY_PASSWORD_HINT}
     return UnreachableError(what, hint.get(answer.status, 'tell the administrator of the server'))
+
+
+def _retry_after(text: str) -> float:
+    """Return the seconds that a Retry-After header asks to wait (RFC 9110, 10.2.3)."""
+    if re.fullmatch('[0-9]{1,9}', text):
+        return min(float(text), RETRY_MAX_SECONDS)
+    import calendar
+    try:
+        then = calendar.timegm(time.strptime(text, '%a, %d %b %Y %H:%M:%S GMT'))
+    except ValueError:
+        return 0.0
+    return min(max(0.0, then - time.time()), RETRY_MAX_SECONDS)
 
 
 def _network_error(url: str, proxy: str, error: Exception) -> UnreachableError:

@@ -84,7 +84,7 @@ class Publisher:
 class Origin(Publisher):
     """A publisher whose directory is served on loopback while the `with` lasts."""
 
-    def __init__(self, directory, seed=SEED, tls=None, host='127.0.0.1', port=0):
+    def __init__(self, directory, seed=SEED, tls=None, host='127.0.0.1', port=0, is_serial=False):
         super().__init__(directory, seed)
         self.faults = {}            # path -> what answers in the server's place
         self.requests = []          # (path, headers), in order
@@ -95,7 +95,8 @@ class Origin(Publisher):
         self.released = threading.Event()       # what holds() waits for
         self.connections = 0
         self.endless_bytes = 0      # that endless() and floods() have sent, in all answers
-        self._server = (_Server6 if ':' in host else _Server)((host, port), _Handler)
+        kind = _SerialServer if is_serial else _Server6 if ':' in host else _Server
+        self._server = kind((host, port), _Handler)
         self._server.origin = self
         self.scheme = 'http'
         if tls is not None:
@@ -133,6 +134,13 @@ class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
 
     def handle_error(self, request, client_address):
         pass                        # clients that hang up are part of the tests
+
+
+class _SerialServer(_Server):
+    """A server that serves one connection at a time, as long as that lasts; others wait."""
+
+    def process_request(self, request, client_address):
+        http.server.HTTPServer.process_request(self, request, client_address)
 
 
 class _Server6(_Server):

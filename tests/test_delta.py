@@ -335,6 +335,25 @@ def serve_as(handler, path):
     handler.serve()
 
 
+class SerialServerTest(DeltaCase):
+    """An origin that serves one connection at a time, for as long as that stays open."""
+
+    limits = dict(DeltaCase.limits, AHEAD_SECONDS=0.3)
+
+    def test_further_connections_are_tried_once_in_a_run(self):
+        self.offer(b''.join(OLD[at:at + 60000] + noise(300, at) for at in range(0, len(OLD), 60000)), '1.2')
+        serial = origin.Origin(self.origin.directory, is_serial=True)
+        serial.has_ranges = True
+        self.app = self.config(serial.url)
+        with serial:
+            self.assertUpdated()
+            self.assertEqual({206}, {status for path, status, _ in serial.answers if path == self.image})
+            # the first, three that are not served while it is open, and the first again: a request was under way
+            while serial.connections < 5:
+                time.sleep(0.01)
+        self.assertEqual(5, serial.connections)
+
+
 class RepairTest(DeltaCase):
     def setUp(self):
         super().setUp()

@@ -116,6 +116,32 @@ class FaultTest(NetworkCase):
                 self.origin.faults['/body'] = fault
                 self.assertUnreachable(message)
 
+    def test_an_encoding_that_changes_no_byte_is_accepted(self):
+        for encoding in ('', 'identity', 'none', 'binary', 'utf-8', 'aws-chunked', 'aws-chunked,utf-8'):
+            with self.subTest(encoding):
+                self.origin.faults['/body'] = origin.serves(BODY, [('Content-Encoding', encoding)])
+                self.assertEqual(BODY, self.get())
+
+    def test_a_compression_is_refused(self):
+        for encoding in ('gzip', 'x-gzip', 'GZIP', 'br', 'zstd', 'deflate', 'compress', 'aws-chunked, gzip', 'gzip,br'):
+            with self.subTest(encoding):
+                self.origin.faults['/body'] = origin.serves(BODY, [('Content-Encoding', encoding)])
+                self.assertUnreachable('Content-Encoding ' + encoding)
+
+    def test_status_203_of_a_proxy_is_accepted(self):
+        self.origin.faults['/body'] = origin.status(203, BODY)
+        self.assertEqual(BODY, self.get())
+
+    def test_an_interim_response_is_passed_over(self):
+        """Early hints, as haproxy sends them, and others."""
+        def hint_first(handler):
+            handler.wfile.write(b'HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n')
+            handler.serve()
+        self.origin.faults['/body'] = hint_first
+        self.assertEqual(BODY, self.get())
+        self.assertEqual(BODY, self.get())
+        self.assertEqual(1, self.origin.connections)
+
     def test_410_is_told_apart(self):
         self.origin.faults['/body'] = origin.status(410)
         self.assertIsInstance(self.assertUnreachable('withdrawn'), tako.GoneError)
@@ -204,6 +230,19 @@ class CredentialsTest(NetworkCase):
         self.origin.faults['/start'] = origin.redirects('/body')
         self.get('/start', self.credentials)
         self.assertEqual([self.credentials] * 2, [headers.get('Authorization') for _, headers in self.origin.requests])
+
+    def test_they_go_to_another_spelling_of_the_same_origin(self):
+        """RFC 6454, 4: the scheme's port and the case of the host make no difference."""
+        seen = []
+
+        def get(url, headers):
+            seen.append((url, headers.get('Authorization')))
+            location = 'https://IMAGES.example.com:443/b'
+            return tako.Answer(url, 302 if len(seen) == 1 else 200, {'location': location}, 0, iter(()))
+        with unittest.mock.patch.object(self.client, '_get', get):
+            self.client.open('https://images.example.com/a', self.credentials)
+        self.assertEqual([('https://images.example.com/a', self.credentials),
+                          ('https://IMAGES.example.com:443/b', self.credentials)], seen)
 
     def test_they_never_go_to_another_host_or_port(self):
         neighbour = self.serve('.', host='127.0.0.2', port=self.origin.port)
@@ -345,6 +384,20 @@ class ProxyTest(NetworkCase):
         ) as caught:
             self.through('http://images.example.com/x', ALL_PROXY='socks5://127.0.0.1:1080')
         self.assertIn('no_proxy', caught.exception.hint)
+
+    def test_no_proxy_is_read_as_curl_reads_it(self):
+        for host, no_proxy, is_listed in [
+                ('host.example.com', '*', True), ('host.example.com', 'other, *', True),
+                ('host.example.com', 'example.com', True), ('host.example.com', '.example.com', True),
+                ('host.example.com', 'a b host.example.com c', True), ('Host.Example.com.', 'example.com', True),
+                ('host.example.com', 'EXAMPLE.COM.', True), ('host.example.com', 'ample.com', False),
+                ('host.example.com', '', False), ('host.example.com', ', ,', False), ('host', 'host.example.com', False),
+                ('10.1.2.3', '10.0.0.0/8', True), ('11.1.2.3', '10.0.0.0/8', False), ('10.1.2.3', '10.1.2.3', True),
+                ('10.1.2.3', '10.1.2.4/24', True), ('10.1.2.3', '10.1.2.0/33', False), ('::1', '::1', True),
+                ('::1', '[::1]', True), ('fd00::1', 'fd00::/8', True), ('0:0:0:0:0:0:0:1', '::1', True),
+                ('host', '10.0.0.0/8', False), ('fd00::1', '10.0.0.0/8', False)]:
+            with self.subTest(host=host, no_proxy=no_proxy):
+                self.assertEqual(is_listed, tako.bypasses_proxy(host, no_proxy))
 
     def test_no_proxy_goes_straight(self):
         self.assertEqual(BODY, self.through(self.origin.url + '/body', http_proxy=self.proxy.address,

@@ -119,7 +119,7 @@ class LinkTest(unittest.TestCase):
 
 
 class LimitTest(unittest.TestCase):
-    UNITS = {'': 1, 's': 1, 'day': 86400, 'KiB': 1 << 10, 'MiB': 1 << 20}
+    UNITS = {'': 1, 's': 1, 'day': 86400, 'days': 86400, 'KiB': 1 << 10, 'MiB': 1 << 20}
 
     def told(self, text):
         """What a page says of limits, in the first cells of a row, or after a name: pairs of a name and its value."""

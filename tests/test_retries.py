@@ -2,7 +2,9 @@
 
 The pauses pass at once, see scene.Clock: what is asserted is what Tako would have waited.
 """
+import calendar
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -195,10 +197,24 @@ class RetryAfterTest(RetryCase):
         for code in (429, 503):
             self.assertEqual([7.0, 7.0], self.pauses('7', 2, code))
 
-    def test_up_to_what_is_left_of_the_budget(self):
-        self.assertEqual([BUDGET], self.pauses('3600', 9))
-        self.assertEqual([7.0, 7.0, BUDGET - 14], self.pauses('7', 9))
-        self.assertEqual([BUDGET], self.pauses('999999999', 1))
+    def test_a_date_is_honoured(self):
+        then = time.strftime('%a, %d %b %Y %H:%M:%S GMT', time.gmtime(time.time() + 15))
+        pause, = self.pauses(then, 1)
+        self.assertTrue(10 < pause <= 15, pause)
+
+    def test_a_host_that_asks_for_more_than_the_budget_is_not_asked_again(self):
+        self.assertEqual([], self.pauses('3600', 9))
+        self.assertEqual([7.0, 7.0], self.pauses('7', 9))
+        self.assertEqual([], self.pauses('999999999', 9))
+        self.assertEqual([], self.pauses('Fri, 31 Dec 2100 23:59:59 GMT', 9))
+
+    def test_the_message_says_when_to_try_again(self):
+        self.origin.faults['/manifest'] = origin.status(503, headers=[('Retry-After', '3600')])
+        hint = self.fetch().err.splitlines()[-1]
+        match = re.match('  try again after (.*) UTC, as the server asks$', hint)
+        self.assertTrue(match, hint)
+        then = calendar.timegm(time.strptime(match.group(1), '%Y-%m-%d %H:%M:%S'))
+        self.assertTrue(3500 < then - time.time() <= 3600, hint)
 
     def test_it_makes_no_pause_shorter_than_it_would_be(self):
         self.assertGreaterEqual(self.pauses('0', 1)[0], tako.PAUSE_FIRST_SECONDS / 2)
