@@ -2667,15 +2667,9 @@ def connect(addresses: 'Iterable[Any]', seconds: float) -> 'Tuple[socket.socket,
             if left:
                 address = left.pop(0)
                 try:
-                    stream = socket.socket(*address[:3])
-                except OSError as caught:       # IPv6 is disabled here
+                    stream = _start_connecting(address)
+                except OSError as caught:
                     error = caught
-                    continue
-                stream.setblocking(False)
-                code = stream.connect_ex(address[4])
-                if code not in (0, errno.EINPROGRESS):
-                    stream.close()
-                    error = OSError(code, os.strerror(code))
                     continue
                 pending[stream.fileno()] = stream, address
                 poll.register(stream, select.POLLOUT)
@@ -2696,6 +2690,21 @@ def connect(addresses: 'Iterable[Any]', seconds: float) -> 'Tuple[socket.socket,
     finally:
         for stream, _ in pending.values():
             stream.close()
+
+
+def _start_connecting(address: 'Any') -> 'socket.socket':
+    """Return a socket that is connecting, without waiting for it.
+
+    Raises OSError if that fails at once, as with IPv6 where it is disabled.
+    """
+    import socket
+    stream = socket.socket(*address[:3])
+    stream.setblocking(False)
+    code = stream.connect_ex(address[4])
+    if code not in (0, errno.EINPROGRESS):
+        stream.close()
+        raise OSError(code, os.strerror(code))
+    return stream
 
 
 class ConnectionPool:
@@ -4282,7 +4291,7 @@ def _journal_name(stream: 'TextIO') -> str:
 # ======================================================================== 15 download
 
 class Mirrors:
-    """The origins of one config during one run. A mirror that fails is reported, and no longer used.
+    """The origins of one config in one run. A mirror that fails is reported and no longer used.
 
     `warn` reports the error of a mirror if another mirror succeeds.
     """
@@ -4296,8 +4305,8 @@ class Mirrors:
     def first(self, attempt: 'Callable[[Origin], T]') -> 'T':
         """Call `attempt` for one mirror after the other until it succeeds, and return its result.
 
-        If all fail, those that raised TransientError are tried again, after pauses. In the end this raises
-        one of the errors: GoneError if there is one, otherwise the most severe.
+        If all fail, those that raised TransientError are tried again, after pauses. In the end this
+        raises one of the errors: GoneError if there is one, otherwise the most severe.
         """
         errors: Dict[Origin, TakoError] = {}
         for waiting in self._rounds(errors):
@@ -4315,8 +4324,8 @@ class Mirrors:
     def each(self, attempt: 'Callable[[Origin], T]') -> 'List[T]':
         """Call `attempt` for every mirror, and return the results in order.
 
-        If all fail, goes on as first() does. Time is shared, so that a slow mirror does not use up that of
-        the others, nor that of the download if there is a result.
+        If all fail, go on as first() does. The time left is shared, so that a slow mirror does not
+        use up that of the others, nor that of the download if there is a result.
         """
         errors: Dict[Origin, TakoError] = {}
         results: List[T] = []
@@ -4329,7 +4338,8 @@ class Mirrors:
                     seconds = min(MANIFEST_SECONDS, self._client.deadline.remaining() / shares)
                 try:
                     with self._client.deadline.limit(
-                            seconds, f'{origin.url}: no complete manifest after {seconds:.0f} seconds',
+                            seconds,
+                            f'{origin.url}: no complete manifest after {seconds:.0f} seconds',
                             'check the speed of this mirror'):
                         results.append(attempt(origin))
                     errors.pop(origin, None)
@@ -4341,7 +4351,10 @@ class Mirrors:
         raise self._most_severe(errors)
 
     def _rounds(self, errors: 'Mapping[Origin, TakoError]') -> 'Iterator[List[Origin]]':
-        """Yield all mirrors to try, then after each pause those to try again. `errors` has those of the last round."""
+        """Yield the mirrors to try: all, then, after each pause, those to try again.
+
+        `errors` has the newest error of each mirror of the last round.
+        """
         waiting = list(self.usable)
         while waiting:
             yield waiting
@@ -4724,7 +4737,7 @@ class PatchStrategy(DeltaStrategy):
             raise
         except (ValueError, EOFError, RefusedError) as error:
             remove_if_there(self._temporary)
-            self._partial.cut_back(0, hashlib.sha256())
+            self._partial.clear()
             raise GivenUpError(f'{url}: {error}') from None
         remove_if_there(self._temporary)
         return True
@@ -4749,7 +4762,7 @@ class PatchStrategy(DeltaStrategy):
             if url in self._shrunk:
                 raise PatchError('has one size and then another')
             self._shrunk.add(url)
-            patch.cut_back(0, hashlib.sha256())
+            patch.clear()
         self._transfer.step(f'downloading {size - patch.size} bytes from {url}')
         try:
             if patch.size < size:
@@ -4763,7 +4776,7 @@ class PatchStrategy(DeltaStrategy):
     def _apply(self) -> None:
         """Write the image. Raises ValueError if it is another, EOFError as read_older()."""
         read_old = functools.partial(read_older, self._older.fileno())
-        self._partial.cut_back(0, hashlib.sha256())
+        self._partial.clear()
         with open(self._temporary, 'rb') as stream:
             for block in apply_patch(stream, read_old, self._entry.size):
                 self._partial.write(block)
@@ -4920,7 +4933,7 @@ class WholeStrategy:
         digest = partial.sha256.hexdigest()
         if digest == entry.digest:
             return
-        partial.cut_back(0, hashlib.sha256())
+        partial.clear()
         if not before or url in self._restarted:
             raise _wrong_image(url, f'has the SHA-256 {digest}', 'not the signed one')
         self._restarted.add(url)
@@ -4995,7 +5008,7 @@ class ImageDownload(Transfer):
     def _give_up_deltas(self) -> None:
         if self.assembly is not None:
             self.assembly = None
-            self.partial.cut_back(0, hashlib.sha256())
+            self.partial.clear()
         self._deltas = ()
 
 
