@@ -107,7 +107,7 @@ bench-delta:
 lint: $(TOOLS)/installed
 	$(TOOLS)/bin/ruff check .
 	$(TOOLS)/bin/mypy --strict --python-version 3.10 tako.py
-	$(TOOLS)/bin/vermin --quiet --no-tips --violations --target=3.6- --eval-annotations tako.py tests/*.py tests/bench/*.py
+	$(TOOLS)/bin/vermin --quiet --no-tips --violations --target=3.6- --eval-annotations tako.py tests/*.py tests/attacks/*.py tests/bench/*.py
 	PYTHONPATH=. $(TOOLS)/bin/python tests/oracles.py
 
 coverage: export TAKO_TESTS_START = 1

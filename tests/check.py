@@ -26,7 +26,7 @@ WORKERS_MAX = 8
 MEMORY = '/dev/shm'             # tests write small files, and flush many: quick in memory
 MEMORY_MIN_BYTES = 1 << 30
 # what takes longest, so that it does not begin last
-SLOW = ('test_durability', 'test_patches', 'test_rollback', 'test_publish', 'test_delta',
+SLOW = ('test_durability', 'test_attacks', 'test_patches', 'test_rollback', 'test_publish', 'test_delta',
         'test_fetch', 'test_retries', 'test_end_to_end', 'test_install', 'test_mirrors')
 STOP_SECONDS = 3.0              # which an interrupted test has to end and to clean up
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -94,7 +94,7 @@ class Origin(Publisher):
         self.etag = None            # body -> the ETag that it is served with, for which If-None-Match may ask
         self.released = threading.Event()       # what holds() waits for
         self.connections = 0
-        self.endless_bytes = 0      # that endless() and floods() have sent, in all answers
+        self.floods = []            # a list of one number for each answer of endless() and floods(): bytes sent
         kind = _SerialServer if is_serial else _Server6 if ':' in host else _Server
         self._server = kind((host, port), _Handler)
         self._server.origin = self
@@ -113,6 +113,16 @@ class Origin(Publisher):
         self.released.set()
         self._server.shutdown()
         self._server.server_close()
+
+    def flood(self):
+        """Begin an answer without end; return the list in which to count its bytes."""
+        self.floods.append([0])
+        return self.floods[-1]
+
+    @property
+    def endless_bytes(self):
+        """Bytes that endless() and floods() have sent, in all answers."""
+        return sum(sent for sent, in self.floods)
 
     def paths(self):
         """What was asked for, in order."""
@@ -332,12 +342,12 @@ def endless(handler):
     handler.send_response(200)
     handler.send_header('Connection', 'close')
     handler.end_headers()
-    block = b'\n' * 65536
+    block, sent = b'\n' * 65536, handler.server.origin.flood()
     try:
         handler.wfile.write(handler.body)
         for _ in range((1 << 30) // len(block)):
             handler.wfile.write(block)
-            handler.server.origin.endless_bytes += len(block)
+            sent[0] += len(block)
     except OSError:
         pass
     handler.hang_up()
@@ -396,17 +406,17 @@ def if_ranged(answer):
 def floods(head, piece, seconds=0.0, most=1 << 28):
     """Sends head, and then piece over and over, with pauses between, for as long as the client takes it.
 
-    Counts the bytes that went, in origin.endless_bytes; ends by itself after most of them, or 20 seconds.
+    Counts the bytes that went, in origin.floods; ends by itself after most of them, or 20 seconds.
     """
     def fault(handler):
-        left, began = most, time.monotonic()
+        left, began, sent = most, time.monotonic(), handler.server.origin.flood()
         try:
             handler.wfile.write(head)
             while left > 0 and time.monotonic() < began + 20:
                 handler.wfile.write(piece)
                 handler.wfile.flush()
                 left -= len(piece)
-                handler.server.origin.endless_bytes += len(piece)
+                sent[0] += len(piece)
                 if seconds and handler.server.origin.released.wait(seconds):
                     break
         except OSError:

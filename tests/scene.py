@@ -255,8 +255,7 @@ class Scene(unittest.TestCase):
         out, err = process.communicate(content, timeout=RUN_SECONDS)
         out, err = (each.decode('utf-8', 'replace') for each in (out, err))
         result = Result(process.returncode, out, err)
-        self.assertNotIn('Traceback', result.err)
-        self.assertNotIn('internal error', result.err)
+        self.assertNoDefect(result)
         return result
 
     def _is_plain(self, settings):
@@ -280,9 +279,13 @@ class Scene(unittest.TestCase):
             code = tako.main(arguments)
             gc.collect()                # what was left open says so now, not in the middle of a later test
         result = Result(code, out.getvalue(), err.getvalue())
-        self.assertNotIn('Traceback', result.err)
-        self.assertNotIn('internal error', result.err)
+        self.assertNoDefect(result)
         return result
+
+    def assertNoDefect(self, result):
+        """The run met no exception that tako.py does not expect."""
+        for words in ('Traceback', 'internal error'):
+            self.assertNotIn(words, result.out + result.err)
 
     def assertCode(self, code, result):
         """The exit code is code; in trouble, stderr has a message and what to do about it."""

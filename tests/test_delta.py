@@ -386,108 +386,6 @@ class LiarTest(DeltaCase):
 
     limits = dict(DeltaCase.limits, NETWORK_TIMEOUT_SECONDS=0.5)
 
-    def test_indexes(self):
-        right = scene.read(self.origin.directory + self.index)
-        other = tako.format_index(tako.index_image(origin.io.BytesIO(GARBAGE[:len(NEW)]).read, tako.BY_CONTENT, 8192))
-        hashes = right[:-8 * 20] + bytes(8 * 20)
-        attacks = (
-            ('nothing', origin.serves(b''), 'not the index'),
-            ('a page', origin.serves(b'<html>'), 'not the index'),
-            ('without end', origin.endless, 'longer than '),
-            ('cut short', origin.serves(right[:-1]), 'not the index'),
-            ('chunks of nothing known', origin.serves(other), ''),
-            ('hashes of nothing', origin.serves(hashes), 'not what its index says'),
-            ('forbidden', origin.status(403), '403'),
-            ('an error each time', origin.status(500), '500'),
-            ('no answer', origin.hangs_up, ''),
-            ('parts that are none', origin.status(206, b'--x', [('Content-Type', 'multipart/byteranges; boundary=x')]), ''),
-        )
-        for name, fault, trouble in attacks:
-            with self.subTest(name):
-                self.origin.faults[self.index] = fault
-                result = self.assertUpdated()
-                self.assertIn((200, len(NEW)), self.origin.served(self.image))
-                self.assertIn(trouble, result.err)
-            self.back_to_old()
-
-    def back_to_old(self):
-        self.empty_destination()
-        self.origin.faults.clear()
-        manifest = scene.read(self.path('served', 'manifest'))
-        entries, self.origin.entries = self.origin.entries, self.origin.entries[:1]
-        self.origin.sign()
-        self.assertCode(0, self.run_here('fetch', self.app))
-        self.origin.entries = entries
-        self.origin.write('manifest', manifest)
-        self.origin.requests.clear()
-        self.origin.answers.clear()
-
-    def test_the_index_of_another_image(self):
-        """Its chunks hash as it says, and yet do not make the image: a publisher's mistake, or worse."""
-        other = NEW[:150000] + OLD[:100] + NEW[150100:]
-        self.origin.write(self.index[1:], tako.format_index(
-            tako.index_image(origin.io.BytesIO(other).read, tako.BY_CONTENT, 8192)))
-        for fault in (None, lambda handler: serve_other(handler, other)):
-            with self.subTest(fault):
-                if fault:
-                    self.origin.faults[self.image] = fault
-                self.assertWhole(self.assertUpdated(), '.chunks')
-            self.back_to_old()
-
-    def test_ranges(self):
-        size = len(NEW)
-        attacks = {
-            'other bytes': lambda handler, begin, end: handler.answer(
-                206, GARBAGE[begin:end], [content_range(begin, end, size)]),
-            'another range': lambda handler, begin, end: handler.answer(
-                206, NEW[begin + 1:end + 1], [content_range(begin + 1, end + 1, size)]),
-            'of another size': lambda handler, begin, end: handler.answer(
-                206, NEW[begin:end], [content_range(begin, end, size + 1)]),
-            'without saying which': lambda handler, begin, end: handler.answer(206, NEW[begin:end]),
-            'too few': lambda handler, begin, end: handler.answer(206, NEW[begin:end - 1], [content_range(begin, end, size)]),
-            'too many': lambda handler, begin, end: handler.answer(206, NEW[begin:end + 1], [content_range(begin, end, size)]),
-            'all of it': lambda handler, *_: handler.answer(200, NEW),
-            'not satisfiable': lambda handler, *_: handler.answer(416, b''),
-        }
-        for name, attack in attacks.items():
-            with self.subTest(name):
-                self.origin.faults[self.image] = ranged(attack)
-                self.assertUpdated()
-                self.assertIn((200, size), self.origin.served(self.image))
-            self.back_to_old()
-
-    def test_parts(self):
-        def spoilt(change):
-            def fault(handler):
-                ranges = handler.ranges(len(NEW))
-                if len(ranges) < 2:
-                    handler.serve()
-                else:
-                    handler.answer(*change(ranges))
-            return fault
-
-        def cut(ranges):
-            code, body, headers = origin.in_ranges(ranges, NEW)
-            return code, body[:-40], headers
-
-        self.offer(OLD[:100000] + b'x' + OLD[100001:200000] + b'y' + OLD[200001:] + NEW[:2048], '1.2')
-        content = scene.read(self.origin.directory + self.image)
-        attacks = {
-            'in another order': lambda ranges: origin.in_ranges(ranges[::-1], content),
-            'fewer': lambda ranges: origin.in_ranges(ranges[:1] * 1, content),
-            'more': lambda ranges: origin.in_ranges(ranges + [(0, 5)], content),
-            'of other bytes': lambda ranges: origin.in_ranges(ranges, GARBAGE[:len(content)] + bytes(2048)),
-            'without a boundary': lambda ranges: origin.in_ranges(ranges, content)[:2] + ([],),
-            'cut short': cut,
-            'an error': lambda _: (500, b'', []),
-        }
-        self.origin.has_several = True
-        for name, change in attacks.items():
-            with self.subTest(name):
-                self.origin.faults[self.image] = spoilt(change)
-                self.assertUpdated()
-            self.back_to_old()
-
     def test_a_server_that_makes_one_range_of_two(self):
         def fault(handler):
             ranges = handler.ranges(len(handler.body))
@@ -513,29 +411,6 @@ class LiarTest(DeltaCase):
         self.origin.faults.update({self.index: fault, self.image: fault})
         self.assertUpdated()
         self.assertFewBytes()
-
-
-def serve_other(handler, content):
-    ranges = handler.ranges(len(content))
-    if ranges:
-        handler.answer(*origin.in_ranges(ranges, content))
-    else:
-        handler.serve()
-
-
-def content_range(begin, end, size):
-    return 'Content-Range', 'bytes {}-{}/{}'.format(begin, end - 1, size)
-
-
-def ranged(attack):
-    """Whoever asks for a range with an end is answered so; all others honestly."""
-    def fault(handler):
-        ranges = handler.ranges(len(NEW))
-        if ranges and not handler.headers['Range'].endswith('-'):
-            attack(handler, *ranges[0])
-        else:
-            handler.serve()
-    return fault
 
 
 class InterruptionTest(DeltaCase):

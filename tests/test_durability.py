@@ -195,8 +195,7 @@ class CrashCase(scene.Scene):
         if status == signal.SIGKILL:
             return None
         result = scene.Result(status >> 8, scene.read(self.path('out')).decode(), scene.read(self.path('err')).decode())
-        self.assertNotIn('Traceback', result.err)
-        self.assertNotIn('internal error', result.err)
+        self.assertNoDefect(result)
         return result
 
     def trace(self, *arguments):

@@ -140,64 +140,8 @@ class OrderTest(MirrorCase):
         self.assertEqual(['bytes=5000-', None], self.b.asked(self.image(self.two), 'Range'))
 
 
-class WrongDoerTest(MirrorCase):
-    """The first mirror does wrong: it is told, the run succeeds from the second, and the next run asks it again."""
-
-    def attacks(self):
-        image = self.image(self.two)
-        return (('hangs up', '/manifest', origin.hangs_up),
-                ('no HTTP', '/manifest', origin.talks_nonsense),
-                ('500', '/manifest', origin.status(500)),
-                ('403', '/manifest', origin.status(403)),
-                ('404', '/manifest', origin.status(404)),
-                ('410', '/manifest', origin.status(410)),
-                ('304, unasked', '/manifest', origin.status(304, b'')),
-                ('cut short', '/manifest', origin.cuts(50)),
-                ('html', '/manifest', origin.serves(b'<html>')),
-                ('endless', '/manifest', origin.endless),
-                ('stale', '/manifest', origin.serves(manifest_of())),
-                ('signed by another key', '/manifest', origin.serves(
-                    manifest_of(('1.0', ONE), ('1.1', TWO), seed=origin.OTHER_SEED))),
-                ('an entry added after signing', '/manifest', origin.serves(
-                    self.a.read('manifest').replace(b'1.1 ', b'1.9 '))),
-                ('no such image', image, origin.status(404)),
-                ('image withdrawn here alone', image, origin.status(410)),
-                ('image hangs up', image, origin.hangs_up),
-                ('image not now', image, origin.status(503, headers=[('Retry-After', '3600')])),
-                ('image of other bytes', image, origin.serves(TWO[::-1])),
-                ('image too long', image, origin.serves(TWO + b'x')),
-                ('image too short', image, origin.serves(TWO[:-1])),
-                ('image endless', image, origin.endless),
-                ('image cut short', image, origin.cuts(5000)),
-                ('html for image', image, origin.serves(b'<html>')),
-                ('206 unasked', image, origin.status(206, TWO)))
-
-    def test_it_costs_nothing_but_a_word(self):
-        self.have_one()
-        for name, what, fault in self.attacks():
-            with self.subTest(name):
-                self.anew()
-                self.a.faults['/manifest'] = self.b.faults['/manifest'] = origin.serves(manifest_of(('1.0', ONE)))
-                self.assertCode(0, self.fetch())
-                self.b.faults.clear()
-                self.a.faults.clear()
-                self.forget()
-                self.a.faults[what] = fault
-                result = self.fetch()
-                self.assertEqual((0, self.app + ': 1.1 is installed\n'), (result.code, result.out), result)
-                self.assertInPlace(TWO)
-                self.assertEqual(self.a.read('manifest'), self.local())
-                told = result.err.splitlines()
-                self.assertEqual(2, len(told), result)              # what is wrong, and what to do about it
-                self.assertTrue(told[0].startswith('tako: warning: {}: {}{}'.format(self.app, self.a.url, what)), result)
-                self.assertEqual(['/manifest', self.image(self.two)], self.b.paths())
-                self.assertEqual({'/manifest', what}, set(self.a.paths()))      # no image where the manifest was wrong
-                self.assertEqual([], self.clock.pauses)
-                self.assertEqual([], [each for each in os.listdir(self.destination) if each.startswith('.partial')])
-                self.forget()
-                self.a.faults.clear()
-                self.assertQuiet(self.fetch())
-                self.assertEqual(['/manifest'], self.a.paths())
+class DeadMirrorTest(MirrorCase):
+    """A mirror is down, stale, or answers nonsense: fetch warns of it and succeeds from another. See attacks/ for more."""
 
     def test_nobody_listens(self):
         with socket.socket() as unused:

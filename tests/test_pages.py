@@ -1,10 +1,10 @@
 """README.md and docs/: where their links lead, and whether the tests that docs/security.md names are there."""
 import ast
-import glob
 import os
 import re
 import unittest
 
+import attacks
 import mutants
 import scene
 import tako
@@ -60,30 +60,11 @@ def definitions(path):
     return found
 
 
-def text_of(node):
-    """The string that an expression is; empty if it is made when the program runs."""
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return ''
-
-
-def attacks():
-    """The groups of attacks of the suite of liars, and each attack as "group: name"."""
-    found = set()
-    for path in glob.glob(os.path.join(TESTS, 'e2e', 'liars_attacks', '*.py')):
-        named = {}
-        for node in ast.parse(read(path)).body:
-            if not isinstance(node, ast.Assign):
-                continue
-            name = getattr(node.targets[0], 'id', '')
-            named[name] = {text_of(call.args[0]) for call in ast.walk(node.value)
-                           if isinstance(call, ast.Call) and getattr(call.func, 'id', '') == 'attack'}
-            if name == 'GROUPS':
-                for key, value in zip(node.value.keys, node.value.values):
-                    group = ast.literal_eval(key)
-                    found.add(group)
-                    found.update('{}: {}'.format(group, each) for each in named.get(getattr(value, 'id', ''), ()))
+def attack_names():
+    """Return the groups of the table of attacks, and each attack as "group: name"."""
+    found = set(attacks.GROUPS)
+    for group, entries in attacks.GROUPS.items():
+        found.update('{}: {}'.format(group, each.name) for each in entries)
     return found
 
 
@@ -97,7 +78,7 @@ def is_there(test):
     path = 'tests/e2e/{}.py'.format(suite)
     if not os.path.exists(os.path.join(scene.PROJECT, path)):
         return False
-    return not case or case in (attacks() if suite == 'liars' else definitions(path))
+    return not case or case in (attack_names() if suite == 'liars' else definitions(path))
 
 
 class LinkTest(unittest.TestCase):

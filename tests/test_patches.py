@@ -10,24 +10,17 @@ import unittest
 
 import scene
 import tako
+from patches import MEMORY, make, number, patch, segment, stream
 from scene import noise, prose
-
-MEMORY = 64 << 20
 
 
 def program(seed, shift=0):
     """Bytes like those of a program: the same instructions, with addresses in them that a new build moves."""
     source, made = random.Random(seed), bytearray()
-    for number in range(8000):
+    for place in range(8000):
         made += bytes(source.choice((b'\x48\x89', b'\x8b\x05', b'\xe8', b'\x0f\x1f\x40')))
-        made += (number * 16 + shift).to_bytes(4, 'little')
+        made += (place * 16 + shift).to_bytes(4, 'little')
     return bytes(made)
-
-
-def make(old, new, memory=MEMORY):
-    pieces = []
-    tako.make_patch(old, new, pieces.append, memory, lambda _: None)
-    return b''.join(pieces)
 
 
 def apply(patch, old, size):
@@ -124,37 +117,6 @@ class RoundTripTest(unittest.TestCase):
         self.assertLessEqual(max(told), len(OLD))
 
 
-def number(value):
-    """As a patch has it."""
-    made = bytearray()
-    while value > 127:
-        made.append(value & 127 | 128)
-        value >>= 7
-    return bytes(made) + bytes([value])
-
-
-def stream(content, dictionary=1 << 20):
-    if not content:
-        return b''
-    return lzma.compress(content, lzma.FORMAT_RAW, filters=[{'id': lzma.FILTER_LZMA2, 'dict_size': dictionary}])
-
-
-def segment(operations, differences=b'', new=b'', control=None):
-    """A segment of (kind, length, change of the shift), or with this control stream."""
-    if control is None:
-        numbers = [len(operations)] + [kind for kind, _, _ in operations]
-        numbers += [length for each in (tako.COPY, tako.ADD, tako.NEW) for kind, length, _ in operations if kind == each]
-        numbers += [2 * change if change >= 0 else -2 * change - 1 for kind, _, change in operations if kind != tako.NEW]
-        control = b''.join(map(number, numbers))
-    streams = [each if isinstance(each, tuple) else stream(each) for each in (control, differences, new)]
-    streams = [each[0] if isinstance(each, tuple) else each for each in streams]
-    return b''.join([(2 * len(each) or 1).to_bytes(4, 'little') for each in streams] + streams)
-
-
-def patch(*segments):
-    return tako.PATCH_MAGIC + b''.join(segments)
-
-
 class FormatTest(unittest.TestCase):
     def test_a_known_patch(self):
         """What was published stays readable: these bytes are the format."""
@@ -241,7 +203,7 @@ class MemoryTest(unittest.TestCase):
         script = '\n'.join((
             'import http.client, io, lzma, mmap, resource, sys, zlib',
             'sys.path[:0] = {!r}'.format([scene.PROJECT, os.path.dirname(__file__)]),
-            'import tako, test_patches as t', prepare, 'before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss', work,
+            'import patches, scene, tako', prepare, 'before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss', work,
             'print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)'))
         done = subprocess.run([sys.executable, '-c', script] + list(arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.assertEqual(0, done.returncode, done.stderr)
@@ -259,7 +221,8 @@ class MemoryTest(unittest.TestCase):
                 packed.write(packer.compress(bytes(1 << 20)))
             packed.write(packer.flush())
         self.assertTakesLittle('size = 300 << 20\n'
-                               'big = t.patch(t.segment([(tako.NEW, size, 0)], new=(open(sys.argv[1], "rb").read(),)))',
+                               'new = open(sys.argv[1], "rb").read()\n'
+                               'big = patches.patch(patches.segment([(tako.NEW, size, 0)], new=(new,)))',
                                'for _ in tako.apply_patch(io.BytesIO(big), lambda begin, count: bytes(count), size): pass',
                                os.path.join(directory, 'packed'))
 
@@ -267,7 +230,7 @@ class MemoryTest(unittest.TestCase):
         """Images with more seeds than the memory has room for, a part that is all new, and one that is new here and there."""
         self.assertTakesLittle('old, new = mmap.mmap(-1, 16 << 20), mmap.mmap(-1, 16 << 20)\n'
                                'for at in range(0, len(old), 1 << 20):\n'
-                               '    old[at:at + (1 << 20)] = new[at:at + (1 << 20)] = t.noise(1 << 20, at)\n'
-                               'new[1 << 20:2 << 20] = t.noise(1 << 20, 2)\n'
+                               '    old[at:at + (1 << 20)] = new[at:at + (1 << 20)] = scene.noise(1 << 20, at)\n'
+                               'new[1 << 20:2 << 20] = scene.noise(1 << 20, 2)\n'
                                'for at in range(4 << 20, 7 << 20, 101): new[at] ^= 1',
                                'tako.make_patch(old, new, len, 32 << 20, str)')

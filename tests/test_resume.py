@@ -269,47 +269,11 @@ class LiarTest(ResumeCase):
         self.assertCode(3, self.run_here('fetch', self.app))
         self.assertEqual(IMAGE[:HERE], scene.read(self.partial))
 
-    def test_a_206_that_is_not_the_rest_is_answered_with_a_request_for_the_whole(self):
-        first, last, total = HERE, len(IMAGE) - 1, len(IMAGE)
-        multipart = b'--b\r\nContent-Range: bytes %d-%d/%d\r\n\r\n%s\r\n--b--\r\n' % (first, last, total, self.rest)
-        for name, fault in (
-                ('from zero on', self.lies('bytes 0-{}/{}'.format(last, total), IMAGE)),
-                ('a byte later', self.lies('bytes {}-{}/{}'.format(first + 1, last, total), self.rest[1:])),
-                ('a byte earlier', self.lies('bytes {}-{}/{}'.format(first - 1, last, total), IMAGE[first - 1:])),
-                ('not to the end', self.lies('bytes {}-{}/{}'.format(first, last - 1, total), self.rest[:-1])),
-                ('past the end', self.lies('bytes {}-{}/{}'.format(first, last + 1, total), self.rest + b'x')),
-                ('another total', self.lies('bytes {}-{}/{}'.format(first, last, total + 1), self.rest)),
-                ('no Content-Range', self.lies('', self.rest)),
-                ('no bytes', self.lies('lines {}-{}/{}'.format(first, last, total), self.rest)),
-                ('nonsense', self.lies('\x00\xff', self.rest)),
-                ('multipart', self.lies('', multipart, [('Content-Type', 'multipart/byteranges; boundary=b')])),
-                ('416', origin.if_ranged(lambda handler, _: handler.answer(
-                    416, b'', [('Content-Range', 'bytes */{}'.format(total))]))),
-                ('416 with a page', origin.if_ranged(lambda handler, _: handler.answer(416, b'<html>' * 50)))):
-            with self.subTest(name):
-                self.anew()
-                self.left_behind(IMAGE[:HERE])
-                self.origin.faults[self.image] = fault
-                self.assertFetched(['bytes={}-'.format(HERE), None])
-
     def test_a_206_with_other_bytes_is_found_out_by_the_digest(self):
         self.left_behind(IMAGE[:HERE])
         self.origin.faults[self.image] = self.lies(
             'bytes {}-{}/{}'.format(HERE, self.total - 1, self.total), NEWER[HERE:])
         self.assertFetched(['bytes={}-'.format(HERE), None])
-
-    def test_after_a_206_of_another_length_the_whole_is_asked_for(self):
-        wanted = [('Content-Range', 'bytes {}-{}/{}'.format(HERE, self.total - 1, self.total))]
-        for name, body, is_chunked in (('longer, as announced', self.rest + b'x', False),
-                                       ('shorter, as announced', self.rest[:-1], False),
-                                       ('longer, in chunks', self.rest + b'x' * 5000, True),
-                                       ('longer by a byte, in chunks', self.rest + b'x', True)):
-            with self.subTest(name):
-                self.anew()
-                self.left_behind(IMAGE[:HERE])
-                self.origin.faults[self.image] = origin.if_ranged(lambda handler, _: handler.answer(
-                    206, body, wanted, is_chunked=is_chunked))                  # noqa: B023
-                self.assertFetched(['bytes={}-'.format(HERE), None])
 
     def test_a_206_that_ends_early_in_chunks_is_resumed(self):
         self.left_behind(IMAGE[:HERE])

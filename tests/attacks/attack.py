@@ -1,4 +1,4 @@
-"""An attack, and the words of which the tables of attacks are made."""
+"""What an entry of the table of attacks is, and what entries are made of."""
 import contextlib
 import socket
 import threading
@@ -13,31 +13,68 @@ OLDER = b'an image of long ago'
 OLD = prose(150000) + noise(250000)
 NEW = OLD[:100000] + noise(3000, 7) + OLD[102000:300000] + b'inserted' + OLD[300000:]
 OTHER = noise(len(NEW), 9)
+HALF = len(NEW) // 2            # bytes of the new image that a client has at the start 'half'
 MIB = 1 << 20
 
+# how an attack may leave the destination
 SAME, LISTED, UPDATED, ANY = 'same', 'listed', 'updated', 'any'
+# how fetch says that it gives up ranges and patches, and where it says so of a patch or an index
+WHOLE = 'downloading the whole image'
 
 
 class Attack(namedtuple('Attack', (
-        'name', 'lay', 'codes', 'state', 'seconds', 'memory', 'disk', 'then', 'beside', 'start', 'options', 'words'))):
-    """One way to attack, and what it may come to.
+        'name', 'lay', 'codes', 'state', 'seconds', 'memory', 'disk', 'sent', 'then', 'beside', 'is_blamed', 'start',
+        'options', 'words', 'is_whole', 'asked', 'is_quick'))):
+    """One way to attack, and what it may achieve.
 
-    lay(stage): does it. codes: how fetch may end. state: of the destination then. SAME: all is as before; LISTED: but
-    for the manifest, which is the honest one; ANY: but for the manifest; UPDATED: the new image is there, as it has to
-    be after 0 where that is one of several codes. seconds, memory (bytes beyond what an honest update takes) and disk
-    (bytes) are bounds. then: how an honest run ends after it, 0 if it converges. beside: how it ends where an honest
-    mirror stands beside the liar; None if there is no such case. start: what is there before: the old image, nothing,
-    or half of the new one. options: of fetch. words: what is told.
+    lay(stage)      makes the attack
+    codes           the exit codes that fetch may end with
+    state           what the destination is then. SAME: nothing changed. LISTED: only the manifest changed, to the
+                    honest one. ANY: at most the manifest changed. UPDATED: the new image is installed, as it has to
+                    be after exit code 0 where that is one of several
+    seconds         how long fetch may take
+    memory, disk    bytes that it may use, beyond the memory of an honest update
+    sent            bytes that the liar may get rid of in one answer without end
+    then            the exit code of an honest run after it
+    beside          the exit code if an honest mirror stands beside the liar; None if there is no such case
+    is_blamed       True if the run succeeds then and all that it prints is a warning of the liar; None if it may not
+    start           what is installed before: the 'old' image, 'nothing', or 'half' of the new one beside nothing
+    options         of fetch
+    words           each of these is in what fetch prints to stderr
+    is_whole        whether the honest whole image has to be sent in the end
+    asked           the first byte of each request for the image, None for one without Range; None if it may be any
+    is_quick        whether `make check` runs it: all such alone, and beside a mirror those that are blamed
     """
 
     __slots__ = ()
 
+    def beside_mirror(self):
+        """Return the attack as it has to end where an honest mirror stands beside the liar.
+
+        A fork is accepted by nobody, so an honest run that only sees one side of it goes on.
+        """
+        return self._replace(
+            codes=(self.beside,), state={0: UPDATED, 3: SAME}.get(self.beside, ANY), words=(), is_whole=False,
+            asked=None, then=0 if self.beside == 3 else self.then)
+
 
 def attack(name, lay, codes, state, **settings):
-    given = {'seconds': 15, 'memory': 12 * MIB, 'disk': MIB + len(NEW), 'then': 0, 'beside': 0, 'start': 'old', 'options': (),
-             'words': ''}
+    """Return an Attack. Its other fields have defaults."""
+    codes = (codes,) if isinstance(codes, int) else tuple(codes)
+    given = {'seconds': 15, 'memory': 12 * MIB, 'disk': MIB + len(NEW), 'sent': 32 * MIB, 'then': 0, 'beside': 0,
+             'is_blamed': True if 0 not in codes else None, 'start': 'old', 'options': (), 'words': (),
+             'is_whole': False, 'asked': None, 'is_quick': False}
     assert not set(settings) - set(given), settings
-    return Attack(name, lay, (codes,) if isinstance(codes, int) else codes, state, **dict(given, **settings))
+    if settings.get('beside', 0) != 0:
+        given['is_blamed'] = None
+    words = settings.pop('words', ())
+    settings['words'] = (words,) if isinstance(words, str) else tuple(words)
+    return Attack(name, lay, codes, state, **dict(given, **settings))
+
+
+def quick(attacks):
+    """Return these attacks, marked for `make check`."""
+    return [each._replace(is_quick=True) for each in attacks]
 
 
 # ---- how to lay one
@@ -63,11 +100,15 @@ def with_manifest(make):
     return lambda stage: stage.liar.faults.update({'/manifest': origin.serves(make(stage))})
 
 
+def with_signature(body, seed=origin.SEED):
+    """Return a manifest with this body, whatever it is."""
+    return body + tako.encode_base64(tako.ed25519_sign(seed, body)).encode() + b'\n'
+
+
 def signed(entries, seed=origin.SEED):
     """A manifest with these entries, in this order, whatever they are."""
-    body = tako.MANIFEST_HEADER + b''.join(
-        entry if isinstance(entry, bytes) else entry.line().encode() for entry in entries) + b'\n'
-    return body + tako.encode_base64(tako.ed25519_sign(seed, body)).encode() + b'\n'
+    lines = [entry if isinstance(entry, bytes) else entry.line().encode() for entry in entries]
+    return with_signature(tako.MANIFEST_HEADER + b''.join(lines) + b'\n', seed)
 
 
 # ---- faults, beyond those of origin.py

@@ -1,0 +1,365 @@
+"""What may be wrong with a chunk index, with ranges of an image, and with a patch.
+
+None of it is signed, and none may cost more than a download.
+"""
+import functools
+import io
+import itertools
+import struct
+import zlib
+
+import origin
+import tako
+from attacks.attack import (
+    LISTED, MIB, NEW, OLD, OTHER, UPDATED, WHOLE, attack, on_image, on_index, quick, ranged)
+from patches import make, patch, segment
+
+HEADER = ('magic', 'method', 'zero', 'patches', 'average', 'size', 'count', 'planes')
+
+
+def made(average=8192, method=tako.BY_CONTENT, lengths=None, hashes=None, planes=None, patches=b'', **changes):
+    """An index of the new image of chunks with these sizes, as hostile as it has to be."""
+    lengths = [1000] * (len(NEW) // 1000) + [len(NEW) % 1000] if lengths is None else lengths
+    if planes is None:
+        planes = zlib.compress(b''.join(bytes(length >> shift & 255 for length in lengths) for shift in (0, 8, 16)))
+    header = {'magic': tako.INDEX_MAGIC, 'method': method, 'zero': 0, 'patches': len(patches) // 40, 'average': average,
+              'size': len(NEW), 'count': len(lengths), 'planes': len(planes)}
+    header.update(changes)
+    return (struct.pack(tako.INDEX_FORMAT, *(header[name] for name in HEADER)) + patches + planes
+            + (bytes(8 * len(lengths)) if hashes is None else hashes))
+
+
+def hashes_of(content, lengths):
+    found, at = b'', 0
+    for length in lengths:
+        found += tako.chunk_hash(content[at:at + length])
+        at += length
+    return found
+
+
+@functools.lru_cache(None)
+def chunks_of(content):
+    """Return the sizes and hashes of the smallest chunks of an image, as an index has them."""
+    index = tako.index_image(io.BytesIO(content).read, tako.BY_CONTENT, tako.CHUNK_MIN_BYTES)
+    return list(index.lengths), index.hashes
+
+
+def tiny_chunks():
+    """Return the sizes of as many chunks of 9 bytes as an index may have, and of the rest."""
+    lengths = [9] * 8000 + [1500] * ((len(NEW) - 9 * 8000) // 1500)
+    rest = len(NEW) - sum(lengths)
+    return lengths + ([rest] if rest else [])
+
+
+@functools.lru_cache(None)
+def bomb():
+    """Return 60 MiB of zeros, compressed."""
+    return zlib.compress(bytes(60 * MIB), 9)
+
+
+def alternating():
+    """Return an index in which nobody knows each second chunk, so that it takes as many ranges as it can."""
+    lengths, hashes = chunks_of(NEW)
+    hashes = bytearray(hashes)
+    for number in range(0, len(lengths), 2):
+        hashes[8 * number:8 * number + 8] = struct.pack('<Q', number)
+    return made(lengths=lengths, hashes=bytes(hashes), average=1024)
+
+
+def cut_right(**changes):
+    """Return an index of the right chunks, with these changes."""
+    lengths, hashes = chunks_of(NEW)
+    return made(**dict({'lengths': lengths, 'hashes': hashes, 'average': 1024}, **changes))
+
+
+def cut_like(content):
+    """Return an index whose chunks are those of another image."""
+    lengths, hashes = chunks_of(content)
+    return made(lengths=lengths, hashes=hashes, average=1024)
+
+
+# what to make an index of; it is made when it is served
+INDEXES = {
+    'nothing': lambda: b'',
+    'a header alone': lambda: made()[:32],
+    'all zeros': lambda: bytes(60000),
+    'a page': lambda: b'<html>' * 1000,
+    'noise': lambda: OTHER[:60000],
+    'cut short': lambda: made()[:-1],
+    'a byte more': lambda: made() + b'x',
+    'a bomb of 60 MiB': lambda: made(planes=bomb()),
+    'a bomb in a bomb': lambda: made(planes=zlib.compress(bomb(), 9)),
+    'a bomb that is all of the index': lambda: made(lengths=[], planes=bomb(), count=0),
+    'a stream that ends at once': lambda: made(planes=zlib.compress(b'')),
+    'a stream of stored blocks': lambda: made(planes=zlib.compress(bytes(3000), 0)),
+    'planes of 2^32': lambda: made()[:28] + b'\xff' * 4 + bytes(6000),
+    'a count of 2^32': lambda: made(count=(1 << 32) - 1),
+    'a size of 2^64': lambda: made(size=(1 << 64) - 1),
+    'patches of 2^16': lambda: made(patches=b'x' * 40 * 64),
+    'an average of 1': lambda: made(average=1),
+    'an average of 2^32': lambda: made(average=(1 << 32) - 1),
+    'an average of 0': lambda: made(average=0),
+    'chunks of nothing': lambda: made(
+        lengths=[0] * 5000 + [1000] * (len(NEW) // 1000) + [len(NEW) % 1000]),
+    'sizes that add up to more': lambda: made(lengths=[1 << 23] * 100),
+    'sizes that wrap round': lambda: made(lengths=[(1 << 24) - 1] * 5000),
+    'one chunk of all': lambda: made(lengths=[len(NEW)]),
+    'chunks of 9 bytes': lambda: made(lengths=tiny_chunks(), hashes=hashes_of(NEW, tiny_chunks())),
+    'chunks of 9 bytes that nobody knows': lambda: made(lengths=tiny_chunks()),
+    'each second chunk unknown': alternating,
+    'all chunks the same': lambda: cut_right(hashes=chunks_of(NEW)[1][:8] * len(chunks_of(NEW)[0])),
+    'all chunks of the old image, in another order': lambda: cut_right(
+        hashes=(chunks_of(OLD)[1][::-1] + chunks_of(NEW)[1])[:len(chunks_of(NEW)[1])]),
+    'of an image that it is not, and is consistent': lambda: cut_like(OTHER),
+    'of fixed size, and by content': lambda: cut_right(method=tako.FIXED_SIZE, average=8192),
+    'by a method that is none': lambda: made(method=7),
+    'an average that cuts otherwise': lambda: cut_right(average=MIB),
+}
+
+
+# What fetch says of an index, where the whole image has to be sent after it. `make check` runs these.
+WORDS_OF_INDEXES = {
+    'nothing': 'not the index', 'a page': 'not the index', 'cut short': 'not the index',
+    'of an image that it is not, and is consistent': '',
+}
+
+
+def index_with_wrong_hashes(stage):
+    """The honest index, in which the last chunks are said to be others."""
+    right = stage.liar.read(stage.index[1:])
+    stage.liar.faults[stage.index] = origin.serves(right[:-8 * 20] + bytes(8 * 20))
+
+
+def index_of_one_nearly_the_same(stage):
+    """An index whose chunks are there, of an image that is not the one that was signed: a publisher's mistake, or worse."""
+    other = NEW[:150000] + OLD[:100] + NEW[150100:]
+    stage.liar.faults[stage.index] = origin.serves(index_of(other))
+
+
+def index_of(content):
+    """Return the honest index of an image."""
+    return tako.format_index(tako.index_image(io.BytesIO(content).read, tako.BY_CONTENT, 8192))
+
+
+def parts(change):
+    """Who asks for several ranges gets what change(ranges, body) returns, as do those who ask for one."""
+    return ranged(lambda handler, ranges: change(ranges, handler.body))
+
+
+def spoilt(edit):
+    """The honest parts, with their body edited."""
+    def change(ranges, body):
+        code, content, headers = origin.in_ranges(ranges, body)
+        return code, edit(content), headers
+    return change
+
+
+def said(headers):
+    return lambda ranges, body: origin.in_ranges(ranges, body)[:2] + (headers,)
+
+
+RANGES = {
+    'other bytes': lambda ranges, _: origin.in_ranges(ranges, OTHER),
+    'cut short': spoilt(lambda content: content[:-40]), 'more': spoilt(lambda content: content + b'x' * 10 * MIB),
+    'zeros': spoilt(lambda content: bytes(len(content))), 'nothing': lambda *_: (206, b'', []),
+    'of another image\'s size': lambda ranges, body: origin.in_ranges(ranges, body + b'x'),
+    'shifted by one': lambda ranges, body: origin.in_ranges([(begin + 1, end + 1) for begin, end in ranges], body),
+    'a part more': lambda ranges, body: origin.in_ranges(ranges + [(0, 5)], body),
+    'in another order': lambda ranges, body: origin.in_ranges(ranges[::-1], body),
+    'the first alone': lambda ranges, body: origin.in_ranges(ranges[:1], body),
+    'the first, a thousand times': lambda ranges, body: origin.in_ranges(ranges[:1] * 1000, body),
+    'all of it, in parts': lambda ranges, body: origin.in_ranges([(0, len(body) // 2), (len(body) // 2, len(body))], body),
+    'without headers': said([]),
+    'under a boundary that is not there': said([('Content-Type', 'multipart/byteranges; boundary=no')]),
+    'under an empty boundary': said([('Content-Type', 'multipart/byteranges; boundary=""')]),
+    'under a boundary of 60 KB': said([('Content-Type', 'multipart/byteranges; boundary=' + 'x' * 60000)]),
+    'of parts that are only boundaries': lambda *_: (206, b'\r\n--B' * 100000, [
+        ('Content-Type', 'multipart/byteranges; boundary=B')]),
+    'of a part with headers of a megabyte': lambda *_: (206, b'\r\n--B\r\nX: ' + b'x' * MIB + b'\r\n\r\n', [
+        ('Content-Type', 'multipart/byteranges; boundary=B')]),
+    'of a part of 2^60': lambda *_: (206, b'\r\n--B\r\nContent-Range: bytes 0-1152921504606846976/1152921504606846977\r\n\r\nx', [
+        ('Content-Type', 'multipart/byteranges; boundary=B')]),
+    'of a part that ends before it begins': lambda *_: (206, b'\r\n--B\r\nContent-Range: bytes 9-0/5\r\n\r\nx\r\n--B--\r\n', [
+        ('Content-Type', 'multipart/byteranges; boundary=B')]),
+    'compressed': lambda ranges, body: (206, zlib.compress(body), origin.in_ranges(ranges, body)[2] + [
+        ('Content-Encoding', 'deflate')]),
+    'not satisfiable': lambda *_: (416, b'', []), 'an error': lambda *_: (500, b'', []), 'forbidden': lambda *_: (403, b'', []),
+    'all of another': lambda *_: (200, OTHER, []), 'all of it': lambda ranges, body: (200, body, []),
+}
+
+
+# those that `make check` runs where the server answers one range a request; the whole image has to be sent then
+SPOILT_RANGES = {'other bytes', 'shifted by one', "of another image's size", 'without headers', 'cut short', 'more',
+                 'all of it', 'not satisfiable'}
+# and where it answers several
+SPOILT_PARTS = {'in another order', 'the first alone', 'a part more', 'other bytes', 'without headers', 'cut short',
+                'an error'}
+
+
+def on_both(fault):
+    def lay(stage):
+        on_index(fault)(stage)
+        on_image(fault)(stage)
+    return lay
+
+
+def on_single(fault):
+    """The same where the server knows no more than one range at once."""
+    def lay(stage):
+        stage.liar.has_several = False
+        on_image(fault)(stage)
+    return lay
+
+
+def index_and_ranges(stage):
+    """An index of another image, and ranges of that: they fit each other, and are not what was signed."""
+    other = OTHER[:len(NEW) - 100000] + OLD[:100000]
+    stage.liar.faults[stage.index] = origin.serves(index_of(other))
+    stage.liar.faults[stage.image] = parts(lambda ranges, _: origin.in_ranges(ranges, other))
+
+
+@functools.lru_cache(None)
+def right():
+    """Return the honest patch."""
+    return make(OLD, NEW)
+
+
+def copies(*operations):
+    """Return a patch of copies, each a (length, change of the shift)."""
+    return patch(segment([(tako.COPY, length, change) for length, change in operations]))
+
+
+# what to make a patch of; it is made when it is served
+PATCHES = {
+    'nothing': lambda: b'',
+    'noise': lambda: OTHER[:60000],
+    'cut short': lambda: right()[:-1],
+    'a byte more': lambda: right() + b'x',
+    'of another image': lambda: make(OLD, OLD[:200000] + bytes(len(NEW) - 200000)),
+    'a bomb of 100 MiB': lambda: patch(segment([(tako.COPY, len(NEW), 0)], new=bytes(100 * MIB))),
+    'a bomb of operations': lambda: patch(segment([], control=bytes(100 * MIB))),
+    'of operations that make nothing': lambda: copies(*[(0, 0)] * 4000, (len(NEW), 0)),
+    'a copy without end': lambda: copies((1 << 62, 0)),
+    'from before the older image': lambda: copies((len(NEW), -1)),
+    'from behind the older image': lambda: copies((len(NEW), 1 << 40)),
+    'of half the image': lambda: copies((len(NEW) // 2, 0)),
+}
+
+
+def listing(stage, size):
+    """The index of the new image, which lists a patch of this size from the old one."""
+    index = tako.parse_index(stage.liar.read(stage.index[1:]), len(NEW))
+    return tako.format_index(index._replace(patches=((origin.digest_of(OLD), size),)))
+
+
+def with_patch(stage, fault, size):
+    """Let the index list a patch of this size. An honest one is there, for faults that serve a part of it."""
+    patch_url = '{}.{}.patch'.format(stage.image, origin.digest_of(OLD))
+    stage.liar.write(stage.index[1:], listing(stage, size))
+    stage.liar.write(patch_url[1:], right())
+    stage.liar.faults[patch_url] = fault
+
+
+def on_patch(make_fault):
+    """Answer a request for the patch with this fault, which is made now. The index lists the honest patch."""
+    return lambda stage: with_patch(stage, make_fault(), len(right()))
+
+
+def serves_patch(make_content):
+    """Serve this patch, which is made now. The index lists it."""
+    def lay(stage):
+        content = make_content()
+        with_patch(stage, origin.serves(content), len(content))
+    return lay
+
+
+def on_patch_that_shrinks(stage):
+    """With each answer the index lists a smaller one, which then breaks off after more than the next is to have.
+
+    Each brings so much that whoever heeds nothing else asks on and on.
+    """
+    size = [300000]
+
+    def serve_index(handler):
+        size[0] -= 2
+        handler.answer(200, listing(stage, size[0]))
+
+    def serve_patch(handler):
+        handler.answer(200, OTHER[:size[0] - 1], length=size[0])
+        handler.hang_up()
+    with_patch(stage, serve_patch, size[0])
+    stage.liar.faults[stage.index] = serve_index
+
+
+def grows(content):
+    """Breaks off after a part, whatever was asked for; and with each answer there is a byte more of it."""
+    times = itertools.count()
+
+    def fault(handler):
+        body, begin = content + bytes(next(times)), handler.first_byte
+        if begin is None:
+            handler.answer(200, body[:len(content) // 2], length=len(body))
+        else:
+            _, rest, headers = origin.in_ranges([(begin, len(body))], body)
+            handler.answer(206, rest[:len(content) // 8], headers, len(rest))
+        handler.hang_up()
+    return fault
+
+
+def serves_index(make_content):
+    """Serve this index, which is made now."""
+    return lambda stage: stage.liar.faults.update({stage.index: origin.serves(make_content())})
+
+
+CHUNK_INDEXES = [
+    attack('index: ' + name, serves_index(make_content), 0, UPDATED, words=WORDS_OF_INDEXES.get(name, ()),
+           is_whole=name in WORDS_OF_INDEXES, is_quick=name in WORDS_OF_INDEXES)
+    for name, make_content in INDEXES.items()
+] + quick([
+    attack('index: of wrong hashes', index_with_wrong_hashes, 0, UPDATED, words='not what its index says',
+           is_whole=True),
+    attack('index: of an image that is nearly the same', index_of_one_nearly_the_same, 0, UPDATED,
+           words=('.chunks', WHOLE), is_whole=True),
+    attack('index: and ranges that fit it, of another image', index_and_ranges, 0, UPDATED, words=('.chunks', WHOLE),
+           is_whole=True),
+    attack('index: a part that is none, of status 206', on_index(origin.status(206, b'--x', [
+        ('Content-Type', 'multipart/byteranges; boundary=x')])), 0, UPDATED, is_whole=True),
+]) + [
+    attack('index: parts without end', on_index(origin.floods(
+        b'HTTP/1.1 206 OK\r\nContent-Type: multipart/byteranges; boundary=B\r\n\r\n',
+        b'\r\n--B\r\nX: y\r\n\r\n' * 1000)), 0, UPDATED),
+]
+
+def on_ranges(what, on, quick_ones=(), **settings):
+    """Yield the attacks on ranges of what `on` lays them on."""
+    for name, change in RANGES.items():
+        given = dict(settings, is_quick=True) if name in quick_ones else {}
+        if name == 'all of another':
+            yield attack('{}: {}'.format(what, name), on(parts(change)), (0, 3), LISTED, **given)
+        else:
+            yield attack('{}: {}'.format(what, name), on(parts(change)), 0, UPDATED, **given)
+
+
+RANGES_OF_THE_IMAGE = [
+    *on_ranges('ranges', on_image, SPOILT_PARTS),
+    *on_ranges('single range', on_single, SPOILT_RANGES, is_whole=True),
+    *on_ranges('ranges of both', on_both),
+]
+
+PATCHES_FROM_THE_OLD_IMAGE = [
+    attack('patch: ' + name, serves_patch(make_content), 0, UPDATED) for name, make_content in PATCHES.items()
+] + [
+    attack('patch: ' + name, on_patch(make_fault), 0, UPDATED) for name, make_fault in (
+        ('without end', lambda: origin.floods(b'HTTP/1.1 200 OK\r\n\r\n', bytes(65536))),
+        ('broken off at each time', lambda: origin.drops(5)),
+        ('an error', lambda: origin.status(500)),
+        ('longer than its index says', lambda: origin.serves(right() + bytes(MIB))),
+        ('shorter than its index says', lambda: origin.serves(right()[:9])),
+        ('of another size at each time', lambda: grows(right())))
+] + [
+    attack('patch: of another size in each index', on_patch_that_shrinks, 0, UPDATED),
+]
+
+GROUPS = {
+    'chunk indexes': CHUNK_INDEXES, 'ranges': RANGES_OF_THE_IMAGE, 'patches': PATCHES_FROM_THE_OLD_IMAGE,
+}

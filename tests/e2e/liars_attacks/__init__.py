@@ -1,1 +1,0 @@
-"""Tables of attacks for the suite of liars."""
