@@ -3224,6 +3224,7 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
 
 NEW_IMAGE, NEW_PATCH, NEW_INDEX = '.image.new', '.patch.new', '.chunks.new'
 NEW_MANIFEST, NEW_LINK, NEW_STATE = '.manifest.new', '.latest.new', '.state.new'
+PARTIAL_OLDER_CHARS = 16        # of the older image's SHA-256 in the name of a partial patch
 BACK_LINK, BACK_STATE, DONE_STATE = '.latest.back', '.state.back', '.state.done'
 MISSING = 'is missing'
 
@@ -3502,10 +3503,17 @@ class Destination(ImageDirectory):
         """Return the path of what was downloaded of an image so far."""
         return self.path('.partial-' + digest)
 
+    def partial_patch_path(self, digest: str, older: str) -> str:
+        """Return the path of what was downloaded of a patch so far. See patch_path()."""
+        # eCryptfs allows 143 bytes in a name, fewer than two SHA-256 and the rest have
+        return f'{self.partial_path(digest)}.{older[:PARTIAL_OLDER_CHARS]}.patch'
+
     def clear_partials(self, but: str = '') -> None:
         """Remove what was downloaded of images and patches, except for the image `but`."""
+        is_kept = re.compile(
+            '[.]partial-%s([.].{%d}[.]patch)?' % (but, PARTIAL_OLDER_CHARS)).fullmatch
         for name in os.listdir(self.root):
-            if name.startswith('.partial-') and not (but and name.startswith('.partial-' + but)):
+            if name.startswith('.partial-') and not (but and is_kept(name)):
                 remove_if_there(self.path(name))
 
     def check_space(self, size: int) -> None:
@@ -4712,7 +4720,8 @@ class PatchStrategy(DeltaStrategy):
 
     def __init__(self, transfer: Transfer, older: 'BinaryIO', older_digest: str) -> None:
         super().__init__(transfer, older, older_digest)
-        self._temporary = f'{self._partial.temporary}.{older_digest}.patch'
+        self._temporary = transfer.destination.partial_patch_path(transfer.entry.digest,
+                                                                  older_digest)
         self._failed: Set[str] = set()        # URLs of patches that failed for the moment
         self._shrunk: Set[str] = set()        # and of those that became shorter than what came
 
@@ -4734,6 +4743,9 @@ class PatchStrategy(DeltaStrategy):
         except OSError as error:
             if error.errno in NO_SPACE:         # the patch itself may fill the disk
                 remove_if_there(self._temporary)
+            elif error.filename == self._temporary:
+                self._transfer.step(f'{url}: not used: {self._temporary}: {error.strerror}')
+                return False
             raise
         except (ValueError, EOFError, RefusedError) as error:
             remove_if_there(self._temporary)

@@ -755,11 +755,50 @@ class PatchTest(PatchCase):
 
     def test_a_run_that_was_killed_fetches_no_patch_twice(self):
         patch = self.origin.read(self.patch[1:])
-        name = 'destination/.partial-{}.{}.patch'.format(self.new.digest, self.old_digest)
-        self.write(name, patch, 0o600)
+        destination = tako.Destination(self.destination)
+        origin.write(destination.partial_patch_path(self.new.digest, self.old_digest), patch)
         self.write('destination/.partial-' + self.new.digest, NEW[:200000], 0o600)
         self.assertUpdated()
         self.assertEqual([], self.origin.served(self.patch) + self.origin.served(self.image))
+
+    def test_a_partial_patch_of_another_older_image_is_not_resumed(self):
+        destination = tako.Destination(self.destination)
+        origin.write(destination.partial_patch_path(self.new.digest, 'f' * 64), b'x' * 1000)
+        self.assertEqual('', self.assertUpdated().err)
+        self.assertEqual([], self.origin.served(self.image))
+
+    def test_no_name_is_longer_than_ecryptfs_allows(self):
+        names = []
+        real = os.open
+
+        def short(path, *arguments, **settings):
+            names.append(os.path.basename(os.fsdecode(path)))
+            if len(names[-1]) > 143:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
+            return real(path, *arguments, **settings)
+        with unittest.mock.patch.object(os, 'open', short):
+            self.assertUpdated()
+        self.assertEqual([], self.origin.served(self.image))
+        self.assertEqual(1, len(self.origin.served(self.patch)))
+        self.assertIn('.patch', ' '.join(names))
+
+    def test_if_its_file_cannot_be_made_or_written_ranges_are_downloaded(self):
+        opened, written = tako.PartialFile._open, tako.PartialFile.write
+
+        def fails_to(real, number):
+            def fail(partial, *arguments):
+                if partial.temporary.endswith('.patch'):
+                    raise OSError(number, os.strerror(number), *[partial.temporary] * (real is opened))
+                return real(partial, *arguments)
+            return fail
+        for name, real in (('_open', opened), ('write', written)):
+            for number in (errno.ENAMETOOLONG, errno.EIO, errno.EINVAL, errno.EACCES):
+                with self.subTest(name, number=number):
+                    with unittest.mock.patch.object(tako.PartialFile, name, fails_to(real, number)):
+                        self.assertEqual('', self.assertUpdated().err)
+                    self.assertFewBytes()
+                    self.assertEqual([], self.partials())
+                self.tearDownDestination()
 
     def test_an_older_image_that_is_damaged(self):
         old = self.path('destination', 'store', self.old_digest)

@@ -110,6 +110,21 @@ class ManifestFileTest(scene.Scene):
         self.assertEqual(['destination'], os.listdir(self.directory))
 
 
+class ClearPartialsTest(scene.Scene):
+    def test_all_but_those_that_a_download_of_this_image_resumes(self):
+        destination = tako.Destination(self.destination)
+        digest, older = '1' * 64, 'abcd' * 16
+        kept = {destination.partial_path(digest), destination.partial_patch_path(digest, older)}
+        gone = {destination.partial_path('2' * 64), destination.partial_patch_path('2' * 64, older),
+                self.path('destination', '.partial-{}.{}.patch'.format(digest, older))}      # as it was named before
+        for path in kept | gone:
+            origin.write(path, b'x')
+        destination.clear_partials(but=digest)
+        self.assertEqual({os.path.basename(path) for path in kept}, set(os.listdir(self.destination)))
+        destination.clear_partials()
+        self.assertEqual([], os.listdir(self.destination))
+
+
 class OriginalTest(scene.Scene):
     """Temporary files of the original program, which takes no lock."""
 
