@@ -2113,7 +2113,8 @@ class PartialFile(NewFile):
 
     def allocated(self) -> int:
         """Return how many bytes it occupies on the disk."""
-        return os.fstat(self._stream.fileno()).st_blocks * 512
+        status = os.fstat(self._stream.fileno())
+        return status.st_blocks * 512 or status.st_size     # some file systems count no blocks
 
     def cut_back(self, size: int, sha256: 'hashlib._Hash') -> None:
         """Remove what was written since the file had `size` bytes with this SHA-256 (a copy)."""
@@ -3517,10 +3518,13 @@ class Destination(ImageDirectory):
                 remove_if_there(self.path(name))
 
     def check_space(self, size: int) -> None:
-        """Raise TakoError unless `size` bytes are free."""
-        status = os.statvfs(self.root)
+        """Raise TakoError if the file system says that fewer than `size` bytes are free."""
+        try:
+            status = os.statvfs(self.root)
+        except OSError:                             # unknown is not none: a full disk says so later
+            return
         free = status.f_bavail * status.f_frsize
-        if free < size:
+        if status.f_blocks and free < size:         # 0 blocks in all: unknown, too
             raise TakoError(f'{self.root}: {size} bytes are needed and {free} are free',
                             'free disk space there, or let Keep= remove old images; '
                             'all installed files are intact')

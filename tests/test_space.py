@@ -63,7 +63,7 @@ def as_root(*command):
 def free(size):
     """A disk with so many bytes left, as it says itself."""
     return unittest.mock.patch.object(os, 'statvfs', lambda _: types.SimpleNamespace(
-        f_bavail=size, f_bfree=1 << 50, f_frsize=1, f_bsize=1 << 20))
+        f_bavail=size, f_bfree=1 << 50, f_blocks=1 << 51, f_frsize=1, f_bsize=1 << 20))
 
 
 class longest_file:
@@ -133,6 +133,33 @@ class CheckTest(SpaceCase):
         self.assertEqual(0, self.fetch().code)
         with free(0):
             self.assertQuiet(self.fetch())
+
+    def test_free_space_that_is_unknown_is_not_none(self):
+        """A file system counts no blocks, or cannot be asked."""
+        nothing = types.SimpleNamespace(f_bavail=0, f_bfree=0, f_blocks=0, f_frsize=4096, f_bsize=4096)
+
+        def fails(number):
+            return lambda _: (_ for _ in ()).throw(OSError(number, os.strerror(number)))
+        for name, look in [('no blocks', lambda _: nothing)] + [
+                (errno.errorcode[number], fails(number))
+                for number in (errno.ENOSYS, errno.EOPNOTSUPP, errno.EOVERFLOW, errno.EIO)]:
+            with self.subTest(name), unittest.mock.patch.object(os, 'statvfs', look):
+                self.assertEqual(0, self.fetch().code)
+                self.assertInPlace(IMAGE)
+            os.unlink(self.path('destination', 'latest'))
+            os.unlink(self.path('destination', 'store', self.entry.digest))
+
+    def test_a_partial_file_of_no_blocks_needs_no_more_room_than_its_size_says(self):
+        self.write('destination/.partial-' + self.entry.digest, IMAGE[:300000])
+        look = os.fstat
+
+        def no_blocks(descriptor):
+            status = look(descriptor)
+            return types.SimpleNamespace(st_size=status.st_size, st_blocks=0, st_dev=status.st_dev,
+                                         st_ino=status.st_ino, st_mode=status.st_mode)
+        with unittest.mock.patch.object(os, 'fstat', no_blocks), free(len(IMAGE) - 300000):
+            self.assertEqual(0, self.fetch().code)
+        self.assertInPlace(IMAGE)
 
     def test_a_size_beyond_all_disks(self):
         """Signed, and yet nothing to begin with."""
