@@ -1,4 +1,4 @@
-"""Section 16: fetch as a process, against everything that can be wrong."""
+"""Section 16: fetch as a process: what it installs and refuses, and what its options change."""
 import errno
 import functools
 import os
@@ -15,23 +15,26 @@ import tako
 from scene import ONE, THREE, TWO
 
 class FetchTest(scene.UpdateScene):
-    def test_the_newest_compatible_version_comes_and_is_announced(self):
+    def test_the_newest_compatible_version_is_installed_and_printed(self):
         result = self.run_tako('fetch', self.app)
         self.assertEqual((0, 'app.tako: 1.0 is installed\n'.replace('app.tako', self.app), ''),
                          (result.code, result.out, result.err))
         self.assertInPlace(ONE)
 
-    def test_an_update_brings_one_image_and_keeps_the_old_one(self):
+    def test_an_update_downloads_one_image_and_keeps_the_old_one(self):
         self.have_one()
         result = self.run_tako('fetch', self.app)
-        self.assertEqual((0, self.app + ': 1.1 is installed\n', ''), (result.code, result.out, result.err))
+        self.assertEqual((0, self.app + ': 1.1 is installed\n', ''),
+                         (result.code, result.out, result.err))
         self.assertInPlace(TWO)
-        self.assertEqual({self.one.digest, self.two.digest}, set(os.listdir(self.path('destination', 'store'))))
+        self.assertEqual({self.one.digest, self.two.digest},
+                         set(os.listdir(self.path('destination', 'store'))))
         self.assertEqual(['/manifest', self.image_url(self.two)], self.origin.paths())
-        self.assertEqual(self.origin.read('manifest'), scene.read(self.path('destination', 'manifest')))
+        self.assertEqual(self.origin.read('manifest'),
+                         scene.read(self.path('destination', 'manifest')))
 
     def test_an_update_reads_the_local_manifest_once(self):
-        """It is verified when it is read, and kept for the rest of the run."""
+        """fetch verifies it once and keeps it in memory for the rest of the run."""
         self.have_one()
         opened, manifest, open_file = [], self.path('destination', 'manifest'), open
 
@@ -43,14 +46,15 @@ class FetchTest(scene.UpdateScene):
         self.assertInPlace(TWO)
         self.assertEqual(1, opened.count(manifest))
 
-    def test_nothing_to_do_is_silent_and_asks_for_the_manifest_alone(self):
+    def test_a_fetch_without_an_update_is_silent_and_requests_only_the_manifest(self):
         self.run_tako('fetch', self.app)
         self.origin.requests.clear()
         before = scene.snapshot(self.destination)
         self.assertQuiet(self.run_tako('fetch', self.app))
-        self.assertEqual((before, ['/manifest']), (scene.snapshot(self.destination), self.origin.paths()))
+        self.assertEqual((before, ['/manifest']),
+                         (scene.snapshot(self.destination), self.origin.paths()))
 
-    def test_an_image_that_is_there_is_not_fetched_again_when_bounds_change(self):
+    def test_an_image_in_the_store_is_not_downloaded_again_when_bounds_change(self):
         self.have_one()
         self.run_tako('fetch', self.app)
         self.config(self.origin.url, version='1.0')
@@ -59,28 +63,29 @@ class FetchTest(scene.UpdateScene):
         self.assertInPlace(ONE)
         self.assertEqual(['/manifest'], self.origin.paths())
 
-    def test_the_same_image_under_two_versions(self):
+    def test_a_new_version_of_the_installed_image_changes_nothing(self):
         self.have_one()
         self.origin.publish('1.2', ONE)
         self.assertQuiet(self.run_tako('fetch', self.app))
         self.assertInPlace(ONE)
 
-    def test_an_empty_image(self):
+    def test_an_image_of_no_bytes_is_installed(self):
         self.origin.publish('1.3', b'')
         self.assertCode(0, self.run_tako('fetch', self.app))
         self.assertInPlace(b'')
 
-    def test_any_of_the_public_keys_will_do(self):
+    def test_a_manifest_signed_by_any_listed_key_is_accepted(self):
         self.config(self.origin.url, public_keys=(origin.OTHER_PUBLIC_KEY, origin.PUBLIC_KEY))
         self.assertCode(0, self.run_tako('fetch', self.app))
 
-    def test_several_configs_share_a_connection_and_the_gravest_exit_code_is_the_runs(self):
+    def test_several_configs_share_a_connection_and_the_most_severe_exit_code_wins(self):
         second = self.path('second')
         os.mkdir(second)
         good = self.config(self.origin.url, 'good.tako', destination=second)
         broken = self.write('broken.tako', 'Nonsense\n')
         unreachable = self.config(self.origin.url + '/nothing', 'unreachable.tako')
-        for configs, code in (((unreachable, good), 75), ((broken, unreachable, good), 2), ((good, good), 0)):
+        for configs, code in (((unreachable, good), 75), ((broken, unreachable, good), 2),
+                              ((good, good), 0)):
             result = self.run_tako('fetch', *configs)
             self.assertEqual(code, result.code, result)
             self.assertInPlace(ONE, second)
@@ -88,29 +93,32 @@ class FetchTest(scene.UpdateScene):
         self.run_tako('fetch', good, self.app)
         self.assertEqual(1, self.origin.connections)
 
-    def test_which_of_two_exit_codes_is_the_graver(self):
-        refused = self.config(self.origin.url, 'refused.tako', public_keys=(origin.OTHER_PUBLIC_KEY,))
+    def test_the_more_severe_of_two_exit_codes_wins(self):
+        refused = self.config(self.origin.url, 'refused.tako',
+                              public_keys=(origin.OTHER_PUBLIC_KEY,))
         broken = self.write('broken.tako', 'Nonsense\n')
         no_version = self.config(self.origin.url, 'no-version.tako', version='7.*')
         os.mkdir(self.path('second'))
-        unreachable = self.config(self.origin.url + '/nothing', 'unreachable.tako', destination=self.path('second'))
-        for code, one, two in ((3, refused, broken), (2, broken, no_version), (1, no_version, unreachable)):
+        unreachable = self.config(self.origin.url + '/nothing', 'unreachable.tako',
+                                  destination=self.path('second'))
+        for code, one, two in ((3, refused, broken), (2, broken, no_version),
+                               (1, no_version, unreachable)):
             for configs in ((one, two), (two, one)):
                 with self.subTest(configs):
                     self.assertCode(code, self.run_tako('fetch', *configs))
 
-    def test_verbose_says_what_is_going_on(self):
+    def test_verbose_prints_each_step(self):
         result = self.run_tako('fetch', '-v', self.app)
         self.assertIn('requesting ' + self.origin.url, result.err)
         self.assertIn('downloading 1.0', result.err)
 
-    def test_what_a_killed_run_left_is_cleared(self):
+    def test_temporary_files_of_a_killed_run_are_removed(self):
         for name in scene.TEMPORARIES:
             self.write('destination/' + name, 'half')
         self.assertCode(0, self.run_tako('fetch', self.app))
         self.assertInPlace(ONE)
 
-    def test_times_that_may_not_be_set_since_another_user_left_the_files(self):
+    def test_files_whose_time_may_not_be_set_are_written_anew(self):
         self.assertCode(0, self.run_here('fetch', self.app))
         files, utime = [self.path('destination', name) for name in ('manifest', '.state')], os.utime
         for file in files:
@@ -123,9 +131,10 @@ class FetchTest(scene.UpdateScene):
         with unittest.mock.patch('os.utime', refuse):
             self.assertCode(0, self.run_here('fetch', self.app))
         for file in files:
-            self.assertEqual((True, 0o100444), (os.stat(file).st_mtime > 1e9, os.stat(file).st_mode))
+            self.assertEqual((True, 0o100444),
+                             (os.stat(file).st_mtime > 1e9, os.stat(file).st_mode))
 
-    def test_a_manifest_that_is_a_link_is_replaced_and_what_it_names_left_alone(self):
+    def test_a_manifest_that_is_a_link_is_replaced_and_its_target_left_alone(self):
         self.have_one()
         manifest, other = self.path('destination', 'manifest'), self.path('other')
         os.rename(manifest, other)
@@ -149,13 +158,15 @@ class FetchTest(scene.UpdateScene):
 
 
 class SyncTest(scene.UpdateScene):
-    def test_what_the_disk_did_not_take_is_no_success(self):
-        """Each file and directory of an update, in their order; what comes after is not done."""
+    def test_a_failed_fsync_fails_the_run_and_keeps_the_installed_image(self):
+        """This holds for each file and directory of an update. Later steps are not done."""
         self.have_one()
         fsync = os.fsync
-        for name in ('.manifest.new', '.partial-' + self.two.digest, 'store', '.state.new', 'destination'):
+        for name in ('.manifest.new', '.partial-' + self.two.digest, 'store', '.state.new',
+                     'destination'):
             def fail(descriptor):
-                if os.readlink('/proc/self/fd/{}'.format(descriptor)).endswith(name):      # noqa: B023
+                if os.readlink('/proc/self/fd/{}'.format(descriptor)).endswith(
+                    name):      # noqa: B023
                     raise OSError(errno.EIO, os.strerror(errno.EIO))
                 fsync(descriptor)
             with self.subTest(name), unittest.mock.patch('os.fsync', fail):
@@ -168,7 +179,7 @@ class SyncTest(scene.UpdateScene):
 
 
 class RefusalTest(scene.UpdateScene):
-    """A liar's table: after each, the exit code, and a destination as it was before."""
+    """fetch refuses what is invalid or older. attacks/ has more of what an origin may try."""
 
     def assertNothingChanged(self, code, before, *arguments):
         result = self.run_tako('fetch', self.app, *arguments)
@@ -180,21 +191,23 @@ class RefusalTest(scene.UpdateScene):
         self.assertEqual(before, {name: what for name, what in after.items() if name not in kept})
         return result
 
-    def test_a_file_origin_that_is_not_there(self):
+    def test_a_missing_file_origin_is_exit_75_and_changes_nothing(self):
         before = self.have_one()
         self.config('file://' + self.path('nowhere'))
         self.assertNothingChanged(75, before)
 
-    def test_a_longer_image_is_refused_before_its_body_comes(self):
+    def test_an_image_announced_as_too_long_is_refused_before_its_body_arrives(self):
         self.have_one()
-        self.origin.faults[self.image_url(self.two)] = lambda handler: handler.answer(200, b'', length=1 << 40)
+        self.origin.faults[self.image_url(self.two)] = lambda handler: handler.answer(
+            200, b'', length=1 << 40)
         self.assertCode(3, self.run_tako('fetch', self.app))
 
-    def test_a_local_manifest_that_does_not_verify_is_no_fresh_start(self):
+    def test_a_local_manifest_that_does_not_verify_is_never_replaced(self):
         self.have_one()
         path = self.path('destination', 'manifest')
         honest = scene.read(path)
-        for name, content in (('altered', honest.replace(b'1.0', b'1.1')), ('empty', b''), ('cut', honest[:50])):
+        for name, content in (('altered', honest.replace(b'1.0', b'1.1')), ('empty', b''),
+                              ('cut', honest[:50])):
             with self.subTest(name):
                 os.unlink(path)
                 self.write('destination/manifest', content)
@@ -203,7 +216,7 @@ class RefusalTest(scene.UpdateScene):
                 self.assertNothingChanged(3, scene.snapshot(self.destination), '--init')
         self.assertEqual([], self.origin.requests)
 
-    def test_a_manifest_of_a_later_format_says_that_this_tako_is_too_old(self):
+    def test_a_manifest_of_a_later_format_asks_for_an_update_of_tako(self):
         self.have_one()
         before = scene.snapshot(self.destination)
         self.origin.sign_body(b'Tako Manifest 2\n\nanything at all\n\n')
@@ -223,14 +236,14 @@ class RefusalTest(scene.UpdateScene):
         self.origin.write('manifest', later)
         self.assertCode(3, self.run_tako('verify', '-p', origin.PUBLIC_KEY, self.origin.directory))
         os.unlink(os.path.join(self.destination, 'manifest'))
-        self.write('destination/manifest', later)  # as a newer Tako left it
+        self.write('destination/manifest', later)  # as a newer Tako leaves it
         for arguments in (('fetch', self.app), ('fetch', '--init', self.app), ('status', self.app)):
             result = self.run_tako(*arguments)
             self.assertCode(3, result)
             self.assertIn('/manifest: unknown manifest format 2; this Tako is too old', result.err)
             self.assertIn('\n  update Tako: ', result.err)
 
-    def test_a_latest_that_is_no_link_is_told_of_once(self):
+    def test_a_latest_that_is_no_link_is_one_error(self):
         self.have_one()
         os.unlink(os.path.join(self.destination, 'latest'))
         self.write('destination/latest', b'mine')
@@ -248,7 +261,7 @@ class RefusalTest(scene.UpdateScene):
                 )
         self.assertEqual(b'mine', scene.read(os.path.join(self.destination, 'latest')))
 
-    def test_a_manifest_put_there_by_hand_guards_a_first_fetch(self):
+    def test_a_manifest_installed_by_hand_protects_the_first_fetch(self):
         old = self.origin.read('manifest')
         self.origin.publish('1.1', TWO)
         self.write('destination/manifest', self.origin.read('manifest'), 0o444)
@@ -261,14 +274,14 @@ class RefusalTest(scene.UpdateScene):
 
 
 class BoundsTest(scene.UpdateScene):
-    def test_no_compatible_version_names_the_pattern_and_its_neighbours(self):
+    def test_an_error_without_a_compatible_version_names_the_nearest_ones(self):
         self.have_one()
         self.config(self.origin.url, version='1.5.*')
         result = self.run_tako('fetch', self.app)
         self.assertCode(1, result)
         self.assertIn('no version in 1.5.*; the nearest are: 1.1, 2.0', result.err)
 
-    def test_an_empty_manifest(self):
+    def test_an_error_after_an_empty_manifest_names_no_version(self):
         os.mkdir(self.path('empty'))
         with origin.Origin(self.path('empty')) as empty:
             empty.sign()
@@ -285,26 +298,27 @@ class WithdrawnTest(scene.UpdateScene):
     def withdraw(self, *entries):
         self.origin.faults = {self.image_url(entry): origin.status(410) for entry in entries}
 
-    def test_the_next_older_version_is_taken(self):
+    def test_the_next_older_version_replaces_a_withdrawn_one(self):
         self.withdraw(self.three)
         self.assertCode(0, self.run_tako('fetch', self.app))
         self.assertInPlace(TWO)
 
-    def test_a_first_fetch_goes_no_lower_than_its_bounds(self):
+    def test_a_withdrawal_leads_a_first_fetch_to_no_version_out_of_bounds(self):
         self.withdraw(self.three, self.two)
         other = self.path('other')
         os.mkdir(other)
-        app = self.config(self.origin.url, 'other.tako', version='1.1 <= v < 2.0', destination=other)
+        app = self.config(self.origin.url, 'other.tako', version='1.1 <= v < 2.0',
+                          destination=other)
         self.assertCode(75, self.run_tako('fetch', app))
         self.assertFalse(os.path.lexists(os.path.join(other, 'latest')))
 
-    def test_never_below_the_version_in_place(self):
+    def test_withdrawals_lead_to_no_version_below_the_installed_one(self):
         self.withdraw(self.three, self.two)
         result = self.run_tako('fetch', self.app)
         self.assertEqual((0, ''), (result.code, result.out))
         self.assertInPlace(ONE)
 
-    def test_it_is_told_once(self):
+    def test_each_withdrawal_is_reported_once(self):
         self.withdraw(self.three, self.two)
         told = self.run_tako('fetch', self.app).err
         self.assertIn(': 1.2, 1.1: withdrawn (410)\n', told)
@@ -314,17 +328,18 @@ class WithdrawnTest(scene.UpdateScene):
         told = self.run_tako('fetch', self.app).err
         self.assertIn(': 1.3: withdrawn (410)\n', told)
 
-    def test_so_many_are_remembered(self):
+    def test_the_state_remembers_a_limited_number_of_withdrawals(self):
         self.withdraw(self.three, self.two)
-        self.assertCode(0, self.run_tako('fetch', self.app, limits=dict(self.limits, WITHDRAWN_MAX=1)))
+        self.assertCode(0,
+                        self.run_tako('fetch', self.app, limits=dict(self.limits, WITHDRAWN_MAX=1)))
         self.assertEqual((self.two.digest,), scene.state(self.destination).withdrawn)
 
-    def test_a_withdrawn_image_that_is_here_stays(self):
+    def test_an_installed_image_that_is_withdrawn_stays(self):
         self.withdraw(self.three, self.two, self.one)
         self.assertEqual(0, self.run_tako('fetch', self.app).code)
         self.assertInPlace(ONE)
 
-    def test_all_withdrawn_and_nothing_in_place(self):
+    def test_a_first_fetch_fails_if_all_versions_are_withdrawn(self):
         os.mkdir(self.path('fresh'))
         self.config(self.origin.url, version='1.*', destination=self.path('fresh'))
         self.withdraw(self.three, self.two, self.one)
@@ -332,23 +347,26 @@ class WithdrawnTest(scene.UpdateScene):
         self.assertCode(75, result)
         self.assertIn('no version left in 1.*; withdrawn: 1.2, 1.1, 1.0', result.err)
         self.assertEqual(['.state', 'manifest'], sorted(os.listdir(self.path('fresh'))))
-        self.assertEqual(1, len(self.run_tako('fetch', self.app).err.splitlines()) - 1)      # told each version once
+        # Each withdrawal was reported before, so only the error is left.
+        self.assertEqual(1, len(self.run_tako('fetch', self.app).err.splitlines()) - 1)
 
-    def test_of_many_five_are_listed(self):
+    def test_only_five_of_many_withdrawn_versions_are_listed(self):
         for minor in range(3, 10):
             self.origin.publish('1.{}'.format(minor), THREE[minor:])
         self.withdraw(*self.origin.entries)
         self.config(self.origin.url, version='1.2 <= v < 2.0')
-        self.assertIn('withdrawn: 1.9, 1.8, 1.7, 1.6, 1.5 and 3 more\n', self.run_tako('fetch', self.app).err)
+        self.assertIn('withdrawn: 1.9, 1.8, 1.7, 1.6, 1.5 and 3 more\n',
+                      self.run_tako('fetch', self.app).err)
 
-    def test_a_latest_whose_image_is_lost_is_no_way_down(self):
+    def test_a_withdrawal_leads_to_no_older_version_if_the_installed_image_is_missing(self):
         self.run_tako('fetch', self.app)
         os.unlink(self.path('destination', 'store', self.three.digest))
         self.withdraw(self.three)
         self.assertCode(75, self.run_tako('fetch', self.app))
-        self.assertEqual('store/' + self.three.digest, os.readlink(self.path('destination', 'latest')))
+        self.assertEqual('store/' + self.three.digest,
+                         os.readlink(self.path('destination', 'latest')))
 
-    def test_a_damaged_image_that_is_not_in_place_and_withdrawn_blocks_nothing(self):
+    def test_a_damaged_and_withdrawn_image_in_the_store_blocks_no_update(self):
         self.write('destination/store/' + self.three.digest, THREE[::-1], 0o444)
         self.withdraw(self.three)
         self.assertEqual(0, self.run_tako('fetch', self.app).code)
@@ -372,7 +390,7 @@ class DamageTest(scene.UpdateScene):
             stream.write(content)
         os.chmod(self.image, 0o444)
 
-    def test_it_is_reported_and_replaced_in_the_same_run(self):
+    def test_a_damaged_image_is_reported_and_replaced_in_the_same_run(self):
         for content in (b'', ONE[:-1], ONE[::-1], ONE + b'x'):
             with self.subTest(len(content)):
                 self.damage(content)
@@ -383,30 +401,32 @@ class DamageTest(scene.UpdateScene):
                 self.assertInPlace(ONE)
                 self.assertNotEqual(inode, os.stat(self.image).st_ino)
 
-    def test_it_stays_when_it_cannot_be_replaced(self):
+    def test_a_damaged_image_stays_if_it_cannot_be_replaced(self):
         self.damage(ONE[:-1])
         before = scene.snapshot(self.destination)
-        for name, fault in (('404', origin.status(404)), ('410', origin.status(410)), ('lying', origin.serves(ONE[::-1]))):
+        for name, fault in (('404', origin.status(404)), ('410', origin.status(410)),
+                            ('lying', origin.serves(ONE[::-1]))):
             with self.subTest(name):
                 self.origin.faults[self.image_url(self.one)] = fault
                 self.assertCode(3, self.run_tako('fetch', self.app))
                 self.assertEqual(before, scene.snapshot(self.destination))
 
-    def test_an_image_that_was_removed_comes_again(self):
+    def test_a_removed_image_is_downloaded_again(self):
         os.unlink(self.image)
         result = self.run_tako('fetch', self.app)
-        self.assertEqual((0, self.app + ': 1.0 is repaired\n', ''), (result.code, result.out, result.err))
+        self.assertEqual((0, self.app + ': 1.0 is repaired\n', ''),
+                         (result.code, result.out, result.err))
         self.assertInPlace(ONE)
 
 
 class InitTest(scene.UpdateScene):
-    def test_an_intact_image_needs_neither_network_nor_lock(self):
+    def test_init_with_an_intact_image_needs_neither_network_nor_lock(self):
         before = self.have_one()
         with tako.DirectoryLock(self.destination, 0, print):
             self.assertQuiet(self.run_tako('fetch', '--init', self.app))
         self.assertEqual((before, []), (scene.snapshot(self.destination), self.origin.requests))
 
-    def test_an_intact_image_loads_nothing_for_network_and_programs(self):
+    def test_init_with_an_intact_image_loads_no_module_for_network_or_programs(self):
         self.have_one()
         script = '\n'.join((
             'import sys',
@@ -414,11 +434,12 @@ class InitTest(scene.UpdateScene):
             'import tako',
             'code = tako.main(sys.argv[2:])',
             'print(code, sorted({"socket", "ssl", "urllib", "subprocess"} & set(sys.modules)))'))
-        # without -S, site's .pth files may have imported anything
-        said = subprocess.check_output([sys.executable, '-I', '-S', '-c', script, scene.PROJECT, 'fetch', '--init', self.app])
+        # without -S, .pth files of site-packages may import anything
+        said = subprocess.check_output([sys.executable, '-I', '-S', '-c', script, scene.PROJECT,
+                                        'fetch', '--init', self.app])
         self.assertEqual(b'0 []\n', said)
 
-    def test_an_image_that_the_local_manifest_does_not_list_will_not_do(self):
+    def test_init_does_not_accept_an_image_that_the_local_manifest_omits(self):
         self.have_one()
         older = scene.read(self.path('destination', 'manifest'))
         self.assertCode(0, self.run_tako('fetch', self.app))
@@ -427,12 +448,12 @@ class InitTest(scene.UpdateScene):
         self.assertQuiet(self.run_tako('fetch', '--init', self.app))
         self.assertEqual(['/manifest'], self.origin.paths())
 
-    def test_without_an_image_it_fetches_and_restarts_nothing(self):
+    def test_init_without_an_image_downloads_it_and_restarts_nothing(self):
         self.config(self.origin.url, more='Restart=app.service\n')
         self.assertCode(0, self.run_tako('fetch', '--init', self.app, environ={'PATH': '/nowhere'}))
         self.assertInPlace(ONE)
 
-    def test_a_damaged_image_or_one_out_of_bounds_will_not_do(self):
+    def test_init_replaces_an_image_that_is_damaged_or_out_of_bounds(self):
         self.have_one()
         self.config(self.origin.url, version='1.1')
         self.assertCode(0, self.run_tako('fetch', '--init', self.app))
@@ -445,14 +466,18 @@ class InitTest(scene.UpdateScene):
 
 
 class OptionsTest(scene.UpdateScene):
-    def test_a_dry_run_says_what_would_happen_and_changes_nothing(self):
+    def test_a_dry_run_prints_the_plan_and_changes_nothing(self):
         before = self.have_one()
         self.config(self.origin.url, version='1.*', more='Restart=app.service\n')
         fake_systemd.install(self.directory, self.destination)
-        result = self.run_tako('fetch', '--dry-run', self.app, environ=self.environ_with_systemctl())
-        told = '{}: 1.1: would download up to {} bytes from {}, would install it, would restart app.service\n'
-        self.assertEqual((0, told.format(self.app, len(TWO), self.origin.url), ''), (result.code, result.out, result.err))
-        self.assertEqual((before, ['/manifest']), (scene.snapshot(self.destination), self.origin.paths()))
+        result = self.run_tako('fetch', '--dry-run', self.app,
+                               environ=self.environ_with_systemctl())
+        told = ('{}: 1.1: would download up to {} bytes from {}, would install it, '
+                'would restart app.service\n')
+        self.assertEqual((0, told.format(self.app, len(TWO), self.origin.url), ''),
+                         (result.code, result.out, result.err))
+        self.assertEqual((before, ['/manifest']),
+                         (scene.snapshot(self.destination), self.origin.paths()))
         self.config(self.origin.url, version='1.0')
         self.assertIn('1.0: is installed\n', self.run_tako('fetch', '--dry-run', self.app).out)
         self.config(self.origin.url, version='3.*')
@@ -460,10 +485,11 @@ class OptionsTest(scene.UpdateScene):
         self.assertEqual(before, scene.snapshot(self.destination))
 
     def test_a_dry_run_before_the_first_fetch_leaves_an_empty_destination(self):
-        self.assertIn('1.0: would download up to {} bytes'.format(len(ONE)), self.run_tako('fetch', '--dry-run', self.app).out)
+        self.assertIn('1.0: would download up to {} bytes'.format(len(ONE)),
+                      self.run_tako('fetch', '--dry-run', self.app).out)
         self.assertEqual([], os.listdir(self.destination))
 
-    def test_no_verify_looks_at_the_size_alone(self):
+    def test_no_verify_checks_only_the_size_of_the_installed_image(self):
         self.have_one()
         self.run_tako('fetch', self.app)
         image = os.path.realpath(self.path('destination', 'latest'))
@@ -477,48 +503,50 @@ class OptionsTest(scene.UpdateScene):
         self.assertEqual(0, self.run_tako('fetch', '--no-verify', self.app).code)
         self.assertInPlace(TWO)
 
-    def test_no_verify_does_not_trust_what_is_not_in_place_yet(self):
+    def test_no_verify_checks_an_image_in_the_store_before_it_installs_it(self):
         self.have_one()
         self.write('destination/store/' + self.two.digest, TWO[::-1], 0o444)
         self.assertEqual(0, self.run_tako('fetch', '--no-verify', self.app).code)
         self.assertInPlace(TWO)
 
-    def test_no_verify_does_not_spare_what_is_fetched(self):
+    def test_no_verify_checks_a_download(self):
         self.have_one()
         self.origin.faults[self.image_url(self.two)] = origin.serves(TWO[::-1])
         self.assertCode(3, self.run_tako('fetch', '--no-verify', self.app))
 
-    def test_quiet_says_errors_alone(self):
+    def test_quiet_prints_only_errors(self):
         self.assertQuiet(self.run_tako('fetch', '-q', self.app))
         self.assertInPlace(ONE)
         self.origin.faults['/manifest'] = origin.status(404)
         self.assertIn('status 404', self.run_tako('fetch', '-q', self.app).err)
 
-    def test_splay_waits_a_part_of_it(self):
+    def test_splay_waits_for_a_random_part_of_its_seconds(self):
         with unittest.mock.patch('time.sleep') as sleep:
             with unittest.mock.patch('random.uniform', lambda low, high: (low, high)):
                 self.assertEqual(0, tako.main(['fetch', '-q', '--splay', '90.5', self.app]))
         sleep.assert_called_once_with((0, 90.5))
 
-    def test_splay_takes_nothing_of_the_timeout(self):
+    def test_splay_does_not_count_toward_the_timeout(self):
         clock = scene.Clock()
         with clock.patch(), unittest.mock.patch('random.uniform', lambda _, high: high):
-            self.assertEqual(0, self.run_here('fetch', '--splay', '500', '--timeout', '20', self.app).code)
+            self.assertEqual(0, self.run_here('fetch', '--splay', '500', '--timeout', '20',
+                                              self.app).code)
         self.assertEqual([500], clock.pauses)
         self.assertInPlace(ONE)
 
-    def test_seconds_that_are_none(self):
+    def test_invalid_numbers_of_seconds_are_usage_errors(self):
         for option in ('--splay', '--timeout'):
             for value in ('-1', 'x', '', '1e3', 'nan', 'inf', '1 '):
                 with self.subTest(value):
-                    self.assertCode(2, self.run_tako('fetch', '{}={}'.format(option, value), self.app))
+                    self.assertCode(2,
+                                    self.run_tako('fetch', '{}={}'.format(option, value), self.app))
 
 
 class RestartTest(scene.UpdateScene):
     def setUp(self):
         super().setUp()
-        self.config(self.origin.url, version='1.*',
-                    more='Restart=app.service web.service\nRestart=\nRestart=db.service\nConfirm=0\n')
+        units = 'Restart=app.service web.service\nRestart=\nRestart=db.service\nConfirm=0\n'
+        self.config(self.origin.url, version='1.*', more=units)
         self.systemctl(':')
 
     def systemctl(self, script):
@@ -527,13 +555,15 @@ class RestartTest(scene.UpdateScene):
     def fetch(self, *options):
         return self.run_tako('fetch', self.app, *options, environ=self.environ_with_systemctl())
 
-    def test_units_restart_once_latest_names_the_new_image(self):
+    def test_units_restart_after_latest_names_the_new_image(self):
         result = self.fetch()
-        self.assertEqual(self.app + ': 1.0 is installed, restarted app.service web.service db.service\n', result.out)
-        self.assertEqual([['app.service', 'web.service', 'db.service']], fake_systemd.restarted(self.directory))
+        told = ': 1.0 is installed, restarted app.service web.service db.service\n'
+        self.assertEqual(self.app + told, result.out)
+        self.assertEqual([['app.service', 'web.service', 'db.service']],
+                         fake_systemd.restarted(self.directory))
         self.assertEqual([self.one.digest], fake_systemd.restarts(self.directory))
 
-    def test_no_change_no_restart(self):
+    def test_a_fetch_without_an_update_restarts_nothing(self):
         self.fetch()
         self.assertQuiet(self.fetch())
         self.assertEqual(1, len(fake_systemd.restarts(self.directory)))
@@ -547,7 +577,7 @@ class RestartTest(scene.UpdateScene):
 
 
 class DestinationTest(scene.UpdateScene):
-    def test_missing_or_a_file(self):
+    def test_a_destination_that_is_missing_or_a_file_is_exit_2(self):
         for name in ('missing', 'app.tako'):
             with self.subTest(name):
                 self.config(self.origin.url, destination=self.path(name))
@@ -557,15 +587,16 @@ class DestinationTest(scene.UpdateScene):
         self.assertEqual([], self.origin.requests)
         self.assertFalse(os.path.exists(self.path('missing')))
 
-    def test_the_store_is_open_to_readers_whatever_the_umask(self):
+    def test_the_store_is_readable_whatever_the_umask(self):
         for umask in (0, 0o077):
             with self.subTest(oct(umask)):
                 os.mkdir(self.path(str(umask)))
                 self.config(self.origin.url, destination=self.path(str(umask)))
-                self.assertCode(0, self.run_tako('fetch', self.app, preexec_fn=functools.partial(os.umask, umask)))
+                self.assertCode(0, self.run_tako('fetch', self.app,
+                                                 preexec_fn=functools.partial(os.umask, umask)))
                 self.assertEqual(0o40755, os.stat(self.path(str(umask), 'store')).st_mode)
 
-    def test_it_and_its_store_may_be_links(self):
+    def test_the_destination_and_its_store_may_be_links(self):
         os.mkdir(self.path('elsewhere'))
         os.symlink(self.path('elsewhere'), self.path('destination', 'store'))
         os.symlink('destination', self.path('link'))
@@ -575,9 +606,10 @@ class DestinationTest(scene.UpdateScene):
         self.assertInPlace(TWO)
         self.assertEqual(TWO, scene.read(self.path('elsewhere', self.two.digest)))
         self.assertEqual(['destination', self.path('elsewhere')],
-                         [os.readlink(self.path(*names)) for names in (('link',), ('destination', 'store'))])
+                         [os.readlink(self.path(*names)) for names
+                          in (('link',), ('destination', 'store'))])
 
-    def test_not_writable(self):
+    def test_a_destination_that_is_not_writable_is_exit_1(self):
         os.chmod(self.destination, 0o755)
         if os.getuid() != 0:
             os.chmod(self.destination, 0o555)
@@ -586,8 +618,9 @@ class DestinationTest(scene.UpdateScene):
         self.assertIn('Permission denied', result.err)
         self.assertEqual([], os.listdir(self.destination))
 
-    @unittest.skipUnless(os.getuid() == 0, 'ONLY ROOT CAN LEAVE A LOCK OF ANOTHER USER: THAT IS NOT TESTED')
-    def test_a_lock_that_a_killed_run_of_root_left(self):
+    @unittest.skipUnless(os.getuid() == 0,
+                         'ONLY ROOT CAN LEAVE A LOCK OF ANOTHER USER: THAT IS NOT TESTED')
+    def test_a_lock_left_by_a_killed_run_of_root_is_an_error_with_a_hint(self):
         lock = self.write('destination/.lock', '', 0o600)
         os.chown(self.destination, scene.NOBODY, scene.NOBODY)
         result = self.run_tako('fetch', self.app, as_nobody=True)
@@ -599,14 +632,14 @@ class DestinationTest(scene.UpdateScene):
         self.assertCode(0, self.run_tako('fetch', self.app, as_nobody=True))
         self.assertInPlace(ONE)
 
-    def test_latest_that_is_a_directory_is_left_alone(self):
+    def test_a_latest_that_is_a_directory_is_left_alone(self):
         os.mkdir(self.path('destination', 'latest'))
         result = self.run_tako('fetch', self.app)
         self.assertCode(1, result)
         self.assertTrue(os.path.isdir(self.path('destination', 'latest')))
         self.assertNoTemporaries()
 
-    def test_another_run_that_holds_the_lock_is_waited_for(self):
+    def test_fetch_waits_for_another_run_that_holds_the_lock(self):
         with tako.DirectoryLock(self.destination, 0, print):
             process = self.start('fetch', '-v', self.app)
             self.assertIn(b'waiting for another run', process.stderr.readline())
@@ -614,14 +647,15 @@ class DestinationTest(scene.UpdateScene):
         self.assertEqual(0, process.returncode)
         self.assertInPlace(ONE)
 
-    def test_a_lock_that_is_not_given_back_is_exit_75(self):
+    def test_a_lock_that_another_run_keeps_is_exit_75(self):
         with tako.DirectoryLock(self.destination, 0, print), open(os.devnull, 'w') as quiet:
-            with unittest.mock.patch.object(tako, 'LOCK_WAIT_SECONDS', 0.1), unittest.mock.patch('sys.stderr', quiet):
-                self.assertEqual(75, tako.main(['fetch', self.app]))
+            with unittest.mock.patch.object(tako, 'LOCK_WAIT_SECONDS', 0.1):
+                with unittest.mock.patch('sys.stderr', quiet):
+                    self.assertEqual(75, tako.main(['fetch', self.app]))
 
 
 class ManyDescriptorsTest(scene.UpdateScene):
-    """A run whose files and connections have numbers that select(2) cannot take, as its caller left as many open."""
+    """The caller left so many files open that new descriptors are too high for select(2)."""
 
     def setUp(self):
         super().setUp()
@@ -634,13 +668,14 @@ class ManyDescriptorsTest(scene.UpdateScene):
         for _ in range(1024):
             self.addCleanup(os.close, os.open(os.devnull, os.O_RDONLY))
 
-    def test_fetch(self):
+    def test_fetch_with_high_descriptors(self):
         self.assertCode(0, self.run_here('fetch', self.app))
         self.assertInPlace(ONE)
 
-    def test_store(self):
+    def test_store_with_high_descriptors(self):
         image = self.write('image', TWO)
-        self.assertCode(0, self.run_here('store', '-k', tako.format_secret_key(origin.SEED), '-o', self.origin.directory,
+        self.assertCode(0, self.run_here('store', '-k', tako.format_secret_key(origin.SEED), '-o',
+                                         self.origin.directory,
                                          image, '1.1'))
         self.assertCode(0, self.run_here('fetch', self.app))
         self.assertInPlace(TWO)
