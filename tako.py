@@ -168,28 +168,28 @@ RANGES_MAX = 2000                       # with more ranges in an image, nearby o
 RANGES_PER_REQUEST = 100                # maximum number of ranges in a request for several
 RANGE_GAP_BYTES = 1 << 14               # a gap this small is downloaded, to save a request
 RANGE_FRAMING_BYTES = 1 << 10           # maximum size of the headers of one part in multipart
-CONNECTIONS = 4                         # parallel connections to a host, for ranges
+CONNECTIONS = 4                         # maximum number of connections to a host, for ranges
 
 # network and files
 BLOCK_BYTES = 1 << 18                   # data is read, hashed and written in blocks of this size
-LINES_BLOCK_BYTES = 1 << 16             # read at a time where lines are read
+LINES_BLOCK_BYTES = 1 << 16             # smaller blocks, for input that is parsed by lines
 DISCARD_MAX_BYTES = 1 << 16             # a longer error page costs more to read than to reconnect
 REDIRECTS_MAX = 10                      # maximum number of redirects in a row
-NETWORK_TIMEOUT_SECONDS = 10.0          # to connect, and from one packet to the next
-CONNECT_DELAY_SECONDS = 0.25            # until the next address is tried, too (RFC 8305, 8)
-AHEAD_SECONDS = 3.0                     # for the headers of a response to a request sent ahead
+NETWORK_TIMEOUT_SECONDS = 10.0          # longest wait for a connection, or for the next packet
+CONNECT_DELAY_SECONDS = 0.25            # delay before the next address is tried too (RFC 8305, 8)
+AHEAD_SECONDS = 3.0                     # longest wait for a response that was requested ahead
 RATE_WINDOW_SECONDS = 30.0              # a connection's speed is measured over this time
 RATE_MIN_BYTES = 30 << 10               # a connection that delivers less in such a time is dropped
 FRAMING_MAX_BYTES = 2 << 20             # allowance for headers, chunk sizes and trailers
 FRAMING_MAX_FACTOR = 8                  # allowance per byte of body: a chunk of 1 byte takes 6
 PAUSE_FIRST_SECONDS = 0.5               # first pause before a retry; each further one is doubled
 PAUSE_MAX_SECONDS = 8.0                 # longest pause, except where a server asks for a longer one
-RETRY_MAX_SECONDS = 366 * 86400.0       # of a Retry-After header
+RETRY_MAX_SECONDS = 366 * 86400.0       # maximum value of a Retry-After header
 PAUSE_BUDGET_SECONDS = 20.0             # one run spends this much on all pauses for one host
 PROGRESS_MIN_BYTES = 1 << 16            # after this much progress, pauses start again at the first
 ETAG_MAX_CHARS = 200                    # a longer ETag is ignored
 FULL_ANSWER_SECONDS = 86400             # once in this time, a manifest is requested without an ETag
-MANIFEST_SECONDS = 60.0                 # for one mirror's manifest, if another mirror can serve it
+MANIFEST_SECONDS = 60.0                 # longest wait for a mirror's manifest if others can serve it
 LOCK_WAIT_SECONDS = 120.0               # longest wait for another run in the same directory
 LOCK_POLL_SECONDS = 0.05                # interval between two attempts to lock
 ABANDONED_SECONDS = 3600.0              # the original's temporary files are removed at this age
@@ -205,7 +205,7 @@ STATE_MAX_BYTES = 1 << 20               # maximum size of the state file in a de
 WITHDRAWN_MAX = 1000                    # the state file keeps this many withdrawn versions
 
 # units
-SYSTEMCTL_TIMEOUT_SECONDS = 900.0       # for units to restart; systemd usually gives up earlier
+SYSTEMCTL_TIMEOUT_SECONDS = 900.0       # longest restart of units; systemd usually gives up earlier
 SYSTEMCTL_TRIES = 6                     # attempts to reach systemd, which may be restarting itself
 SYSTEMCTL_PAUSE_SECONDS = 0.25          # pause after the first attempt; each further one is doubled
 CONFIRM_SECONDS = 10                    # units are watched this long if Confirm= is not set
