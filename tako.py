@@ -262,6 +262,10 @@ class RefusedError(TakoError):
     exit_code = 3
 
 
+class UnsignedError(RefusedError):
+    """What should be a manifest has no signature: it is another file, or its end is missing."""
+
+
 class SignatureError(RefusedError):
     """A manifest is not signed by any trusted key."""
 
@@ -824,12 +828,12 @@ def seal_manifest(manifest: Manifest, secret_key: bytes) -> bytes:
 
 
 def _split_signature(signed: bytes, where: str) -> 'Tuple[bytes, bytes]':
-    """Return the signed bytes and the 64 bytes of the signature. Raises RefusedError."""
+    """Return the signed bytes and the 64 bytes of the signature. Raises UnsignedError."""
     body, line = signed[:-SIGNATURE_LINE_BYTES], signed[-SIGNATURE_LINE_BYTES:]
     signature = decode_base64(line[:-1].decode('ascii', 'replace'), 64)
     if signature is None or line[-1:] != b'\n' or not body.startswith(MANIFEST_TITLE):
-        raise RefusedError(f'{where}: not a signed manifest',
-                           'check what is there: it is another file, or truncated')
+        raise UnsignedError(f'{where}: not a signed manifest',
+                            'check what is there: it is another file, or truncated')
     return body, signature
 
 
@@ -2355,6 +2359,10 @@ class Answer(namedtuple('Answer', ('url', 'status', 'headers', 'length', 'chunks
     length: 'Optional[int]'
     chunks: 'Iterator[bytes]'
 
+    def has_end(self) -> bool:
+        """Return whether a missing end of the body shows, other than as the connection's end."""
+        return self.length is not None or 'transfer-encoding' in self.headers
+
     def etag(self) -> str:
         """Return the ETag (RFC 9110, 8.8.3), or an empty string if there is no valid one."""
         etag = self.headers.get('etag', '')
@@ -2371,6 +2379,7 @@ class Deadline:
     def __init__(self) -> None:
         # monotonic time, message and hint: of the outermost limit, then of the earliest so far
         self._limits = [(float('inf'), '', '')]
+        self.stall = NETWORK_TIMEOUT_SECONDS    # the longest wait for a packet, in seconds
 
     def start(self, seconds: float) -> None:
         """Set the outermost limit, that of --timeout, to so many seconds from now."""
@@ -2400,7 +2409,11 @@ class Deadline:
         seconds = self.remaining()
         if seconds <= 0:
             raise UnreachableError(*self._limits[-1][1:])
-        return min(NETWORK_TIMEOUT_SECONDS, seconds)
+        return min(self.stall, seconds)
+
+    def rate_window(self) -> float:
+        """Return the seconds over which a rate is measured; more if longer waits are allowed."""
+        return RATE_WINDOW_SECONDS * max(1.0, self.stall / NETWORK_TIMEOUT_SECONDS)
 
 
 class Backoff:
@@ -2615,9 +2628,9 @@ class HttpConnection:
             raise ProtocolError('too many bytes of headers or framing')
         began, before = self._window
         now = time.monotonic()
-        if now - began >= RATE_WINDOW_SECONDS:
+        if now - began >= self._deadline.rate_window():
             if self._delivered - before < RATE_MIN_BYTES:
-                raise OSError(too_slow())
+                raise OSError(too_slow(now - began))
             self._window = now, self._delivered
         return piece
 
@@ -2640,7 +2653,10 @@ def resolve(host: str, port: int, seconds: float) -> 'List[Any]':
         finally:
             done.release()
     done.acquire()
-    _thread.start_new_thread(ask, ())
+    try:
+        _thread.start_new_thread(ask, ())
+    except RuntimeError:                        # as with a low `ulimit -u`: wait without a limit
+        ask()
     if not done.acquire(timeout=seconds):
         raise socket.timeout('the name servers do not respond')
     found = results[0]
@@ -2878,9 +2894,11 @@ class HttpClient:
     """Requests the URLs of one run: http and https on connections that it keeps, file from disk.
 
     `deadline` limits all waiting for the network. `backoff` waits before requests are repeated.
+    `rangeless_hosts` are those that fail over a Range, as endpoint() spells them.
     """
 
     def __init__(self, environ: 'Mapping[str, str]') -> None:
+        self.rangeless_hosts: Set[Tuple[str, str]] = set()
         self.deadline = Deadline()
         self.backoff = Backoff()
         self._pool = ConnectionPool(environ, self.deadline)
@@ -3001,9 +3019,9 @@ class HttpClient:
         return None
 
 
-def too_slow() -> str:
+def too_slow(seconds: float) -> str:
     """Return the message for a connection that is too slow."""
-    return f'delivered less than {RATE_MIN_BYTES} bytes in {RATE_WINDOW_SECONDS:.0f} seconds'
+    return f'delivered less than {RATE_MIN_BYTES} bytes in {seconds:.0f} seconds'
 
 
 def _answer(url: str, connection: HttpConnection) -> Answer:
@@ -4413,6 +4431,7 @@ class Transfer:
         self.index = b''
         self.assembly: Optional[Assembly] = None
         self._etags: Dict[str, str] = {}        # of images and patches, by URL
+        self._range_failed: Set[Tuple[str, str]] = set()    # hosts that failed over Range once
 
     def step(self, line: str) -> None:
         """Report a step of this download."""
@@ -4432,7 +4451,7 @@ class Transfer:
             yield chunk
 
     def receive(self, url: str, origin: Origin, size: int, partial: PartialFile,
-                answer: 'Optional[Answer]' = None) -> None:
+                answer: 'Optional[Answer]' = None, cache_control: str = '') -> None:
         """Append to `partial` the bytes that it lacks of the `size` bytes at `url`.
 
         answer: to a request for `url` without Range, if it was made before. The cases:
@@ -4444,20 +4463,42 @@ class Transfer:
 
         Raises RefusedError if the file at `url` has another size, UnreachableError otherwise.
         """
-        begin = partial.size
-        resume = {'Range': f'bytes={begin}-', 'If-Range': self._etags.get(url, '')}
+        begin, headers = partial.size, {'Cache-Control': cache_control}
         try:
-            answer = answer or self.client.open(url, origin.authorization, resume if begin else {})
+            answer = answer or self._resume(url, origin, begin, headers)
             try:
                 self._append(answer, url, size, partial)
             except RefusedError:
                 if answer.status == 200:
                     raise
-                self._append(self.client.open(url, origin.authorization), url, size, partial)
+                self._append(self.client.open(url, origin.authorization, headers),
+                             url, size, partial)
         except TransientError as error:
             if partial.size - begin >= PROGRESS_MIN_BYTES:
                 raise CutShortError(error.what, error.hint) from error
             raise
+
+    def _resume(self, url: str, origin: Origin, begin: int, headers: 'Dict[str, str]') -> Answer:
+        """Request what follows the first `begin` bytes at `url`.
+
+        Some gateways fail over Range, with any status. So if it fails, request the whole file once.
+        If that succeeds, request whole files from this host for the rest of the run.
+        """
+        host, client = endpoint(url), self.client
+        if not begin or host in client.rangeless_hosts:
+            return client.open(url, origin.authorization, headers)
+        ranged = {'Range': f'bytes={begin}-', 'If-Range': self._etags.get(url, '')}
+        try:
+            return client.open(url, origin.authorization, dict(headers, **ranged))
+        except GoneError:
+            raise
+        except UnreachableError:
+            if host in self._range_failed:
+                raise
+            self._range_failed.add(host)
+            answer = client.open(url, origin.authorization, headers)
+            client.rangeless_hosts.add(host)
+            return answer
 
     def _append(self, answer: Answer, url: str, size: int, partial: PartialFile) -> None:
         """Append a body, unless it is not of the bytes that are missing, or too long."""
@@ -4549,7 +4590,9 @@ class RemoteIndex:
         return None
 
     def _open(self, ranges: str = '') -> Answer:
-        return self._transfer.client.open(self.url, self.origin.authorization, {'Range': ranges})
+        # publishers may replace an index, so a cache has to ask whether its copy is the newest
+        headers = {'Range': ranges, 'Cache-Control': 'no-cache'}
+        return self._transfer.client.open(self.url, self.origin.authorization, headers)
 
     def _read_all(self) -> bytes:
         return self._transfer.read(self._open(), self._limit)
@@ -4888,9 +4931,10 @@ class RangeStrategy(DeltaStrategy):
                         assembly.take(data)
                         self._transfer.report.progress(self._transfer.label, assembly.taken, total)
                     # each answer alone may have been fast enough
-                    if time.monotonic() - began >= RATE_WINDOW_SECONDS:
+                    seconds = time.monotonic() - began
+                    if seconds >= self._transfer.client.deadline.rate_window():
                         if assembly.taken - before < RATE_MIN_BYTES:
-                            raise TransientError(f'{answer.url}: {too_slow()}')
+                            raise TransientError(f'{answer.url}: {too_slow(seconds)}')
                         began, before = time.monotonic(), assembly.taken
             finally:
                 answers.close()
@@ -4937,23 +4981,33 @@ class WholeStrategy:
     def attempt(self, remote: RemoteIndex, answer: 'Optional[Answer]' = None) -> None:
         """Complete the partial file with the image of one origin.
 
-        If it began with bytes of something else, download from the start, once from each origin.
-        answer: to a request for the image without Range, if it was made before. Raises RefusedError
-        if this is another image, UnreachableError as Transfer.receive().
+        If it comes out as another one, download it from the start, past caches, once from each
+        origin: the partial file or what a cache has may be damaged. answer: to a request for the
+        image without Range, if it was made before. Raises RefusedError if it is another image
+        again, UnreachableError as Transfer.receive().
         """
+        url = remote.image_url
+        try:
+            self._download(remote, answer, '')
+        except RefusedError:
+            if url in self._restarted or url.startswith('file:'):
+                raise
+            self._restarted.add(url)
+            self._download(remote, None, 'no-cache')
+
+    def _download(self, remote: RemoteIndex, answer: 'Optional[Answer]',
+                  cache_control: str) -> None:
+        """Complete the partial file. If it is another image then, empty it: RefusedError."""
         transfer, url = self._transfer, remote.image_url
-        entry, partial, before = transfer.entry, transfer.partial, transfer.partial.size
-        transfer.step(f'downloading {entry.version}, {entry.size - before} bytes, from {url}')
-        if before < entry.size or not entry.size:
-            transfer.receive(url, remote.origin, entry.size, partial, answer)
+        entry, partial = transfer.entry, transfer.partial
+        transfer.step(
+            f'downloading {entry.version}, {entry.size - partial.size} bytes, from {url}')
+        if partial.size < entry.size or not entry.size:
+            transfer.receive(url, remote.origin, entry.size, partial, answer, cache_control)
         digest = partial.sha256.hexdigest()
-        if digest == entry.digest:
-            return
-        partial.clear()
-        if not before or url in self._restarted:
+        if digest != entry.digest:
+            partial.clear()
             raise _wrong_image(url, f'has the SHA-256 {digest}', 'not the signed one')
-        self._restarted.add(url)
-        self.attempt(remote)
 
 
 class ImageDownload(Transfer):
@@ -5740,7 +5794,8 @@ class ImageFetch:
             etag = ''                           # once a day, since the server may have lied
         self._step('requesting ' + url)
         try:
-            answer = self.client.open(url, origin.authorization, {'If-None-Match': etag})
+            answer = self.client.open(url, origin.authorization,
+                                      {'If-None-Match': etag, 'Cache-Control': 'no-cache'})
         except GoneError as error:              # only an image can be withdrawn
             raise UnreachableError(error.what, 'if the publisher moved, correct Origin=') from None
         content = join_at_most(MANIFEST_MAX_BYTES, answer.chunks, answer.url)
@@ -5750,7 +5805,14 @@ class ImageFetch:
         else:
             etag = answer.etag()
         if not content or content != known.signed:      # b'' equals that of no manifest
-            manifest = open_manifest(content, self.config.public_keys, answer.url)
+            try:
+                manifest = open_manifest(content, self.config.public_keys, answer.url)
+            except UnsignedError:
+                begins_well = MANIFEST_TITLE.startswith(content[:len(MANIFEST_TITLE)])
+                if answer.has_end() or not begins_well:
+                    raise
+                raise TransientError(f'{answer.url}: not a signed manifest; the connection may '
+                                     'have ended early') from None
             lost = first_lost(known.manifest, manifest)
             if lost is not None and first_lost(manifest, known.manifest) is None:
                 raise RollbackError(answer.url, lost.version.text)
@@ -5915,6 +5977,8 @@ def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
         time.sleep(random.uniform(0, arguments.splay))
     destinations: Dict[Tuple[int, int], str] = {}
     with HttpClient(os.environ) as client, Runs(report) as runs:
+        if arguments.stall is not None:
+            client.deadline.stall = arguments.stall
         configs = list(dict.fromkeys(arguments.configs))
         for path in configs:
             if arguments.timeout is not None:
@@ -6655,6 +6719,8 @@ def _add_fetch(parser: ArgumentParser) -> None:
            help='wait for a random time first, SECONDS at most (for cron)')
     option('--timeout', type=_seconds, metavar='SECONDS',
            help='limit how long each config waits for the lock and the network')
+    option('--stall', type=_seconds, metavar='SECONDS',
+           help=f'limit how long a connection may be silent ({NETWORK_TIMEOUT_SECONDS:.0f})')
     _add_levels(parser)
     option('configs', nargs='+', metavar='CONFIG', help='config file of an image')
 

@@ -196,13 +196,13 @@ class SignatureTest(ManifestTest):
         }
         for name, data in spoilt.items():
             with self.subTest(name):
-                self.assertRefused(tako.RefusedError, data, 'not a signed manifest')
+                self.assertRefused(tako.UnsignedError, data, 'not a signed manifest')
 
     def test_another_header_is_refused_though_signed(self):
         rest = line() + b'\n\n'
         for header in (b'tako manifest 1\n\n', b'\nTako Manifest 1\n\n', b'Tako Manifest', b''):
             with self.subTest(header):
-                self.assertRefused(tako.RefusedError, signed(header + rest), 'not a signed manifest')
+                self.assertRefused(tako.UnsignedError, signed(header + rest), 'not a signed manifest')
         for header in (
             b'Tako Manifest 1',
             b'Tako Manifest 1\n',
@@ -248,7 +248,7 @@ class SignatureTest(ManifestTest):
         data = signed(b'Tako Manifest 2\n\n')
         self.assertRefused(tako.SignatureError, data.replace(b' 2\n', b' 3\n'))
         self.assertRefused(tako.SignatureError, data.replace(b'\n\n', b'\n\n1'))
-        self.assertRefused(tako.RefusedError, b'Tako Manifest 2\n\n', 'not a signed manifest')
+        self.assertRefused(tako.UnsignedError, b'Tako Manifest 2\n\n', 'not a signed manifest')
 
 
 class PublishersErrorTest(ManifestTest):

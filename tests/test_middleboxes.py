@@ -1,0 +1,192 @@
+"""Sections 11, 15 and 16: what gateways, proxies and caches do to the responses of an honest origin."""
+import time
+
+import origin
+import scene
+from scene import IMAGE, noise
+from test_resume import HERE, ResumeCase
+
+
+def fails_over_range(fault):
+    """Answers requests with Range by `fault`, and others honestly."""
+    return lambda handler: fault(handler) if handler.headers.get('Range') else handler.serve()
+
+
+class RangelessGatewayTest(ResumeCase):
+    """A gateway that fails over Range in the way of a download that broke off."""
+
+    def test_the_image_is_requested_once_without_range_in_the_same_run(self):
+        rest = 'bytes={}-'.format(HERE)
+        cases = [(code, origin.status(code), [rest, None])
+                 for code in (400, 403, 404, 405, 412, 500, 501, 503)]
+        # a kept connection may have been closed meanwhile, so a new one is tried first
+        cases += [('hangs up', origin.hangs_up, [rest, rest, None]),
+                  ('no HTTP', origin.talks_nonsense, [rest, rest, None])]
+        for name, fault, ranges in cases:
+            with self.subTest(name):
+                self.anew()
+                self.left_behind(IMAGE[:HERE])
+                self.origin.faults[self.image] = fails_over_range(fault)
+                self.assertFetched(ranges)
+
+    def test_it_is_requested_so_for_the_rest_of_the_run(self):
+        times = [origin.drops(HERE)] * 3
+
+        def fault(handler):
+            if handler.headers.get('Range'):
+                handler.answer(403, b'')
+            elif times:
+                times.pop()(handler)
+            else:
+                handler.serve()
+        self.origin.faults[self.image] = fault
+        result = self.run_here('fetch', self.app, limits={'PAUSE_BUDGET_SECONDS': 1.0})
+        self.assertCode(0, result)
+        self.assertInPlace(IMAGE)
+        self.assertEqual([None, 'bytes={}-'.format(HERE), None, None, None],
+                         self.origin.asked(self.image, 'Range'))
+
+    def test_a_withdrawn_image_is_not_requested_again(self):
+        self.left_behind(IMAGE[:HERE])
+        self.origin.faults[self.image] = origin.status(410)
+        self.assertCode(75, self.run_here('fetch', self.app))
+        self.assertEqual(1, len(self.origin.asked(self.image, 'Range')))
+
+    def test_what_is_here_stays_if_the_host_fails_anyway(self):
+        self.left_behind(IMAGE[:HERE])
+        self.origin.faults[self.image] = origin.status(500)
+        self.assertCode(75, self.run_here('fetch', self.app))
+        self.assertEqual(IMAGE[:HERE], scene.read(self.partial))
+        self.assertEqual(1, self.origin.asked(self.image, 'Range').count(None))
+
+
+class CacheTest(ResumeCase):
+    """A cache between the client and an honest origin."""
+
+    def damaged_for(self, copy):
+        """A cache that has a damaged copy of the image, and gives it to those who take cached ones."""
+        def fault(handler):
+            if handler.headers.get('Cache-Control') == 'no-cache':
+                handler.serve()
+            else:
+                handler.answer(200, copy)
+        return fault
+
+    def test_a_damaged_copy_of_an_image_is_passed_over(self):
+        for copy in (b'x' * len(IMAGE), IMAGE[:-1], IMAGE + b'x', b''):
+            with self.subTest(len(copy)):
+                self.anew()
+                self.origin.faults[self.image] = self.damaged_for(copy)
+                self.assertFetched([None, None])
+                self.assertEqual([None, 'no-cache'], self.origin.asked(self.image, 'Cache-Control'))
+
+    def test_an_image_that_is_damaged_at_the_origin_is_refused_after_that(self):
+        self.origin.faults[self.image] = origin.serves(b'x' * len(IMAGE))
+        self.assertCode(3, self.run_here('fetch', self.app))
+        self.assertEqual([None, 'no-cache'], self.origin.asked(self.image, 'Cache-Control'))
+
+    def test_a_manifest_is_not_taken_from_a_cache_that_has_not_asked_the_origin(self):
+        old = scene.read(self.origin.directory + '/manifest')
+        self.assertCode(0, self.run_here('fetch', self.app))
+        self.origin.publish('1.1', IMAGE[::-1])
+        self.origin.faults['/manifest'] = self.damaged_for(old)
+        self.assertCode(0, self.run_here('fetch', self.app))
+        self.assertInPlace(IMAGE[::-1])
+
+    def test_an_index_is_not_taken_from_it_either(self):
+        self.origin.index(self.entry)
+        self.assertCode(0, self.run_here('fetch', self.app))
+        self.assertEqual({'no-cache'}, set(self.origin.asked(self.image + '.chunks', 'Cache-Control')))
+
+
+class CutManifestTest(ResumeCase):
+    """A connection's end is all that ends a manifest, and comes early."""
+
+    def cut(self, size):
+        content = scene.read(self.origin.directory + '/manifest')[:size]
+
+        def fault(handler):
+            handler.wfile.write(b'HTTP/1.0 200 OK\r\n\r\n' + content)
+            handler.hang_up()
+        return fault
+
+    def test_it_is_requested_again(self):
+        for size in (0, 1, 17, 18, 100, -1):
+            with self.subTest(size):
+                self.anew()
+                self.origin.faults['/manifest'] = origin.first(1, self.cut(size))
+                result = self.run_here('fetch', self.app, limits={'PAUSE_BUDGET_SECONDS': 1.0})
+                self.assertCode(0, result)
+
+    def test_the_last_message_says_so(self):
+        self.origin.faults['/manifest'] = self.cut(100)
+        result = self.run_here('fetch', self.app)
+        self.assertCode(75, result)
+        self.assertIn('the connection may have ended early', result.err)
+
+    def test_a_page_in_its_place_is_refused(self):
+        page = b'HTTP/1.0 200 OK\r\n\r\n<html>log in</html>'
+
+        def fault(handler):
+            handler.wfile.write(page)
+            handler.hang_up()
+        self.origin.faults['/manifest'] = fault
+        self.assertCode(3, self.run_here('fetch', self.app))
+
+
+class ScanningProxyTest(ResumeCase):
+    """A proxy that holds a body back until it has scanned all of it."""
+
+    limits = {'PAUSE_FIRST_SECONDS': 0.001, 'PAUSE_BUDGET_SECONDS': 0.02, 'NETWORK_TIMEOUT_SECONDS': 0.2}
+
+    def setUp(self):
+        super().setUp()
+
+        def fault(handler):
+            time.sleep(0.6)
+            handler.serve()
+        self.origin.faults[self.image] = fault
+
+    def test_it_is_too_slow_as_a_rule(self):
+        result = self.run_here('fetch', self.app)
+        self.assertCode(75, result)
+        self.assertIn('timed out', result.err)
+
+    def test_stall_allows_it(self):
+        self.assertCode(0, self.run_here('fetch', '--stall', '5', self.app))
+        self.assertInPlace(IMAGE)
+
+    def test_an_invalid_stall_is_a_usage_error(self):
+        self.assertCode(2, self.run_here('fetch', '--stall', 'x', self.app))
+
+
+class RateLimitTest(scene.Scene):
+    """nginx's limit_req without burst: a request too soon after the one before gets 503."""
+
+    limits = {'PAUSE_FIRST_SECONDS': 0.06, 'PAUSE_BUDGET_SECONDS': 3.0}
+    EVERY_SECONDS = 0.05
+
+    def test_an_update_comes_with_at_most_one_warning(self):
+        server = self.serve()
+        server.has_ranges = True
+        app = self.config(server.url)
+        old = noise(600000)
+        server.publish('1.0', old)
+        self.assertCode(0, self.run_here('fetch', app))
+        new = b''.join(old[at:at + 30000] + noise(300, at) for at in range(0, len(old), 30000))
+        server.index(server.publish('1.1', new))
+        last = [0.0]
+
+        def limited(handler):
+            now, before = time.monotonic(), last[0]
+            last[0] = max(before, now)
+            if now - before < self.EVERY_SECONDS:
+                last[0] = before
+                handler.answer(503, b'')
+            else:
+                handler.serve()
+        server.faults['*'] = limited
+        result = self.run_here('fetch', app)
+        self.assertCode(0, result)
+        self.assertInPlace(new)
+        self.assertLessEqual(result.err.count('downloading the whole image'), 1, result)
