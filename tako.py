@@ -5700,7 +5700,7 @@ class ImageFetch:
             if not self._image_fault(entry):
                 return entry
         raise TakoError(f'the store has no intact earlier image in {self.config.bounds.text}',
-                        'increase Keep= in the config, so that earlier images stay')
+                        'if Keep= removed it, increase Keep= so that earlier images stay')
 
     def _keep_index(self, entry: Entry, download: ImageDownload) -> None:
         """Write the chunk index of a downloaded image, after all else: nothing depends on it."""
