@@ -3223,6 +3223,7 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
 #     store/<sha256>.<older>.patch    a patch that makes it from the image <older>
 #     manifest                        the versions, as they were signed, read-only
 #     .*.new                          temporary files; the next run that holds the lock removes them
+#     store/.probe.new                one more of them, which is empty
 #
 # A Destination is the same directory on a client: without patches, and with
 #
@@ -3243,6 +3244,7 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
 
 NEW_IMAGE, NEW_PATCH, NEW_INDEX = '.image.new', '.patch.new', '.chunks.new'
 NEW_MANIFEST, NEW_LINK, NEW_STATE = '.manifest.new', '.latest.new', '.state.new'
+PROBE = '.probe.new'            # is renamed into the store before a download, and removed
 PARTIAL_OLDER_CHARS = 16        # of the older image's SHA-256 in the name of a partial patch
 BACK_LINK, BACK_STATE, DONE_STATE = '.latest.back', '.state.back', '.state.done'
 MISSING = 'is missing'
@@ -3433,6 +3435,24 @@ class ImageDirectory:
             raise TakoError(f'{path}: on another file system than {self.root}',
                             'move the whole directory there; it may be a link')
 
+    def check_rename(self) -> None:
+        """Raise TakoError if no file of `root` can be renamed into the store."""
+        self.check_file_system()
+        if os.path.isdir(self.store_path):
+            try:
+                with NewFile(self.path(PROBE)) as new:
+                    try:
+                        os.rename(new.temporary, self.image_path(PROBE))
+                    finally:
+                        remove_if_there(self.image_path(PROBE))
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                raise TakoError(
+                    f'{self.store_path}: files of {self.root} cannot be renamed into it: '
+                    'it is a mount point, or has another project quota',
+                    'mount or move the whole directory, and not store alone') from None
+
     def sync(self) -> None:
         """Make all names durable, since a run may have been killed between a rename and its fsync.
 
@@ -3443,11 +3463,12 @@ class ImageDirectory:
 
     def clear_leftovers(self) -> None:
         """Remove the temporary files of killed runs. The caller holds the lock."""
-        for name in (NEW_IMAGE, NEW_PATCH, NEW_INDEX, NEW_MANIFEST, NEW_LINK, NEW_STATE):
+        for name in (NEW_IMAGE, NEW_PATCH, NEW_INDEX, NEW_MANIFEST, NEW_LINK, NEW_STATE, PROBE):
             remove_if_there(self.path(name))
         # and those of the original Tako, where that is possible
         paths = [self.path('manifest.new')]
         try:
+            remove_if_there(self.image_path(PROBE))
             paths += [self.image_path(name) for name in os.listdir(self.store_path)
                       if re.fullmatch('[0-9a-f]{64}[.]new', name)]
         except OSError:
@@ -5894,8 +5915,8 @@ class ImageFetch:
 
     def _download(self, entry: Entry) -> None:
         """Download an image into the store, verified, from the first mirror that serves it."""
-        self.destination.check_file_system()
         self.destination.clear_partials(but=entry.digest)
+        self.destination.check_rename()
         older, older_digest = self._older_image(entry)
         try:
             with PartialFile(self.destination.partial_path(entry.digest)) as partial:
@@ -6219,6 +6240,7 @@ def _store_image(arguments: 'argparse.Namespace', directory: ImageDirectory, ver
     Return its entry, and False if it was listed and intact before.
     """
     manifest = directory.manifest()
+    directory.check_rename()
     with NewFile(directory.path(NEW_IMAGE)) as new:
         for block in _read_image(arguments.image):
             new.write(block)

@@ -314,7 +314,9 @@ class CrashCase(scene.Scene):
     def assertEachFileIsWholeBeforeItIsNamed(self, trace):
         """Content is synced before a rename, and the directory right after it."""
         for number, step in enumerate(trace):
-            if step[0] == 'rename':
+            if step[0] == 'rename' and step[2] == 'store/' + tako.PROBE:
+                self.assertEqual(['unlink', step[2]], trace[number + 1])        # it was empty
+            elif step[0] == 'rename':
                 before = [each[0] for each in trace[:number] if step[1] in each[1:3]]
                 expected = 'symlink' if step[2] == 'latest' else 'rename' if step[1] in tako.StateFile.PREPARED else 'sync'
                 self.assertEqual(expected, before[-1], trace)

@@ -1,4 +1,5 @@
 """Sections 12, 16 and 18: room on the disk, what happens without it, and which images make room for others."""
+import contextlib
 import errno
 import os
 import resource
@@ -284,6 +285,61 @@ class OtherFileSystemTest(SpaceCase):
         self.assertIn('on another file system', result.err)
         self.assertEqual(['store'], os.listdir(self.path('new')))
         self.assertEqual([], os.listdir(self.path('other')))
+
+
+class CannotRenameTest(SpaceCase):
+    """A store on the same file system into which nothing can be renamed: nothing is downloaded."""
+
+    def assertFound(self):
+        self.assertCode(0, self.fetch())
+        self.origin.publish('1.1', IMAGE)
+        self.origin.requests.clear()
+        new = self.write('new.img', IMAGE[1:])
+        with self.breaking(self.path('destination', 'store')), self.breaking(self.path('served', 'store')):
+            before = scene.snapshot(self.path('served'))
+            for _ in range(2):
+                result = self.fetch()
+                self.assertCode(1, result)
+                self.assertIn('{}: files of'.format(self.path('destination', 'store')), result.err)
+                self.assertInPlace(ONE)
+            self.assertEqual(['/manifest'] * 2, self.origin.paths())
+            with unittest.mock.patch.object(tako, '_read_image', None):         # it is not read
+                result = self.run_here('store', '-k', SECRET_KEY, '-o', self.path('served'), new, '1.2')
+            self.assertCode(1, result)
+            self.assertIn('cannot be renamed into it', result.err)
+            self.assertEqual(before, scene.snapshot(self.path('served')))
+        self.assertCode(0, self.fetch())
+        self.assertInPlace(IMAGE)
+        self.assertEqual(2, len(os.listdir(self.path('destination', 'store'))))
+
+    def test_a_bind_mount(self):
+        self.assertFound()
+
+    def breaking(self, store):
+        stack = contextlib.ExitStack()
+        if as_root('mount', '--bind', store, store) is None:
+            self.skipTest('NOT ALLOWED TO MOUNT: A BIND MOUNT IS NOT TESTED')
+        stack.callback(subprocess.run, ['umount', store], check=True)
+        return stack
+
+
+class RenameFailsTest(CannotRenameTest):
+    """As with project quotas, which anybody can act out."""
+
+    def breaking(self, store):
+        rename = os.rename
+
+        def fail(source, target):
+            if os.path.dirname(target) == store:
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source, None, target)
+            rename(source, target)
+        return unittest.mock.patch.object(os, 'rename', fail)
+
+    def test_what_a_killed_probe_left_is_removed(self):
+        self.assertCode(0, self.fetch())
+        self.write('destination/store/' + tako.PROBE, '')
+        self.assertCode(0, self.fetch())
+        self.assertEqual([self.one.digest], os.listdir(self.path('destination', 'store')))
 
 
 class MakeRoomTest(SpaceCase):
