@@ -833,7 +833,7 @@ def _split_signature(signed: bytes, where: str) -> 'Tuple[bytes, bytes]':
     signature = decode_base64(line[:-1].decode('ascii', 'replace'), 64)
     if signature is None or line[-1:] != b'\n' or not body.startswith(MANIFEST_TITLE):
         raise UnsignedError(f'{where}: not a signed manifest',
-                            'check what is there: it is another file, or truncated')
+                            'check what is there: another file, part of it, or a login page')
     return body, signature
 
 
@@ -4526,7 +4526,8 @@ class Transfer:
         begin, sha256, skipped = partial.size, partial.sha256.copy(), 0
         if answer.status == 200:
             skipped = begin
-        elif answer.headers.get('content-range') != f'bytes {begin}-{size - 1}/{size}':
+        elif answer.headers.get('content-range') not in (f'bytes {begin}-{size - 1}/{size}',
+                                                         f'bytes {begin}-{size - 1}/*'):
             raise RefusedError(f'{answer.url}: sent another range than was requested')
         length = skipped + size - begin
         if answer.length not in (None, length):

@@ -190,3 +190,63 @@ class RateLimitTest(scene.Scene):
         self.assertCode(0, result)
         self.assertInPlace(new)
         self.assertLessEqual(result.err.count('downloading the whole image'), 1, result)
+
+
+class ReportedElsewhereTest(ResumeCase):
+    """Situations from the public issues of curl, apt, containerd and RAUC."""
+
+    def test_a_range_of_a_file_whose_size_the_server_does_not_say(self):
+        """RFC 9110, 14.4."""
+        def fault(handler):
+            begin = int(handler.headers['Range'][6:-1])
+            handler.answer(206, IMAGE[begin:], [('Content-Range', 'bytes {}-{}/*'.format(begin, len(IMAGE) - 1))])
+        self.left_behind(IMAGE[:HERE])
+        self.origin.faults[self.image] = fault
+        self.assertFetched(['bytes={}-'.format(HERE)])
+
+    def test_the_page_of_a_416_is_not_appended(self):
+        self.left_behind(IMAGE[:HERE])
+        self.origin.faults[self.image] = fails_over_range(
+            origin.status(416, b'<html>', [('Content-Range', 'bytes */{}'.format(len(IMAGE)))]))
+        self.assertFetched(['bytes={}-'.format(HERE), None])
+
+    def test_a_redirect_that_expired_is_not_followed_again(self):
+        """The storage behind a registry signs its URLs for a short time."""
+        tickets = iter('abc')
+
+        def redirect(handler):
+            handler.answer(302, b'', [('Location', '/signed?' + next(tickets))])
+
+        def fault(handler):
+            ticket = handler.path[-1]
+            if ticket in used:
+                handler.answer(400, b'expired')
+            else:
+                used.add(ticket)
+                handler.path = self.image
+                handler.serve(HERE if ticket == 'a' else None)
+        used = set()
+        self.origin.faults[self.image] = redirect
+        for ticket in 'abc':
+            self.origin.faults['/signed?' + ticket] = fault
+        self.assertCode(0, self.run_here('fetch', self.app, limits={'PAUSE_BUDGET_SECONDS': 1.0}))
+        self.assertInPlace(IMAGE)
+        self.assertEqual({'a', 'b'}, used)
+
+    def test_the_login_page_of_a_network_is_named_as_a_cause(self):
+        self.origin.faults['/manifest'] = origin.serves(b'<html>log in</html>')
+        result = self.run_here('fetch', self.app)
+        self.assertCode(3, result)
+        self.assertIn('login page', result.err)
+
+    def test_an_offer_to_upgrade_the_protocol_changes_nothing(self):
+        """Apache offers h2 to whoever asks for an update over HTTP/1.1."""
+        offer = [('Upgrade', 'h2,h2c'), ('Connection', 'Upgrade, Keep-Alive')]
+        self.origin.faults[self.image] = origin.status(200, IMAGE, offer)
+        self.assertFetched([None])
+        self.assertEqual(1, self.origin.connections)
+
+    def test_a_network_that_asks_to_log_in_may_have_an_update_later(self):
+        """RFC 6585, 6."""
+        self.origin.faults['/manifest'] = origin.status(511)
+        self.assertCode(75, self.run_here('fetch', self.app))
