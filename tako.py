@@ -6025,9 +6025,13 @@ def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
 
 def rollback(arguments: 'argparse.Namespace', report: Report) -> int:
     """Run the rollback command, which uses no network. Return the exit code."""
+    path = arguments.config
     with HttpClient(os.environ) as client, Runs(report) as runs:
-        image = ImageFetch(arguments.config, arguments, client, report, runs)
-        runs.start(arguments.config, image.roll_back(), is_last=True)
+        try:
+            image = ImageFetch(path, arguments, client, report, runs)
+            runs.start(path, image.roll_back(), is_last=True)
+        except Exception as error:
+            return report.error(path, error)
         return runs.finish()
 
 

@@ -254,9 +254,18 @@ class ConfigFileTest(scene.Scene):
         self.assertEqual([], os.listdir(self.destination))
 
     def test_a_file_that_cannot_be_read(self):
-        for path in (self.path('missing'), self.directory):
-            self.assertIn('tako: ' + path + ': ', self.run_tako('fetch', path).err)
-            self.assertCode(2, self.run_tako('fetch', path))
+        for command in ('fetch', 'rollback', 'status'):
+            for path in (self.path('missing'), self.directory):
+                result = self.run_tako(command, path)
+                self.assertCode(2, result)
+                self.assertIn('tako: ' + path + ': ', result.err)
+
+    def test_each_command_names_the_config_that_is_wrong(self):
+        path = self.write('bad.tako', 'Hello\n')
+        for command in ('fetch', 'rollback', 'status'):
+            result = self.run_tako(command, path)
+            self.assertCode(2, result)
+            self.assertTrue(result.err.startswith('tako: ' + path + ':1: not a setting'), result.err)
 
     def test_windows_line_ends_and_byte_order_mark(self):
         os.mkdir(self.path('served'))
