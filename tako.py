@@ -337,6 +337,8 @@ class UnitError(TakoError):
     """A unit does not exist, or does not run."""
 
 
+NO_MEMORY = 'not enough memory'
+MEMORY_HINT = 'raise its limit (ulimit -v, MemoryMax= in systemd), or end other programs'
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OS_ERROR_HINTS = (
     (NO_SPACE, 'free disk space there and run the command again; all installed files are intact'),
@@ -344,6 +346,7 @@ OS_ERROR_HINTS = (
      'run the command as a user who has access, or change the permissions'),
     ((errno.EROFS,), 'mount this filesystem writable'),
     ((errno.EIO,), 'check the disk: dmesg shows its errors'),
+    ((errno.ENOMEM,), MEMORY_HINT),
 )
 
 
@@ -357,6 +360,8 @@ def as_tako_error(error: Exception) -> TakoError:
     if isinstance(error, ImportError):
         return TakoError(f'this Python lacks its {error.name} package',
                          'install all of Python (Debian: apt install python3)')
+    if isinstance(error, MemoryError):
+        return TakoError(NO_MEMORY, MEMORY_HINT)
     if not isinstance(error, OSError):
         lines, trace = [], error.__traceback__
         while trace is not None:
@@ -2222,8 +2227,14 @@ def sync_directory(path: str) -> None:
 
 def read_at_most(limit: int, path: str) -> bytes:
     """Return the content of a file; the first `limit` + 1 bytes if it is longer than `limit`."""
-    with naming(path), open(path, 'rb') as stream:
-        return stream.read(limit + 1)
+    content = bytearray()
+    with naming(path), open(path, 'rb', buffering=0) as stream:
+        while len(content) <= limit:                # read() of all would reserve `limit` bytes
+            block = stream.read(min(BLOCK_BYTES, limit + 1 - len(content)))
+            if not block:
+                break
+            content += block
+    return bytes(content)
 
 
 def read_blocks(stream: 'BinaryIO') -> 'Iterator[bytes]':
@@ -4816,10 +4827,10 @@ class PatchStrategy(DeltaStrategy):
                 self._transfer.step(f'{url}: not used: {self._temporary}: {error.strerror}')
                 return False
             raise
-        except (ValueError, EOFError, RefusedError) as error:
+        except (ValueError, EOFError, RefusedError, MemoryError) as error:
             remove_if_there(self._temporary)
             self._partial.clear()
-            raise GivenUpError(f'{url}: {error}') from None
+            raise GivenUpError(f'{url}: {str(error) or NO_MEMORY}') from None
         remove_if_there(self._temporary)
         return True
 
@@ -4880,9 +4891,9 @@ class RangeStrategy(DeltaStrategy):
             if transfer.assembly is None:
                 return False
             self._fill(remote, transfer.assembly)
-        except (ValueError, EOFError, RefusedError) as error:
+        except (ValueError, EOFError, RefusedError, MemoryError) as error:
             if transfer.assembly is None or not transfer.assembly.relies_on_stored_index:
-                raise GivenUpError(f'{remote.url}: {error}') from None
+                raise GivenUpError(f'{remote.url}: {str(error) or NO_MEMORY}') from None
             # the older image may have changed since its index was stored: read the image itself
             transfer.assembly, self._trust_stored_index = None, False
             return remote.download_head() and self.attempt(remote)
@@ -5444,8 +5455,11 @@ class Runs:
         if self._waiting and self._thread is None and not is_last:
             import threading
             thread = threading.Thread(target=self._watch, daemon=True)
-            thread.start()
-            self._thread = thread
+            try:
+                thread.start()
+                self._thread = thread
+            except RuntimeError:            # as with a low `ulimit -u` or -v: finish() watches
+                pass
 
     def finish(self) -> int:
         """Advance all runs to their ends. Return the most severe exit code."""

@@ -1,5 +1,6 @@
 """Section 19: arguments, exit codes, printing, signals."""
 import contextlib
+import errno
 import io
 import os
 import platform
@@ -375,6 +376,19 @@ class MainTest(unittest.TestCase):
             with unittest.mock.patch.object(tako, 'ed25519_public_key', side_effect=ZeroDivisionError('oops')):
                 self.assertEqual(1, tako.main(['gen-key']))
         self.assertIn("internal error: ZeroDivisionError('oops'", err.getvalue())
+
+
+class MemoryTest(scene.Scene):
+    def test_too_little_memory_is_reported_with_what_to_do(self):
+        for error in (MemoryError(), OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))):
+            for command in (['gen-key'], ['status', self.config('file:///nowhere')]):
+                with self.subTest(error=error, command=command[0]), contextlib.ExitStack() as stack:
+                    for name in ('ed25519_public_key', 'StateFile'):
+                        stack.enter_context(unittest.mock.patch.object(tako, name, side_effect=error))
+                    result = self.run_here(*command)
+                    self.assertCode(1, result)
+                    self.assertIn('memory', result.err)
+                    self.assertIn('ulimit -v', result.err)
 
 
 class PythonTest(scene.Scene):

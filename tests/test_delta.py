@@ -800,6 +800,15 @@ class PatchTest(PatchCase):
                     self.assertEqual([], self.partials())
                 self.tearDownDestination()
 
+    def test_without_the_memory_for_it_the_whole_image_is_downloaded(self):
+        for name in ('apply_patch', 'plan_image'):
+            with self.subTest(name):
+                if name == 'plan_image':
+                    self.origin.faults[self.patch] = origin.status(404)
+                with unittest.mock.patch.object(tako, name, side_effect=MemoryError):
+                    self.assertWhole(self.assertUpdated(), 'not enough memory')
+            self.tearDownDestination()
+
     def test_an_older_image_that_is_damaged(self):
         old = self.path('destination', 'store', self.old_digest)
         origin.write(old, OLD[:-100000] + bytes(100000))

@@ -99,6 +99,23 @@ class BoundsTest(scene.Scene):
         for content, part in (('ab', b'ab'), ('abc', b'abc'), ('abcdef', b'abcd')):
             self.assertEqual(part, tako.read_at_most(3, self.write('file', content)))
 
+    def test_read_at_most_of_a_file_of_several_blocks(self):
+        content = bytes(range(256)) * (tako.BLOCK_BYTES // 256 * 2 + 1)
+        path = self.write('file', content)
+        for limit in (0, tako.BLOCK_BYTES - 1, tako.BLOCK_BYTES, len(content) - 1, len(content), 16 << 20):
+            self.assertEqual(content[:limit + 1], tako.read_at_most(limit, path))
+
+    def test_a_small_file_needs_little_memory_whatever_the_limit(self):
+        try:
+            import tracemalloc
+        except ImportError:
+            self.skipTest('THIS PYTHON CANNOT COUNT MEMORY')
+        path = self.write('file', b'small')
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        self.assertEqual(b'small', tako.read_at_most(tako.MANIFEST_MAX_BYTES, path))
+        self.assertLess(tracemalloc.get_traced_memory()[1], 4 * tako.BLOCK_BYTES)
+
     def test_join_at_most(self):
         self.assertEqual(b'abcde', tako.join_at_most(5, [b'abc', b'de'], 'it'))
         self.assertRaises(tako.RefusedError, tako.join_at_most, 4, [b'abc', b'de'], 'it')

@@ -3,6 +3,7 @@ import errno
 import os
 import signal
 import subprocess
+import threading
 import time
 import unittest.mock
 
@@ -863,6 +864,19 @@ class TogetherTest(UnitsCase):
         self.assertIn('app-2.service failed', result.err)
         self.assertInPlace(TWO)
         self.assertInPlace(TWO, self.roots[2])
+
+    def test_without_a_thread_the_units_are_watched_at_the_end(self):
+        """The stack of a thread may not fit into `ulimit -v`."""
+        class Thread(threading.Thread):
+            def start(self):                            # the origin starts threads, too
+                if threading.current_thread() is threading.main_thread():
+                    raise RuntimeError("can't start new thread")
+                super().start()
+
+        with unittest.mock.patch.object(threading, 'Thread', Thread):
+            result = self.run_all()
+        self.assertCode(0, result)
+        self.assertEqual(3, len(result.out.splitlines()), result)
 
     def test_two_configs_with_one_destination_are_refused(self):
         self.configs[1] = self.config(self.origin.url, 'app-2.tako',
