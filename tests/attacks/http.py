@@ -134,8 +134,8 @@ ANSWERS = [
                   451, 500, 503, 505, 511, 600, 999)] + [
     ('busy for an hour', origin.status(503, headers=[('Retry-After', '3600')]), (75,)),
     # headers
-    ('a header of a megabyte', answers(b'200 OK\nX: ' + b'x' * MIB), (75,)),
-    ('ten thousand headers', answers(b'200 OK\n' + b'\n'.join(b'X-%d: x' % number for number in range(10000))), (75,)),
+    ('a header of a megabyte', answers(b'200 OK\nX: ' + b'x' * MIB), (0, 75)),
+    ('ten thousand headers', answers(b'200 OK\n' + b'\n'.join(b'X-%d: x' % number for number in range(10000))), (0, 75)),
     ('headers without end', origin.floods(OK, b'X: x\r\n' * 1000), (75,)),
     ('folded headers without end', origin.floods(OK + b'X: x\r\n', b' folded\r\n' * 1000), (75,)),
     ('a header without a colon', answers(b'200 OK\nno colon'), EITHER),
@@ -169,7 +169,9 @@ ANSWERS = [
 
 
 # those after which fetch blames where it was led to
-LEADS_AWAY = {'a redirect to where nobody listens', 'a redirect to a user of many', 'a redirect to TLS that is none'}
+LEADS_AWAY = {
+    'a redirect to where nobody listens', 'a redirect to a user of many', 'a redirect to TLS that is none',
+    'a redirect that grows', 'a redirect of 60 KB', 'a redirect with a line end in it'}
 
 # those that `make check` runs, beside FRAMING
 QUICK = {
@@ -201,6 +203,9 @@ def on_images():
 def on_indexes():
     """Yield the attacks of the table, each on the index."""
     for name, fault, codes in ANSWERS:
+        if name == 'busy for an hour':      # which ends the run, whatever was asked for
+            yield attack('index: ' + name, on_index(fault), 75, LISTED, beside=None)
+            continue
         is_stray, is_quick = name in STRAYS, name in QUICK_INDEXES
         yield attack('index: ' + name, on_index(fault), codes if is_stray else 0, ANY if is_stray else UPDATED,
                      seconds=30, beside=None, words=QUICK_INDEXES.get(name, ()), is_whole=is_quick,
@@ -269,7 +274,7 @@ RESUMED = quick([rest(name, half_of(answer), asked=(HALF, None)) for name, answe
     rest('many bytes more, in chunks', half_of((206, REST + b'x' * 5000, RIGHT), is_chunked=True), asked=(HALF, None)),
 ]) + [
     rest('nothing', half_of((206, b'', RIGHT))),
-    rest('unchanged', half_of((304, b'', [])), 75),
+    rest('unchanged', half_of((304, b'', []))),
     rest('all of it', half_of((200, NEW, []))),
     rest('all of another', half_of((200, OTHER, []))),      # once more, from zero, that is answered rightly
 ]
