@@ -340,7 +340,11 @@ class UnitError(TakoError):
 NO_MEMORY = 'not enough memory'
 MEMORY_HINT = 'raise its limit (ulimit -v, MemoryMax= in systemd), or end other programs'
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP)      # what a file system lacks
+FILE_SYSTEM_HINT = ('let that directory be on a file system that has symbolic links, flock, rename '
+                    'and fsync')
 OS_ERROR_HINTS = (
+    (UNSUPPORTED, FILE_SYSTEM_HINT),
     (NO_SPACE, 'free disk space there and run the command again; all installed files are intact'),
     ((errno.EACCES, errno.EPERM),
      'run the command as a user who has access, or change the permissions'),
@@ -1974,6 +1978,17 @@ class naming:
             error.filename = self._path
 
 
+class where_supported:
+    """Context manager: pass over an OSError that says that the file system cannot do this."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: 'Optional[Type[BaseException]]', error: 'Optional[BaseException]',
+                 trace: 'Optional[TracebackType]') -> bool:
+        return isinstance(error, OSError) and error.errno in UNSUPPORTED
+
+
 class NewFile:
     """A file that is written under a temporary name, then published under its own, or removed.
 
@@ -2002,7 +2017,8 @@ class NewFile:
     def date(self, seconds: float) -> None:
         """Set the modification time, in seconds since 1970. Nothing may be written after that."""
         self._stream.flush()
-        os.utime(self._stream.fileno(), (seconds, seconds))
+        with where_supported():
+            os.utime(self._stream.fileno(), (seconds, seconds))
 
     def read_back(self) -> 'BinaryIO':
         """Return what was written as a stream to read."""
@@ -2012,7 +2028,8 @@ class NewFile:
     def publish(self, path: str) -> None:
         """Make the file read-only and durable, rename it to `path`, and make that durable too."""
         self._stream.flush()
-        os.fchmod(self._stream.fileno(), 0o444)
+        with where_supported():
+            os.fchmod(self._stream.fileno(), 0o444)
         try:
             os.fsync(self._stream.fileno())
         except OSError:
@@ -2063,7 +2080,7 @@ class PartialFile(NewFile):
         except PermissionError:                 # its run died after publish() made it read-only
             try:
                 os.chmod(self.temporary, 0o600)
-            except PermissionError:             # it belongs to another user
+            except OSError:                     # another user's, or there is no chmod here
                 remove_if_there(self.temporary)
             descriptor = os.open(self.temporary, flags, 0o600)
         with naming(self.temporary):
@@ -2190,26 +2207,31 @@ def rewrite(path: str, content: bytes, seconds: float) -> None:
     This needs no space on a full disk. A power cut may leave the file with a part of each content.
     """
     with naming(path):
-        os.chmod(path, 0o600)
+        with where_supported():
+            os.chmod(path, 0o600)
         try:
             with open(path, 'r+b') as stream:
                 stream.write(content)
                 stream.truncate()
                 stream.flush()
-                os.utime(stream.fileno(), (seconds, seconds))
+                with where_supported():
+                    os.utime(stream.fileno(), (seconds, seconds))
                 os.fsync(stream.fileno())
         finally:
-            os.chmod(path, 0o444)
+            with where_supported():
+                os.chmod(path, 0o444)
 
 
 def touch(path: str) -> bool:
-    """Set the modification time to now, without fsync. Return False if permission is denied."""
-    try:
-        with naming(path):
-            os.utime(path)
-    except PermissionError:
-        return False
-    return True
+    """Set the modification time to now, without fsync. Return False if that is not possible."""
+    with where_supported():
+        try:
+            with naming(path):
+                os.utime(path)
+            return True
+        except PermissionError:
+            pass
+    return False
 
 
 def sync_directory(path: str) -> None:
@@ -2332,6 +2354,12 @@ class DirectoryLock:
                 is_taken = os.path.samestat(os.fstat(descriptor), os.stat(self._path))
         except (BlockingIOError, FileNotFoundError):
             pass
+        except OSError as error:
+            if error.errno not in UNSUPPORTED + (errno.ENOLCK,):    # NFS: ENOLCK
+                raise
+            remove_if_there(self._path)
+            raise TakoError(f'{self._path}: this file system has no locks: flock: '
+                            f'{error.strerror}', FILE_SYSTEM_HINT) from None
         finally:
             if not is_taken:
                 os.close(descriptor)
@@ -3540,7 +3568,9 @@ class Destination(ImageDirectory):
         path = self.path(name)
         try:
             os.symlink('store/' + digest, path)
-        except PermissionError as error:            # which vfat reports, too
+        except OSError as error:
+            if error.errno not in UNSUPPORTED + (errno.EPERM, errno.EACCES):    # vfat: EPERM
+                raise
             raise TakoError(f'{path}: cannot make a symbolic link: {error.strerror}',
                             'let Destination= be on a file system that has symbolic links, '
                             'and let this user write to it') from None

@@ -1,6 +1,8 @@
 """Sections 12, 16 and 18: room on the disk, what happens without it, and which images make room for others."""
 import contextlib
 import errno
+import fcntl
+import itertools
 import os
 import resource
 import shutil
@@ -340,6 +342,78 @@ class RenameFailsTest(CannotRenameTest):
         self.write('destination/store/' + tako.PROBE, '')
         self.assertCode(0, self.fetch())
         self.assertEqual([self.one.digest], os.listdir(self.path('destination', 'store')))
+
+
+class LackingFileSystemTest(SpaceCase):
+    """What a file system lacks is done without, or reported in words."""
+
+    NUMBERS = (errno.ENOSYS, errno.EOPNOTSUPP)
+
+    @contextlib.contextmanager
+    def lacking(self, name, number, module=os):
+        """A subtest in which a function fails."""
+        def fail(*_, **__):
+            raise OSError(number, os.strerror(number))
+        with self.subTest(name, number=errno.errorcode[number]):
+            with unittest.mock.patch.object(module, name, fail):
+                yield
+
+    def test_without_chmod_and_utime_it_works(self):
+        for name, number in itertools.product(('fchmod', 'chmod', 'utime'), self.NUMBERS):
+            self.empty_destination()
+            self.origin.entries = self.origin.entries[:1]
+            for version, content in (('1.1', IMAGE), ('1.2', ONE[1:])):
+                self.origin.publish(version, content)
+                with self.lacking(name, number):
+                    self.assertCode(0, self.fetch())
+                    self.assertEqual(content, scene.read(self.path('destination', 'latest')))
+                    self.assertQuiet(self.fetch())
+            with self.lacking(name, number):
+                self.assertCode(0, self.run_here('rollback', self.app))
+                self.assertEqual(IMAGE, scene.read(self.path('destination', 'latest')))
+
+    def test_a_state_on_a_full_disk(self):
+        for name, number in itertools.product(('chmod', 'utime'), self.NUMBERS):
+            path = self.write('file', b'longer', 0o600)
+            with self.lacking(name, number):
+                tako.rewrite(path, b'short', 1e9)
+                self.assertEqual(b'short', scene.read(path))
+
+    def test_a_partial_file_that_cannot_be_made_writable_begins_again(self):
+        opened = os.open
+        for number in self.NUMBERS:
+            path, calls = self.write('partial', b'content'), []
+
+            def refuse_once(*arguments):
+                calls.append(arguments)                         # noqa: B023
+                if len(calls) == 1:                             # noqa: B023
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                return opened(*arguments)
+            with self.lacking('chmod', number), unittest.mock.patch.object(os, 'open', refuse_once):
+                with tako.PartialFile(path) as partial:
+                    self.assertEqual(0, partial.size)
+
+    def assertLacks(self, what):
+        result = self.fetch()
+        self.assertCode(1, result)
+        self.assertIn(what, result.err)
+        self.assertIn('be on a file system that has symbolic links', result.err)
+        self.assertEqual(set(), set(os.listdir(self.destination)) - {'manifest', 'store', '.state'})
+
+    def test_flock(self):
+        for number in self.NUMBERS + (errno.ENOLCK,):
+            with self.lacking('flock', number, fcntl):
+                self.assertLacks('.lock: this file system has no locks: flock: ')
+
+    def test_rename_and_fsync(self):
+        for name, number in itertools.product(('rename', 'fsync'), self.NUMBERS):
+            with self.lacking(name, number):
+                self.assertLacks('.manifest.new: ')
+
+    def test_symlink(self):
+        for number in self.NUMBERS + (errno.EPERM,):
+            with self.lacking('symlink', number):
+                self.assertLacks('cannot make a symbolic link: ')
 
 
 class MakeRoomTest(SpaceCase):
