@@ -3807,16 +3807,17 @@ UNIT_PROPERTIES = (
     'InvocationID', 'ExecMainCode', 'ExecMainStatus', 'ExecMainStartTimestampMonotonic',
     'ExecMainExitTimestampMonotonic', 'ActiveExitTimestampMonotonic', 'ConditionResult',
     'ConditionTimestampMonotonic', 'CollectMode', 'TriggeredBy', 'Requires', 'BindsTo', 'Job')
-# Errors of a systemctl that lost its connection to systemd. Most of them are looked for after a
-# colon only, since what stands before it may be a unit's name.
+# Matches errors of a systemctl that lost its connection to systemd. Most of these texts count only
+# after a colon, since the text before the colon may contain a unit's name.
 NO_CONNECTION = (
     '(?im)^failed to connect to bus|d-bus connection terminated'
     '|: (connection (reset|refused|timed out)|transport endpoint|broken pipe'
     '|message recipient disconnected|remote peer|did not receive|the name .* was not provided'
     '|could not activate)')
-# Result= of a service that systemd stopped on request
+# The property Result of a service may have these values after systemd stopped it on request.
 STOP_RESULTS = ('success', 'exit-code', 'signal', 'core-dump', 'timeout')
-# what `systemctl restart` prints for each unit that did not start: kind of job, unit, outcome
+# Matches the line that `systemctl restart` prints for each unit that did not start. The groups are
+# the kind of the job, the unit, and the outcome.
 JOB_SENTENCE = r'(?m)^(Job|A dependency job|Assertion failed on job) for (\S+?)( .*|\.)$'
 
 
@@ -3833,7 +3834,9 @@ class SystemdUnreachableError(SystemdError):
 class Unit:
     """The state of one unit.
 
-    properties: what `systemctl show` prints of it, by name.
+    properties: the output of `systemctl show` for it, by the name of each property. has_failed: it
+    is failed, or waits for an automatic restart. is_settled: it is neither starting nor stopping.
+    is_done: it ended well, and stays active because of RemainAfterExit=yes.
     """
 
     def __init__(self, properties: 'Dict[str, str]') -> None:
@@ -3849,22 +3852,21 @@ class Unit:
         self.has_failed = is_restarting or (self.state == 'failed' and not self._was_stopped())
         self.is_settled = self.has_failed or (self.state not in ('activating', 'deactivating')
                                               and not self.has_job)
-        # ended well, and stays active because of RemainAfterExit=yes
         self.is_done = properties.get('SubState') == 'exited'
 
     def listed(self, *keys: str) -> 'List[str]':
-        """Return the units that properties list. systemctl quotes names with a backslash."""
+        """Return the unit names in these properties, without the quotes that systemctl adds."""
         text = ' '.join(self.properties.get(key, '') for key in keys)
         return text.replace('"', '').replace('\\\\', '\\').split()
 
     def _was_stopped(self) -> bool:
-        """Return whether systemd stopped it: it left the active state before its process ended."""
+        """Return whether systemd stopped it: the unit was inactive before its process ended."""
         started, left, exited = (int(self.properties.get(event + 'TimestampMonotonic') or 0)
                                  for event in ('ExecMainStart', 'ActiveExit', 'ExecMainExit'))
         return started <= left < exited and self.properties.get('Result') in STOP_RESULTS
 
     def may_be_inactive(self) -> bool:
-        """Return whether it is a oneshot, started by a trigger, or has an unmet condition."""
+        """Return whether it is a oneshot, has a trigger such as a timer, or an unmet condition."""
         was_checked = self.properties.get('ConditionTimestampMonotonic', '0') != '0'
         return (self.properties.get('Type') == 'oneshot' or bool(self.properties.get('TriggeredBy'))
                 or (was_checked and self.properties.get('ConditionResult') == 'no'))
@@ -3875,7 +3877,7 @@ class Unit:
         return is_exit and not self._was_stopped()
 
     def describe(self) -> str:
-        """Return what became of it, for messages."""
+        """Return its name and state, and the causes of a failure, for messages."""
         properties = self.properties
         if not self.invocation:
             return f'{self.id} failed, and systemd has unloaded it'
@@ -3891,13 +3893,13 @@ class Unit:
 
 
 def show_units(names: 'Iterable[str]') -> 'Dict[str, Unit]':
-    """Return the state of units, by the given names. A name may be an alias or lack its suffix.
+    """Return the state of each unit, by the name given. It may be an alias or lack the suffix.
 
     Raises SystemdError if systemd does not answer.
     """
     names = list(names)
     properties = '--property=' + ','.join(UNIT_PROPERTIES)
-    # a block for each name, in the order of the names
+    # systemctl prints one block for each name, in the order of the names
     blocks = _ask_systemd('show', properties, '--', *names).strip().split('\n\n') if names else []
     if len(blocks) != len(names):
         raise SystemdError('systemctl show did not answer for each of ' + ' '.join(names),
@@ -3922,10 +3924,11 @@ def show_with_requirements(names: 'Iterable[str]') -> 'Dict[str, Unit]':
 
 
 def check_units(lines: 'Mapping[str, int]', is_first: bool) -> 'List[str]':
-    """Return the units that systemd does not know, which only a first image may bring along.
+    """Return the units that are unknown to systemd. Raises ConfigError if one cannot be restarted.
 
-    lines: where in the config each unit stands. is_first: no image is installed yet. Raises
-    ConfigError for a unit that no restart can start, SystemdError if systemd does not answer.
+    lines: the line of each unit in the config. is_first: no image is installed yet, and unit files
+    may be in the first one, so unknown units are allowed; otherwise, they are an error. Raises
+    SystemdError if systemd does not answer.
     """
     unknown = []
     for name, unit in show_units(lines).items():
@@ -3957,23 +3960,24 @@ class UnitWatch:
     time module, or a substitute in tests.
     """
 
-    _end: float         # when to give up on units that do not settle
+    _end: float         # monotonic time after which a unit that has not settled is an error
 
     def __init__(self, names: 'Iterable[str]', seconds: float, clock: 'Any') -> None:
         self.names = list(names)
         self.clock = clock
-        self.stopped: List[str] = []            # by somebody, who is to start them again
-        self.ids: Set[str] = set()              # the units without their aliases
+        self.stopped: List[str] = []            # units that somebody stopped: left as they are
+        self.ids: Set[str] = set()              # the units' names, not their aliases
         self._seconds = seconds
-        self._pending = self.names              # to be restarted
+        self._pending = self.names              # units that restart() restarts
         self._before: Dict[str, Unit] = {}      # as note() found them
         self._started: Dict[str, Unit] = {}     # as look() found them after their last start
-        self._until: Dict[str, float] = {}      # when each has run for long enough
+        self._until: Dict[str, float] = {}      # monotonic time at which each has run long enough
 
     def note(self, noted: 'Sequence[str]' = ()) -> 'Tuple[str, ...]':
-        """Record how the units are before a restart. Return State.invocations.
+        """Record the state of the units before a restart, and return it as State.invocations.
 
-        noted: those of an earlier run, which stay for the units that it restarted.
+        noted: what note() returned in an earlier run; kept for units that have restarted since.
+        Raises SystemdError if systemd does not answer.
         """
         self._before = show_with_requirements(self.names)
         self.ids = {self._before[name].id for name in self.names}
@@ -4004,12 +4008,13 @@ class UnitWatch:
         """
         blockers = [name for name, unit in self._before.items()
                     if name in self._pending or unit.has_failed]
-        _systemctl('reset-failed', '--', *blockers)     # fails for units not loaded: no harm
+        _systemctl('reset-failed', '--', *blockers)     # an error is harmless: a unit is unloaded
         for _ in range(2):
             code, _, errors = _systemctl('restart', '--', *self._pending)
             if not (code and re.search(NO_CONNECTION, errors)):
                 break
-            # systemd continues the job without systemctl, even across a daemon-reexec
+            # systemd continues the job without systemctl, even across a daemon-reexec; if it never
+            # got the job, not all units are new, and the loop asks once more
             shown = self._await_settled()
             if all(self._is_new(name, shown[name]) for name in self._pending):
                 _raise_for([unit for unit in shown.values() if unit.has_failed],
@@ -4047,12 +4052,14 @@ class UnitWatch:
             unit = shown[name]
             outcome = next((outcomes[each] for each in unit.names if each in outcomes), '')
             culprits = self._culprits(name, unit, outcome, shown)
-            failed.extend(culprits)
+            is_canceled = ' canceled' in outcome
+            may_run = is_canceled or (not outcome and code != TIMED_OUT)
             is_running = self._is_new(name, unit) and unit.is_settled and not unit.has_failed
-            if ' canceled' in outcome and unit.is_down:
+            if culprits:
+                failed.extend(culprits)
+            elif is_canceled and unit.is_down:
                 self.stopped.append(name)
-            elif not culprits and not (is_running and (
-                    ' canceled' in outcome or (not outcome and code != TIMED_OUT))):
+            elif not may_run or not is_running:
                 undecided.append(name)
         _raise_for(failed, ': systemctl restart failed ' + answer)
         if undecided:
@@ -4065,7 +4072,7 @@ class UnitWatch:
 
     def _culprits(self, name: str, unit: Unit, outcome: str,
                   shown: 'Dict[str, Unit]') -> 'List[Unit]':
-        """Return what failed on the image: the unit, or new units that it requires."""
+        """Return the units that failed on the image: this one, or new ones that it requires."""
         if outcome.startswith('A dependency job failed'):
             return [required for each, required in shown.items()
                     if each not in self.names and each in self._before
@@ -4075,16 +4082,18 @@ class UnitWatch:
         is_failure = self._is_new(name, unit) and (unit.state != 'active' or unit.restarts > 0)
         return [unit] if outcome.startswith('Job failed') and (is_unloaded or is_failure) else []
 
-    # What look() finds a unit to be, first match first:
+    # How look() judges a unit. The first line that applies counts.
     #
+    #   state of the unit                                             verdict
+    #   ------------------------------------------------------------  ----------------------------
     #   failed, in auto-restart, or auto-restarted since its start    failed
     #   down: its process exited, and may_be_inactive() is false      failed
-    #   down, and may_be_inactive() is true                           fine: watched no longer
+    #   down, and may_be_inactive() is true                           runs: watched no longer
     #   down in any other way                                         stopped by somebody
-    #   exited with RemainAfterExit=yes                               fine: watched no longer
+    #   exited with RemainAfterExit=yes                               runs: watched no longer
     #   new InvocationID, no auto-restart: somebody restarted it      watched from the start again
-    #   running for `seconds`, and settled                            fine
-    #   anything else                                                 look() again
+    #   running for `seconds`, and settled                            runs: watched no longer
+    #   anything else                                                 none yet: look() again
 
     def look(self, shown: 'Dict[str, Unit]') -> bool:
         """Judge the units as they are now. Return True if there is nothing left to watch.
@@ -4098,23 +4107,27 @@ class UnitWatch:
             self._until = dict.fromkeys(self.names, now + self._seconds)
             self._end = now + self._seconds + SYSTEMCTL_TIMEOUT_SECONDS
         watched = [name for name in self.names if name not in self.stopped]
-        _raise_for([shown[name] for name in watched if self._has_failed(name, shown[name])],
+        _raise_for([shown[name] for name in watched if self._is_failure(name, shown[name])],
                    ' after the restart')
-        waiting = [name for name in watched if self._needs_look(name, shown[name], now)]
+        waiting = [name for name in watched if self._is_undecided(name, shown[name], now)]
         if waiting and now > self._end:
             units = ' '.join(waiting)
             raise SystemdError(f'{units}: still starting or stopping',
                                f'see: systemctl status {units}; the restart stays due')
         return not waiting
 
-    def _has_failed(self, name: str, unit: Unit) -> bool:
+    def _is_failure(self, name: str, unit: Unit) -> bool:
         return (unit.has_failed or unit.restarts > self._started[name].restarts
                 or (unit.is_down and unit.has_exited() and not unit.may_be_inactive()))
 
-    def _needs_look(self, name: str, unit: Unit, now: float) -> bool:
-        """Record the state of a unit that has not failed. Return whether to look at it again."""
+    def _is_undecided(self, name: str, unit: Unit, now: float) -> bool:
+        """Return whether to look() again at a unit that has not failed.
+
+        Also records that it was stopped, or that somebody restarted it.
+        """
         if unit.is_down:
-            if not unit.may_be_inactive():      # if it is unloaded, it may also have ended well
+            # systemd may unload a unit that ended well, and then no longer shows how it ended
+            if not unit.may_be_inactive():
                 self.stopped.append(name)
             return False
         if unit.is_done:
@@ -4125,10 +4138,11 @@ class UnitWatch:
         return now < self._until[name] or not unit.is_settled
 
     def needs_restart(self, noted: 'Sequence[str]') -> bool:
-        """Return whether some units have still not restarted since an earlier run called note().
+        """Return whether units are left that have not restarted since an earlier run's note().
 
-        noted: what note() returned then. restart() restarts only these units afterwards. Raises
-        UnitError if a unit started since and failed, SystemdError if systemd does not answer.
+        From then on, restart() restarts only these. noted: what note() returned in that run.
+        Raises UnitError if a unit started since then and failed, SystemdError if systemd does not
+        answer.
         """
         known = dict(each.split(' ') for each in noted)
         shown = show_units(self.names)
@@ -4138,7 +4152,8 @@ class UnitWatch:
         _raise_for([shown[name] for name in started
                     if shown[name].has_failed and shown[name].state == 'failed'],
                    ' after latest changed')
-        if self._seconds:       # with Confirm=0 nobody watched how their start ended
+        # with Confirm=0, no look() follows that would find a failed start: restart() finds it
+        if self._seconds:
             self._pending = [name for name in self.names
                              if name not in started or shown[name].has_failed]
         return bool(self._pending)
@@ -4157,7 +4172,7 @@ def is_shutting_down() -> bool:
 
 
 def _ask_systemd(*arguments: str) -> str:
-    """Return the output of a systemctl that changes nothing. Retries it for some seconds.
+    """Return the output of a systemctl command that changes nothing. Retry it for some seconds.
 
     Raises SystemdError, SystemdUnreachableError.
     """
@@ -4167,18 +4182,19 @@ def _ask_systemd(*arguments: str) -> str:
         code, output, errors = _systemctl(*arguments)
         if code == 0:
             return output
-        kind = SystemdError if 'not been booted with systemd' in errors else SystemdUnreachableError
-        if kind is SystemdError:
+        is_systemd = 'not been booted with systemd' not in errors
+        if not is_systemd:              # another init system runs: a retry is in vain
             break
-    raise kind('systemctl cannot reach systemd (exit code {}): {}'.format(
-        code, '; '.join(errors.splitlines())), 'see: systemctl status')
+    kind = SystemdUnreachableError if is_systemd else SystemdError
+    raise kind(f'systemctl cannot reach systemd (exit code {code}): '
+               + '; '.join(errors.splitlines()), 'see: systemctl status')
 
 
 def _systemctl(verb: str, *arguments: str) -> 'Tuple[int, str, str]':
     """Run systemctl. Return its exit code, stdout and stderr.
 
-    Kills it after SYSTEMCTL_TIMEOUT_SECONDS, and returns TIMED_OUT. Raises SystemdError if it
-    cannot be run.
+    Kill it after SYSTEMCTL_TIMEOUT_SECONDS, and return TIMED_OUT. Raises SystemdError if it cannot
+    be run.
     """
     import subprocess
     environ = {name: value for name, value in os.environ.items()
@@ -4206,8 +4222,10 @@ def _read_until_end(process: 'subprocess.Popen[bytes]',
                     *streams: 'Any') -> 'Tuple[int, bytes, bytes]':
     """Return the exit code of a process and what it wrote to two pipes.
 
-    Does not wait for the end of the pipes: a child that outlives the process may hold them open.
-    Kills the process after SYSTEMCTL_TIMEOUT_SECONDS.
+    - If the process exited, read what is in the pipes, and do not wait for their end: a child that
+      outlives the process may hold them open.
+    - If it closed both pipes, wait until it exits.
+    - If SYSTEMCTL_TIMEOUT_SECONDS pass first, kill it and return TIMED_OUT.
     """
     import select
     import subprocess
@@ -4229,7 +4247,7 @@ def _read_until_end(process: 'subprocess.Popen[bytes]',
             output, errors = contents.values()
             return code, bytes(output), bytes(errors)
         if code is None and (not open_count or time.monotonic() > deadline):
-            try:                        # a process that closed its pipes exits soon, as a rule
+            try:
                 process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
