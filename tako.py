@@ -18,12 +18,14 @@ Each machine has a config for the image, for example /etc/tako/app.tako:
     Version=1.*
     Restart=app.service
 
-It runs fetch from cron, from a systemd timer, or before a unit starts:
+The machine runs this command from cron, from a systemd timer, or before a unit
+starts:
 
     tako fetch /etc/tako/app.tako
 
 Then /var/lib/images/app/latest is a symlink to the newest verified image that
-matches Version=. If a unit fails after an update, fetch rolls back.
+matches Version=. If a unit fails after an update, fetch restores the previous
+image and restarts the unit on it.
 
 Exit codes:
 
@@ -46,9 +48,9 @@ Exit codes:
 #
 #     gXrJu2/Jg6MJpWd8WdLzzeWRN/jXuOwH55r8R30bDXfN4gVBScc+NkR6tkQ7dvmoDZtLZBtF+/22tPD1zmBGBw==
 #
-# An entry has a version, the size of its image, and the SHA-256. The image of 1.1.0 is a line of 10
-# bytes, "app 1.1.0". The public key and its secret key, by which anyone can sign this again, are
-# published in docs/manifest-format.md.
+# An entry has a version, the size of its image in bytes, and the SHA-256 of its image. The image of
+# 1.1.0 is one line of text: "app 1.1.0" and a newline. docs/manifest-format.md publishes the secret
+# key of this example, so that anyone can reproduce the signature.
 #
 # The machine has 1.0.0, and app.service runs on it. Then `tako fetch /etc/tako/app.tako` takes the
 # following steps. The numbers at the right are the sections of this file that do the work.
@@ -62,9 +64,9 @@ Exit codes:
 #   manifest is stored durably before anything else changes.                            6, 10, 12
 # - The newest version that matches is 1.1.0. If store/ has its image, of the right
 #   size and SHA-256, there is no download.                                             5, 12, 16
-# - It downloads https://images.example.com/app/store/dbb379b9..., never more than the
-#   size in the manifest. For a larger image, it would first try to download only the
-#   differences from 1.0.0.                                                         7, 8, 11, 15
+# - It downloads https://images.example.com/app/store/dbb379b9..., and stops if the
+#   server sends more than the size in the manifest. If the image had 64 KiB or more,
+#   it would first try to download only the differences from 1.0.0.                 7, 8, 11, 15
 # - Only a file of 10 bytes with that SHA-256 becomes store/dbb379b9..., read-only.         10, 12
 # - It replaces the symlink latest, which pointed to store/3570cdf5..., and restarts
 #   app.service. It watches the unit for 10 seconds. If the unit fails, it restores the
@@ -95,7 +97,8 @@ Exit codes:
 #  19  command line      options, signals and exit codes
 
 if __name__ == '__main__':
-    # Until stop_on_signals() below, Ctrl-C ends the program without a traceback.
+    # Let Ctrl-C end the program without a traceback while the rest of this file is loaded. A shell
+    # starts a background job with SIGINT ignored: that stays so.
     import signal
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -115,7 +118,7 @@ import sys
 import time
 from collections import namedtuple
 
-TYPE_CHECKING = False           # mypy takes it for True; typing's constant would import typing
+TYPE_CHECKING = False           # mypy reads this name as True; to import typing would cost time
 if TYPE_CHECKING:
     import socket
     import ssl
@@ -139,7 +142,8 @@ __version__ = '0.1.0'
 # ======================================================================== 1  limits
 #
 # Bytes, counts and seconds are bounded here, so that no file, server or unit can exhaust the
-# machine. The docs list every limit with its value, and a test compares them.
+# machine. The docs list every limit with its value, and a test compares them. A "writer" below is
+# `tako store`, which makes indexes and patches; a "reader" is `tako fetch`, which uses them.
 
 # configs, keys and manifests
 CONFIG_MAX_BYTES = 1 << 20              # maximum size of a config
@@ -162,7 +166,7 @@ PATCHES_MAX = 16                        # maximum number of patches that an inde
 CHUNK_HEAD_BYTES = 1 << 17              # this much of an image shows whether it is a filesystem
 INDEX_PROBE_BYTES = 32                  # size of the first of two ranges that test for multipart
 DELTA_MIN_BYTES = 1 << 16               # a smaller image is downloaded whole
-DELTA_MAX_SHARE = 0.8                   # an update that needs more of its image downloads it whole
+DELTA_MAX_SHARE = 0.8                   # if more of an image is new, it is downloaded whole
 RANGE_BYTES = 1 << 20                   # maximum size of one range, and of all ranges in a request
 RANGES_MAX = 2000                       # with more ranges in an image, nearby ones are joined
 RANGES_PER_REQUEST = 100                # maximum number of ranges in a request for several
@@ -177,28 +181,28 @@ DISCARD_MAX_BYTES = 1 << 16             # a longer error page costs more to read
 REDIRECTS_MAX = 10                      # maximum number of redirects in a row
 NETWORK_TIMEOUT_SECONDS = 10.0          # longest wait for a connection, or for the next packet
 CONNECT_DELAY_SECONDS = 0.25            # delay before the next address is tried too (RFC 8305, 8)
-AHEAD_SECONDS = 3.0                     # longest wait for a response that was requested ahead
+AHEAD_SECONDS = 3.0                     # longest wait for the response to a pipelined request
 RATE_WINDOW_SECONDS = 30.0              # a connection's speed is measured over this time
-RATE_MIN_BYTES = 30 << 10               # a connection that delivers less in such a time is dropped
-FRAMING_MAX_BYTES = 2 << 20             # allowance for headers, chunk sizes and trailers
-FRAMING_MAX_FACTOR = 8                  # allowance per byte of body: a chunk of 1 byte takes 6
+RATE_MIN_BYTES = 30 << 10               # one that delivers less in RATE_WINDOW_SECONDS is dropped
+FRAMING_MAX_BYTES = 2 << 20             # a response may have this much HTTP framing, and in
+FRAMING_MAX_FACTOR = 8                  # addition this much per byte of body
 PAUSE_FIRST_SECONDS = 0.5               # first pause before a retry; each further one is doubled
 PAUSE_MAX_SECONDS = 8.0                 # longest pause, except where a server asks for a longer one
 RETRY_MAX_SECONDS = 366 * 86400.0       # maximum value of a Retry-After header
-PAUSE_BUDGET_SECONDS = 20.0             # one run spends this much on all pauses for one host
+PAUSE_BUDGET_SECONDS = 20.0             # maximum sum of all pauses for one host in one run
 PROGRESS_MIN_BYTES = 1 << 16            # after this much progress, pauses start again at the first
 ETAG_MAX_CHARS = 200                    # a longer ETag is ignored
-FULL_ANSWER_SECONDS = 86400             # once in this time, a manifest is requested without an ETag
+FULL_ANSWER_SECONDS = 86400             # a manifest is requested without an ETag once in this time
 MANIFEST_SECONDS = 60.0                 # longest wait for a mirror's manifest if others have one
 LOCK_WAIT_SECONDS = 120.0               # longest wait for another run in the same directory
 LOCK_POLL_SECONDS = 0.05                # interval between two attempts to lock
-ABANDONED_SECONDS = 3600.0              # the original's temporary files are removed at this age
-PIPE_POLL_SECONDS = 0.5                 # longest delay of a signal while a pipe is silent
+ABANDONED_SECONDS = 3600.0              # temporary files of the first Tako are removed at this age
+PIPE_POLL_SECONDS = 0.5                 # a silent pipe delays the reaction to a signal this long
 
 # messages and state
 MESSAGE_MAX_CHARS = 2000                # maximum length of a message, which may quote a server
 NAMES_MAX = 5                           # a message lists at most this many versions
-COLLECT_EVERY_OBJECTS = 200000          # collect garbage rarely, as a long manifest produces none
+COLLECT_EVERY_OBJECTS = 200000          # garbage is collected after this many new objects: rarely
 HELP_COLUMNS = 80                       # width of the output of --help
 PROGRESS_EVERY_SECONDS = 0.2            # interval between two updates of the progress line
 STATE_MAX_BYTES = 1 << 20               # maximum size of the state file in a destination
@@ -228,9 +232,10 @@ SEVERITY = (0, 75, 1, 2, 3)     # exit codes, least severe first; a run ends wit
 
 
 class TakoError(Exception):
-    """An error for the user: `what` is wrong, `hint` is what to do about it, a line each.
+    """An error for the user.
 
-    `line` is the number of a line in the config, if the error is there.
+    `what` states the fact and `hint` says what to do, in one line each. `line` is the line number
+    of an error in a config.
     """
 
     exit_code = 1
@@ -257,13 +262,13 @@ class VersionError(UsageError):
 
 
 class RefusedError(TakoError):
-    """A signature, size or digest is wrong, or a change of what was published is refused."""
+    """A signature, size or digest is wrong, or a published entry would change or disappear."""
 
     exit_code = 3
 
 
 class UnsignedError(RefusedError):
-    """What should be a manifest has no signature: it is another file, or its end is missing."""
+    """A file has no signature, so it is not a manifest, or is truncated."""
 
 
 class SignatureError(RefusedError):
@@ -271,19 +276,19 @@ class SignatureError(RefusedError):
 
 
 class ManifestError(RefusedError):
-    """A manifest is signed, and its content is invalid."""
+    """A signed manifest has invalid content. `where` is its path or URL, here and below."""
 
     def __init__(self, where: str, what: str) -> None:
         super().__init__(f'{where}: {what}',
-                         'tell the publisher: it was signed and published like this')
+                         'tell the publisher: the key signed a manifest with this error')
 
 
 class FormatError(RefusedError):
-    """A manifest is signed, and its format is newer than this program."""
+    """A signed manifest has a format that is newer than this program."""
 
 
-class RollbackError(RefusedError):
-    """A manifest lacks an entry that an earlier one had."""
+class OlderManifestError(RefusedError):
+    """A signed manifest lacks an entry that the last accepted one has: version `lost`."""
 
     def __init__(self, where: str, lost: str) -> None:
         super().__init__(f'{where}: lacks or changes {lost}, which the last manifest had',
@@ -291,23 +296,26 @@ class RollbackError(RefusedError):
 
 
 class ForkError(RefusedError):
-    """Two manifests are signed, and each lacks an entry of the other."""
+    """Two signed manifests each lack an entry of the other.
+
+    `one` and `other` are their paths or URLs, `line` is the first such entry.
+    """
 
     def __init__(self, one: str, other: str, line: str) -> None:
         super().__init__(f'{one} and {other} contradict each other, first in: {line}',
-                         'send .fork.1 and .fork.2, if fetch wrote them, to the publisher')
+                         'if fetch wrote .fork.1 and .fork.2, send them to the publisher')
 
 
 class UnreachableError(TakoError):
-    """The origin cannot be reached, or answered with an error; nothing is wrong here."""
+    """The origin cannot be reached, or answered with an error. This machine is in order."""
 
     exit_code = 75
 
 
 class TransientError(UnreachableError):
-    """A request failed that may succeed soon.
+    """A request failed, and may succeed soon.
 
-    `retry_after` is how many seconds the server asks to wait; 0 if it does not.
+    `retry_after` is how many seconds the server asks to wait, or 0.
     """
 
     def __init__(self, what: str, hint: str = 'try again later', retry_after: float = 0.0) -> None:
@@ -339,7 +347,7 @@ class UnitError(TakoError):
 
 NO_MEMORY = 'not enough memory'
 MEMORY_HINT = 'raise its limit (ulimit -v, MemoryMax= in systemd), or end other programs'
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)        # disk full, quota, file too large
 UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP)      # what a file system lacks
 FILE_SYSTEM_HINT = ('let that directory be on a file system that has symbolic links, flock, rename '
                     'and fsync')
@@ -348,7 +356,7 @@ OS_ERROR_HINTS = (
     (NO_SPACE, 'free disk space there and run the command again; all installed files are intact'),
     ((errno.EACCES, errno.EPERM),
      'run the command as a user who has access, or change the permissions'),
-    ((errno.EROFS,), 'mount this filesystem writable'),
+    ((errno.EROFS,), 'mount this file system writable'),
     ((errno.EIO,), 'check the disk: dmesg shows its errors'),
     ((errno.ENOMEM,), MEMORY_HINT),
 )
@@ -357,7 +365,9 @@ OS_ERROR_HINTS = (
 def as_tako_error(error: Exception) -> TakoError:
     """Return any exception as a TakoError, with a hint.
 
-    An OSError gets its paths and a hint by errno; an unexpected exception is an internal error.
+    - An ImportError: this Python is incomplete.
+    - An OSError: its paths and its text, with the hint of its errno.
+    - Any other: an internal error, with the line numbers of its traceback.
     """
     if isinstance(error, TakoError):
         return error
@@ -382,13 +392,14 @@ def as_tako_error(error: Exception) -> TakoError:
 
 # ======================================================================== 3  Ed25519
 #
-# RFC 8032, section 5.1, but verification uses the equation without the cofactor: it accepts exactly
-# the signatures that libsodium's crypto_sign_verify_detached accepts.
+# This is RFC 8032, section 5.1; numbers like 5.1.3 below are its sections. Verification uses the
+# equation without the cofactor: it accepts exactly the signatures that libsodium's
+# crypto_sign_verify_detached accepts.
 #
 # Nothing here runs in constant time. Do not sign on a machine where untrusted users can measure it.
 #
 # A point is either affine (x, y), or extended (X, Y, Z, E, H) with x = X/Z, y = Y/Z, x*y = E*H/Z.
-# E*H is the T of the RFC; a doubling does not need it, so it is multiplied only before an addition.
+# E*H is the T of the RFC. A doubling does not need T, so only an addition multiplies E and H.
 
 P = 2**255 - 19                                         # prime modulus of the field
 L = 2**252 + 27742317777372353535851937790883648493     # order of the base point
@@ -429,8 +440,8 @@ def ed25519_sign(seed: bytes, message: bytes) -> bytes:
 def ed25519_verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
     """Return whether `signature` (64 bytes) of `message` is valid for `public_key` (32 bytes).
 
-    RFC 8032, 5.1.7. With A the public key and R, S the signature, False also if S >= L, if A or R
-    is not encoded canonically, or if A or R has small order.
+    The public key is A and the signature is R, S (RFC 8032, 5.1.7). Also returns False if S >= L,
+    if A or R is not encoded canonically, or if A or R has small order.
     """
     if len(public_key) != 32 or len(signature) != 64:
         return False
@@ -453,6 +464,7 @@ def _expand(seed: bytes) -> 'Tuple[int, bytes]':
 
 
 def _sha512_number(*parts: bytes) -> int:
+    """Return the SHA-512 of the joined parts as a number."""
     return int.from_bytes(hashlib.sha512(b''.join(parts)).digest(), 'little')
 
 
@@ -463,9 +475,10 @@ def _encode_point(point: 'Tuple[int, int]') -> bytes:
 
 
 def _decode_point(encoded: bytes) -> 'Optional[Tuple[int, int]]':
-    """Return the affine point of an encoding (5.1.3).
+    """Return the affine point that 32 bytes encode (5.1.3).
 
-    None if the bytes encode no point, are not its canonical encoding, or if it has small order.
+    Return None if they encode no point, if the encoding is not canonical, or if the point has small
+    order.
     """
     y = int.from_bytes(encoded, 'little')
     sign, y = y >> 255, y & LOW_255_BITS
@@ -481,17 +494,19 @@ def _decode_point(encoded: bytes) -> 'Optional[Tuple[int, int]]':
 
 
 def _is_of_small_order(x: int, y: int) -> bool:
-    """Return whether a point has order 1 or 2 (x = 0), 4 (y = 0) or 8 (x^2 = -y^2)."""
+    """Return whether an affine point has order 1 or 2 (x = 0), 4 (y = 0) or 8 (x^2 = -y^2)."""
     return x * y * (x * x + y * y) % P == 0
 
 
 def _sum_of_multiples(*terms: 'Tuple[int, Tuple[int, int]]') -> 'Tuple[int, int]':
     """Return the sum of scalar * point over (scalar, point) terms, as an affine point.
 
-    Straus's method: all terms share the 256 doublings. Each scalar is written in odd digits from
-    -15 to 15 that are at least 5 bits apart, so it needs at most 52 additions.
+    This is Straus's method: all terms share the 256 doublings. Each scalar is a sum of odd digits
+    from -15 to 15, each times a power of 2. The digits are at least 5 bits apart, so a scalar needs
+    at most 52 additions. The digit of an odd scalar is its last 5 bits; if they are above 15, they
+    count as negative (minus 32), and 1 is carried to the bits before them.
     """
-    additions: List[List[Tuple[int, int, int, int]]] = [[] for _ in range(256)]    # by bit
+    additions: List[List[Tuple[int, int, int, int]]] = [[] for _ in range(256)]    # for each bit
     for scalar, point in terms:
         multiples, bit = _odd_multiples(*point), 0
         while scalar:
@@ -510,7 +525,10 @@ def _sum_of_multiples(*terms: 'Tuple[int, Tuple[int, int]]') -> 'Tuple[int, int]
 
 
 def _odd_multiples(x: int, y: int) -> 'List[Tuple[int, int, int, int]]':
-    """Return [1, 3 .. 15, -15 .. -3, -1] times an affine point, each as an addend of _add()."""
+    """Return [1, 3 .. 15, -15 .. -3, -1] times an affine point, each as an addend of _add().
+
+    The multiple for the last 5 bits of an odd scalar is at the index of the first 4 of them.
+    """
     x2, y2, z2, e, h = _double(x, y, 1)
     twice = y2 - x2, y2 + x2, 2 * D * e * h % P, 2 * z2
     z, e, h = 1, x, y
@@ -523,7 +541,7 @@ def _odd_multiples(x: int, y: int) -> 'List[Tuple[int, int, int, int]]':
 
 def _add(x: int, y: int, z: int, e: int, h: int,
          addend: 'Tuple[int, int, int, int]') -> 'Tuple[int, int, int, int, int]':
-    """Return the sum of two points (5.1.4); an addend is (Y - X, Y + X, 2*D*T, 2*Z)."""
+    """Return the sum of an extended point and an addend (Y - X, Y + X, 2*D*T, 2*Z) (5.1.4)."""
     minus, plus, t2d, z2 = addend
     a, b, c, d = (y - x) * minus, (y + x) * plus, e * h % P * t2d, z * z2
     e, f, g, h = b - a, d - c, d + c, b + a
@@ -536,7 +554,10 @@ def _add(x: int, y: int, z: int, e: int, h: int,
 
 
 def _double(x: int, y: int, z: int) -> 'Tuple[int, int, int, int, int]':
-    """Return twice a point (5.1.4). All signs are inverted, which gives the same point."""
+    """Return twice an extended point (5.1.4).
+
+    E, F, G and H have the opposite signs of those in the RFC, which gives the same point.
+    """
     a, b, e = x * x, y * y, x + y
     g, h = b - a, b + a
     e = e * e - h
@@ -569,7 +590,10 @@ def encode_base64(data: bytes) -> str:
 
 
 def refuse_secret_key(text: str, what: str) -> None:
-    """Raise UsageError if `text` is a secret key in the place of `what`, as others may see it."""
+    """Raise UsageError if `text` is a secret key in the place of `what`.
+
+    Others may have read it there, in a config or in ps.
+    """
     if text.startswith(SECRET_KEY_PREFIX):
         raise UsageError(f'a secret key in the place of {what}',
                          'make a new key pair: anyone who could read this can sign')
@@ -578,23 +602,23 @@ def refuse_secret_key(text: str, what: str) -> None:
 def parse_public_key(text: str) -> bytes:
     """Return the 32 bytes of a public key in base64.
 
-    Raises UsageError if `text` is invalid, or if no signature of that key could ever be accepted.
+    Raises UsageError if `text` is invalid, or if verification would refuse every signature of it.
     """
     refuse_secret_key(text, 'a public key')
     key = decode_base64(text, 32)
     if key is None:
         raise UsageError('not a public key', 'give the 44 characters that gen-key printed')
     if _decode_point(key) is None:
-        raise UsageError('a public key without a secret key',
+        raise UsageError('a public key that matches no secret key',
                          'copy it again from the output of gen-key')
     return key
 
 
 def parse_secret_key(text: str) -> bytes:
-    """Return the 32-byte seed of a secret key as gen-key prints it.
+    """Return the 32-byte seed of a secret key in the form that gen-key prints.
 
-    The text is SECRET+ and the base64 of seed, public key and the same public key. Raises
-    UsageError if it is invalid; the message does not quote it.
+    This is SECRET+ and the base64 of the seed and twice the public key. Raises UsageError if it is
+    invalid; the message does not quote it.
     """
     if decode_base64(text, 32) is not None:
         raise UsageError('not a secret key but a public key',
@@ -627,10 +651,11 @@ def format_secret_key(seed: bytes) -> str:
 # below every number, numbers are compared by value and strings by their bytes, and the shorter
 # version is padded with zeros.
 
-VERSION_PATTERN = '([!-~]{1,%d})' % VERSION_MAX_CHARS
+# In this file, a "regex" is a regular expression, and a "pattern" is a value of Version=.
+VERSION_REGEX = '([!-~]{1,%d})' % VERSION_MAX_CHARS
 # A pattern may not contain the operators of other tools, as in >=1.0. As part of a version, they
 # would match nothing, and the user would get neither an update nor an error.
-PATTERN_PART = r'(?!~)(?:(?![<>=,|^!()\[\]])[!-~]){1,%d}' % VERSION_MAX_CHARS
+PATTERN_PART_REGEX = r'(?!~)(?:(?![<>=,|^!()\[\]])[!-~]){1,%d}' % VERSION_MAX_CHARS
 PATTERN_FORMS = ('use * (any version), 1.* (all that begin with 1), 1.13.7 (only that one) '
                  'or 1.2 <= v < 2.0 (a range)')
 _STRING, _END, _NUMBER = 0, 1, 2        # kinds of items, from the lowest to the highest
@@ -638,7 +663,7 @@ _STRING, _END, _NUMBER = 0, 1, 2        # kinds of items, from the lowest to the
 
 @functools.total_ordering
 class Version:
-    """A version: `text` is how it was spelled, `order` is how it is compared."""
+    """A version: `text` is how it is spelled, `order` is the tuple by which it is compared."""
 
     __slots__ = ('order', 'text')
 
@@ -663,7 +688,7 @@ class Version:
 
 def parse_version(text: str) -> Version:
     """Return the version that `text` spells. Raises VersionError if it is invalid."""
-    parts = _version_parts(text) if re.fullmatch(VERSION_PATTERN, text) else []
+    parts = _version_parts(text) if re.fullmatch(VERSION_REGEX, text) else []
     if not parts:
         raise VersionError(f'invalid version: {text[:80]!a}',
                            'use 1 to 255 printable ASCII characters, no spaces, not only . - _')
@@ -679,10 +704,10 @@ def _version_parts(text: str) -> 'List[Union[int, str]]':
 def _version_order(parts: 'Iterable[Union[int, str]]') -> 'Tuple[Any, ...]':
     """Return a tuple that is compared like the version with these parts.
 
-    Versions are compared as if padded with zeros, so zeros at the end leave no trace. Each part
-    that is not zero becomes three items: its kind, the count of zeros before it, and the part. The
-    count is negative before a number, since more zeros make the version lower, and positive before
-    a string, since they make it higher. The last item is _END.
+    Each part that is not zero becomes three items: its kind, the count of zeros before it, and the
+    part. The count is negative before a number, since more zeros make the version lower, and
+    positive before a string, since they make it higher. The last item is _END. Zeros at the end are
+    left out, since 1 equals 1.0.
 
         1.0-beta   ->  (_NUMBER, 0, 1,  _STRING, 1, 'beta',  _END)
         1, 1.0     ->  (_NUMBER, 0, 1,  _END)
@@ -704,7 +729,7 @@ def _version_order(parts: 'Iterable[Union[int, str]]') -> 'Tuple[Any, ...]':
 class Bounds:
     """The versions that match a pattern: `version in bounds`.
 
-    `text` is the pattern. `lowest` is the version at which the bounds begin, for messages.
+    `text` is the pattern. `lowest` is the version at which the bounds begin.
     """
 
     def __init__(self, text: str, lowest: Version) -> None:
@@ -716,22 +741,28 @@ class Bounds:
 
 
 class _ExactBounds(Bounds):
+    """One version, as in 1.13.7."""
+
     def __contains__(self, version: Version) -> bool:
         return version == self.lowest
 
 
 class _PrefixBounds(Bounds):
+    """All versions that begin with the parts of `prefix`, as in 1.*."""
+
     def __init__(self, text: str, prefix: 'List[Union[int, str]]') -> None:
         super().__init__(text, Version(text, _version_order(prefix)))
         self.prefix = prefix
 
     def __contains__(self, version: Version) -> bool:
         parts = _version_parts(version.text)
-        padding = [0] * (len(self.prefix) - len(parts))     # 1 equals 1.0, so 1.0.* matches it
+        padding = [0] * (len(self.prefix) - len(parts))     # 1.0.* matches 1, which equals 1.0
         return parts[:len(self.prefix)] + padding == self.prefix
 
 
 class _RangeBounds(Bounds):
+    """All versions from `lowest` to before `below`, as in 1.2 <= v < 2.0."""
+
     def __init__(self, text: str, lowest: Version, below: Version) -> None:
         super().__init__(text, lowest)
         self.below = below
@@ -740,7 +771,7 @@ class _RangeBounds(Bounds):
         return self.lowest <= version < self.below and not self._is_pre_release_of_end(version)
 
     def _is_pre_release_of_end(self, version: Version) -> bool:
-        """Return True for 2.0-beta if the range ends at 2.0: an update must not install it."""
+        """Return True for 2.0-beta if the range ends before 2.0, as it comes before 2.0, too."""
         end = self.below.order[:-1]                         # all but _END
         return version.order[:len(end)] == end and version.order[len(end)] == _STRING
 
@@ -751,20 +782,21 @@ def parse_pattern(text: str) -> Bounds:
     Raises VersionError if it has none of them, UsageError if it is a secret key.
     """
     refuse_secret_key(text, 'a version pattern')
-    spelled = text.split()
-    if len(spelled) == 5 and spelled[1:4] == ['<=', 'v', '<']:
-        lowest, below = _pattern_version(spelled[0], text), _pattern_version(spelled[4], text)
+    words = text.split()
+    if len(words) == 5 and words[1:4] == ['<=', 'v', '<']:
+        lowest, below = _pattern_version(words[0], text), _pattern_version(words[4], text)
         bounds = _RangeBounds(text, lowest, below)
         if lowest not in bounds:
             raise VersionError(f'no version can match {text}', PATTERN_FORMS)
         return bounds
-    if re.fullmatch(r'([^*]*[._-])?\*', text) and re.fullmatch(PATTERN_PART, text):
+    if re.fullmatch(r'([^*]*[._-])?\*', text) and re.fullmatch(PATTERN_PART_REGEX, text):
         return _PrefixBounds(text, _version_parts(text[:-1]))
     return _ExactBounds(text, _pattern_version(text, text))
 
 
 def _pattern_version(text: str, pattern: str) -> Version:
-    if re.fullmatch(PATTERN_PART, text) and '*' not in text and _version_parts(text):
+    """Return the version that `text`, a part of `pattern`, spells. Raises VersionError."""
+    if re.fullmatch(PATTERN_PART_REGEX, text) and '*' not in text and _version_parts(text):
         return parse_version(text)
     raise VersionError(f'{pattern[:80]!a} is not a version pattern', PATTERN_FORMS)
 
@@ -781,8 +813,8 @@ def _pattern_version(text: str, pattern: str) -> Version:
 
 MANIFEST_TITLE = b'Tako Manifest '      # begins every format; the number of the format follows
 MANIFEST_HEADER = MANIFEST_TITLE + b'1\n\n'
-SIGNATURE_LINE_BYTES = 89
-ENTRY_PATTERN = VERSION_PATTERN + ' (0|[1-9][0-9]{0,18}) ([0-9a-f]{64})'
+SIGNATURE_LINE_BYTES = 89               # base64 of 64 bytes, and a newline
+ENTRY_REGEX = VERSION_REGEX + ' (0|[1-9][0-9]{0,18}) ([0-9a-f]{64})'
 
 
 class Entry(namedtuple('Entry', ('version', 'size', 'digest'))):
@@ -808,15 +840,16 @@ class Manifest(namedtuple('Manifest', ('entries',))):
 def open_manifest(signed: bytes, public_keys: 'Sequence[bytes]', where: str) -> Manifest:
     """Verify a manifest's bytes with `public_keys` (32 bytes each), then parse and return it.
 
-    Nothing else makes a Manifest of bytes that come from outside. `where` is the manifest's path or
-    URL, for messages. Raises SignatureError if none of the keys signed it, before anything is
-    parsed, FormatError for a format of a newer Tako, ManifestError if the content is invalid.
+    Only this function makes a Manifest of bytes that come from outside. `where` is the manifest's
+    path or URL, for messages. In the order of the checks, it raises UnsignedError if there is no
+    signature, SignatureError if none of the keys signed it, FormatError for a format of a newer
+    Tako, ManifestError if the content is invalid.
     """
     body, signature = _split_signature(signed, where)
     if not any(ed25519_verify(key, body, signature) for key in public_keys):
         raise SignatureError(
             f'{where}: not signed by any of the given public keys',
-            "compare them with the publisher's key; if equal, the file was modified")
+            "compare these keys with the publisher's key; if one is equal, the file was modified")
     _check_format(body, where)
     return Manifest(tuple(_parse_entries(body, where)))
 
@@ -829,6 +862,7 @@ def seal_manifest(manifest: Manifest, secret_key: bytes) -> bytes:
     """
     lines = ''.join(entry.line() for entry in manifest.entries)
     body = MANIFEST_HEADER + lines.encode('ascii', 'replace') + b'\n'
+    # Parsed again, an entry with a replaced character, a space or a newline differs.
     if tuple(_parse_entries(body, 'the new manifest')) != manifest.entries:
         raise ManifestError('the new manifest', 'an entry cannot be written')
     if len(body) + SIGNATURE_LINE_BYTES > MANIFEST_MAX_BYTES:
@@ -850,6 +884,7 @@ def _check_format(body: bytes, where: str) -> None:
     """Raise FormatError if a verified body has another format, ManifestError if it has none."""
     if body.startswith(MANIFEST_HEADER):
         return
+    # (?!1\n): format 1 has no other header than MANIFEST_HEADER
     title = re.match(MANIFEST_TITLE + b'(?!1\n)([1-9][0-9]{0,8})\n', body)
     if title is None:
         raise ManifestError(where, 'invalid header')
@@ -864,10 +899,10 @@ def _parse_entries(body: bytes, where: str) -> 'Iterator[Entry]':
     if lines[-2:] != ['', '']:
         raise ManifestError(where, 'no blank line before the signature')
     last: Optional[Version] = None
-    match_entry = re.compile(ENTRY_PATTERN).fullmatch
-    for number, line in enumerate(lines[:-2], 3):
+    match_entry = re.compile(ENTRY_REGEX).fullmatch
+    for number, line in enumerate(lines[:-2], 3):           # the header has two lines
         match = match_entry(line)
-        text, size, digest = match.groups() if match else ('', '0', '')
+        text, size, digest = match.groups() if match else ('', '0', '')     # '' has no parts
         parts = _version_parts(text)
         if not parts or int(size) > IMAGE_MAX_BYTES:
             raise ManifestError(where, f'line {number}: invalid entry')
@@ -891,17 +926,17 @@ def pick_newest(manifests: 'Sequence[Manifest]') -> 'Tuple[int, Optional[int]]':
 
     If there is none, return the indexes of two manifests that each lack an entry of the other.
     """
-    newest = max(range(len(manifests)), key=lambda number: len(manifests[number].entries))
-    for number, other in enumerate(manifests):
-        if first_lost(other, manifests[newest]) is not None:
-            return newest, number
-    return newest, None
+    longest = max(range(len(manifests)), key=lambda index: len(manifests[index].entries))
+    for index, other in enumerate(manifests):
+        if first_lost(other, manifests[longest]) is not None:
+            return longest, index       # `other` is not longer, so it lacks an entry, too
+    return longest, None
 
 
 def add_entry(manifest: Manifest, entry: Entry) -> Manifest:
-    """Return a manifest that also has `entry`, or the same manifest if it has it already.
+    """Return a manifest that also has `entry`; the same manifest if `entry` is in it already.
 
-    Raises RefusedError if the same version is already published with another spelling or image.
+    Raises RefusedError if the version is already published with another spelling or image.
     """
     for other in manifest.entries:
         if other.version == entry.version:
@@ -914,7 +949,7 @@ def add_entry(manifest: Manifest, entry: Entry) -> Manifest:
 
 
 def check_spelling(manifest: Manifest, version: Version) -> None:
-    """Raise RefusedError if `version` is published with another spelling, as 1.0 equals 1.0.0."""
+    """Raise RefusedError if `version` is published with another spelling, as 1.0 and not 1.0.0."""
     for entry in manifest.entries:
         if entry.version == version and entry.version.text != version.text:
             raise RefusedError(f'version {version} is already published as {entry.version}',
@@ -922,12 +957,15 @@ def check_spelling(manifest: Manifest, version: Version) -> None:
 
 
 def compatible_entries(manifest: Manifest, bounds: Bounds) -> 'Iterator[Entry]':
-    """Return the entries whose versions are in `bounds`, newest first."""
+    """Yield the entries whose versions are in `bounds`, newest first."""
     return (entry for entry in reversed(manifest.entries) if entry.version in bounds)
 
 
 def nearest_versions(manifest: Manifest, bounds: Bounds) -> 'List[Version]':
-    """Return the newest version below `bounds` and the oldest above, if no version is in them."""
+    """Return the newest version below `bounds` and the oldest above, those that exist.
+
+    No version of the manifest may be in `bounds`.
+    """
     below = [entry.version for entry in manifest.entries if entry.version < bounds.lowest]
     above = [entry.version for entry in manifest.entries if not entry.version < bounds.lowest]
     return below[-1:] + above[:1]
@@ -1758,13 +1796,13 @@ class _Unpacker:
 # The standard library's configparser does not fit: it requires a section header, joins an indented
 # line to the previous value, reports no line numbers, and keeps only one of two PublicKey= lines.
 
-# An IPv6 address, or a name of labels of at most 63 characters (RFC 3986, 3.2.2; RFC 1123, 2.1);
-# then, maybe, a port.
-HOST_PATTERN = (r'(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]{1,63}(?:[.][A-Za-z0-9_-]{1,63})*[.]?)'
-                r'(?::([0-9]{1,5}))?')
+# An IPv6 address, or a name of labels of at most 63 characters (RFC 3986, 3.2.2; RFC 1123, 2.1).
+# A port may follow. The groups are the host and the port.
+HOST_REGEX = (r'(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]{1,63}(?:[.][A-Za-z0-9_-]{1,63})*[.]?)'
+              r'(?::([0-9]{1,5}))?')
 # The names that systemd.unit(5) allows, except those that begin with a dash.
-UNIT_NAME_PATTERN = (r'(?!-)(?=.{1,%d}$)(?:[A-Za-z0-9:_.@-]|\\x[0-9a-f]{2})+'
-                     % UNIT_NAME_MAX_CHARS)
+UNIT_NAME_REGEX = (r'(?!-)(?=.{1,%d}$)(?:[A-Za-z0-9:_.@-]|\\x[0-9a-f]{2})+'
+                   % UNIT_NAME_MAX_CHARS)
 
 
 class Origin(namedtuple('Origin', ('url', 'authorization'))):
@@ -1891,7 +1929,7 @@ def _parse_origin(value: str) -> Origin:
             raise UsageError('it is not the URL of a local directory',
                              'write it as file:///absolute/path')
     else:
-        match = re.fullmatch(HOST_PATTERN, host)
+        match = re.fullmatch(HOST_REGEX, host)
         if match is None or not 0 < int(match.group(2) or 80) < 65536:
             raise UsageError('it has no host, or an invalid host or port', hint)
     return Origin(f'{scheme}://{host}' + (slash + path).rstrip('/'), basic_authorization(userinfo))
@@ -1917,7 +1955,7 @@ def _parse_destination(value: str) -> str:
 
 def _parse_units(value: str) -> 'List[str]':
     for unit in value.split():
-        if not re.fullmatch(UNIT_NAME_PATTERN, unit):
+        if not re.fullmatch(UNIT_NAME_REGEX, unit):
             raise UsageError(f'{unit[:80]!a} is not a unit name',
                              'give the names of systemd units, as in app.service')
         if re.search('@([.][a-z]+)?$', unit):
@@ -2889,7 +2927,7 @@ class ConnectionPool:
             return '', {}
         kind, _, rest = proxy.rpartition('://')
         userinfo, _, address = rest.partition('/')[0].rpartition('@')
-        match = re.fullmatch(HOST_PATTERN, address)
+        match = re.fullmatch(HOST_REGEX, address)
         if kind not in ('', 'http') or match is None or not 0 < int(match.group(2) or 80) < 65536:
             # the message does not show it, because it may hold a password
             raise UsageError(f'{name}_proxy: not the URL of an http proxy',
@@ -2923,7 +2961,7 @@ def bypasses_proxy(name: str, no_proxy: str) -> bool:
 
 def _name_and_port(scheme: str, host: str) -> 'Tuple[str, int]':
     """Return the name or address, without brackets, and the port of a URL's host:port."""
-    match = re.fullmatch(HOST_PATTERN, host)
+    match = re.fullmatch(HOST_REGEX, host)
     if match is None:                           # of a redirect
         raise OSError(f'no host: {host!a}')
     return match.group(1).strip('[]'), int(match.group(2) or (443 if scheme == 'https' else 80))
@@ -5868,7 +5906,7 @@ class ImageFetch:
         raise ForkError(one.where, two.where, lost.line().strip() if lost else '')
 
     def _ask_for_manifest(self, origin: Origin, known: SignedManifest) -> Offer:
-        """Return what an origin offers. Raises RollbackError if it is older than the known one."""
+        """Return what an origin offers. Raises OlderManifestError if it is older than `known`."""
         url = origin.url + '/manifest'
         prefix = f'{hashlib.sha256(known.signed).hexdigest()} {origin.url} '
         etag = next((each[len(prefix):] for each in self.notes.state.validators
@@ -5899,7 +5937,7 @@ class ImageFetch:
                                      'have ended early') from None
             lost = first_lost(known.manifest, manifest)
             if lost is not None and first_lost(manifest, known.manifest) is None:
-                raise RollbackError(answer.url, lost.version.text)
+                raise OlderManifestError(answer.url, lost.version.text)
         return Offer(origin, SignedManifest(manifest, content, url), etag)
 
     def _provide_image(self, manifest: Manifest) -> FetchPlan:

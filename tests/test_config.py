@@ -193,7 +193,7 @@ class ValueTest(ConfigTest):
         for value in (KEY[:-1], KEY[:-2] + 'l=', KEY + ' ' + OTHER_KEY, '"{}"'.format(KEY), 'AAAA'):
             with self.subTest(value):
                 self.assertValueRefused('PublicKey', value, 'not a public key', '44 characters')
-        self.assertValueRefused('PublicKey', tako.encode_base64(bytes(32)), 'a public key without a secret key')
+        self.assertValueRefused('PublicKey', tako.encode_base64(bytes(32)), 'a public key that matches no secret key')
         self.assertRefused(config('PublicKey=' + KEY[1:]), 5, 'PublicKey= is invalid: not a public key')
 
     def test_a_secret_key_in_a_config_is_refused_and_not_repeated(self):

@@ -91,16 +91,16 @@ class PublicKeyTest(KeyTest):
             for sign in (0, 1 << 255):
                 text = tako.encode_base64((y | sign).to_bytes(32, 'little'))
                 with self.subTest(text):
-                    self.assertKeyRefused(tako.parse_public_key, text, 'a public key without a secret key')
+                    self.assertKeyRefused(tako.parse_public_key, text, 'a public key that matches no secret key')
 
     def test_a_y_that_is_not_canonical_is_refused(self):
         self.assertEqual(len(tako.parse_public_key(tako.encode_base64((3).to_bytes(32, 'little')))), 32)
         text = tako.encode_base64((tako.P + 3).to_bytes(32, 'little'))
-        self.assertKeyRefused(tako.parse_public_key, text, 'a public key without a secret key')
+        self.assertKeyRefused(tako.parse_public_key, text, 'a public key that matches no secret key')
 
     def test_a_y_that_is_on_no_point_is_refused(self):
         text = tako.encode_base64((2).to_bytes(32, 'little'))
-        self.assertKeyRefused(tako.parse_public_key, text, 'a public key without a secret key')
+        self.assertKeyRefused(tako.parse_public_key, text, 'a public key that matches no secret key')
 
 
 class SecretKeyTest(KeyTest):
