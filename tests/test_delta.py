@@ -1,4 +1,4 @@
-"""Section 15: an update brings what changed, from any server, and never costs more or is less safe than the whole."""
+"""Section 15: updates by ranges and patches, which cost what changed and are as safe as a download."""
 import errno
 import json
 import os
@@ -10,6 +10,7 @@ import time
 import unittest.mock
 
 import origin
+import patches
 import scene
 import tako
 from scene import noise
@@ -22,7 +23,7 @@ WHOLE = 'downloading the whole image'
 
 
 class DeltaCase(scene.Scene):
-    """A client that has 1.0, and an origin that offers 1.1 with its chunk index."""
+    """A client that has 1.0, and an origin that offers 1.1 with a chunk index."""
 
     limits = {'PAUSE_FIRST_SECONDS': 0.001, 'PAUSE_BUDGET_SECONDS': 0.02}
     has_several = False
@@ -37,7 +38,7 @@ class DeltaCase(scene.Scene):
         self.offer(NEW)
 
     def offer(self, content, version='1.1', **settings):
-        """Publish the next version; forget what was asked until now."""
+        """Publish the next version and its index; forget earlier requests."""
         self.new = self.origin.publish(version, content)
         self.image = '/store/' + self.new.digest
         self.index = self.origin.index(self.new, **settings)
@@ -45,14 +46,24 @@ class DeltaCase(scene.Scene):
         self.origin.answers.clear()
 
     def bytes_served(self):
-        """Of image and index, without the manifest."""
+        """Return the bytes that the origin sent of images, indexes and patches."""
         return sum(size for path, _, size in self.origin.answers if path.startswith('/store/'))
 
     def image_bytes(self):
+        """Return the bytes that the origin sent of the new image."""
         return sum(size for _, size in self.origin.served(self.image))
 
+    def kept(self, content):
+        """Return the path of an image's index in the store."""
+        return tako.Destination(self.destination).index_path(origin.digest_of(content))
+
+    def relink(self, content):
+        """Let latest name another image of the store."""
+        os.unlink(self.path('destination', 'latest'))
+        os.symlink('store/' + origin.digest_of(content), self.path('destination', 'latest'))
+
     def assertUpdated(self, *options, **settings):
-        """The run succeeds and the installed image is the new one; what it printed."""
+        """fetch installs the new image. Return its Result."""
         result = self.run_here('fetch', *options, self.app, **settings)
         self.assertCode(0, result)
         self.assertInPlace(scene.read(self.origin.directory + self.image))
@@ -64,7 +75,7 @@ class DeltaCase(scene.Scene):
         self.assertNotIn(200, [code for code, _ in self.origin.served(self.image)])
 
     def assertWhole(self, result, trouble=''):
-        """The image was downloaded whole; what was wrong was told, or nothing was."""
+        """The image was downloaded whole, after a warning of this trouble or without one."""
         self.assertIn((200, len(NEW)), self.origin.served(self.image))
         self.assertEqual(self.app + ': 1.1 is installed\n', result.out)
         if trouble:
@@ -74,100 +85,124 @@ class DeltaCase(scene.Scene):
             self.assertEqual('', result.err)
 
 
-class UpdateTest(DeltaCase):
-    def test_an_update_costs_what_changed(self):
+class RangesTest(DeltaCase):
+    """Updates by ranges. SeveralRangesTest repeats these tests."""
+
+    def test_an_update_downloads_only_what_changed(self):
         result = self.assertUpdated()
         self.assertFewBytes()
         self.assertEqual('', result.err)
         self.assertRegex(result.out, r': 1\.1 is installed \([0-9.]+ kB instead of 1.2 MB\)\n$')
 
-    def test_what_is_told_is_what_was_sent(self):
+    def test_the_bytes_printed_are_the_bytes_sent(self):
         said = self.assertUpdated().out
         self.assertIn('({:.1f} kB instead of'.format(self.bytes_served() / 1000), said)
 
-    def test_status_knows_what_came(self):
+    def test_status_reports_the_bytes_received(self):
         self.assertUpdated()
         known, = json.loads(self.run_here('status', '--json', self.app).out)
         self.assertEqual((self.bytes_served(), len(NEW)), (known['received'], known['size']))
 
-    def test_in_chunks_of_one_size(self):
-        self.offer(OLD[:80000] + noise(4096, 3) + OLD[84096:], '1.2', method=tako.FIXED_SIZE, average=4096)
+    def test_an_update_in_fixed_size_chunks(self):
+        self.offer(OLD[:80000] + noise(4096, 3) + OLD[84096:], '1.2', method=tako.FIXED_SIZE,
+                   average=4096)
         self.assertUpdated()
         self.assertFewBytes()
         self.assertLessEqual(self.image_bytes(), 8192)
 
-    def test_a_repeated_piece_comes_once(self):
+    def test_a_repeated_chunk_is_downloaded_once(self):
         self.offer(noise(30000, 4) + OLD + noise(30000, 4), '1.2')
         self.assertUpdated()
         self.assertLess(self.image_bytes(), 80000)
 
-    def test_an_image_that_is_part_of_the_older_one_costs_its_index(self):
+    def test_an_image_contained_in_the_older_one_costs_only_its_index(self):
         self.offer(OLD, '1.2')
         self.offer(OLD[:900000], '1.3', method=tako.FIXED_SIZE, average=4000)
         self.assertUpdated()
         self.assertEqual(0, self.image_bytes())
 
-    def test_zeros_stay_zeros(self):
+    def test_blocks_of_zeros_are_not_downloaded(self):
         sparse = bytes(300000) + noise(5000, 5) + bytes(300000) + OLD
         self.offer(sparse, '1.2')
         self.assertUpdated()
         self.assertFewBytes(120000)
 
-    def test_the_older_image_stays_as_it_was(self):
+    def test_a_damaged_older_image_is_used_where_it_is_intact(self):
+        self.assertUpdated()
+        for version, damaged in (('2', NEW[:300000] + GARBAGE[:100000] + NEW[400000:]),
+                                 ('3', NEW[:600000])):
+            with self.subTest(version):
+                self.relink(NEW)
+                origin.write(self.path('destination', 'store', origin.digest_of(NEW)), damaged)
+                self.offer(NEW + noise(3000, len(damaged)), version)
+                self.assertEqual('', self.assertUpdated().err)
+                self.assertLess(self.bytes_served(), 800000)
+
+    def test_an_update_by_redirected_ranges(self):
+        for path in (self.image, self.index):
+            self.origin.faults[path] = origin.redirects('/elsewhere' + path)
+            self.origin.faults['/elsewhere' + path] = lambda handler: serve_as(
+                handler, handler.path[len('/elsewhere'):])
+        self.assertUpdated()
+        self.assertLess(self.image_bytes() + sum(size for path, _, size in self.origin.answers
+                                                 if 'elsewhere' in path), 60000)
+
+
+class UpdateTest(DeltaCase):
+    def test_the_older_image_is_not_changed(self):
         before = scene.snapshot(self.path('destination', 'store'))
         self.assertUpdated()
         after = scene.snapshot(self.path('destination', 'store'))
         self.assertEqual(before, {name: what for name, what in after.items() if name in before})
 
-    def test_images_that_are_read_only_and_durable_as_ever(self):
+    def test_an_image_made_from_chunks_is_read_only(self):
         self.assertUpdated()
         self.assertEqual(0o444, os.stat(self.path('destination', 'latest')).st_mode & 0o777)
 
-    def test_no_delta(self):
+    def test_no_delta_downloads_the_whole_image_and_no_index(self):
         self.assertWhole(self.assertUpdated('--no-delta'))
         self.assertEqual([], self.origin.served(self.index))
 
-    def test_an_origin_without_an_index(self):
+    def test_an_origin_without_an_index_sends_the_whole_image(self):
         os.unlink(self.origin.directory + self.index)
         self.assertWhole(self.assertUpdated())
 
-    def test_an_origin_without_ranges(self):
+    def test_an_origin_without_ranges_sends_the_whole_image(self):
         self.origin.has_ranges = False
         self.assertWhole(self.assertUpdated())
         self.assertEqual(1, len(self.origin.served(self.image)))
 
-    def test_where_it_would_not_pay(self):
+    def test_an_image_with_little_in_common_is_downloaded_whole(self):
         self.offer(GARBAGE, '1.2')
         result = self.run_here('fetch', self.app)
-        self.assertEqual((0, self.app + ': 1.2 is installed\n', ''), (result.code, result.out, result.err))
+        self.assertEqual((0, self.app + ': 1.2 is installed\n', ''),
+                         (result.code, result.out, result.err))
         self.assertEqual([(200, len(GARBAGE))], self.origin.served(self.image))
 
-    def test_where_nearly_all_lies_between_what_is_new(self):
-        """Ranges that are joined over gaps count as what they cost then."""
+    def test_an_image_with_changes_everywhere_is_downloaded_whole(self):
+        """Ranges are joined over small gaps. Their cost includes these gaps."""
         changed = bytearray(OLD)
         for at in range(0, len(changed), 8192):
             changed[at] ^= 1
         self.offer(bytes(changed), '1.2', method=tako.FIXED_SIZE, average=4096)
         self.origin.has_several = False
         result = self.run_here('fetch', self.app)
-        self.assertEqual((0, self.app + ': 1.2 is installed\n', ''), (result.code, result.out, result.err))
+        self.assertEqual((0, self.app + ': 1.2 is installed\n', ''),
+                         (result.code, result.out, result.err))
         self.assertEqual([(200, len(OLD))], self.origin.served(self.image))
 
-    def test_a_small_image(self):
+    def test_a_small_image_is_downloaded_whole(self):
         self.offer(noise(tako.DELTA_MIN_BYTES - 1), '1.2')
         self.assertUpdated()
         self.assertEqual([], self.origin.served(self.index))
 
-    def test_a_first_image_comes_whole_and_its_index_is_kept_for_the_next(self):
+    def test_a_first_image_is_downloaded_whole_and_its_index_kept(self):
         self.empty_destination()
         self.assertWhole(self.assertUpdated())
         self.assertEqual(['/manifest', self.image, self.index], self.origin.paths())
         self.assertEqual(self.origin.read(self.index[1:]), scene.read(self.kept(NEW)))
 
-    def kept(self, content):
-        return tako.Destination(self.destination).index_path(origin.digest_of(content))
-
-    def test_an_index_is_kept_and_goes_with_its_image(self):
+    def test_an_index_is_removed_with_its_image(self):
         self.assertUpdated()
         self.assertEqual(self.origin.read(self.index[1:]), scene.read(self.kept(NEW)))
         for version in ('1.2', '1.3'):
@@ -178,22 +213,7 @@ class UpdateTest(DeltaCase):
         self.assertEqual(4, len(os.listdir(store)))
         self.assertFalse(os.path.exists(self.kept(NEW)))
 
-    def test_an_older_image_that_is_not_what_its_index_says(self):
-        self.assertUpdated()
-        for version, damaged in (('2', NEW[:300000] + GARBAGE[:100000] + NEW[400000:]), ('3', NEW[:600000])):
-            with self.subTest(version):
-                self.relink(NEW)
-                origin.write(self.path('destination', 'store', origin.digest_of(NEW)), damaged)
-                self.offer(NEW + noise(3000, len(damaged)), version)
-                self.assertEqual('', self.assertUpdated().err)
-                self.assertLess(self.bytes_served(), 800000)
-
-    def relink(self, content):
-        """Let latest name another image that is here."""
-        os.unlink(self.path('destination', 'latest'))
-        os.symlink('store/' + origin.digest_of(content), self.path('destination', 'latest'))
-
-    def test_a_kept_index_that_is_damaged(self):
+    def test_a_damaged_index_in_the_store_is_made_again(self):
         self.assertUpdated()
         for content in (b'', b'TakoIdx1', self.origin.read(self.index[1:])[:-8] + b'damaged!'):
             with self.subTest(content[-8:]):
@@ -203,14 +223,14 @@ class UpdateTest(DeltaCase):
                 self.assertFewBytes(50000)
                 self.relink(NEW)
 
-    def test_an_index_that_is_kept_spares_cutting_the_older_image(self):
+    def test_with_an_index_in_the_store_the_older_image_is_not_cut(self):
         self.assertUpdated()
         self.offer(NEW + noise(3000), '1.2')
         with unittest.mock.patch.object(tako, 'hashed_chunks', None):
             self.assertUpdated()
         self.assertFewBytes(50000)
 
-    def test_without_latest_the_newest_image_that_is_here_will_do(self):
+    def test_without_latest_the_newest_image_in_the_store_is_the_base(self):
         self.offer(GARBAGE, '1.2')
         self.assertCode(0, self.run_here('fetch', self.app))
         os.unlink(self.path('destination', 'latest'))
@@ -218,7 +238,7 @@ class UpdateTest(DeltaCase):
         self.assertUpdated()
         self.assertFewBytes()
 
-    def test_a_destination_serves_others_as_it_is(self):
+    def test_a_destination_can_serve_other_machines(self):
         mirror = self.serve('destination')
         mirror.has_ranges = True
         third = self.path('third')
@@ -230,8 +250,8 @@ class UpdateTest(DeltaCase):
         self.assertIn(' instead of ', self.run_here('fetch', app).out)
         self.assertInPlace(NEW, third)
 
-    def test_a_kept_index_that_cannot_be_read(self):
-        """As on a failing disk: it answers EIO, as does what this link leads to."""
+    def test_an_unreadable_index_in_the_store_is_made_again(self):
+        """Reading the file that this link names fails with EIO, as on a failing disk."""
         self.assertUpdated()
         os.unlink(self.kept(NEW))
         os.symlink('/proc/self/mem', self.kept(NEW))
@@ -239,44 +259,26 @@ class UpdateTest(DeltaCase):
         self.assertEqual('', self.assertUpdated().err)
         self.assertFewBytes(50000)
 
-    def test_a_file_origin(self):
+    def test_an_update_from_a_file_origin(self):
         self.app = self.config('file://' + self.origin.directory)
         self.assertUpdated()
 
-    def test_a_run_without_an_update_asks_for_nothing_more(self):
+    def test_a_run_without_an_update_requests_only_the_manifest(self):
         self.assertUpdated()
         self.origin.requests.clear()
         self.assertCode(0, self.run_here('fetch', self.app))
         self.assertEqual(['/manifest'], self.origin.paths())
 
-    def test_redirected_ranges(self):
-        for path in (self.image, self.index):
-            self.origin.faults[path] = origin.redirects('/elsewhere' + path)
-            self.origin.faults['/elsewhere' + path] = lambda handler: serve_as(handler, handler.path[len('/elsewhere'):])
-        self.assertUpdated()
-        self.assertLess(self.image_bytes() + sum(size for path, _, size in self.origin.answers if 'elsewhere' in path), 60000)
-
-    def test_a_dry_run_changes_nothing(self):
+    def test_a_dry_run_of_an_update_changes_nothing(self):
         before = scene.snapshot(self.destination)
         self.assertCode(0, self.run_here('fetch', '--dry-run', self.app))
         self.assertEqual(before, scene.snapshot(self.destination))
 
 
-class SeveralTest(UpdateTest):
-    """The same from a server that answers several ranges at once."""
+class SeveralRangesTest(RangesTest):
+    """The same with an origin that answers several ranges in one response."""
 
     has_several = True
-
-    # inherited tests in which no request is for several ranges
-    test_a_dry_run_changes_nothing = None
-    test_a_file_origin = None
-    test_a_first_image_comes_whole_and_its_index_is_kept_for_the_next = None
-    test_a_small_image = None
-    test_an_origin_without_an_index = None
-    test_an_origin_without_ranges = None
-    test_no_delta = None
-    # and one that switches them off
-    test_where_nearly_all_lies_between_what_is_new = None
 
     def test_ranges_share_requests(self):
         pieces = [OLD[at:at + 20000] + noise(300, at) for at in range(0, len(OLD), 20000)]
@@ -286,20 +288,23 @@ class SeveralTest(UpdateTest):
         self.assertGreater(self.origin.asked(self.image, 'Range')[0].count(','), 10)
 
     def test_no_request_is_for_more_than_100_ranges_or_1_mib(self):
-        for version, every, size, average in (('1.2', 200000, 250000, 6144), ('1.3', 8000, 100, 1024)):
+        for version, every, size, average in (('1.2', 200000, 250000, 6144),
+                                              ('1.3', 8000, 100, 1024)):
             with self.subTest(version):
                 pieces = [OLD[at:at + every] + noise(size, at) for at in range(0, len(OLD), every)]
                 self.offer(b''.join(pieces), version, average=average)
                 self.assertUpdated()
                 self.assertFewBytes(2 << 20)
-                asked = [re.findall('([0-9]+)-([0-9]+)', ranges) for ranges in self.origin.asked(self.image, 'Range')]
+                asked = [re.findall('([0-9]+)-([0-9]+)', ranges) for ranges
+                         in self.origin.asked(self.image, 'Range')]
                 self.assertGreaterEqual(len(asked), 2)
                 self.assertLessEqual(max(map(len, asked)), 100)
-                self.assertLessEqual(max(sum(int(last) + 1 - int(begin) for begin, last in each) for each in asked), 1 << 20)
+                self.assertLessEqual(max(sum(int(last) + 1 - int(begin) for begin, last in each)
+                                         for each in asked), 1 << 20)
 
 
 class ConnectionsTest(DeltaCase):
-    """Where each range costs a request, some are under way at once."""
+    """If each range takes a request, fetch sends several at once."""
 
     def setUp(self):
         super().setUp()
@@ -307,12 +312,12 @@ class ConnectionsTest(DeltaCase):
         self.offer(b''.join(pieces), '1.2')
         self.origin.connections = 0
 
-    def test_there_are_up_to_four(self):
+    def test_up_to_four_connections_are_open(self):
         self.assertUpdated()
         self.assertGreaterEqual(len(self.origin.served(self.image)), 20)
         self.assertEqual(4, self.origin.connections)
 
-    def test_a_server_that_refuses_all_but_one_is_asked_on_one(self):
+    def test_a_server_that_refuses_more_connections_is_asked_on_one(self):
         is_busy, has_refused = threading.Lock(), threading.Event()
 
         def fault(handler):
@@ -320,7 +325,7 @@ class ConnectionsTest(DeltaCase):
                 handler.answer(503, b'')
                 has_refused.set()
                 return
-            if self.origin.served(self.image):              # the first range is asked for alone
+            if self.origin.served(self.image):      # fetch asks for the first range alone
                 has_refused.wait(20)
             is_busy.release()
             handler.serve()
@@ -331,6 +336,7 @@ class ConnectionsTest(DeltaCase):
 
 
 def serve_as(handler, path):
+    """Answer as for a request of this path."""
     handler.path = path
     handler.serve()
 
@@ -341,14 +347,17 @@ class SerialServerTest(DeltaCase):
     limits = dict(DeltaCase.limits, AHEAD_SECONDS=0.3)
 
     def test_further_connections_are_tried_once_in_a_run(self):
-        self.offer(b''.join(OLD[at:at + 60000] + noise(300, at) for at in range(0, len(OLD), 60000)), '1.2')
+        self.offer(b''.join(OLD[at:at + 60000] + noise(300, at) for at
+                            in range(0, len(OLD), 60000)), '1.2')
         serial = origin.Origin(self.origin.directory, is_serial=True)
         serial.has_ranges = True
         self.app = self.config(serial.url)
         with serial:
             self.assertUpdated()
-            self.assertEqual({206}, {status for path, status, _ in serial.answers if path == self.image})
-            # the first, three that are not served while it is open, and the first again: a request was under way
+            self.assertEqual({206},
+                             {status for path, status, _ in serial.answers if path == self.image})
+            # The first, three that are not served while it is open, and the first once more,
+            # as a request on it was under way.
             while serial.connections < 5:
                 time.sleep(0.01)
         self.assertEqual(5, serial.connections)
@@ -369,24 +378,24 @@ class RepairTest(DeltaCase):
         self.assertIn('is damaged', result.err)
         self.assertIn('1.1 is repaired', result.out)
 
-    def test_a_flipped_byte_costs_a_chunk(self):
+    def test_the_repair_of_a_flipped_byte_costs_a_chunk(self):
         self.repaired(NEW[:200000] + b'X' + NEW[200001:])
         self.assertFewBytes(30000)
 
-    def test_a_lost_end_costs_the_end(self):
+    def test_the_repair_of_a_truncated_image_costs_its_end(self):
         self.repaired(NEW[:-50000])
         self.assertLess(self.image_bytes(), 80000)
 
-    def test_an_emptied_image_costs_all_of_it(self):
+    def test_the_repair_of_an_emptied_image_costs_the_whole_image(self):
         self.repaired(b'')
 
 
-class LiarTest(DeltaCase):
-    """Whatever index and ranges say, the installed image is the signed one."""
+class OtherAnswersTest(DeltaCase):
+    """Servers may answer a request for several ranges in other ways. attacks/ has false answers."""
 
     limits = dict(DeltaCase.limits, NETWORK_TIMEOUT_SECONDS=0.5)
 
-    def test_a_server_that_makes_one_range_of_two(self):
+    def test_a_server_may_answer_two_ranges_with_one(self):
         def fault(handler):
             ranges = handler.ranges(len(handler.body))
             handler.answer(*origin.in_ranges([(ranges[0][0], ranges[-1][1])], handler.body))
@@ -395,14 +404,15 @@ class LiarTest(DeltaCase):
         self.assertFewBytes()
         self.assertEqual(2, len(self.origin.served(self.index)))
 
-    def test_a_server_that_answers_several_ranges_with_the_whole(self):
+    def test_a_server_that_answers_several_ranges_with_the_whole_is_asked_for_one(self):
         self.origin.has_several = False
         self.assertUpdated()
         self.assertFewBytes()
         size = len(self.origin.read(self.index.lstrip('/')))
-        self.assertEqual([(206, tako.INDEX_HEAD_BYTES), (200, size)], self.origin.served(self.index))
+        self.assertEqual([(206, tako.INDEX_HEAD_BYTES), (200, size)],
+                         self.origin.served(self.index))
 
-    def test_a_server_that_stumbles_over_several_ranges(self):
+    def test_a_server_that_refuses_several_ranges_is_asked_for_one(self):
         def fault(handler):
             if len(handler.ranges(1)) > 1:
                 handler.answer(400, b'bad request\n')
@@ -414,7 +424,7 @@ class LiarTest(DeltaCase):
 
 
 class InterruptionTest(DeltaCase):
-    """Ranges that came are kept, over errors and over runs."""
+    """Ranges that fetch received are kept, after an error and in the next run."""
 
     def setUp(self):
         super().setUp()
@@ -422,9 +432,10 @@ class InterruptionTest(DeltaCase):
         self.offer(b''.join(pieces), '1.2')
 
     def asked_twice(self):
-        """Bytes of the image that were asked for and sent more than once."""
+        """Return how many ranges were requested and sent more than once."""
         seen, twice = set(), 0
-        for asked, (code, _) in zip(self.origin.asked(self.image, 'Range'), self.origin.served(self.image)):
+        for asked, (code, _) in zip(self.origin.asked(self.image, 'Range'),
+                                    self.origin.served(self.image)):
             if code == 206:
                 begin, last = asked[len('bytes='):].split('-')
                 twice += (begin, last) in seen
@@ -432,7 +443,7 @@ class InterruptionTest(DeltaCase):
         return twice
 
     def drop_after(self, times):
-        """Serve so many ranges and then hang up, once."""
+        """Let the origin serve so many ranges and then hang up once."""
         left = [times]
 
         def fault(handler):
@@ -444,7 +455,7 @@ class InterruptionTest(DeltaCase):
         self.origin.faults[self.image] = fault
 
     def stall_after(self, times):
-        """Serve so many ranges and then none; the event that this was reached."""
+        """Let the origin serve so many ranges and then none. Return the event of that moment."""
         left, stalled = [times], threading.Event()
 
         def fault(handler):
@@ -457,7 +468,7 @@ class InterruptionTest(DeltaCase):
         self.origin.faults[self.image] = fault
         return stalled
 
-    def test_a_dropped_line_is_taken_up_in_the_same_run(self):
+    def test_a_connection_that_breaks_off_is_resumed_in_the_same_run(self):
         for times in range(1, 9):
             with self.subTest(times):
                 self.drop_after(times)
@@ -465,7 +476,7 @@ class InterruptionTest(DeltaCase):
                 self.assertLess(self.image_bytes(), 250000)
             self.setUp()
 
-    def test_a_killed_run_is_taken_up_by_the_next(self):
+    def test_a_killed_run_is_resumed_by_the_next(self):
         for times in (2, 5, 9):
             with self.subTest(times):
                 stalled = self.stall_after(times)
@@ -481,8 +492,8 @@ class InterruptionTest(DeltaCase):
                 self.assertLessEqual(self.asked_twice(), 4)
             self.setUp()
 
-    def test_an_older_image_that_vanishes_meanwhile(self):
-        """As Keep= of another config might have it."""
+    def test_an_older_image_may_be_removed_during_the_update(self):
+        """For example, Keep= of another config removes it."""
         old = self.path('destination', 'store', origin.digest_of(OLD))
 
         def fault(handler):
@@ -492,7 +503,7 @@ class InterruptionTest(DeltaCase):
         self.origin.faults[self.index] = fault
         self.assertUpdated()
 
-    def test_an_older_image_that_is_cut_meanwhile(self):
+    def test_an_older_image_may_be_truncated_during_the_update(self):
         old = self.path('destination', 'store', origin.digest_of(OLD))
         with self.patched_plan(lambda: origin.write(old, OLD[:1000])):
             result = self.assertUpdated()
@@ -506,22 +517,23 @@ class InterruptionTest(DeltaCase):
             return plan(*arguments)
         return unittest.mock.patch.object(tako, 'plan_image', plan_then)
 
-    def test_what_a_whole_download_left_is_used(self):
+    def test_an_update_uses_what_a_whole_download_left(self):
         content = scene.read(self.origin.directory + self.image)
         self.write('destination/.partial-' + self.new.digest, content[:200000], 0o600)
         self.assertUpdated()
         self.assertLess(self.image_bytes(), 200000)
 
-    def test_what_an_assembly_left_is_no_hindrance_to_a_whole_download(self):
+    def test_a_whole_download_replaces_what_an_update_left(self):
         content = bytearray(scene.read(self.origin.directory + self.image))
         content[1000:5000] = bytes(4000)
         self.write('destination/.partial-' + self.new.digest, bytes(content), 0o600)
         self.assertUpdated('--no-delta')
 
-    def test_another_mirror_goes_on(self):
+    def test_another_mirror_continues_an_update(self):
         second = self.serve('second')
         second.has_ranges = True
-        for version, content in (('1.0', OLD), ('1.1', NEW), ('1.2', scene.read(self.origin.directory + self.image))):
+        for version, content in (('1.0', OLD), ('1.1', NEW),
+                                 ('1.2', scene.read(self.origin.directory + self.image))):
             second.publish(version, content)
         self.app = self.config(self.origin.url, mirrors=[second.url])
         left = [4]
@@ -537,7 +549,7 @@ class InterruptionTest(DeltaCase):
         self.assertGreater(self.image_bytes(), 0)
         self.assertLess(sum(size for _, size in second.served(self.image)), 200000)
 
-    def test_a_server_that_fails_over_ranges_and_breaks_the_whole_off_is_not_asked_for_ever(self):
+    def test_a_server_that_fails_ranges_and_breaks_off_the_whole_is_given_up(self):
         whole = [0]
 
         def fault(handler):
@@ -550,9 +562,10 @@ class InterruptionTest(DeltaCase):
         with scene.Clock().patch():
             self.assertCode(75, self.run_here('fetch', self.app))
         self.assertLess(whole[0], 20)
-        self.assertEqual(200000, os.stat(self.path('destination', '.partial-' + self.new.digest)).st_size)
+        self.assertEqual(200000,
+                         os.stat(self.path('destination', '.partial-' + self.new.digest)).st_size)
 
-    def test_ranges_that_drip_are_dropped_though_each_comes_in_time(self):
+    def test_ranges_below_the_minimum_rate_are_given_up(self):
         clock = scene.Clock()
 
         def drips(handler):
@@ -564,7 +577,7 @@ class InterruptionTest(DeltaCase):
             self.assertUpdated(limits={'PAUSE_BUDGET_SECONDS': 0.0})
         self.assertIn(200, [code for code, _ in self.origin.served(self.image)])
 
-    def test_a_mirror_on_disk_that_lacks_the_image_leaves_alone_what_ranges_brought(self):
+    def test_a_file_mirror_without_the_image_keeps_what_was_downloaded(self):
         mirror = self.path('mirror')
         os.mkdir(mirror)
         self.write('mirror/manifest', self.origin.read('manifest'))
@@ -583,7 +596,7 @@ class InterruptionTest(DeltaCase):
         self.assertNotIn(200, [code for code, _ in self.origin.served(self.image)])
         self.assertLessEqual(self.asked_twice(), 4)
 
-    def test_a_mirror_that_failed_the_image_is_not_asked_for_its_index(self):
+    def test_a_mirror_that_failed_to_send_the_image_is_not_asked_for_its_index(self):
         second = self.serve('served')
         self.app = self.config(self.origin.url, mirrors=[second.url])
         self.origin.faults[self.image] = origin.status(404)
@@ -592,14 +605,14 @@ class InterruptionTest(DeltaCase):
         self.assertEqual(['/manifest', self.image], self.origin.paths())
         self.assertEqual(['/manifest', self.image, self.index], second.paths())
 
-    def test_a_full_disk_leaves_nothing_of_an_assembly(self):
+    def test_a_full_disk_leaves_no_partial_image(self):
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with unittest.mock.patch.object(tako.PartialFile, 'write_at', side_effect=full):
             self.assertCode(1, self.run_here('fetch', self.app))
         self.assertEqual([], self.partials())
         self.assertUpdated()
 
-    def test_kills_at_random(self):
+    def test_an_update_succeeds_after_kills_at_random(self):
         source = random.Random(5)
         def slow(handler):
             time.sleep(0.05)
@@ -614,8 +627,8 @@ class InterruptionTest(DeltaCase):
         self.assertUpdated()
 
 
-class IndexOfTheWholeTest(DeltaCase):
-    def test_it_is_asked_for_once_the_image_is_in_place(self):
+class IndexAfterImageTest(DeltaCase):
+    def test_the_index_of_a_whole_download_is_requested_after_the_image_is_installed(self):
         named = []
 
         def fault(handler):
@@ -630,17 +643,16 @@ class IndexOfTheWholeTest(DeltaCase):
 
 
 class PatchCase(DeltaCase):
-    """The origin has a patch, too."""
+    """A client that has 1.0, and an origin that offers 1.1 with a chunk index and a patch."""
 
     def offer(self, content, version='1.1', **settings):
         super().offer(content, version, **settings)
         self.old_digest = origin.digest_of(OLD)
         self.patch = '{}.{}.patch'.format(self.image, self.old_digest)
-        pieces = []
-        tako.make_patch(OLD, content, pieces.append, 64 << 20, lambda _: None)
-        self.publish_patch(b''.join(pieces))
+        self.publish_patch(patches.make(OLD, content))
 
     def publish_patch(self, patch, size=None):
+        """Publish this patch, and list it with its size or with another one."""
         self.origin.write(self.patch[1:], patch)
         index = tako.parse_index(self.origin.read(self.index[1:]), self.new.size)
         index = index._replace(patches=((self.old_digest, len(patch) if size is None else size),))
@@ -648,7 +660,7 @@ class PatchCase(DeltaCase):
 
 
 class PatchTest(PatchCase):
-    def test_an_update_costs_its_patch(self):
+    def test_an_update_downloads_only_its_patch(self):
         result = self.assertUpdated()
         self.assertEqual('', result.err)
         self.assertRegex(result.out, r': 1\.1 is installed \([0-9.]+ kB instead of 1\.2 MB\)\n$')
@@ -656,35 +668,36 @@ class PatchTest(PatchCase):
         self.assertEqual(1, len(self.origin.served(self.patch)))
         self.assertLess(self.bytes_served(), 9000)
 
-    def test_no_delta(self):
+    def test_no_delta_downloads_the_whole_image_and_no_patch(self):
         self.assertWhole(self.assertUpdated('--no-delta'))
 
-    def test_a_patch_that_is_nearly_as_large_as_the_image(self):
+    def test_a_patch_nearly_as_large_as_the_image_is_not_downloaded(self):
         self.publish_patch(noise(1000000))
         self.assertUpdated()
         self.assertEqual([], self.origin.served(self.patch))
         self.assertFewBytes()
 
-    def test_a_patch_of_nothing(self):
+    def test_a_patch_of_no_bytes_is_not_downloaded(self):
         self.publish_patch(b'')
         self.assertUpdated()
         self.assertEqual([], self.origin.served(self.patch))
         self.assertFewBytes()
 
-    def test_a_patch_that_is_not_there(self):
+    def test_a_missing_patch_is_replaced_by_ranges(self):
         os.unlink(self.origin.directory + self.patch)
         self.assertUpdated()
         self.assertFewBytes()
 
-    def test_a_patch_that_the_server_fails_over(self):
-        for fault in (origin.status(500), origin.status(403), origin.hangs_up, origin.redirects('ftp://127.0.0.1/')):
+    def test_a_patch_that_the_server_refuses_is_replaced_by_ranges(self):
+        for fault in (origin.status(500), origin.status(403), origin.hangs_up,
+                      origin.redirects('ftp://127.0.0.1/')):
             with self.subTest(fault):
                 self.origin.faults[self.patch] = fault
                 self.assertUpdated()
                 self.assertFewBytes()
-            self.tearDownDestination()
+            self.install_old()
 
-    def test_a_full_disk_is_left_without_what_came(self):
+    def test_a_full_disk_leaves_no_partial_patch(self):
         write = tako.PartialFile.write
 
         def fill(partial, block):
@@ -696,30 +709,32 @@ class PatchTest(PatchCase):
         self.assertEqual(([], 1), (self.partials(), len(self.origin.served(self.patch))))
         self.assertUpdated()
 
-    def test_a_patch_from_an_image_that_is_not_here(self):
+    def test_a_patch_from_an_image_that_is_not_in_the_store_is_not_used(self):
         self.old_digest = origin.digest_of(b'another')
         self.publish_patch(self.origin.read(self.patch[1:]))
         self.assertUpdated()
         self.assertFewBytes()
 
-    def test_patches_that_are_wrong(self):
+    def test_an_invalid_patch_is_replaced_by_the_whole_image(self):
         right = self.origin.read(self.patch[1:])
         attacks = {
             'garbage': noise(len(right)), 'cut short': right[:-5], 'more': right + b'x',
-            'a flipped bit': right[:len(right) // 2] + bytes([right[len(right) // 2] ^ 1]) + right[len(right) // 2 + 1:],
+            'a flipped bit': right[:len(right) // 2] + bytes([right[len(right) // 2] ^ 1])
+            + right[len(right) // 2 + 1:],
         }
         for name, patch in attacks.items():
             with self.subTest(name):
                 self.publish_patch(patch)
                 result = self.assertUpdated()
                 self.assertWhole(result, '.patch')
-            self.tearDownDestination()
+            self.install_old()
 
-    def test_a_patch_of_another_size_than_its_index_says(self):
+    def test_a_patch_of_an_unexpected_size_is_replaced_by_the_whole_image(self):
         self.publish_patch(self.origin.read(self.patch[1:]), 4000)
         self.assertWhole(self.assertUpdated(), '.patch')
 
-    def tearDownDestination(self):
+    def install_old(self):
+        """Install 1.0 in an empty destination; forget earlier answers."""
         self.empty_destination()
         entries, self.origin.entries = self.origin.entries, self.origin.entries[:1]
         self.origin.sign()
@@ -728,7 +743,7 @@ class PatchTest(PatchCase):
         self.origin.sign()
         self.origin.answers.clear()
 
-    def test_a_patch_that_broke_off_is_resumed(self):
+    def test_a_patch_that_breaks_off_is_resumed(self):
         left = []
 
         def fault(handler):
@@ -738,7 +753,7 @@ class PatchTest(PatchCase):
         self.assertUpdated()
         self.assertEqual([None, 'bytes=2000-'], left)
 
-    def test_a_patch_that_has_one_size_and_then_another(self):
+    def test_a_patch_whose_size_keeps_changing_is_replaced_by_the_whole_image(self):
         asked = []
 
         def changes(handler):
@@ -748,12 +763,13 @@ class PatchTest(PatchCase):
             handler.answer(200, bytes(sizes[0] // 4 * 3), length=sizes[0])
             handler.hang_up()
         self.publish_patch(b'', 100000)
-        self.origin.faults[self.patch] = lambda handler: changes(handler) if len(asked) < 20 else handler.serve()
+        self.origin.faults[self.patch] = lambda handler: changes(handler) if len(
+            asked) < 20 else handler.serve()
         with scene.Clock().patch():
             self.assertWhole(self.assertUpdated(), '.patch: has one size and then another')
         self.assertLess(len(asked), 20)
 
-    def test_a_run_that_was_killed_fetches_no_patch_twice(self):
+    def test_a_killed_run_downloads_no_patch_twice(self):
         patch = self.origin.read(self.patch[1:])
         destination = tako.Destination(self.destination)
         origin.write(destination.partial_patch_path(self.new.digest, self.old_digest), patch)
@@ -767,7 +783,7 @@ class PatchTest(PatchCase):
         self.assertEqual('', self.assertUpdated().err)
         self.assertEqual([], self.origin.served(self.image))
 
-    def test_no_name_is_longer_than_ecryptfs_allows(self):
+    def test_no_file_name_is_longer_than_ecryptfs_allows(self):
         names = []
         real = os.open
 
@@ -782,13 +798,14 @@ class PatchTest(PatchCase):
         self.assertEqual(1, len(self.origin.served(self.patch)))
         self.assertIn('.patch', ' '.join(names))
 
-    def test_if_its_file_cannot_be_made_or_written_ranges_are_downloaded(self):
+    def test_without_the_file_of_a_patch_ranges_are_downloaded(self):
         opened, written = tako.PartialFile._open, tako.PartialFile.write
 
         def fails_to(real, number):
             def fail(partial, *arguments):
                 if partial.temporary.endswith('.patch'):
-                    raise OSError(number, os.strerror(number), *[partial.temporary] * (real is opened))
+                    raise OSError(number, os.strerror(number),
+                                  *[partial.temporary] * (real is opened))
                 return real(partial, *arguments)
             return fail
         for name, real in (('_open', opened), ('write', written)):
@@ -798,23 +815,23 @@ class PatchTest(PatchCase):
                         self.assertEqual('', self.assertUpdated().err)
                     self.assertFewBytes()
                     self.assertEqual([], self.partials())
-                self.tearDownDestination()
+                self.install_old()
 
-    def test_without_the_memory_for_it_the_whole_image_is_downloaded(self):
+    def test_without_the_memory_for_a_patch_the_whole_image_is_downloaded(self):
         for name in ('apply_patch', 'plan_image'):
             with self.subTest(name):
                 if name == 'plan_image':
                     self.origin.faults[self.patch] = origin.status(404)
                 with unittest.mock.patch.object(tako, name, side_effect=MemoryError):
                     self.assertWhole(self.assertUpdated(), 'not enough memory')
-            self.tearDownDestination()
+            self.install_old()
 
-    def test_an_older_image_that_is_damaged(self):
+    def test_a_patch_of_a_damaged_older_image_is_not_trusted(self):
         old = self.path('destination', 'store', self.old_digest)
         origin.write(old, OLD[:-100000] + bytes(100000))
         self.assertUpdated()
 
-    def test_a_python_without_lzma(self):
+    def test_without_lzma_no_patch_is_downloaded(self):
         with unittest.mock.patch.dict('sys.modules', lzma=None):
             self.assertUpdated()
         self.assertFewBytes()
