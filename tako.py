@@ -973,39 +973,46 @@ def nearest_versions(manifest: Manifest, bounds: Bounds) -> 'List[Version]':
 
 # ======================================================================== 7  chunks
 #
-# An index tells of which chunks an image is made, so that who has an older image knows what to ask for.
-# It stands beside its image, as <sha256>.chunks. All numbers are little-endian:
+# The index of an image lists its chunks. With it, a client that has an older image knows which
+# parts of the new one to download. It is the file <sha256>.chunks beside the image. All numbers are
+# little-endian:
 #
 #     8  magic: TakoIdx1
-#     1  method: 0 if all chunks but the last have one size, 1 if their content says where they end
+#     1  method: 0 if all chunks but the last have one size, 1 if the content decides where they end
 #     1  0
-#     2  p, how many patches there are
-#     4  the size of a chunk, on average
+#     2  p, the number of patches
+#     4  the average size of a chunk
 #     8  the size of the image
-#     4  n, how many chunks there are
-#     4  z, 0 for method 0
-#    40  p times: SHA-256 of the older image that a patch begins from; in 8 bytes, the patch's size
-#     z  with zlib: the low bytes of all chunks' sizes, then their middle bytes, then their high bytes
+#     4  n, the number of chunks
+#     4  z, which is 0 for method 0
+#    40  p times: the SHA-256 of the older image of a patch; in 8 bytes, the size of the patch
+#     z  zlib stream: the low bytes of all chunks' sizes, then the middle bytes, then the high bytes
 #     8  n times: the first bytes of a chunk's SHA-256
 #
-# Nothing in it is signed, or trusted: what is put together by it has to be the image that was signed.
+# An index is not signed, and not trusted: an image that was made with it is installed only if its
+# size and SHA-256 are the signed ones.
 
 INDEX_FORMAT = '<8sBBHIQII'
 INDEX_MAGIC = b'TakoIdx1'
 PATCH_FORMAT = '<32sQ'
 INDEX_FORMAT_BYTES, PATCH_FORMAT_BYTES, CHUNK_HASH_BYTES = 32, 40, 8
-INDEX_HEAD_BYTES = INDEX_FORMAT_BYTES + PATCHES_MAX * PATCH_FORMAT_BYTES    # hold all that an index says of patches
-CHUNK_MARKER = b'e'                     # common in text, in code, and in what is compressed
-FIXED_SIZE, BY_CONTENT = 0, 1
-# of file systems that keep to blocks (ext, erofs, xfs, btrfs), and of a disk that is parted for such
-BLOCK_MAGICS = ((1080, b'\x53\xef'), (1024, b'\xe2\xe1\xf5\xe0'), (0, b'XFSB'), (65600, b'_BHRfS_M'), (512, b'EFI PART'))
+# so many bytes hold the whole list of patches
+INDEX_HEAD_BYTES = INDEX_FORMAT_BYTES + PATCHES_MAX * PATCH_FORMAT_BYTES
+CHUNK_MARKER = b'e'                     # a byte that is common in text, code and compressed data
+FIXED_SIZE, BY_CONTENT = 0, 1           # methods
+# Offset and magic of images in which files begin at a block: ext, erofs, xfs and btrfs, and disks
+# with a GUID partition table.
+BLOCK_MAGICS = ((1080, b'\x53\xef'), (1024, b'\xe2\xe1\xf5\xe0'), (0, b'XFSB'),
+                (65600, b'_BHRfS_M'), (512, b'EFI PART'))
 
 
-class ChunkIndex(namedtuple('ChunkIndex', ('method', 'average', 'size', 'patches', 'lengths', 'hashes'))):
-    """Of which chunks an image of size bytes is made.
+class ChunkIndex(namedtuple('ChunkIndex',
+                            ('method', 'average', 'size', 'patches', 'lengths', 'hashes'))):
+    """The chunks of an image of `size` bytes.
 
-    patches: SHA-256 in hex of an older image, and the size of the patch that makes this image of it. lengths:
-    of each chunk, in bytes. hashes: CHUNK_HASH_BYTES of each, in a row.
+    average: the size in bytes that chunks were cut for. patches: SHA-256 of an older image in hex,
+    and size of the patch from it. lengths: the size of each chunk. hashes: CHUNK_HASH_BYTES of each
+    chunk, one after another.
     """
 
     __slots__ = ()
@@ -1017,23 +1024,25 @@ class ChunkIndex(namedtuple('ChunkIndex', ('method', 'average', 'size', 'patches
     hashes: bytes
 
     def hash_of(self, number: int) -> bytes:
-        """The hash of a chunk, counted from 0."""
+        """Return the hash of a chunk; the first has number 0."""
         return self.hashes[number * CHUNK_HASH_BYTES:(number + 1) * CHUNK_HASH_BYTES]
 
     def chunks(self) -> 'Iterator[Tuple[bytes, int]]':
-        """Hash and size of each chunk, in order."""
+        """Yield hash and size of each chunk, in order."""
         return ((self.hash_of(number), length) for number, length in enumerate(self.lengths))
 
 
 def chunk_hash(chunk: bytes) -> bytes:
-    """By which equal chunks are found."""
+    """Return the first CHUNK_HASH_BYTES of a chunk's SHA-256."""
     return hashlib.sha256(chunk).digest()[:CHUNK_HASH_BYTES]
 
 
 def choose_chunks(head: bytes, size: int) -> 'Tuple[int, int]':
-    """Method and average size of chunks for an image of size bytes that begins with head.
+    """Return method and average size of chunks for an image of `size` bytes with this `head`.
 
-    In a file system that keeps to blocks, what did not change is where it was; in all else it has moved.
+    Chunks of one size suit file systems, in which a change moves nothing. In all other images the
+    content decides where chunks end, so that chunks stay the same when bytes before them are
+    inserted or deleted.
     """
     is_of_blocks = any(head.startswith(magic, offset) for offset, magic in BLOCK_MAGICS)
     average = CHUNK_BLOCK_BYTES if is_of_blocks else CHUNK_AVERAGE_BYTES
@@ -1043,7 +1052,7 @@ def choose_chunks(head: bytes, size: int) -> 'Tuple[int, int]':
 
 
 def cut_chunks(read: 'Callable[[int], bytes]', method: int, average: int) -> 'Iterator[bytes]':
-    """The chunks of a stream, which read(size) has bytes of, and none at its end."""
+    """Yield the chunks of a stream. `read(size)` returns up to `size` bytes of it, or more."""
     return _cut_to_size(read, average) if method == FIXED_SIZE else _cut_by_content(read, average)
 
 
@@ -1057,40 +1066,46 @@ def _cut_to_size(read: 'Callable[[int], bytes]', size: int) -> 'Iterator[bytes]'
 
 
 def _cut_by_content(read: 'Callable[[int], bytes]', average: int) -> 'Iterator[bytes]':
-    """Chunks of a third to five thirds of average bytes, but for the last.
+    """Yield chunks of `least` to `most` bytes: one third to five thirds of `average`.
 
-    Each ends after a marker: of those within these bounds from where it begins, after the one with the
-    largest CRC-32 of what stands between it and the marker before, or the chunk's beginning; the first, of
-    equals. Without any marker there it has five thirds. The last chunk is what is left when that is no more.
-    So after a change the old chunks soon come again; and all this is done by split() and crc32().
+    Markers part the stream into pieces; in the middle of a piece, a chunk begins another one. The
+    cases for the end of a chunk:
+
+        at most `most` bytes are left    at the end of the stream; this chunk may be shorter
+        pieces end within the bounds     at the end of the one with the highest CRC-32; if there are
+                                         two, of the first
+        none does                        after `most` bytes
+
+    So chunks end at the same places again soon after a change, and split() and crc32() do the work.
     """
-    import zlib
     from bisect import bisect_left, bisect_right
-    from itertools import accumulate
     least, most = average // 3, average * 5 // 3
     pending = _read_beyond(most, read, b'')
     while len(pending) > most:
         pieces = pending.split(CHUNK_MARKER)[:-1]
-        ends = list(accumulate([len(piece) + 1 for piece in pieces]))
-        checks = list(map(zlib.crc32, pieces))
+        ends = list(itertools.accumulate([len(piece) + 1 for piece in pieces]))
+        checks = list(map(binascii.crc32, pieces))
         begin = first = 0
+        parted = -1                             # the piece in which the last chunk ended, if any
         while len(pending) - begin > most:
             first = bisect_left(ends, begin + least, first)
             after = bisect_right(ends, begin + most, first)
-            if first == after:                  # the next piece begins in the middle of what is one here
-                yield pending[begin:begin + most]
-                begin += most
-                break
-            first += checks[first:after].index(max(checks[first:after]))
-            yield pending[begin:ends[first]]
-            begin = ends[first]
+            if first == after:
+                parted, end = first, begin + most
+            else:
+                if first == parted:
+                    checks[first] = binascii.crc32(pending[begin:ends[first] - 1])
+                first += checks[first:after].index(max(checks[first:after]))
+                end = ends[first]
+            yield pending[begin:end]
+            begin = end
         pending = _read_beyond(most, read, pending[begin:])
     if pending:
         yield pending
 
 
 def _read_beyond(size: int, read: 'Callable[[int], bytes]', pending: bytes) -> bytes:
-    """pending with more than size bytes, if there are so many."""
+    """Return `pending` and what follows it: more than `size` bytes, unless the stream ends."""
     while len(pending) <= size:
         block = read(size + BLOCK_BYTES)
         if not block:
@@ -1099,13 +1114,14 @@ def _read_beyond(size: int, read: 'Callable[[int], bytes]', pending: bytes) -> b
     return pending
 
 
-def hashed_chunks(read: 'Callable[[int], bytes]', method: int, average: int) -> 'Iterator[Tuple[bytes, int]]':
-    """Hash and size of each chunk of a stream, as cut_chunks() cuts it."""
+def hashed_chunks(read: 'Callable[[int], bytes]', method: int,
+                  average: int) -> 'Iterator[Tuple[bytes, int]]':
+    """Yield hash and size of each chunk of a stream. Arguments as of cut_chunks()."""
     return ((chunk_hash(chunk), len(chunk)) for chunk in cut_chunks(read, method, average))
 
 
 def index_image(read: 'Callable[[int], bytes]', method: int, average: int) -> ChunkIndex:
-    """The index of a stream."""
+    """Return the index of a stream, without patches. Arguments as of cut_chunks()."""
     import array
     lengths, hashes = array.array('I'), bytearray()
     for key, length in hashed_chunks(read, method, average):
@@ -1115,65 +1131,72 @@ def index_image(read: 'Callable[[int], bytes]', method: int, average: int) -> Ch
 
 
 def format_index(index: ChunkIndex) -> bytes:
-    """The bytes of an index."""
+    """Return the bytes of an index."""
     import struct
     import zlib
     planes = b''
     if index.method == BY_CONTENT:
         planes = zlib.compress(b''.join(bytes(length >> shift & 255 for length in index.lengths)
                                         for shift in (0, 8, 16)), 9)
-    head = struct.pack(INDEX_FORMAT, INDEX_MAGIC, index.method, 0, len(index.patches), index.average, index.size,
-                       len(index.lengths), len(planes))
-    patches = b''.join(struct.pack(PATCH_FORMAT, binascii.unhexlify(digest), size) for digest, size in index.patches)
+    head = struct.pack(INDEX_FORMAT, INDEX_MAGIC, index.method, 0, len(index.patches),
+                       index.average, index.size, len(index.lengths), len(planes))
+    patches = b''.join(struct.pack(PATCH_FORMAT, binascii.unhexlify(digest), size)
+                       for digest, size in index.patches)
     return head + patches + planes + index.hashes
 
 
 def index_max_bytes(size: int) -> int:
-    """How long the index of an image of size bytes may be."""
+    """Return how many bytes the index of an image of `size` bytes may have."""
     return min(size // 256 + INDEX_SPARE_BYTES, INDEX_MAX_BYTES)
 
 
 def parse_patches(head: bytes, size: int) -> 'Dict[str, int]':
-    """What the head of an index of an image of size bytes says of patches: their sizes by the older image's SHA-256.
+    """Return the patches that an index lists: their sizes, by the SHA-256 of the older image.
 
-    ValueError if it is damaged, or of another image.
+    head: the first INDEX_HEAD_BYTES of the index, or more. size: of the image. Raises ValueError if
+    this is not the index of such an image.
     """
     import struct
     if len(head) < INDEX_FORMAT_BYTES:
         raise ValueError('too short')
-    magic, method, zero, patches, _, says, _, _ = struct.unpack_from(INDEX_FORMAT, head)
-    if (magic, zero, says) != (INDEX_MAGIC, 0, size) or method not in (FIXED_SIZE, BY_CONTENT):
-        raise ValueError('of something else')
+    magic, method, zero, patches, _, image_size, _, _ = struct.unpack_from(INDEX_FORMAT, head)
+    is_known = magic == INDEX_MAGIC and zero == 0 and method in (FIXED_SIZE, BY_CONTENT)
+    if not is_known or image_size != size:
+        raise ValueError('of another format or another image')
     end = INDEX_FORMAT_BYTES + patches * PATCH_FORMAT_BYTES
     if patches > PATCHES_MAX or len(head) < end:
-        raise ValueError('more patches than there may be')
+        raise ValueError('too many patches')
     found = struct.iter_unpack(PATCH_FORMAT, head[INDEX_FORMAT_BYTES:end])
     return {binascii.hexlify(digest).decode(): patch_size for digest, patch_size in found}
 
 
 def parse_index(raw: bytes, size: int) -> ChunkIndex:
-    """The index of an image of size bytes; ValueError if it is damaged, or would cost more than it may."""
+    """Return the index of an image of `size` bytes. Raises ValueError if it is invalid."""
     import struct
     found = parse_patches(raw, size)
     _, method, _, patches, average, _, count, planes = struct.unpack_from(INDEX_FORMAT, raw)
     end = INDEX_FORMAT_BYTES + patches * PATCH_FORMAT_BYTES
     hashes = raw[end + planes:]
-    if len(raw) > index_max_bytes(size) or count > CHUNKS_MAX or len(hashes) != count * CHUNK_HASH_BYTES:
+    if (len(raw) > index_max_bytes(size) or count > CHUNKS_MAX
+            or len(hashes) != count * CHUNK_HASH_BYTES):
         raise ValueError('too long or too short')
     if not CHUNK_MIN_BYTES <= average <= CHUNK_MAX_BYTES:
         raise ValueError('its chunks are too small or too large')
     lengths = _parse_lengths(raw[end:end + planes], method, average, size, count)
-    if len(lengths) != count or sum(lengths) != size or not all(0 < length <= average * 5 // 3 for length in lengths):
+    if (len(lengths) != count or sum(lengths) != size
+            or not all(0 < length <= average * 5 // 3 for length in lengths)):
         raise ValueError('its chunks do not make the image')
     return ChunkIndex(method, average, size, tuple(found.items()), lengths, hashes)
 
 
-def _parse_lengths(planes: bytes, method: int, average: int, size: int, count: int) -> 'Sequence[int]':
+def _parse_lengths(planes: bytes, method: int, average: int, size: int,
+                   count: int) -> 'Sequence[int]':
+    """Return the size of each chunk; not more of them than `count` and the last."""
     import array
     import zlib
     if method == FIXED_SIZE:
         whole, rest = divmod(size, average)
-        return array.array('I', [average] * min(whole, count) + [rest] * bool(rest))
+        return array.array('I', [average] * min(whole, count) + ([rest] if rest else []))
     try:
         low = zlib.decompressobj().decompress(planes, 3 * count + 1)
     except zlib.error:
@@ -1185,9 +1208,10 @@ def _parse_lengths(planes: bytes, method: int, average: int, size: int, count: i
 
 
 def fit_index(image: 'BinaryIO', size: int) -> ChunkIndex:
-    """The index of an open image of size bytes, with chunks so large that parse_index() takes it; ValueError if none are.
+    """Return the index of an open image of `size` bytes that parse_index() accepts.
 
-    Where content repeats itself, chunks may have a third of their average size.
+    Chunks of repetitive content may have a third of the average size. If there are too many chunks
+    then, they are made larger. Raises ValueError if CHUNK_MAX_BYTES is still too small.
     """
     method, average = choose_chunks(image.read(CHUNK_HEAD_BYTES), size)
     while True:
@@ -1202,7 +1226,7 @@ def fit_index(image: 'BinaryIO', size: int) -> ChunkIndex:
 
 def find_chunks(index: ChunkIndex,
                 chunks: 'Iterable[Tuple[bytes, int]]') -> 'Dict[bytes, Optional[int]]':
-    """Return where the chunks of `index` begin in another image, by hash; None for missing ones.
+    """Return where another image has the chunks of `index`, by hash; None for those it lacks.
 
     chunks: hash and size of each chunk of the other image, in order.
     """
@@ -1216,7 +1240,7 @@ def find_chunks(index: ChunkIndex,
 
 
 class Range(namedtuple('Range', ('begin', 'end', 'first'))):
-    """The bytes of an image from begin on, before end; first is the number of the chunk there."""
+    """Bytes of an image, from `begin` to before `end`. first: number of the chunk at `begin`."""
 
     __slots__ = ()
     begin: int
@@ -1225,9 +1249,10 @@ class Range(namedtuple('Range', ('begin', 'end', 'first'))):
 
 
 class Plan(namedtuple('Plan', ('copies', 'ranges', 'repeats'))):
-    """How to put an image together: copy from an older one, ask for ranges, copy what is in these once more.
+    """How to put an image together: copies from an older image, ranges to download, repeats.
 
-    copies and repeats: where from, where to, how many bytes.
+    copies, repeats: offset to copy from, offset to copy to, bytes. Repeats are copied within the
+    new image.
     """
 
     __slots__ = ()
@@ -1240,8 +1265,8 @@ def plan_image(index: ChunkIndex, places: 'Mapping[bytes, Optional[int]]',
                present: 'Sequence[int]') -> Plan:
     """Return how to put the image of `index` together.
 
-    places: where an older image has the chunks, as find_chunks() returns it. present: for each
-    chunk, whether it is in its place already.
+    places: where the older image has each chunk, as find_chunks() returns it. present: for each
+    chunk, whether the image has it in its place already.
     """
     plan, begin = Plan([], [], []), 0
     requested: Dict[bytes, int] = {}
@@ -1261,7 +1286,7 @@ def plan_image(index: ChunkIndex, places: 'Mapping[bytes, Optional[int]]',
 
 
 def _add_copy(copies: 'List[Tuple[int, int, int]]', source: int, begin: int, length: int) -> None:
-    """Add to copies, or to the last of them if it goes on like that."""
+    """Append a copy, or extend the last one if this continues it."""
     if copies:
         last_source, last_begin, size = copies[-1]
         if (last_source + size, last_begin + size) == (source, begin):
@@ -1271,42 +1296,65 @@ def _add_copy(copies: 'List[Tuple[int, int, int]]', source: int, begin: int, len
 
 
 def _add_range(ranges: 'List[Range]', new: Range, gap: int) -> None:
-    """Add to ranges, or to the last of them if no more than gap bytes are between, and it does not get too long."""
-    if ranges and new.begin - ranges[-1].end <= gap and new.end - ranges[-1].begin <= RANGE_BYTES:
+    """Append a range, or extend the last one, over `gap` bytes and up to RANGE_BYTES at most."""
+    if (ranges and new.begin - ranges[-1].end <= gap
+            and new.end - ranges[-1].begin <= RANGE_BYTES):
         ranges[-1] = ranges[-1]._replace(end=new.end)
     else:
         ranges.append(new)
 
 
 def join_ranges(ranges: 'Sequence[Range]', gap: int) -> 'List[Range]':
-    """The ranges, those made one that have no more than gap bytes between them; or more, if they are too many."""
-    joined = []     # type: List[Range]
+    """Return the ranges, joined where at most `gap` bytes are between them.
+
+    If more than RANGES_MAX are left, larger gaps are joined, too, up to RANGE_BYTES and more.
+    """
+    joined: List[Range] = []
     for each in ranges:
         _add_range(joined, each, gap)
-    return joined if len(joined) <= RANGES_MAX or gap > RANGE_BYTES else join_ranges(joined, 2 * gap + 1)
+    if len(joined) <= RANGES_MAX or gap > RANGE_BYTES:
+        return joined
+    return join_ranges(joined, 2 * gap + 1)
 
 
 # ======================================================================== 8  patches
 #
-# A patch makes a new image of an old one. It is not signed and nothing in it is trusted: who applies it
-# compares size and SHA-256 of what it makes with what is signed.
+# A patch makes a new image of an old one. It is not signed, and not trusted: the client compares
+# size and SHA-256 of the result with the signed ones.
 #
 #     patch     PATCH_MAGIC, then segments until the new image is complete
-#     segment   3 words, then the 3 streams that they tell of: control, differences, new bytes
-#     word      4 bytes, the lowest first: 2 n for a stream that is n bytes of raw LZMA2, 2 n + 1 for n bytes as they are
-#     control   groups of operations: their number, all kinds, the lengths of COPY, of ADD, of NEW, and for all but NEW
-#               how the shift changes, 2 n for n more, 2 n - 1 for n less; these are all varints: 7 bits
-#               a byte, the lowest first, with bit 7 set in all bytes but the last
+#     segment   3 words, then the 3 streams whose sizes they give: control, differences, new bytes
+#     word      4 bytes, little-endian: 2 n for a stream of n bytes of raw LZMA2, 2 n + 1 for a
+#               stream of n bytes that are not compressed
+#     control   groups of operations. A group is a row of varints: the number of operations; all
+#               kinds; the lengths of all COPYs, of all ADDs, of all NEWs; and for each COPY and ADD
+#               the change of the shift: 2 n for n more, 2 n - 1 for n less
+#     varint    7 bits a byte, the lowest first; bit 7 is set in all bytes but the last
 #
-# COPY takes old bytes: the shift is how much further on they are in the old image than in the new one. ADD
-# adds to each a byte of the differences, modulo 256. NEW takes new bytes. In the beginning the shift is 0.
+# COPY copies bytes of the old image, from the current offset in the new image plus the shift. ADD
+# does the same, and adds a byte of the differences to each, modulo 256. NEW takes new bytes. The
+# shift begins at 0.
 
 PATCH_MAGIC = b'Tako Patch 1\n'
 COPY, ADD, NEW = range(3)
 GROUP_MAX_OPERATIONS = 1 << 16
-COPY_MIN_BYTES = 2 * OPERATION_BYTES    # equal bytes between others that are worth operations of their own
-IS_ZERO = bytes([1]) + bytes(255)       # for bytes.translate()
-NEGATED = bytes(-byte & 255 for byte in range(256))
+COPY_MIN_BYTES = 2 * OPERATION_BYTES    # a shorter run of equal bytes does not end an ADD
+IS_ZERO = bytes([1]) + bytes(255)       # for bytes.translate(): 1 for 0, 0 for all else
+NEGATED = bytes(-byte & 255 for byte in range(256))     # for bytes.translate()
+
+# How patches are made. No reader depends on these numbers: they keep patches between real images
+# small (make bench-delta), and making them fast.
+ANCHOR_AVERAGE_BYTES = 2048     # average chunk that is looked up in the old image
+SAMPLES, SAMPLE_BYTES = 64, 4096    # of the new image, to find out whether it is compressed
+PACKED_MIN_SHARE = 5 / 8        # of compressed content, zlib leaves more than this
+SEED_PAGE_BYTES = 4096          # the old image has seeds in all of a page, or in none of it
+SEEK_BYTES = 1024               # window in which the next match is sought: most are near
+SEED_GAIN_BYTES = 8             # more equal bytes than without it justify an operation's own bytes
+FOLLOW_BYTES = 32               # window behind a run of equal bytes, in which a match goes on if
+FOLLOW_MIN_EQUAL = 18           # so many are equal: more than half, or the differences cost more
+RUN_FIRST_BYTES = 64            # compared first, then twice as many each time: most runs are short
+STRETCH_MAX_BYTES = 1 << 16     # that are added to each end of a match
+PACK_MIN_GAIN = 1 / 32          # a part that LZMA2 shrinks by less is stored as it is
 
 
 class PatchError(ValueError):
@@ -1315,11 +1363,11 @@ class PatchError(ValueError):
 
 def make_patch(old: 'Image', new: 'Image', write: 'Callable[[bytes], object]', memory_bytes: int,
                progress: 'Callable[[int], object]') -> None:
-    """Write, piece by piece, the patch that makes new of old; each is bytes or a mapped file.
+    """Write, piece by piece, the patch that makes `new` of `old`: bytes or mapped files.
 
-    Takes memory_bytes of memory at most, and 32 MiB at least, beyond what is mapped. progress gets, many times a
-    second, how many bytes of new are done. Raises ImportError if this Python lacks lzma or zlib.
-    The same images and memory_bytes make the same patch.
+    memory_bytes: how much memory to use at most, without what is mapped; at least 32 MiB. progress:
+    called many times a second with the number of bytes of `new` that are done. The same images and
+    memory_bytes make the same patch. Raises ImportError if this Python lacks lzma or zlib.
     """
     write(PATCH_MAGIC)
     matcher = _Matcher(old, new, memory_bytes, progress)
@@ -1330,80 +1378,72 @@ def make_patch(old: 'Image', new: 'Image', write: 'Callable[[bytes], object]', m
     writer.flush()
 
 
-def _chunks(image: 'Image', average: int) -> 'Iterator[Tuple[int, int]]':
-    """Start and end of chunks that the content cuts: what is inserted or deleted moves few cuts.
-
-    The image falls to pieces after bytes e, and pieces whose CRC-32 is low end a chunk: split() and map() find
-    them at the speed of C.
-    """
-    lowest, start, place = (1 << 40) // average, 0, 0
-    while place < len(image):
-        slab = image[place:place + (1 << 20)]
-        size = slab.rfind(b'e') + 1
-        pieces = slab[:size].split(b'e')[:-1]
-        ends = itertools.accumulate([len(piece) + 1 for piece in pieces])
-        for end in [place + end for end, crc in zip(ends, map(binascii.crc32, pieces)) if 0 < crc < lowest]:
-            while end - start > 4 * average:
-                yield start, start + 4 * average
-                start += 4 * average
-            if end - start >= average // 4:
-                yield start, end
-                start = end
-        place += size or len(slab)
-    while start < len(image):
-        yield start, min(start + 4 * average, len(image))
-        start += 4 * average
+def _cut_image(image: 'Image', average: int) -> 'Iterator[Tuple[int, bytes]]':
+    """Yield offset and bytes of each chunk of an image, which its content cuts."""
+    blocks = (image[at:at + BLOCK_BYTES] for at in range(0, len(image), BLOCK_BYTES))
+    start = 0
+    for chunk in cut_chunks(lambda _: next(blocks, b''), BY_CONTENT, average):
+        yield start, chunk
+        start += len(chunk)
 
 
 def _table(code: str, size: int, memory_bytes: int) -> 'array.array[int]':
-    """Zeros: a power of two of them, at least size if that fits into the memory."""
+    """Return a power of two of zeros: `size` or more, or fewer if memory_bytes hold fewer."""
     import array
     zero = array.array(code, [0])
     return zero * (1 << min(2 * size, memory_bytes // zero.itemsize).bit_length() - 1)
 
 
 class _Matcher:
-    """Finds what of a new image is in an old one.
+    """Finds the bytes of a new image that an old one has, too.
 
-    Chunks that both have are anchors. In what they leave of the new image each byte may begin a seed, a few bytes
-    that the old one has too. From there a match reaches as far as most bytes are equal.
+    A chunk that both images have is an anchor. Between anchors, a match may begin at any byte of
+    the new image, with a seed: a few bytes that the old image has, too. A match extends while most
+    bytes are equal.
     """
 
-    def __init__(self, old: 'Image', new: 'Image', memory_bytes: int, progress: 'Callable[[int], object]') -> None:
+    def __init__(self, old: 'Image', new: 'Image', memory_bytes: int,
+                 progress: 'Callable[[int], object]') -> None:
         import zlib
         self.old, self.new, self.memory_bytes, self.progress = old, new, memory_bytes, progress
-        sample = b''.join([new[at:at + 4096] for at in range(0, len(new), len(new) // 64 + 1)])
-        self.is_packed = len(zlib.compress(sample, 1)) > len(sample) * 5 // 8
-        # where new bytes cannot be packed, short matches are worth more, and are nowhere by chance
-        self.seed_bytes, self.match_min_bytes, self.stride = (8, 12, 4) if self.is_packed else (16, 24, 2)
+        sample = b''.join([new[at:at + SAMPLE_BYTES]
+                           for at in range(0, len(new), len(new) // SAMPLES + 1)])
+        self.is_packed = len(zlib.compress(sample, 1)) > len(sample) * PACKED_MIN_SHARE
+        # LZMA2 cannot shrink content that is compressed: short matches are worth more there, and
+        # do not occur by chance
+        self.seed_bytes, self.match_min_bytes, self.stride = 16, 24, 2
+        if self.is_packed:
+            self.seed_bytes, self.match_min_bytes, self.stride = 8, 12, 4
 
     def _matches(self) -> 'Iterator[Match]':
-        """The anchors, and between them what keeps the shift of one before, or begins with a seed."""
+        """Yield the anchors, and between them matches with an earlier shift or a seed."""
         anchors = self._anchors()
         seeds = self._seeds(anchors)
-        for (start, at, before), (limit, _, after) in zip(anchors, anchors[1:] + [(len(self.new), 0, 0)]):
-            match = start, at, before   # type: Optional[Match]
+        limits = anchors[1:] + [(len(self.new), 0, 0)]
+        for (start, at, before), (limit, _, after) in zip(anchors, limits):
+            match: Optional[Match] = (start, at, before)
             while match is not None:
                 start, at, shift = match
                 at = self._follow(at, limit, shift)
                 yield start, at, shift
-                match = self._seek(at, limit, [shift] + list({before, after} - {shift}), seeds)
+                shifts = [shift] + list({before, after} - {shift})
+                match = self._seek(at, limit, shifts, seeds)
 
     def _anchors(self) -> 'List[Match]':
-        """Chunks of the new image that the old one has too; those that go on with the same shift are one match."""
-        average = 2048
+        """Return the chunks that both images have, joined where the shift does not change."""
+        average, crc32 = ANCHOR_AVERAGE_BYTES, binascii.crc32
         while (len(self.old) + len(self.new)) // average > self.memory_bytes // 256:
             average *= 2
         table = _table('Q', 2 * len(self.old) // average + 1, self.memory_bytes // 8)
-        for start, end in _chunks(self.old, average):
+        for start, chunk in _cut_image(self.old, average):
             self.progress(0)
-            table[binascii.crc32(self.old[start:end]) % len(table)] = start + 1
+            table[crc32(chunk) % len(table)] = start + 1
         anchors = [(0, 0, 0)]
-        for start, end in _chunks(self.new, average):
+        for start, chunk in _cut_image(self.new, average):
             self.progress(0)
-            chunk, (first, last, shift) = self.new[start:end], anchors[-1]
+            end, (first, last, shift) = start + len(chunk), anchors[-1]
             if chunk != self.old[max(0, start + shift):max(0, end + shift)]:
-                shift = table[binascii.crc32(chunk) % len(table)] - 1 - start
+                shift = table[crc32(chunk) % len(table)] - 1 - start
                 if start + shift < 0 or chunk != self.old[start + shift:end + shift]:
                     continue
             if (start, shift) == (last, anchors[-1][2]):
@@ -1413,54 +1453,62 @@ class _Matcher:
         return anchors
 
     def _seeds(self, anchors: 'List[Match]') -> 'array.array[int]':
-        """Where in the old image which seed is: by its CRC-32, the place in strides, from 1 on.
+        """Return where the old image has seeds: by CRC-32, the offset in strides plus 1, or 0.
 
-        Only what the anchors left of the old image has seeds, unless it is packed; no more than half fill the table,
-        and no place is more than 32 bits hold.
+        Pages inside of anchors have none, unless the image is compressed. The stride grows until
+        the seeds fill at most half of the table, and 32 bits hold each offset.
         """
-        page_bytes, size, crc32 = 4096, self.seed_bytes, binascii.crc32
-        is_anchored = bytearray(len(self.old) // page_bytes + 1)
+        size, crc32 = self.seed_bytes, binascii.crc32
+        is_anchored = bytearray(len(self.old) // SEED_PAGE_BYTES + 1)
         for start, end, shift in anchors:
-            first, last = (start + shift) // page_bytes + 2, (end + shift) // page_bytes - 1
+            first = (start + shift) // SEED_PAGE_BYTES + 2
+            last = (end + shift) // SEED_PAGE_BYTES - 1
             if first < last and not self.is_packed:
                 is_anchored[first:last] = b'\1' * (last - first)
-        left = is_anchored.count(0) * page_bytes
+        left = is_anchored.count(0) * SEED_PAGE_BYTES
         table = _table('I', 2 * left // self.stride, self.memory_bytes // 2)
         while left // self.stride > len(table) // 2 or len(self.old) > self.stride * 0xffffffff:
             self.stride *= 2
-        for page in range(0, len(self.old), page_bytes):
-            if not is_anchored[page // page_bytes]:
+        for page in range(0, len(self.old), SEED_PAGE_BYTES):
+            if not is_anchored[page // SEED_PAGE_BYTES]:
                 self.progress(0)
-                data = self.old[page:page + page_bytes + size - 1]
+                data = self.old[page:page + SEED_PAGE_BYTES + size - 1]
                 for at in range(-page % self.stride, len(data) - size + 1, self.stride):
                     table[crc32(data[at:at + size]) % len(table)] = (page + at) // self.stride + 1
         return table
 
     def _follow(self, at: int, limit: int, shift: int) -> int:
-        """Up to where a shift holds: the end of an equal run after which fewer than 18 of 32 bytes are equal."""
+        """Return up to where a shift holds: the end of a run that unequal bytes follow."""
         while True:
             at = self.end_of_run(at, limit, shift)
-            near = self.equal(at, min(at + 32, limit), shift)
-            if near.count(1) < 18:
+            near = self.equal(at, min(at + FOLLOW_BYTES, limit), shift)
+            if near.count(1) < FOLLOW_MIN_EQUAL:
                 return at
             at += near.find(1)
 
-    def _seek(self, at: int, limit: int, shifts: 'List[int]', seeds: 'array.array[int]') -> 'Optional[Match]':
-        """The next match: one of the shifts holds again, or a seed begins what beats the first of them by 8 bytes."""
+    def _seek(self, at: int, limit: int, shifts: 'List[int]',
+              seeds: 'array.array[int]') -> 'Optional[Match]':
+        """Return the next match, None if there is none before `limit`. The cases:
+
+            one of the shifts holds again    the match begins where it does
+            before that, there is a seed     the match begins there, if it has more equal bytes than
+                                             the first of the shifts, by more than SEED_GAIN_BYTES
+        """
         crc32, mask, size, skip = binascii.crc32, len(seeds) - 1, self.seed_bytes, at
-        for place in range(at, limit - size + 1, 1024):
+        for place in range(at, limit - size + 1, SEEK_BYTES):
             self.progress(place)
-            window = self.new[place:min(place + 1024 + size - 1, limit)]
+            window = self.new[place:min(place + SEEK_BYTES + size - 1, limit)]
             equals = [self.equal(place, place + len(window), shift) for shift in shifts]
             starts = [equal.find(b'\1' * size) for equal in equals]
             again = min([each for each in zip(starts, shifts) if each[0] >= 0], default=None)
             for start in range(again[0] if again else len(window) - size + 1):
                 seed = window[start:start + size]
                 found = (seeds[crc32(seed) & mask] - 1) * self.stride
-                if found >= 0 and self.old[found:found + size] == seed != seed[:1] * size and place + start >= skip:
+                if (found >= 0 and self.old[found:found + size] == seed != seed[:1] * size
+                        and place + start >= skip):
                     shift = found - place - start
                     length = self.end_of_run(place + start, limit, shift) - place - start
-                    if length > equals[0].count(1, start, start + length) + 8:
+                    if length > equals[0].count(1, start, start + length) + SEED_GAIN_BYTES:
                         return place + start, place + start + length, shift
                     skip = place + start + length // 2
             if again:
@@ -1468,8 +1516,8 @@ class _Matcher:
         return None
 
     def end_of_run(self, at: int, limit: int, shift: int) -> int:
-        """Where the new bytes from there on cease to equal the old ones."""
-        size = 64
+        """Return where the new bytes from `at` on first differ from the old ones, or `limit`."""
+        size = RUN_FIRST_BYTES
         while at < limit:
             end = min(at + size, limit)
             if self.new[at:end] != self.old[max(0, at + shift):max(0, end + shift)]:
@@ -1478,19 +1526,20 @@ class _Matcher:
         return limit
 
     def equal(self, at: int, end: int, shift: int) -> bytes:
-        """1 for each new byte that equals the old one, 0 for each other, up to where there are no old ones."""
+        """Return 1 for each new byte that equals the old one, else 0, up to the old image's end."""
         old = self.old[at + shift:end + shift] if at + shift >= 0 else b''
         new = self.new[at:at + len(old)]
         unequal = int.from_bytes(new, 'little') ^ int.from_bytes(old, 'little')
         return unequal.to_bytes(len(old), 'little').translate(IS_ZERO)
 
     def stretched(self) -> 'Iterator[Match]':
-        """The matches, stretched over what lies between them while more bytes are equal than not, as in bsdiff."""
-        start, end, shift, reach, size = 0, 0, 0, 1 << 16, len(self.new)
-        ends = size, size, len(self.old) - size         # where both images end, whichever is longer
+        """Yield the matches, stretched as in bsdiff: over bytes of which most are equal."""
+        start, end, shift, size = 0, 0, 0, len(self.new)
+        ends = size, size, len(self.old) - size         # both images end there, whichever is longer
         for next_start, next_end, next_shift in itertools.chain(self._matches(), [ends]):
-            ahead = self.equal(end, min(next_start, end + reach), shift)
-            behind = self.equal(max(end, next_start - reach, -next_shift), next_start, next_shift)
+            ahead = self.equal(end, min(next_start, end + STRETCH_MAX_BYTES), shift)
+            back_to = max(end, next_start - STRETCH_MAX_BYTES, -next_shift)
+            behind = self.equal(back_to, next_start, next_shift)
             stop, resume = end + _surplus(ahead), next_start - _surplus(behind[::-1])
             if shift == next_shift and stop >= resume:
                 end = next_end
@@ -1504,7 +1553,7 @@ class _Matcher:
 
 
 def _surplus(equal: bytes) -> int:
-    """After how many bytes the equal ones outnumber the others most."""
+    """Return after how many bytes the equal ones outnumber the others most."""
     best = score = size = at = 0
     for run in re.finditer(b'\1+', equal):
         score += run.end() - 2 * run.start() + at
@@ -1517,24 +1566,25 @@ def _surplus(equal: bytes) -> int:
 class _PatchWriter:
     """Makes operations of matches, and writes them, a segment at a time."""
 
-    def __init__(self, matcher: _Matcher, write: 'Callable[[bytes], object]', memory_bytes: int) -> None:
+    def __init__(self, matcher: _Matcher, write: 'Callable[[bytes], object]',
+                 memory_bytes: int) -> None:
         self.matcher, self.write = matcher, write
         self.segment_bytes = min(max(4 * SEGMENT_MIN_BYTES, memory_bytes // 16), 1 << 28)
         self.dictionary_bytes = min(max(4096, memory_bytes // 32), PATCH_DICTIONARY_BYTES)
         self.at = self.shift = self.count = 0
-        self.group = []                 # type: List[List[int]]
+        self.group: List[List[int]] = []        # kind, length and change of the shift
         self.control, self.differences, self.new_bytes = bytearray(), bytearray(), bytearray()
 
     def add_new(self, end: int) -> None:
-        """Bring the new image up to end with new bytes."""
+        """Make the new image up to `end` of new bytes."""
         while self.at < end:
             stop = min(end, self.at + self._room())
             self.new_bytes += self.matcher.new[self.at:stop]
             self._add(NEW, stop, self.shift)
 
     def add_match(self, start: int, end: int, shift: int) -> None:
-        """Bring the new image up to start with new bytes, and from there up to end with old ones."""
-        # later, where there would be more operations than a patch may have
+        """Make the new image up to `start` of new bytes, and from there to `end` of old ones."""
+        # a patch may not have more operations than this: begin the match later, then
         start = min(end, max(start, (self.count + 4 - OPERATIONS_SPARE) * OPERATION_BYTES))
         self.add_new(start)
         while self.at < end:
@@ -1546,11 +1596,12 @@ class _PatchWriter:
             size = self.matcher.equal(self.at, stop, shift).find(b'\1' * COPY_MIN_BYTES)
             stop = self.at + size if size > 0 else stop
             minus_old = self.matcher.old[self.at + shift:stop + shift].translate(NEGATED)
-            self.differences += _add_bytes(self.matcher.new[self.at:stop], minus_old, *_masks(len(minus_old)))
+            self.differences += _add_bytes(self.matcher.new[self.at:stop], minus_old,
+                                           *_masks(len(minus_old)))
             self._add(ADD, stop, shift)
 
     def _room(self) -> int:
-        """How many bytes the segment has room for; if for none, it is written and another begun."""
+        """Return how many bytes fit into the segment; write it first, if it is full."""
         held = len(self.control) + len(self.differences) + len(self.new_bytes)
         if held >= self.segment_bytes:
             self.flush()
@@ -1558,6 +1609,7 @@ class _PatchWriter:
         return self.segment_bytes - held
 
     def _add(self, kind: int, end: int, shift: int) -> None:
+        """Add an operation, or extend the last one."""
         if self.group and self.group[-1][0] == kind and self.shift == shift:
             self.group[-1][1] += end - self.at
         else:
@@ -1568,11 +1620,12 @@ class _PatchWriter:
         self.at, self.shift = end, shift
 
     def _end_group(self) -> None:
-        """Put the operations down in columns: like packs well with like."""
+        """Write the operations into the control stream, in columns, which compress better."""
         numbers = [len(self.group)] + [kind for kind, _, _ in self.group]
         for column in COPY, ADD, NEW:
             numbers += [length for kind, length, _ in self.group if kind == column]
-        numbers += [2 * change if change >= 0 else -2 * change - 1 for kind, _, change in self.group if kind != NEW]
+        numbers += [2 * change if change >= 0 else -2 * change - 1
+                    for kind, _, change in self.group if kind != NEW]
         for number in numbers:
             while number > 127:
                 self.control.append(number & 127 | 128)
@@ -1581,43 +1634,50 @@ class _PatchWriter:
         self.group = []
 
     def flush(self) -> None:
-        """Write the segment, if anything is in it."""
+        """Write the segment, unless it is empty."""
         if self.group:
             self._end_group()
         if self.control:
-            streams = self._pack(self.control, 1), self._pack(self.differences, 4), self._pack(self.new_bytes, 4)
+            streams = (self._pack(self.control, 1), self._pack(self.differences, 4),
+                       self._pack(self.new_bytes, 4))
             self.write(b''.join([word.to_bytes(4, 'little') for word, _ in streams]))
             for _, stream in streams:
                 self.write(stream)
             self.control, self.differences, self.new_bytes = bytearray(), bytearray(), bytearray()
 
     def _pack(self, stream: bytearray, literal_bits: int) -> 'Tuple[int, bytes]':
-        """A stream's word, and its bytes, packed if they are fewer then."""
+        """Return the word and the bytes of a stream, compressed if that makes them fewer."""
         data = self._lzma2(stream, literal_bits)
-        if len(data) < len(stream) < len(data) * 32 // 31 and len(stream) > PATCH_PART_MIN_BYTES:
+        is_hardly_less = len(stream) * (1 - PACK_MIN_GAIN) < len(data) < len(stream)
+        if is_hardly_less and len(stream) > PATCH_PART_MIN_BYTES:
             data = self._pack_parts(stream, literal_bits)
-        return (2 * len(data), data) if len(data) < len(stream) else (2 * len(stream) + 1, bytes(stream))
+        if len(data) < len(stream):
+            return 2 * len(data), data
+        return 2 * len(stream) + 1, bytes(stream)
 
     def _pack_parts(self, stream: bytearray, literal_bits: int) -> bytes:
-        """Raw LZMA2 of which only those parts are packed that shrink by more than 1/32: unpacking takes a client's time.
+        """Return raw LZMA2 in which only those parts are compressed that shrink enough.
 
-        Its chunks, as liblzma has them: 1 for bytes as they are, whose number less one follows, and 0 for the end.
+        This saves time when the patch is applied. In LZMA2, a byte 1 begins a chunk that is not
+        compressed: its size less 1 follows in two bytes, then its bytes. A byte 0 ends the stream.
         """
         parts = []
         for at in range(0, len(stream), BLOCK_BYTES):
             part = stream[at:at + BLOCK_BYTES]
             packed = self._lzma2(part, literal_bits)[:-1]
-            if len(packed) > len(part) * 31 // 32:
+            if len(packed) > len(part) * (1 - PACK_MIN_GAIN):
                 pieces = [part[begin:begin + (1 << 16)] for begin in range(0, len(part), 1 << 16)]
-                packed = b''.join([b'\1' + (len(piece) - 1).to_bytes(2, 'big') + piece for piece in pieces])
+                packed = b''.join([b'\1' + (len(piece) - 1).to_bytes(2, 'big') + piece
+                                   for piece in pieces])
             parts.append(packed)
         return b''.join(parts + [b'\0'])
 
     def _lzma2(self, stream: bytearray, literal_bits: int) -> bytes:
+        """Return raw LZMA2."""
         import lzma
         packer = lzma.LZMACompressor(lzma.FORMAT_RAW, filters=[{
-            'id': lzma.FILTER_LZMA2, 'preset': 9 | lzma.PRESET_EXTREME, 'dict_size': self.dictionary_bytes,
-            'lc': literal_bits, 'pb': 0}])
+            'id': lzma.FILTER_LZMA2, 'preset': 9 | lzma.PRESET_EXTREME,
+            'dict_size': self.dictionary_bytes, 'lc': literal_bits, 'pb': 0}])
         packed = []
         for at in range(0, len(stream), BLOCK_BYTES):
             self.matcher.progress(self.at)
@@ -1626,25 +1686,30 @@ class _PatchWriter:
 
 
 def _masks(size: int) -> 'Tuple[int, int]':
-    """The low 7 bits of each of so many bytes, and the high bits, as numbers."""
+    """Return two numbers of `size` bytes: the low 7 bits of each byte set, and the high bits."""
     return int.from_bytes(b'\x7f' * size, 'little'), int.from_bytes(b'\x80' * size, 'little')
 
 
 def _add_bytes(one: bytes, other: bytes, low: int, high: int) -> bytes:
-    """The sums of bytes modulo 256, in one addition of all: of their low 7 bits, so that no byte carries to the next."""
+    """Return the sums of bytes modulo 256. low, high: as _masks() returns them.
+
+    One addition of large numbers adds the low 7 bits of all bytes: none carries to the next byte.
+    """
     x, y = int.from_bytes(one, 'little'), int.from_bytes(other, 'little')
     return ((x & low) + (y & low) ^ (x ^ y) & high).to_bytes(len(one), 'little')
 
 
-def apply_patch(patch: 'BinaryIO', read_old: 'Callable[[int, int], bytes]', size: int) -> 'Iterator[bytes]':
-    """The new image, in blocks of BLOCK_BYTES at most, to be trusted only when their digest turns out right.
+def apply_patch(patch: 'BinaryIO', read_old: 'Callable[[int, int], bytes]',
+                size: int) -> 'Iterator[bytes]':
+    """Yield the new image in blocks of at most BLOCK_BYTES. Only their digest shows if it is right.
 
-    patch: an open file that can seek. read_old(offset, count): that many bytes of the old image, fewer at
-    its end. size: of the new image, as signed; not a byte more is made. Raises PatchError as soon as
-    something is wrong, at the latest in place of the end. Takes 32 MiB of memory at most, whatever
-    the patch holds. Raises ImportError if this Python lacks lzma.
+    patch: an open file that can seek. read_old(offset, count) returns `count` bytes of the old
+    image, fewer at its end. size: of the new image, as signed; no byte beyond it is made. Takes at
+    most 32 MiB of memory, whatever the patch holds. Raises PatchError as soon as the patch proves
+    invalid, ImportError if this Python lacks lzma.
     """
-    held, held_bytes = [], 0            # type: List[bytes], int
+    held: List[bytes] = []
+    held_bytes = 0
     for piece in _patch_pieces(patch, _OldImage(read_old), size):
         if held_bytes + len(piece) > BLOCK_BYTES:
             yield b''.join(held)
@@ -1655,11 +1720,11 @@ def apply_patch(patch: 'BinaryIO', read_old: 'Callable[[int, int], bytes]', size
 
 
 def _patch_pieces(patch: 'BinaryIO', old: '_OldImage', size: int) -> 'Iterator[bytes]':
-    """What each operation makes, or BLOCK_BYTES of it at a time."""
+    """Yield the bytes that each operation makes, at most BLOCK_BYTES at a time."""
     place, at, shift, count, masks = len(PATCH_MAGIC), 0, 0, 0, _masks(BLOCK_BYTES)
     patch.seek(0)
     if patch.read(place) != PATCH_MAGIC:
-        raise PatchError('the patch is of no format that is known here')
+        raise PatchError('unknown patch format')
     while at < size:
         (control, differences, new_bytes), place = _open_segment(patch, place)
         segment_start = at
@@ -1669,8 +1734,10 @@ def _patch_pieces(patch: 'BinaryIO', old: '_OldImage', size: int) -> 'Iterator[b
                 raise PatchError('the patch makes more than the image, or too little at a time')
             while at < end:
                 piece_bytes = min(BLOCK_BYTES, end - at)
-                piece = new_bytes.read(piece_bytes) if kind == NEW else old.read(at + shift, piece_bytes)
-                yield piece if kind != ADD else _add_bytes(piece, differences.read(piece_bytes), *masks)
+                piece = (new_bytes.read(piece_bytes) if kind == NEW
+                         else old.read(at + shift, piece_bytes))
+                yield (_add_bytes(piece, differences.read(piece_bytes), *masks) if kind == ADD
+                       else piece)
                 at += piece_bytes
         if not differences.is_used_up() or not new_bytes.is_used_up() or (
                 at - segment_start < min(SEGMENT_MIN_BYTES, size - segment_start)):
@@ -1681,25 +1748,25 @@ def _patch_pieces(patch: 'BinaryIO', old: '_OldImage', size: int) -> 'Iterator[b
 
 
 class _OldImage:
-    """The old image, read some way ahead: most operations go on near to where the one before ended."""
+    """The old image, read ahead: most operations copy from near where the last one ended."""
 
     def __init__(self, read: 'Callable[[int, int], bytes]') -> None:
         self.read_old, self.begin, self.window = read, 0, b''
 
     def read(self, begin: int, size: int) -> bytes:
-        """Exactly size bytes."""
+        """Return exactly `size` bytes. Raises PatchError if the image does not have them."""
         skip = begin - self.begin
         if skip < 0 or skip + size > len(self.window):
-            if not 0 <= begin < IMAGE_MAX_BYTES - BLOCK_BYTES:
-                raise PatchError('the patch is for an old image of another size')
-            self.begin, self.window, skip = begin, self.read_old(begin, max(size, READ_AHEAD_BYTES)), 0
+            self.begin, self.window, skip = begin, b'', 0
+            if 0 <= begin < IMAGE_MAX_BYTES - BLOCK_BYTES:
+                self.window = self.read_old(begin, max(size, READ_AHEAD_BYTES))
             if len(self.window) < size:
                 raise PatchError('the patch is for an old image of another size')
         return self.window[skip:skip + size]
 
 
 def _open_segment(patch: 'BinaryIO', place: int) -> 'Tuple[List[_Unpacker], int]':
-    """The streams of the segment that begins there, and where it ends."""
+    """Return the streams of the segment at `place`, and the offset of its end."""
     patch.seek(place)
     words = patch.read(12)
     if len(words) < 12:
@@ -1713,13 +1780,14 @@ def _open_segment(patch: 'BinaryIO', place: int) -> 'Tuple[List[_Unpacker], int]
 
 
 def _operations(control: '_Unpacker') -> 'Iterator[Tuple[int, int, int]]':
-    """Kind, length and change of the shift of each operation; the length is 0 where there is none."""
+    """Yield kind, length and change of the shift of each operation; length 0 if it is missing."""
     numbers = _varints(control)
     for count in numbers:
         if not 0 < count <= GROUP_MAX_OPERATIONS:
             raise PatchError('the patch has a group of no operations, or of too many')
         kinds = list(itertools.islice(numbers, count))
-        lengths = [iter(list(itertools.islice(numbers, kinds.count(kind)))) for kind in (COPY, ADD, NEW)]
+        lengths = [iter(list(itertools.islice(numbers, kinds.count(kind))))
+                   for kind in (COPY, ADD, NEW)]
         for kind in kinds:
             length = next(lengths[kind], 0) if kind <= NEW else 0
             change = next(numbers, 0) if kind != NEW else 0
@@ -1727,7 +1795,7 @@ def _operations(control: '_Unpacker') -> 'Iterator[Tuple[int, int, int]]':
 
 
 def _varints(stream: '_Unpacker') -> 'Iterator[int]':
-    """The numbers that a stream holds."""
+    """Yield the numbers in a stream."""
     number = bits = 0
     for byte in itertools.chain.from_iterable(iter(lambda: stream.some(4096), b'')):
         number |= (byte & 127) << bits
@@ -1742,23 +1810,26 @@ def _varints(stream: '_Unpacker') -> 'Iterator[int]':
 
 
 class _Unpacker:
-    """A stream of a patch, of which no more is read and unpacked than is asked for."""
+    """A stream of a patch. It reads and decompresses no more than is requested."""
 
     def __init__(self, patch: 'BinaryIO', place: int, size: int, is_packed: bool) -> None:
         import lzma
         filters = [{'id': lzma.FILTER_LZMA2, 'dict_size': PATCH_DICTIONARY_BYTES}]
         self.patch, self.place, self.left, self.error = patch, place, size, lzma.LZMAError
-        self.unpacked, self.at = b'', 0         # what was unpacked last, and how much of it was read
-        self.decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters) if is_packed else None
+        self.unpacked, self.at = b'', 0         # the bytes unpacked last, and how many were read
+        self.decoder = (lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters) if is_packed
+                        else None)
 
     def some(self, size: int) -> bytes:
-        """Up to size bytes, and at least one; none at the end."""
+        """Return up to `size` bytes, at least one; none at the end."""
         if self.decoder is None:
             return self._read(min(size, self.left)) if self.left else b''
         unpacked = b''
         while not unpacked and not self.decoder.eof:
             try:
-                packed = self._read(min(BLOCK_BYTES, self.left)) if self.decoder.needs_input else b''
+                packed = b''
+                if self.decoder.needs_input:
+                    packed = self._read(min(BLOCK_BYTES, self.left))
                 unpacked = self.decoder.decompress(packed, size)
             except self.error as error:
                 raise PatchError(f'the patch has a damaged stream: {error}')
@@ -1775,7 +1846,7 @@ class _Unpacker:
         return data
 
     def read(self, size: int) -> bytes:
-        """Exactly size bytes, of which there are BLOCK_BYTES at most."""
+        """Return exactly `size` bytes, at most BLOCK_BYTES. Raises PatchError if fewer are left."""
         if self.at + size > len(self.unpacked):
             self.unpacked, self.at = self.unpacked[self.at:], 0
         while size > len(self.unpacked):
@@ -1787,7 +1858,7 @@ class _Unpacker:
         return self.unpacked[self.at - size:self.at]
 
     def is_used_up(self) -> bool:
-        """Whether all of it was read."""
+        """Return True if the whole stream was read."""
         return self.at == len(self.unpacked) and not self.some(1)
 
 

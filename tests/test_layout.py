@@ -15,7 +15,7 @@ WATERLINE = 10                          # the first section that may use files, 
 FUNCTION_MAX_LINES = 45
 LINE_MAX_CHARS = 100
 # For each section that is still to be reflowed: how many of its lines may be longer.
-LONG_LINES_LEFT = {7: 26, 8: 47}
+LONG_LINES_LEFT = {}
 FIRST_PRINTING_SECTION = 14
 # Sections above the waterline may import these modules, and use these names of others.
 PURE_MODULES = {'array', 'binascii', 'bisect', 'difflib', 'errno', 'functools', 'hashlib', 'itertools', 'lzma', 're',
