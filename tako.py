@@ -1344,7 +1344,7 @@ NEGATED = bytes(-byte & 255 for byte in range(256))     # for bytes.translate()
 
 # How patches are made. No reader depends on these numbers: they keep patches between real images
 # small (make bench-delta), and making them fast.
-ANCHOR_AVERAGE_BYTES = 2048     # average chunk that is looked up in the old image
+ANCHOR_AVERAGE_BYTES = 2000     # average chunk that is looked up in the old image
 SAMPLES, SAMPLE_BYTES = 64, 4096    # of the new image, to find out whether it is compressed
 PACKED_MIN_SHARE = 5 / 8        # of compressed content, zlib leaves more than this
 SEED_PAGE_BYTES = 4096          # the old image has seeds in all of a page, or in none of it
