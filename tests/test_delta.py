@@ -1,4 +1,4 @@
-"""Section 15: updates by ranges and patches, which cost what changed and are as safe as a download."""
+"""Section 15: updates by ranges and patches: they cost what changed, and are as safe as downloads."""
 import errno
 import json
 import os
