@@ -278,9 +278,9 @@ class SignatureError(RefusedError):
 class ManifestError(RefusedError):
     """A signed manifest has invalid content. `where` is its path or URL, here and below."""
 
-    def __init__(self, where: str, what: str) -> None:
-        super().__init__(f'{where}: {what}',
-                         'tell the publisher: the key signed a manifest with this error')
+    def __init__(self, where: str, what: str, hint: str = (
+            'tell the publisher: the key signed a manifest with this error')) -> None:
+        super().__init__(f'{where}: {what}', hint)
 
 
 class FormatError(RefusedError):
@@ -862,11 +862,12 @@ def seal_manifest(manifest: Manifest, secret_key: bytes) -> bytes:
     """
     lines = ''.join(entry.line() for entry in manifest.entries)
     body = MANIFEST_HEADER + lines.encode('ascii', 'replace') + b'\n'
-    # Parsed again, an entry with a replaced character, a space or a newline differs.
+    # read it again: a replaced character, a space or a newline in an entry makes a difference
     if tuple(_parse_entries(body, 'the new manifest')) != manifest.entries:
         raise ManifestError('the new manifest', 'an entry cannot be written')
     if len(body) + SIGNATURE_LINE_BYTES > MANIFEST_MAX_BYTES:
-        raise ManifestError('the new manifest', f'longer than {MANIFEST_MAX_BYTES} bytes')
+        raise ManifestError('the new manifest', f'longer than {MANIFEST_MAX_BYTES} bytes',
+                            'publish further versions in another directory')
     return body + encode_base64(ed25519_sign(secret_key, body)).encode('ascii') + b'\n'
 
 
@@ -1894,8 +1895,8 @@ class Config(namedtuple('Config', (
 
     `origins` are mirrors of each other. `public_keys` have 32 bytes each; one of them must have
     signed the manifest. `destination_line` and `unit_lines` are line numbers in the config.
-    `confirm_seconds` is how long units are watched after a restart; 0 trusts the result of the
-    restart itself. `keep` is the number of images that stay in store/; 0 keeps all.
+    `confirm_seconds` is how long units are watched after a restart; with 0, only the result of the
+    restart counts. `keep` is the number of images that stay in store/; with 0, all stay.
     """
 
     __slots__ = ()
@@ -1961,7 +1962,7 @@ def _parse_settings(text: str) -> 'Iterator[Tuple[int, str, str]]':
 
 def _unknown_key(key: str, line: int) -> ConfigError:
     """Return the error for a key that does not exist, with the key that it resembles."""
-    # Any other text, as of a URL that is broken in two, may be secret: do not quote it.
+    # Do not quote any other text. If a URL is broken over two lines, it may contain the password.
     if not re.fullmatch('[A-Za-z0-9_-]{1,40}', key):
         return ConfigError('invalid key before the =', 'write each setting as Key=Value', line)
     similar = most_similar(key, CONFIG_KEYS)
@@ -1970,7 +1971,7 @@ def _unknown_key(key: str, line: int) -> ConfigError:
 
 
 def most_similar(word: str, known: 'Iterable[str]') -> str:
-    """Return the known word that `word` resembles, in any case, or an empty string."""
+    """Return the known word that `word` resembles most, or ''. Letter case does not count."""
     try:
         import difflib          # Debian's python3-minimal lacks it
     except ImportError:
@@ -1981,7 +1982,10 @@ def most_similar(word: str, known: 'Iterable[str]') -> str:
 
 
 def _parse_origin(value: str) -> Origin:
-    """Return the Origin of a URL. Messages do not quote it, since it may contain a password."""
+    """Return the Origin of a URL.
+
+    Raises UsageError, which does not quote the URL, since it may contain a password.
+    """
     hint = 'give the http, https or file URL of the directory that contains the manifest'
     value = re.sub('^file:/(?!/)', 'file:///', value)       # RFC 8089 allows both forms
     scheme, _, rest = value.partition('://')
@@ -2007,9 +2011,9 @@ def _parse_origin(value: str) -> Origin:
 
 
 def basic_authorization(userinfo: str) -> str:
-    """Return the Authorization header for the user:password of a URL (RFC 7617).
+    """Return the value of the Authorization header for the user:password of a URL (RFC 7617).
 
-    An empty `userinfo` gives an empty value.
+    Return '' if `userinfo` is empty.
     """
     if not userinfo:
         return ''
@@ -2021,7 +2025,7 @@ def basic_authorization(userinfo: str) -> str:
 def _parse_destination(value: str) -> str:
     if not value or '\0' in value:
         raise UsageError('it is not a path', 'give the path of an existing directory')
-    return os.fsdecode(value.encode('utf-8'))       # the bytes in the config, in any locale
+    return os.fsdecode(value.encode('utf-8'))       # the config is UTF-8, whatever the locale
 
 
 def _parse_units(value: str) -> 'List[str]':
@@ -2088,7 +2092,7 @@ class naming:
 
 
 class where_supported:
-    """Context manager: pass over an OSError that says that the file system cannot do this."""
+    """Context manager: ignore an OSError if the file system does not support the operation."""
 
     def __enter__(self) -> None:
         pass
@@ -2099,9 +2103,9 @@ class where_supported:
 
 
 class NewFile:
-    """A file that is written under a temporary name, then published under its own, or removed.
+    """A file that is written at the path `temporary`, then renamed to its final path, or removed.
 
-    `size` and `sha256` describe its content.
+    `size`, in bytes, and `sha256`, a hash object, describe its content.
     """
 
     _stream: 'BinaryIO'
@@ -2117,25 +2121,25 @@ class NewFile:
             self._stream = open(descriptor, 'wb')
         return self
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, block: bytes) -> None:
         """Append bytes."""
-        self._stream.write(chunk)
-        self.size += len(chunk)
-        self.sha256.update(chunk)
+        self._stream.write(block)
+        self.size += len(block)
+        self.sha256.update(block)
 
-    def date(self, seconds: float) -> None:
-        """Set the modification time, in seconds since 1970. Nothing may be written after that."""
+    def set_time(self, seconds: float) -> None:
+        """Set the modification time, in seconds since 1970. A later write() would change it."""
         self._stream.flush()
         with where_supported():
             os.utime(self._stream.fileno(), (seconds, seconds))
 
     def read_back(self) -> 'BinaryIO':
-        """Return what was written as a stream to read."""
+        """Return a new stream that reads what was written."""
         self._stream.flush()
         return open(self.temporary, 'rb')
 
     def publish(self, path: str) -> None:
-        """Make the file read-only and durable, rename it to `path`, and make that durable too."""
+        """Make the file read-only and durable, then rename it to `path`, durably."""
         self._stream.flush()
         with where_supported():
             os.fchmod(self._stream.fileno(), 0o444)
@@ -2156,26 +2160,29 @@ class NewFile:
             remove_if_there(self.temporary)
 
     def _close(self, error: 'Optional[BaseException]') -> None:
-        """Close the stream. `error` is what ended the writing, if anything; it gets the path."""
+        """Close the stream. If an OSError ended the writing, add the path to it."""
         if isinstance(error, OSError) and error.filename is None:
             error.filename = self.temporary
         try:
             with naming(self.temporary):
                 self._stream.close()
-        except OSError:                         # closing fails like `error` did if the disk is full
-            if error is None:
+        except OSError:
+            if error is None:                   # on a full disk, closing fails as `error` did
                 raise
 
 
 class PartialFile(NewFile):
-    """A file that grows over several runs: its content stays until it is published or cleared."""
+    """A file that grows over several runs: its content stays until it is published or cleared.
+
+    Offsets and sizes are in bytes.
+    """
 
     def __enter__(self) -> 'PartialFile':
         self._open()
         try:
             self.hash_again()
             self._stream.seek(self.size)
-        except OSError as error:                # a failing disk: begin again elsewhere on it
+        except OSError as error:                # the disk fails here: a new file uses other blocks
             self._close(error)
             remove_if_there(self.temporary)
             self._open()
@@ -2186,7 +2193,7 @@ class PartialFile(NewFile):
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             descriptor = os.open(self.temporary, flags, 0o600)
-        except PermissionError:                 # its run died after publish() made it read-only
+        except PermissionError:                 # a run was killed in publish(): it is read-only
             try:
                 os.chmod(self.temporary, 0o600)
             except OSError:                     # another user's, or there is no chmod here
@@ -2196,14 +2203,14 @@ class PartialFile(NewFile):
             self._stream = open(descriptor, 'r+b')
 
     def hash_again(self) -> None:
-        """Read the content to set `size` and `sha256`."""
+        """Set `size` and `sha256` from the content, which is read."""
         self.size, self.sha256 = 0, hashlib.sha256()
         for block in iter(lambda: self.read_at(self.size, BLOCK_BYTES), b''):
             self.size += len(block)
             self.sha256.update(block)
 
     def extend(self, size: int) -> None:
-        """Set the size; new bytes are zeros. `sha256` is wrong until hash_again()."""
+        """Set the size; new bytes are zeros. `sha256` is wrong until hash_again() is called."""
         self._stream.flush()
         self._stream.truncate(size)
         self.size = size
@@ -2219,21 +2226,22 @@ class PartialFile(NewFile):
             begin, data = begin + written, data[written:]
 
     def copy(self, descriptor: int, source: int, begin: int, size: int) -> None:
-        """Copy `size` bytes at the offset `source` of an open file to the offset `begin`.
+        """Copy `size` bytes from the offset `source` of an open file to the offset `begin`.
 
-        The kernel does it alone where it can. Raises EOFError if the other file lacks them.
+        The kernel copies where it can: some file systems then share the blocks. Otherwise this
+        reads and writes. Raises EOFError if the other file ends before, or cannot be read.
         """
-        is_in_kernel = hasattr(os, 'copy_file_range')       # novm: guarded
+        can_kernel_copy = hasattr(os, 'copy_file_range')    # novm: guarded
         while size:
             copied = 0
-            if is_in_kernel:
+            if can_kernel_copy:
                 try:
                     copied = os.copy_file_range(            # novm: guarded
                         descriptor, self._stream.fileno(), size, source, begin)
                 except OSError as error:
                     if error.errno in NO_SPACE:
                         raise
-                is_in_kernel = copied > 0       # 0: not between these file systems, or at the end
+                can_kernel_copy = copied > 0    # 0: not between these file systems, or at the end
             if not copied:
                 block = read_older(descriptor, source, min(size, BLOCK_BYTES))
                 if not block:
@@ -2243,16 +2251,19 @@ class PartialFile(NewFile):
             source, begin, size = source + copied, begin + copied, size - copied
 
     def descriptor(self) -> int:
-        """Return the file descriptor, for copy() from this file itself."""
+        """Return the file descriptor, to copy() from this file to itself."""
         return self._stream.fileno()
 
     def allocated(self) -> int:
-        """Return how many bytes it occupies on the disk."""
+        """Return how many bytes the file occupies on the disk. A hole occupies none."""
         status = os.fstat(self._stream.fileno())
         return status.st_blocks * 512 or status.st_size     # some file systems count no blocks
 
     def cut_back(self, size: int, sha256: 'hashlib._Hash') -> None:
-        """Remove what was written since the file had `size` bytes with this SHA-256 (a copy)."""
+        """Truncate the file to its first `size` bytes.
+
+        sha256: a hash object of these bytes, which belongs to this file from now on.
+        """
         self._stream.seek(size)
         self._stream.truncate()
         self.size, self.sha256 = size, sha256
@@ -2265,12 +2276,16 @@ class PartialFile(NewFile):
                  trace: 'Optional[TracebackType]') -> None:
         self._close(error)
         is_full = isinstance(error, OSError) and error.errno in NO_SPACE
-        if is_full or self.size == 0:           # others need the space on a full disk
+        if is_full or self.size == 0:           # on a full disk, free the space
             remove_if_there(self.temporary)
 
 
 def read_older(descriptor: int, begin: int, size: int) -> bytes:
-    """Return bytes of an older image. Raises EOFError if the disk fails: the image is optional."""
+    """Return up to `size` bytes of an older image, from the offset `begin`.
+
+    Raises EOFError if they cannot be read. It is no OSError, which would end the download: without
+    the older image, the download goes on.
+    """
     try:
         return os.pread(descriptor, size, begin)
     except OSError as error:
@@ -2278,10 +2293,9 @@ def read_older(descriptor: int, begin: int, size: int) -> bytes:
 
 
 def create_files(files: 'Sequence[Tuple[str, bytes, int]]') -> None:
-    """Create files durably: all of them, or none.
+    """Create files, given as (path, content, mode), durably: all of them, or none.
 
-    `files` has path, content and mode of each; the umask applies. Raises FileExistsError if one of
-    the paths exists.
+    The umask applies to the mode. Raises FileExistsError if one of the paths exists.
     """
     created: List[str] = []
     try:
@@ -2311,9 +2325,9 @@ def remove_if_there(path: str) -> None:
 
 
 def rewrite(path: str, content: bytes, seconds: float) -> None:
-    """Overwrite a small file in place, durably, and set its modification time.
+    """Overwrite a small file in place, durably. Set its modification time, in seconds since 1970.
 
-    This needs no space on a full disk. A power cut may leave the file with a part of each content.
+    This needs no space on a full disk. After a power cut, the file may be a mix of both contents.
     """
     with naming(path):
         with where_supported():
@@ -2382,27 +2396,30 @@ def is_readable(stream: 'Any', wait: float) -> bool:
     return bool(poll.poll(wait * 1000))
 
 
-def at_most(limit: int, chunks: 'Iterable[bytes]', where: str) -> 'Iterator[bytes]':
-    """Yield the chunks. Raises RefusedError, before the chunk that exceeds `limit` bytes in all."""
+def at_most(limit: int, blocks: 'Iterable[bytes]', where: str) -> 'Iterator[bytes]':
+    """Yield the blocks until they exceed `limit` bytes in all. Then raises RefusedError.
+
+    `where` is the path or URL from which they come, for the message.
+    """
     left = limit
-    for chunk in chunks:
-        left -= len(chunk)
+    for block in blocks:
+        left -= len(block)
         if left < 0:
             raise RefusedError(f'{where}: longer than {limit} bytes',
                                'tell the publisher: the server does not send what was published')
-        yield chunk
+        yield block
 
 
-def join_at_most(limit: int, chunks: 'Iterable[bytes]', where: str) -> bytes:
-    """Return the chunks joined. Raises as at_most()."""
-    content = bytearray()                       # a list of 1-byte chunks would need more memory
-    for chunk in at_most(limit, chunks, where):
-        content += chunk
+def join_at_most(limit: int, blocks: 'Iterable[bytes]', where: str) -> bytes:
+    """Return the joined blocks. Raises RefusedError as at_most()."""
+    content = bytearray()                       # a list of 1-byte blocks would need more memory
+    for block in at_most(limit, blocks, where):
+        content += block
     return bytes(content)
 
 
 def hash_blocks(blocks: 'Iterable[bytes]') -> 'Tuple[int, str]':
-    """Return how many bytes the blocks have, and their SHA-256 in hex."""
+    """Return the size of all blocks in bytes, and their SHA-256 in hex."""
     size, sha256 = 0, hashlib.sha256()
     for block in blocks:
         size += len(block)
@@ -2416,11 +2433,12 @@ def hash_file(path: str) -> str:
 
 
 class DirectoryLock:
-    """Context manager: the exclusive right to change a directory. The kernel releases it if we die.
+    """Context manager: hold the exclusive lock of a directory.
 
-    `wait` is for how many seconds to try; then LockedError is raised. `on_wait` is called once if
-    another run holds the lock. The lock is on a file that only its owner can open, so that no other
-    user can hold it; the file exists only as long as the lock.
+    If another run holds the lock, call `on_wait` once, then try for `wait` seconds. Then raise
+    LockedError. The lock is an flock on the file .lock, which exists only while a run holds the
+    lock. Only its owner can open it, so no other user can hold it. The kernel releases the lock
+    when the process ends, however it ends.
     """
 
     _descriptor: int
@@ -2444,14 +2462,14 @@ class DirectoryLock:
         return self
 
     def _try(self) -> bool:
-        """Return whether the lock could be taken."""
+        """Try to take the lock. Return whether this succeeded."""
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
                                  0o600)
         except PermissionError:
             if not os.access(self._directory, os.W_OK):
                 raise
-            # nobody can see whether its owner still holds it: to remove it might let two runs in
+            # only its owner can find out whether a run still holds it: do not remove it
             raise TakoError(
                 f'{self._path}: belongs to another user, whose run is active or was killed',
                 'if no run is active, remove it') from None
@@ -2459,7 +2477,7 @@ class DirectoryLock:
         try:
             with naming(self._path):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # the run that held the lock may have removed this file, which then protects nothing
+                # a run removes the file as it ends, and a lock on a removed file is void
                 is_taken = os.path.samestat(os.fstat(descriptor), os.stat(self._path))
         except (BlockingIOError, FileNotFoundError):
             pass
@@ -3828,7 +3846,7 @@ class StateFile:
     def _publish(self, state: State, last_success: float, path: str) -> None:
         with NewFile(self._destination.path(NEW_STATE)) as new:
             new.write(format_state(state).encode('ascii'))
-            new.date(last_success)
+            new.set_time(last_success)
             new.publish(path)
 
     def prepare_way_back(self, digest: str, *states: State) -> None:
