@@ -2370,10 +2370,28 @@ def sync_directory(path: str) -> None:
             os.close(descriptor)
 
 
+class NotFileError(OSError):
+    """A directory, a pipe or a device is where a regular file is expected."""
+
+
+def open_file(path: 'Union[str, bytes]') -> 'BinaryIO':
+    """Return a regular file, open to read, without a buffer. Raises OSError; does not wait."""
+    return open(path, 'rb', buffering=0, opener=_open_regular)
+
+
+def _open_regular(path: 'Union[str, bytes]', flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NONBLOCK)       # otherwise this waits for a pipe
+    if not os.path.isfile(descriptor):
+        os.close(descriptor)
+        raise NotFileError(errno.EINVAL, 'not a regular file', path)
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
 def read_at_most(limit: int, path: str) -> bytes:
     """Return the content of a file; the first `limit` + 1 bytes if it is longer than `limit`."""
     content = bytearray()
-    with naming(path), open(path, 'rb', buffering=0) as stream:
+    with naming(path), open_file(path) as stream:
         while len(content) <= limit:                # read() of all would reserve `limit` bytes
             block = stream.read(min(BLOCK_BYTES, limit + 1 - len(content)))
             if not block:
@@ -2429,7 +2447,7 @@ def hash_blocks(blocks: 'Iterable[bytes]') -> 'Tuple[int, str]':
 
 def hash_file(path: str) -> str:
     """Return the SHA-256 of a file, in hex. Raises OSError."""
-    return hash_blocks(read_blocks(open(path, 'rb', buffering=0)))[1]
+    return hash_blocks(read_blocks(open_file(path)))[1]
 
 
 class DirectoryLock:
@@ -3371,7 +3389,7 @@ def _open_file(url: str) -> Answer:
 
 def _read_file(url: str, path: bytes) -> 'Iterator[bytes]':
     try:
-        yield from read_blocks(open(path, 'rb', buffering=0))
+        yield from read_blocks(open_file(path))
     except OSError as error:
         raise _file_error(url, error) from error
 
@@ -3566,7 +3584,7 @@ class ImageDirectory:
         """
         patches = self._patches_to(digest)
         path = self.image_path(digest)
-        with naming(path), open(path, 'rb', buffering=0) as image:
+        with naming(path), open_file(path) as image:
             size = os.fstat(image.fileno()).st_size
             index = self.read_index(digest, size)
             if index is not None and index.patches == patches:
@@ -3820,7 +3838,7 @@ class StateFile:
             return parse_state(raw.decode('ascii')) if len(raw) <= STATE_MAX_BYTES else None
         except FileNotFoundError:
             return parse_state('')
-        except (ValueError, IsADirectoryError):
+        except (ValueError, NotFileError):
             return None
 
     def write(self, state: State, is_success: bool = False) -> None:
@@ -6144,8 +6162,7 @@ class ImageFetch:
         for digest in [entry.digest, self.destination.latest()] + listed:
             path = self.destination.image_path(digest)
             try:
-                if os.path.isfile(path):
-                    return open(path, 'rb', buffering=0), digest
+                return open_file(path), digest
             except OSError:
                 pass
         return None, ''
@@ -6693,12 +6710,17 @@ def _read_secret_key(arguments: 'argparse.Namespace', report: Report) -> bytes:
         raise UsageError(f'{source}: {error.what}', error.hint) from None
 
 
+def _read_key(path: str) -> bytes:
+    with open(path, 'rb') as stream:            # it may be a pipe, as of the shell's <(command)
+        return stream.read(KEY_FILE_MAX_BYTES + 1)
+
+
 def _read_key_file(path: str, report: Report) -> str:
     try:
         if path == '-':
             content = _standard_input().read(KEY_FILE_MAX_BYTES)
         else:
-            content = read_at_most(KEY_FILE_MAX_BYTES, path)
+            content = _read_key(path)
             if os.stat(path).st_mode & 0o077:
                 report.warning(path, 'others can read this secret key', 'run: chmod 600 ' + path)
     except OSError as error:
@@ -6718,7 +6740,7 @@ def _read_public_key(text: str) -> bytes:
     if decode_base64(_one_line(text), 32) is not None:
         return parse_public_key(_one_line(text))
     try:
-        content = _one_line(read_at_most(KEY_FILE_MAX_BYTES, text).decode('ascii', 'replace'))
+        content = _one_line(_read_key(text).decode('ascii', 'replace'))
     except OSError as error:
         shown = f' {text!a}' if len(text) < 100 else ''     # a longer one may be a secret key
         raise UsageError(f'-p{shown}: neither a public key nor a readable file: {error.strerror}',

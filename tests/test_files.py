@@ -1,11 +1,13 @@
 """Section 10: a file is whole or absent; locks; bounded reading."""
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
 import unittest
 
+import origin
 import scene
 import tako
 
@@ -134,6 +136,61 @@ class BoundsTest(scene.Scene):
         hashed = (3, 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad')
         self.assertEqual(hashed, tako.hash_blocks([b'a', b'bc']))
         self.assertEqual(hashed[1], tako.hash_file(self.write('file', 'abc')))
+
+
+class NotFileTest(scene.Scene):
+    """What is not a regular file is refused at once: a pipe would never end the wait for its writer."""
+
+    def test_open_file(self):
+        os.mkfifo(self.path('pipe'))
+        server = socket.socket(socket.AF_UNIX)
+        self.addCleanup(server.close)
+        server.bind(self.path('socket'))
+        for path in (self.path('pipe'), self.directory, self.path('socket'), '/dev/zero', os.fsencode(self.path('pipe'))):
+            with self.subTest(path), self.assertRaises(OSError) as caught:
+                tako.open_file(path)
+            self.assertEqual(path, caught.exception.filename)
+        with tako.open_file(self.write('file', b'content')) as stream:
+            self.assertTrue(os.get_blocking(stream.fileno()))
+            self.assertEqual(b'content', stream.read())
+
+    def fetch(self):
+        return self.run_tako('fetch', self.app, '--timeout', '20')
+
+    def test_each_file_that_tako_reads(self):
+        os.mkdir(self.path('served'))
+        publisher = origin.Publisher(self.path('served'))
+        one = publisher.publish('1.0', b'one' * 99999)
+        self.app = self.config('file://' + self.path('served'))
+        self.assertCode(0, self.fetch())
+        image = 'store/' + one.digest
+        for name, code, words in (
+                ('app.tako', 2, 'not a regular file'),
+                ('destination/manifest', 1, 'manifest: not a regular file'),
+                ('destination/.state', 0, '.state is damaged'),
+                ('destination/' + image, 0, 'is damaged: it is not a file'),     # a directory stays: 3
+                ('destination/' + image + '.chunks', 0, ''),
+                ('served/manifest', 75, 'manifest: not a'),
+                ('served/' + image, 75, one.digest + ': not a')):
+            for make in (os.mkfifo,) if name == 'destination/' + image else (os.mkfifo, os.mkdir):
+                with self.subTest(name, kind=make.__name__):
+                    if name.startswith('served/store'):
+                        os.unlink(self.path('destination', image))
+                    path = self.path(name)
+                    if os.path.lexists(path):
+                        os.rename(path, path + '.aside')
+                    make(path)
+                    try:
+                        result = self.fetch()
+                        self.assertCode(code, result)
+                        self.assertIn(words, result.err)
+                        self.run_tako('status', self.app)
+                    finally:
+                        if os.path.lexists(path) and not os.path.isfile(path):
+                            os.unlink(path) if make is os.mkfifo else os.rmdir(path)
+                        if os.path.lexists(path + '.aside'):
+                            os.rename(path + '.aside', path)
+                    self.assertCode(0, self.fetch())
 
 
 class DirectoryLockTest(scene.Scene):
