@@ -4662,7 +4662,8 @@ class Transfer:
         """Report a step of this download."""
         self.report.step(f'{self.label}: {line}')
 
-    def warn(self, what: str, hint: str = '') -> None:
+    def warn(self, what: str, hint: str = 'tell the administrator of the server if this persists'
+             ) -> None:
         """Print why the whole image is downloaded."""
         self.report.warning(self.label, what + '; downloading the whole image', hint)
 
@@ -5244,6 +5245,7 @@ class ImageDownload(Transfer):
 
     is_delta = False
     _deltas: 'Sequence[DeltaStrategy]' = ()
+    _has_tried_whole = False
 
     def run(self, mirrors: Mirrors, older: 'Optional[BinaryIO]', older_digest: str) -> None:
         """Download the image from the first mirror that has it.
@@ -5258,9 +5260,9 @@ class ImageDownload(Transfer):
         try:
             mirrors.first(self._attempt)
         except UnreachableError as error:
-            if isinstance(error, GoneError) or self.assembly is None:
+            if isinstance(error, GoneError) or (self._has_tried_whole and self.assembly is None):
                 raise
-            # some servers fail over ranges, and yet have the whole image
+            # some servers fail over ranges or an index, and yet have the whole image
             mirrors.first(self._attempt_whole)
 
     def read_index(self, origin: Origin) -> bytes:
@@ -5292,6 +5294,7 @@ class ImageDownload(Transfer):
             self._give_up_deltas()
             answer = error.answer
         if not self.is_delta:
+            self._has_tried_whole = True
             self._whole.attempt(remote, answer)
 
     def _attempt_whole(self, origin: Origin) -> None:

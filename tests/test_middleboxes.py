@@ -250,3 +250,19 @@ class ReportedElsewhereTest(ResumeCase):
         """RFC 6585, 6."""
         self.origin.faults['/manifest'] = origin.status(511)
         self.assertCode(75, self.run_here('fetch', self.app))
+
+
+class BusyIndexTest(scene.Scene):
+    """An origin that does not give an index for an hour, and has the image."""
+
+    def test_the_whole_image_is_downloaded(self):
+        server = self.serve()
+        server.has_ranges = True
+        app, old = self.config(server.url), noise(600000)
+        server.publish('1.0', old)
+        self.assertCode(0, self.run_here('fetch', app))
+        new = server.publish('1.1', old + b'x')
+        server.index(new)
+        server.faults['/store/{}.chunks'.format(new.digest)] = origin.status(503, headers=[('Retry-After', '3600')])
+        self.assertCode(0, self.run_here('fetch', app))
+        self.assertInPlace(old + b'x')
