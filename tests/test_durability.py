@@ -1,6 +1,7 @@
-"""What kills and power cuts leave behind: runs that end at each step that reaches the disk, and are then run again.
+"""Sections 16 and 18: a run that a kill or a power cut ends at any step, and the next run after it.
 
-The runs are forks of one process, which is this file run as a program: a thousand runs cost no start of Python.
+The runs are forks of one process, which is this file run as a program, so a thousand runs take no
+start of Python. It differs from forks.py in that it patches tako.py and os in each run.
 """
 import functools
 import gc
@@ -17,6 +18,7 @@ import traceback
 import origin
 import fake_systemd
 import forks
+import patches
 import scene
 import tako
 
@@ -30,10 +32,10 @@ IS_ROOT = os.getuid() == 0
 # ---- the process whose forks are the runs
 
 def serve_runs():
-    """Make a run of each line that comes in, which says where the run is to die; print how it ended."""
+    """Read requests from standard input, a JSON object a line; run each and print its status."""
     forks.load()
     tako.seal_manifest(tako.Manifest((origin.entry_of('1', ONE),)), origin.SEED)
-    gc.disable()                # which would touch, and so copy, all that a fork shares
+    gc.disable()                # a collection would touch, and so copy, all that forks share
     for line in sys.stdin:
         asked = json.loads(line)
         child = os.fork()
@@ -43,17 +45,17 @@ def serve_runs():
 
 
 def run(asked):
-    """What the run is that was asked for; its exit code."""
+    """Do a requested run in this fork. Return its exit code."""
     try:
         for descriptor, path in enumerate((os.devnull, asked['out'], asked['err'])):
             os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666), descriptor)
         os.chdir(asked['root'])
         os.environ.update(asked['environ'])
-        os.umask(0o077)                         # what is for all to read must not owe it to a mask
+        os.umask(0o077)                         # files must be readable whatever the umask
         tako.PAUSE_BUDGET_SECONDS = 0.0
         tako.DELTA_MIN_BYTES, tako.RANGE_GAP_BYTES = asked['delta_min_bytes'], 0
         steps = Steps(asked)
-        if IS_ROOT:                             # whom no mode of a file would stop
+        if IS_ROOT:                             # no mode of a file stops root
             os.setgroups([])
             os.setgid(scene.NOBODY)
             os.setuid(scene.NOBODY)
@@ -69,7 +71,10 @@ def run(asked):
 
 
 class Steps:
-    """The steps by which a run changes the disk or its units: counted, noted, and one of them the last."""
+    """The steps of a run that change the disk or its units. It counts and writes them down.
+
+    If a step is the last, it kills the run before or after that step.
+    """
 
     def __init__(self, asked):
         self.root = asked['root']
@@ -80,12 +85,15 @@ class Steps:
 
     def watch(self):
         for module, name, describe in (
-                (os, 'open', self.opening), (os, 'mkdir', self.making), (os, 'chmod', self.naming('chmod')),
-                (os, 'fchmod', self.naming('chmod')), (os, 'fsync', self.syncing), (os, 'symlink', self.linking),
+                (os, 'open', self.opening), (os, 'mkdir', self.making),
+                (os, 'chmod', self.naming('chmod')),
+                (os, 'fchmod', self.naming('chmod')), (os, 'fsync', self.syncing),
+                (os, 'symlink', self.linking),
                 (os, 'rename', self.renaming), (os, 'unlink', self.naming('unlink')),
                 (os, 'utime', self.naming('utime')), (tako, '_systemctl', self.commanding),
                 (tako.NewFile, 'write', self.writing),
-                (tako.PartialFile, 'extend', self.filling('extend')), (tako.PartialFile, 'copy', self.filling('copy')),
+                (tako.PartialFile, 'extend', self.filling('extend')),
+                (tako.PartialFile, 'copy', self.filling('copy')),
                 (tako.PartialFile, 'write_at', self.filling('put'))):
             setattr(module, name, self.watched(getattr(module, name), describe))
 
@@ -97,14 +105,14 @@ class Steps:
                 return function(*arguments, **settings)
             self.count += 1
             is_last = self.count == self.last
-            if is_last and what[0] == 'write':          # half of it on the disk, or all
+            if is_last and what[0] == 'write':
                 self.tear(*arguments)
             if is_last and self.is_before:
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.trace is not None:
                 self.trace.write(json.dumps(what) + '\n')
                 self.trace.flush()
-            # no kill undoes what is not synced, and what a power cut undoes is Disk's to know: so no waiting for disks
+            # Do not sync: a kill undoes nothing, and Disk knows what a power cut undoes.
             result = None if what[0] == 'sync' else function(*arguments, **settings)
             if is_last:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -112,6 +120,7 @@ class Steps:
         return step
 
     def tear(self, file, chunk):
+        """Write half of a chunk or all of it, and kill the run."""
         with open(file.temporary, 'ab') as stream:
             stream.write(chunk[:len(chunk) // 2] if self.is_before else chunk)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -120,10 +129,11 @@ class Steps:
         path = os.readlink('/proc/self/fd/{}'.format(path)) if isinstance(path, int) else path
         return os.path.relpath(path, self.root)
 
-    # what each of them does, in words; None if it changes nothing
+    # ---- what each step does, as words; None if it changes nothing
 
     def opening(self, path, flags, mode=0o777):
-        return ['create', self.short(path)] if flags & os.O_CREAT and not os.path.lexists(path) else None
+        is_new = flags & os.O_CREAT and not os.path.lexists(path)
+        return ['create', self.short(path)] if is_new else None
 
     def making(self, path, mode=0o777):
         mask = os.umask(0)
@@ -132,7 +142,8 @@ class Steps:
 
     def naming(self, word):
         def describe(path, *_):
-            return [word, self.short(path)] if isinstance(path, int) or os.path.lexists(path) else None
+            is_there = isinstance(path, int) or os.path.lexists(path)
+            return [word, self.short(path)] if is_there else None
         return describe
 
     def syncing(self, descriptor):
@@ -157,18 +168,19 @@ class Steps:
         return lambda file, *_: [word, self.short(file.temporary)]
 
 
-# ---- the tests, which ask for them
+# ---- the tests
 
 class CrashCase(scene.Scene):
-    """A test whose runs may be told where to die. They are nobody's, if we are root."""
+    """A test that kills its runs at chosen steps. If root runs the test, its runs are nobody's."""
 
     delta_min_bytes = tako.DELTA_MIN_BYTES
-    steps_min = 10      # which a run has more of, or not all of it was seen
+    steps_min = 10      # a run with fewer steps was not watched
 
     @classmethod
     def setUpClass(cls):
         environ = dict(os.environ, PYTHONPATH=scene.PROJECT)
-        cls.runs = subprocess.Popen([sys.executable, '-W', 'error', RUN_IN_A_FORK], universal_newlines=True,
+        cls.runs = subprocess.Popen([sys.executable, '-W', 'error', RUN_IN_A_FORK],
+                                    universal_newlines=True,
                                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ)
 
     @classmethod
@@ -180,13 +192,15 @@ class CrashCase(scene.Scene):
         os.mkdir(self.path('served'))
         os.mkdir(self.path('bin'))
         self.write('called', '', 0o666)
-        self.versions = {}          # of images, by digest
-        self.checked = set()        # disks that converge, as was seen already
+        self.versions = {}          # digest of an image -> its version
+        self.checked = set()        # disks that were checked already
 
     def run_fork(self, *arguments, **settings):
-        """Run tako.py; None if it was killed at the step that settings name, else its Result."""
-        asked = {'arguments': arguments, 'root': self.root, 'out': self.path('out'), 'err': self.path('err'),
-                 'step': 0, 'is_before': False, 'trace': None, 'delta_min_bytes': self.delta_min_bytes,
+        """Run tako.py. Return its Result, or None if it was killed at the step of the settings."""
+        asked = {'arguments': arguments, 'root': self.root, 'out': self.path('out'),
+                 'err': self.path('err'),
+                 'step': 0, 'is_before': False, 'trace': None,
+                 'delta_min_bytes': self.delta_min_bytes,
                  'environ': self.environ_with_systemctl()}
         asked.update(settings)
         self.runs.stdin.write(json.dumps(asked) + '\n')
@@ -194,12 +208,13 @@ class CrashCase(scene.Scene):
         status = int(self.runs.stdout.readline())
         if status == signal.SIGKILL:
             return None
-        result = scene.Result(status >> 8, scene.read(self.path('out')).decode(), scene.read(self.path('err')).decode())
+        result = scene.Result(status >> 8, scene.read(self.path('out')).decode(),
+                              scene.read(self.path('err')).decode())
         self.assertNoDefect(result)
         return result
 
     def trace(self, *arguments):
-        """The steps of a whole run."""
+        """Do a whole run. Return its steps."""
         result = self.run_fork(*arguments, trace=self.path('trace'))
         self.assertIn(result.code, (0, 1), result)
         return self.read_trace()
@@ -209,7 +224,10 @@ class CrashCase(scene.Scene):
             return [json.loads(line) for line in stream]
 
     def story(self, trace):
-        """The same to read: versions in place of digests, notes with what they say, links with what they name."""
+        """Return a trace as lines to read, with versions in place of digests.
+
+        A line of the state shows its content, and a line of latest its target.
+        """
         told, contents, targets = [], {}, {}
         for word, *rest in trace:
             if word == 'sync':
@@ -233,7 +251,7 @@ class CrashCase(scene.Scene):
         return told
 
     def keep(self):
-        """What self.restore() brings back."""
+        """Keep what self.restore() restores: the directory and the calls of systemctl."""
         self.disk = Disk(self.root)
         self.called = scene.read(self.path('called'))
 
@@ -243,37 +261,38 @@ class CrashCase(scene.Scene):
         fake_systemd.reboot(self.directory)
 
     def is_new(self):
-        """Whether this disk was not checked yet; it will have been."""
+        """Return whether this disk was not checked yet, and mark it as checked."""
         key = repr(sorted(scene.snapshot(self.root).items())), scene.read(self.path('called'))
         is_new = key not in self.checked
         self.checked.add(key)
         return is_new
 
     def assertSurvivesKills(self, *arguments):
-        """A run that is killed before or after any step keeps its promise, and the next run makes up for it."""
+        """A run killed before or after any step keeps the promise, and the next one converges."""
         self.restore()
         words = [step[0] for step in self.trace(*arguments)]
         for is_before in (True, False):
             for step in itertools.count(1):
                 if not is_before and words[step - 1:step] in (['sync'], ['chmod'], ['utime']):
-                    continue                        # as before the next step
+                    continue                        # the same as before the next step
                 self.restore()
                 if self.run_fork(*arguments, step=step, is_before=is_before) is not None:
                     break
                 if self.is_new():
-                    with self.subTest(step=step, is_before=is_before, disk=sorted(os.listdir(self.root))):
+                    with self.subTest(step=step, is_before=is_before,
+                                      disk=sorted(os.listdir(self.root))):
                         self.assertPromiseKept()
                         self.assertConverges()
             self.assertGreater(step, self.steps_min)
 
     def assertSurvivesPowerCuts(self, *arguments):
-        """The same for disks that lost what was not synced, or have a newer name for what was not."""
+        """The same after a power cut: names and contents that were not synced may be old or new."""
         self.restore()
         disk = Disk(self.root)
         self.assertSurvivesEachCut(disk, self.called, self.trace(*arguments))
 
     def assertSurvivesKillsAndThenPowerCuts(self, *arguments):
-        """The same for a run that relies on what one that was killed has renamed, and not yet synced."""
+        """The same for a run after one that was killed between a rename and its sync."""
         self.restore()
         for step, (word, *_) in enumerate(self.trace(*arguments), 1):
             if word in ('mkdir', 'rename'):
@@ -282,20 +301,23 @@ class CrashCase(scene.Scene):
                 self.assertIsNone(self.run_fork(*arguments, step=step, trace=self.path('trace')))
                 for each in self.read_trace():
                     disk.take(*each)
-                self.assertSurvivesEachCut(disk, scene.read(self.path('called')), self.trace(*arguments), after=step)
+                self.assertSurvivesEachCut(disk, scene.read(self.path('called')),
+                                           self.trace(*arguments), after=step)
 
     def assertSurvivesEachCut(self, disk, called, trace, **told):
-        """The run of trace, which began on this disk, may lose power before any step."""
+        """Power may fail before any step of this trace, which began on this disk."""
         for number, step in enumerate([['start']] + trace):
             disk.take(*step)
             if step[:2] == ['systemctl', 'restart']:
-                called += '{} {}\n'.format(' '.join(step[1:]), disk.now['.']['latest'].target).encode()
+                called += '{} {}\n'.format(' '.join(step[1:]),
+                                           disk.now['.']['latest'].target).encode()
             for names in disk.possible_names():
                 disk.write(self.root, names)
                 self.write('called', called, 0o666)
                 fake_systemd.reboot(self.directory)
                 if self.is_new():
-                    with self.subTest(number=number, step=step[:2], disk=sorted(os.listdir(self.root)), **told):
+                    with self.subTest(number=number, step=step[:2],
+                                      disk=sorted(os.listdir(self.root)), **told):
                         self.assertPromiseKept()
                         self.assertConverges()
 
@@ -306,25 +328,28 @@ class CrashCase(scene.Scene):
         raise NotImplementedError
 
     def assertInOrder(self, wanted, told):
-        """The wanted lines stand among those told, in this order."""
+        """The wanted lines are among those told, in this order."""
         rest = iter(told)
         for line in wanted:
-            self.assertIn(line, rest, '{}: not there, or too early, in\n{}'.format(line, '\n'.join(told)))
+            self.assertIn(line, rest,
+                          '{}: not there, or too early, in\n{}'.format(line, '\n'.join(told)))
 
     def assertEachFileIsWholeBeforeItIsNamed(self, trace):
-        """Content is synced before a rename, and the directory right after it."""
+        """The content is synced before each rename, and the directory right after it."""
         for number, step in enumerate(trace):
             if step[0] == 'rename' and step[2] == 'store/' + tako.PROBE:
-                self.assertEqual(['unlink', step[2]], trace[number + 1])        # it was empty
+                self.assertEqual(['unlink', step[2]], trace[number + 1])        # it is empty
             elif step[0] == 'rename':
                 before = [each[0] for each in trace[:number] if step[1] in each[1:3]]
-                expected = 'symlink' if step[2] == 'latest' else 'rename' if step[1] in tako.StateFile.PREPARED else 'sync'
+                is_prepared = step[1] in tako.StateFile.PREPARED
+                expected = 'symlink' if step[2] == 'latest' else 'rename' if is_prepared else 'sync'
                 self.assertEqual(expected, before[-1], trace)
-                self.assertEqual(['sync', os.path.dirname(step[2]) or '.'], trace[number + 1][:2], trace)
+                self.assertEqual(['sync', os.path.dirname(step[2]) or '.'], trace[number + 1][:2],
+                                 trace)
 
 
 class Inode:
-    """A file, with the content and the mode that reached the disk; a link, with its target; or a directory."""
+    """A file with its synced content and mode, a link with its target, or a directory."""
 
     def __init__(self, kind, content=b'', mode=0o600, target=''):
         self.kind = kind
@@ -334,9 +359,9 @@ class Inode:
 
 
 class Disk:
-    """A destination on a file system that may lose, at a power cut, what was not synced: contents and names alike.
+    """A directory on a file system that loses unsynced contents and names when power fails.
 
-    now: name -> Inode by directory, as the system saw them last; names: the same as they were synced last.
+    now: directory -> {name: Inode}, as the running system sees it. names: the same as last synced.
     """
 
     def __init__(self, root):
@@ -365,7 +390,7 @@ class Disk:
         return self.now[os.path.dirname(path) or '.'].get(os.path.basename(path))
 
     def take(self, word, *rest):
-        """Do a step of a trace."""
+        """Apply a step of a trace."""
         if word == 'create':
             self.put(rest[0], Inode('file'))
         elif word == 'mkdir':
@@ -386,10 +411,15 @@ class Disk:
             self.get(rest[0]).mode = 0o755
 
     def possible_names(self):
-        """What names there may be after a power cut: the synced ones, with none, one, all or all but one newer."""
-        newer = [(folder, name) for folder in self.now for name in set(self.now[folder]) | set(self.names[folder])
+        """Yield the names that may be there after a power cut.
+
+        They are the synced ones, with none, one, all or all but one of the newer ones.
+        """
+        newer = [(folder, name) for folder in self.now
+                 for name in set(self.now[folder]) | set(self.names[folder])
                  if self.now[folder].get(name) is not self.names[folder].get(name)]
-        sets = [[], newer] + [[each] for each in newer] + [[each for each in newer if each != but] for but in newer]
+        all_but_one = [[each for each in newer if each != but] for but in newer]
+        sets = [[], newer] + [[each] for each in newer] + all_but_one
         for chosen in sets:
             names = {folder: dict(found) for folder, found in self.names.items()}
             for folder, name in chosen:
@@ -400,13 +430,13 @@ class Disk:
 
     @staticmethod
     def write(root, names):
-        """Make root a directory with these names."""
+        """Make the directory root with these names."""
         scene.remove_tree(root)
         os.mkdir(root)
         own(root)
         for folder in sorted(names):            # the root first
             if not os.path.isdir(os.path.join(root, folder)):
-                continue                        # what was in it is lost with its name
+                continue                        # its files are lost with its name
             for name, inode in names[folder].items():
                 path = os.path.join(root, folder, name)
                 if inode.kind == 'link':
@@ -427,7 +457,7 @@ def own(path):
 
 
 class FetchCase(CrashCase):
-    """A client with a unit, and an origin; self.newest is what has to be in place in the end."""
+    """A client with a unit, and an origin. In the end self.newest has to be installed."""
 
     most_partials = 1
 
@@ -447,8 +477,9 @@ class FetchCase(CrashCase):
         return self.newest
 
     def systemctl(self):
-        """It notes each restart, and on what; nothing runs on the bad image."""
-        fake_systemd.install(self.directory, self.root, fake_systemd.FAILS, [self.bad] if self.bad else [])
+        """Install a systemctl that notes each restart; no unit runs on the bad image."""
+        fake_systemd.install(self.directory, self.root, fake_systemd.FAILS,
+                             [self.bad] if self.bad else [])
 
     def fetch(self, code=0):
         self.systemctl()
@@ -457,7 +488,7 @@ class FetchCase(CrashCase):
         return result
 
     def offer_three(self):
-        """Versions 1.0 and 1.1 are here, 1.1 is installed, 1.2 is on offer."""
+        """Install 1.0 and then 1.1; publish 1.2."""
         self.fetch()
         self.two = self.publish('1.1', TWO)
         self.fetch()
@@ -465,13 +496,13 @@ class FetchCase(CrashCase):
         self.keep()
 
     def update(self):
-        """The fetch of an update: 1.2 comes, 1.0 goes."""
+        """Return the command of an update to 1.2 that removes 1.0."""
         self.offer_three()
         self.is_pruned = True
         return 'fetch', self.config(self.origin.url, version='1.*', more=RESTART + 'Keep=2\n')
 
     def rollback(self):
-        """The fetch of an update on which the unit does not run."""
+        """Return the command of an update on which the unit fails."""
         self.offer_three()
         self.bad, self.newest = self.newest.digest, self.two
         self.systemctl()
@@ -482,15 +513,17 @@ class FetchCase(CrashCase):
         return 'store/' + restarts[-1] if restarts else ''
 
     def assertPromiseKept(self):
-        """latest names a whole image; once there is one, it is the old one or the new one."""
+        """latest names no image, or an intact one: the old, the new, or the bad one."""
         self.assertIsNone(scene.fault_of_latest(self.root))
         before = self.disk.names['.'].get('latest')
-        allowed = {'store/' + self.newest.digest, 'store/' + self.bad, before.target if before else None}
+        allowed = {'store/' + self.newest.digest, 'store/' + self.bad,
+                   before.target if before else None}
         path = os.path.join(self.root, 'latest')
         self.assertIn(os.readlink(path) if os.path.lexists(path) else None, allowed)
 
     def assertConverges(self):
-        self.assertLessEqual(sum(name.startswith('.partial-') for name in os.listdir(self.root)), self.most_partials)
+        self.assertLessEqual(sum(name.startswith('.partial-') for name in os.listdir(self.root)),
+                             self.most_partials)
         result = self.run_fork('fetch', self.app)
         self.assertIn(result.code, (0, 1) if self.bad else (0,), result)
         link = 'store/' + self.newest.digest
@@ -525,7 +558,8 @@ class FetchKilledTest(FetchCase):
             stream.write(ONE[::-1])
         os.chmod(image, 0o444)
         self.keep()
-        self.assertPromiseKept = lambda: self.assertIn(scene.read(os.path.join(self.root, 'latest')), (ONE, ONE[::-1]))
+        self.assertPromiseKept = lambda: self.assertIn(
+            scene.read(os.path.join(self.root, 'latest')), (ONE, ONE[::-1]))
         self.assertSurvivesKills('fetch', self.app)
 
 
@@ -542,7 +576,8 @@ class FetchPowerCutTest(FetchCase):
         self.assertSurvivesKillsAndThenPowerCuts(*self.update())
 
     def test_a_first_fetch_survives_a_power_cut_after_a_kill(self):
-        self.app = self.config(self.origin.url)             # no notes, whose sync would serve other names too
+        # Without a unit there is no state, whose sync would sync other names, too.
+        self.app = self.config(self.origin.url)
         self.last_restart = lambda: os.readlink(os.path.join(self.root, 'latest'))
         self.keep()
         self.assertSurvivesKillsAndThenPowerCuts('fetch', self.app)
@@ -552,7 +587,7 @@ class FetchPowerCutTest(FetchCase):
 
 
 class DeltaCase(FetchCase):
-    """The update brings what 1.1 lacks of 1.2: some chunks, of which one comes twice."""
+    """An update by ranges of the chunks of 1.2 that 1.1 lacks. One of them occurs twice."""
 
     delta_min_bytes = 1
     chunks = [bytes([65 + number]) * 1024 for number in range(12)]
@@ -562,30 +597,32 @@ class DeltaCase(FetchCase):
         self.fetch()
         self.two = self.publish('1.1', b''.join(self.chunks))
         self.fetch()
-        self.publish('1.2', b''.join(self.chunks[:4] + [b'new!' * 256] + self.chunks[5:10] + [b'NEW!' * 256, b'new!' * 256]))
+        self.publish('1.2', b''.join(self.chunks[:4] + [b'new!' * 256] + self.chunks[5:10]
+                                     + [b'NEW!' * 256, b'new!' * 256]))
         self.origin.index(self.newest, tako.FIXED_SIZE, 1024)
         self.keep()
 
     def assertConverges(self):
         super().assertConverges()
-        self.assertNotIn((200, self.newest.size), self.origin.served('/store/' + self.newest.digest))
+        self.assertNotIn((200, self.newest.size),
+                         self.origin.served('/store/' + self.newest.digest))
 
 
 class PatchedCase(DeltaCase):
-    """The update is made by a patch."""
+    """An update by a patch."""
 
-    most_partials = 2           # what comes of the image, and the patch
+    most_partials = 2           # of the image and of the patch
 
     def offer_three(self):
         super().offer_three()
-        pieces = []
-        tako.make_patch(self.origin.read('store/' + self.two.digest), self.origin.read('store/' + self.newest.digest),
-                        pieces.append, 64 << 20, lambda _: None)
-        self.origin.write('store/{}.{}.patch'.format(self.newest.digest, self.two.digest), b''.join(pieces))
+        older, newer = (self.origin.read('store/' + each.digest) for each
+                        in (self.two, self.newest))
+        patch = patches.make(older, newer)
+        self.origin.write('store/{}.{}.patch'.format(self.newest.digest, self.two.digest), patch)
         name = 'store/{}.chunks'.format(self.newest.digest)
         index = tako.parse_index(self.origin.read(name), self.newest.size)
-        patches = ((self.two.digest, sum(map(len, pieces))),)
-        self.origin.write(name, tako.format_index(index._replace(patches=patches)))
+        listed = (self.two.digest, len(patch)),
+        self.origin.write(name, tako.format_index(index._replace(patches=listed)))
 
 
 class DeltaKilledTest(DeltaCase):
@@ -610,19 +647,21 @@ class DeltaPowerCutTest(DeltaCase):
 
 
 class DeltaOrderTest(DeltaCase):
-    def test_of_an_update_by_ranges(self):
+    def test_an_update_by_ranges_syncs_each_step_before_the_next(self):
         trace = self.trace(*self.update())
         self.assertEachFileIsWholeBeforeItIsNamed(trace)
         self.assertInOrder([
             'sync .manifest.new', 'rename .manifest.new manifest', 'sync .',
-            'extend .partial-1.2', 'copy .partial-1.2', 'put .partial-1.2', 'put .partial-1.2', 'copy .partial-1.2',
-            'chmod .partial-1.2', 'sync .partial-1.2', 'rename .partial-1.2 store/1.2', 'sync store',
+            'extend .partial-1.2', 'copy .partial-1.2', 'put .partial-1.2', 'put .partial-1.2',
+            'copy .partial-1.2',
+            'chmod .partial-1.2', 'sync .partial-1.2', 'rename .partial-1.2 store/1.2',
+            'sync store',
             'latest is store/1.2', 'sync .', 'systemctl restart -- app.service',
             'rename .chunks.new store/1.2.chunks', 'sync store'], self.story(trace))
 
 
 class FetchOrderTest(FetchCase):
-    def test_of_an_update(self):
+    def test_an_update_syncs_each_step_before_the_next(self):
         trace = self.trace(*self.update())
         self.assertEachFileIsWholeBeforeItIsNamed(trace)
         self.assertInOrder([
@@ -637,7 +676,7 @@ class FetchOrderTest(FetchCase):
             'unlink store/1.0',
             'unlink .lock'], self.story(trace))
 
-    def test_of_a_rollback(self):
+    def test_a_rollback_syncs_each_step_before_the_next(self):
         trace = self.trace(*self.rollback())
         self.assertEachFileIsWholeBeforeItIsNamed(trace)
         self.assertInOrder([
@@ -648,14 +687,14 @@ class FetchOrderTest(FetchCase):
             'systemctl restart -- app.service',
             'note received=1.2 5500 rejected=1.2', 'sync .'], self.story(trace))
 
-    def test_a_run_that_changes_nothing_syncs_nothing(self):
+    def test_a_fetch_without_an_update_syncs_nothing(self):
         self.fetch()
         self.assertEqual(['create .lock', 'utime manifest', 'utime .state', 'unlink .lock'],
                          self.story(self.trace('fetch', self.app)))
 
 
 class StoreCase(CrashCase):
-    """A publisher who has version 1.0 out and stores 1.1."""
+    """A publisher who stores 1.1, perhaps after 1.0."""
 
     def setUp(self):
         super().setUp()
@@ -666,13 +705,14 @@ class StoreCase(CrashCase):
 
     def command(self, version, content, *options):
         self.versions[origin.digest_of(content)] = version
-        return ('store', '-o', self.root, *options, self.write('image-' + version, content), version)
+        return ('store', '-o', self.root, *options, self.write('image-' + version, content),
+                version)
 
     def run_fork(self, *arguments, **settings):
         return super().run_fork(*arguments, environ=self.environ, **settings)
 
     def manifest(self):
-        """The bytes of the manifest, whose entries are whole images; None without one."""
+        """Return the bytes of the manifest, or None without one. Its images have to be intact."""
         directory = tako.ImageDirectory(self.root)
         signed = scene.signed_manifest(self.root)
         if signed is not None:
@@ -681,7 +721,7 @@ class StoreCase(CrashCase):
         return signed
 
     def prepare(self, *before, then=()):
-        """Store what is before, then find out what storing 1.1 as well, or another command, makes of the directory."""
+        """Store earlier images, then do the command to test once, to know how it has to end."""
         for version, content in before:
             self.assertEqual(0, self.run_fork(*self.command(version, content)).code)
         self.keep()
@@ -690,7 +730,8 @@ class StoreCase(CrashCase):
         self.assertEqual(0, self.run_fork(*self.next).code)
         self.new, self.whole = self.manifest(), scene.snapshot(self.root)
         self.assertNotEqual(self.old, self.new)
-        index = tako.parse_index(scene.read(tako.Destination(self.root).index_path(origin.digest_of(TWO))), len(TWO))
+        index = tako.parse_index(
+            scene.read(tako.Destination(self.root).index_path(origin.digest_of(TWO))), len(TWO))
         self.assertEqual(len(TWO), sum(index.lengths))
 
     def assertPromiseKept(self):
@@ -703,7 +744,7 @@ class StoreCase(CrashCase):
         self.assertEqual(0o755, stat.S_IMODE(os.stat(os.path.join(self.root, 'store')).st_mode))
 
 
-class StoreEndedTest(StoreCase):
+class StoreInterruptedTest(StoreCase):
     def test_the_first_store_survives_a_kill_at_every_step(self):
         self.prepare()
         self.assertSurvivesKills(*self.next)
@@ -725,7 +766,7 @@ class StoreEndedTest(StoreCase):
         self.assertSurvivesKillsAndThenPowerCuts(*self.next)
 
 
-class PatchedStoreEndedTest(StoreCase):
+class PatchedStoreInterruptedTest(StoreCase):
     def prepare(self):
         super().prepare(('1.0', ONE), then=self.command('1.1', TWO, '--patch-from', '1'))
         index = tako.Destination(self.root).read_index(origin.digest_of(TWO), len(TWO))
@@ -740,7 +781,7 @@ class PatchedStoreEndedTest(StoreCase):
         self.assertSurvivesPowerCuts(*self.next)
 
 
-class SignEndedTest(StoreCase):
+class SignInterruptedTest(StoreCase):
     steps_min = 7
 
     def prepare(self):
@@ -757,7 +798,7 @@ class SignEndedTest(StoreCase):
 
 
 class StoreOrderTest(StoreCase):
-    def test_the_image_comes_first_and_the_manifest_last(self):
+    def test_store_writes_the_image_first_and_the_manifest_last(self):
         self.prepare()
         self.restore()
         trace = self.trace(*self.next)
