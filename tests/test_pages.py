@@ -142,7 +142,7 @@ class CheckerTest(unittest.TestCase):
     """The checks above find what is wrong."""
 
     def test_a_test_that_is_not_there(self):
-        for name in ('test_fetch.RefusalTest', 'test_files.NewFileTest.test_the_umask_takes_nothing_away', 'power',
+        for name in ('test_fetch.RefusalTest', 'test_files.NewFileTest.test_a_published_file_is_readable_whatever_the_umask', 'power',
                      'liars: rollback', 'liars: rollback: an older manifest', 'servers: meet_redirect'):
             self.assertTrue(is_there(name), name)
         for name in ('test_fetch', 'test_fetch.NoTest', 'test_fetch.RefusalTest.test_nothing', 'test_none.RefusalTest', 'none',
