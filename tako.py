@@ -2091,6 +2091,9 @@ class naming:
             error.filename = self._path
 
 
+CLOCK_SLACK_SECONDS = 60        # by which two clocks may differ, or one be adjusted
+
+
 class where_supported:
     """Context manager: ignore an OSError if the file system does not support the operation."""
 
@@ -2127,11 +2130,15 @@ class NewFile:
         self.size += len(block)
         self.sha256.update(block)
 
-    def set_time(self, seconds: float) -> None:
-        """Set the modification time, in seconds since 1970. A later write() would change it."""
+    def set_time(self, seconds: float) -> bool:
+        """Set the modification time, in seconds since 1970. A later write() would change it.
+
+        Return False if the file system keeps another time.
+        """
         self._stream.flush()
         with where_supported():
             os.utime(self._stream.fileno(), (seconds, seconds))
+        return is_about(os.fstat(self._stream.fileno()).st_mtime, seconds)
 
     def read_back(self) -> 'BinaryIO':
         """Return a new stream that reads what was written."""
@@ -2343,6 +2350,11 @@ def rewrite(path: str, content: bytes, seconds: float) -> None:
         finally:
             with where_supported():
                 os.chmod(path, 0o444)
+
+
+def is_about(one: float, other: float) -> bool:
+    """Return whether two times, in seconds, differ by no more than clocks are adjusted."""
+    return abs(one - other) <= CLOCK_SLACK_SECONDS
 
 
 def touch(path: str) -> bool:
@@ -3412,7 +3424,7 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
 # A Destination is the same directory on a client: without patches, and with
 #
 #     latest                          link to store/<sha256>, the installed image
-#     .state                          a State; its time is that of the last success
+#     .state                          a State, and the time of the last success: see StateFile
 #     .partial-<sha256>*              as much of an image, or of a patch, as was downloaded
 #     .fork.1, .fork.2                two signed manifests that contradict each other
 #     .latest.back, .state.back       what a rollback renames, since units may fill the disk
@@ -3819,6 +3831,8 @@ class StateFile:
     """The state of a destination during one run: read at the start, written where it changed.
 
     state: an empty State if there is none. is_damaged: whether it could not be read, and is lost.
+    The file's time is that of the last success. Where the file system keeps another time, as ext4
+    with small inodes does from 2038 on, a line in the file has it, and not in the State.
     """
 
     PREPARED = (BACK_STATE, DONE_STATE)
@@ -3841,13 +3855,30 @@ class StateFile:
         except (ValueError, NotFileError):
             return None
 
+    def last_success(self) -> int:
+        """Return when a fetch last succeeded, in seconds since 1970; 0 if none did."""
+        noted = self._noted_success()
+        return time_of(self.path) if noted is None else noted
+
+    def _noted_success(self) -> 'Optional[int]':
+        """Return the time of the last success that the file itself has, if it has one."""
+        try:
+            match = re.search(rb'^last_success=([0-9]{1,12})$',
+                              read_at_most(STATE_MAX_BYTES, self.path), re.MULTILINE)
+        except OSError:
+            return None
+        return int(match.group(1)) if match else None
+
     def write(self, state: State, is_success: bool = False) -> None:
-        """Write the state, durably, if it changed. The file's time is that of the last success."""
+        """Write the state, durably, if it or the time of the last success changed."""
         self.state = state
-        if state != self._written or (is_success and not os.path.exists(self.path)):
-            self._replace(time.time() if is_success else time_of(self.path))
-        elif is_success and not touch(self.path):   # the file belongs to another user
-            self._replace(time.time())
+        if state != self._written or (is_success and not self._touch()):
+            self._replace(time.time() if is_success else self.last_success())
+
+    def _touch(self) -> bool:
+        """Let the file's time be now. Return False if it does not become the last success."""
+        return (os.path.exists(self.path) and self._noted_success() is None and touch(self.path)
+                and is_about(time_of(self.path), time.time()))
 
     def _replace(self, last_success: float) -> None:
         if os.path.isdir(self.path) and not os.path.islink(self.path):
@@ -3858,13 +3889,15 @@ class StateFile:
             if error.errno not in NO_SPACE or not os.path.isfile(self.path):
                 raise
             # without this state, units would restart twice, and a rollback would be forgotten
-            rewrite(self.path, format_state(self.state).encode('ascii'), last_success)
+            content = format_state(self.state) + _note_success(last_success)
+            rewrite(self.path, content.encode('ascii'), last_success)
         self._written = self.state
 
     def _publish(self, state: State, last_success: float, path: str) -> None:
         with NewFile(self._destination.path(NEW_STATE)) as new:
             new.write(format_state(state).encode('ascii'))
-            new.set_time(last_success)
+            if not new.set_time(last_success):
+                new.write(_note_success(last_success).encode('ascii'))
             new.publish(path)
 
     def prepare_way_back(self, digest: str, *states: State) -> None:
@@ -3877,7 +3910,7 @@ class StateFile:
             self._destination.make_link(BACK_LINK, digest)
         for name, state in zip(self.PREPARED, states):
             if self._prepared(name) != state:
-                self._publish(state, time_of(self.path), self._destination.path(name))
+                self._publish(state, self.last_success(), self._destination.path(name))
 
     def _prepared(self, name: str) -> 'Optional[State]':
         try:
@@ -3905,6 +3938,10 @@ class StateFile:
         """Remove what prepare_way_back() wrote."""
         for name in (BACK_LINK,) + self.PREPARED:
             remove_if_there(self._destination.path(name))
+
+
+def _note_success(seconds: float) -> str:
+    return f'last_success={max(0, int(seconds))}\n'
 
 
 def time_of(path: str) -> int:
@@ -6246,9 +6283,6 @@ def rollback(arguments: 'argparse.Namespace', report: Report) -> int:
 
 # ======================================================================== 17 status
 
-CLOCK_SLACK_SECONDS = 60        # by which a success may lie in the future: clocks are adjusted
-
-
 def status(arguments: 'argparse.Namespace', report: Report) -> int:
     """Run the status command: print what is known without a network. Return the exit code."""
     codes, everything = [0], []
@@ -6312,7 +6346,7 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
         'restart_due': state.restart_due != '' and (
             state.restart_due == latest or latest in state.rejected),
         'last_check': time_of(destination.manifest_path) or None,
-        'last_success': time_of(notes.path) or None,
+        'last_success': notes.last_success() or None,
         'reason': _reason(config.bounds.text, compatible, installed, state, latest),
     }
 

@@ -159,7 +159,8 @@ class CheckTest(SpaceCase):
         def no_blocks(descriptor):
             status = look(descriptor)
             return types.SimpleNamespace(st_size=status.st_size, st_blocks=0, st_dev=status.st_dev,
-                                         st_ino=status.st_ino, st_mode=status.st_mode)
+                                         st_ino=status.st_ino, st_mode=status.st_mode,
+                                         st_mtime=status.st_mtime)
         with unittest.mock.patch.object(os, 'fstat', no_blocks), free(len(IMAGE) - 300000):
             self.assertEqual(0, self.fetch().code)
         self.assertInPlace(IMAGE)

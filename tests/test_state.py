@@ -1,12 +1,18 @@
 """Section 12's notes: text and back, damage, and how seldom they are written."""
+import errno
+import json
 import os
 import random
 import string
+import subprocess
+import time
+import unittest.mock
 
 import origin
 import scene
 import tako
 from scene import TWO
+from test_space import as_root
 
 DIGITS = '0123456789abcdef'
 PRINTABLE = string.ascii_letters + string.digits + string.punctuation
@@ -175,3 +181,96 @@ class TouchTest(StateCase):
         for option in ('--dry-run', '--init'):
             self.assertEqual(0, self.run_here('fetch', option, self.app).code)
         self.assertEqual((before, 1e9), (self.trace(), os.stat(self.state).st_mtime))
+
+
+class FileTimeTest(StateCase):
+    """File systems that keep another time than was set: then the state has a line with the time."""
+
+    Y2040 = 2208988800.0
+
+    def in_2040(self, after=0.0):
+        clock = scene.Clock()
+        clock.time = lambda: self.Y2040 + after
+        return clock.patch()
+
+    def limited(self, lacks=False):
+        """An os.utime() of ext4 with inodes of 128 bytes, or of a file system that lacks it."""
+        utime = os.utime
+
+        def limit(path, times=None):
+            if lacks:
+                raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+            utime(path, tuple(min(each, 2.0 ** 31 - 1) for each in times or (tako.time.time(),) * 2))
+        return unittest.mock.patch.object(os, 'utime', limit)
+
+    def status(self, *options):
+        return self.run_here('status', '--json', *options, self.app)
+
+    def last_success(self):
+        return json.loads(self.status().out)[0]['last_success']
+
+    def test_the_age_of_the_last_success_is_known(self):
+        for lacks in (False, True):
+            with self.subTest(lacks=lacks), self.limited(lacks):
+                for after in (0, 3600.0, 7200.0):           # noted, noted anew, and again
+                    with self.in_2040(after):
+                        self.assertQuiet(self.run_here('fetch', self.app))
+                        self.assertCode(0, self.status('--max-age', '15m'))
+                        self.assertEqual(int(self.Y2040 + after), self.last_success())
+                with self.in_2040(86400.0):
+                    self.assertCode(1, self.status('--max-age', '15m'))
+
+    def test_a_run_that_fails_leaves_it(self):
+        for lacks in (False, True):
+            with self.subTest(lacks=lacks), self.limited(lacks), self.in_2040():
+                self.assertQuiet(self.run_here('fetch', self.app))
+                with self.in_2040(3600.0):
+                    notes = tako.StateFile(tako.Destination(self.destination))
+                    notes.write(notes.state._replace(withdrawn=(str(int(lacks)) * 64,)))
+                    notes.prepare_way_back(self.two.digest, notes.state._replace(previous=''), notes.state)
+                    self.assertEqual(int(self.Y2040), self.last_success())
+                    notes.write_prepared(tako.BACK_STATE, notes.state._replace(previous=''))
+                    self.assertEqual(int(self.Y2040), self.last_success())
+
+    def test_without_utime_no_success_is_none(self):
+        os.unlink(self.state)
+        with self.limited(lacks=True):
+            tako.StateFile(tako.Destination(self.destination)).write(
+                tako.parse_state('')._replace(previous='0' * 64))
+        self.assertIsNone(self.last_success())
+
+    def test_on_a_full_disk(self):
+        new_file = tako.NewFile.write
+
+        def full(new, block):
+            if new.temporary.endswith(tako.NEW_STATE):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            new_file(new, block)
+        with self.limited(), self.in_2040(), unittest.mock.patch.object(tako.NewFile, 'write', full):
+            self.assertQuiet(self.run_here('fetch', self.app))
+            self.assertEqual(int(self.Y2040), self.last_success())
+
+    def test_where_times_are_kept_the_line_goes_and_the_state_is_the_same(self):
+        before = scene.read(self.state)
+        with self.limited(), self.in_2040():
+            self.assertQuiet(self.run_here('fetch', self.app))
+        self.assertEqual(before + b'last_success=2208988800\n', scene.read(self.state))
+        self.assertQuiet(self.run_here('fetch', self.app))
+        self.assertEqual(before, scene.read(self.state))
+        self.assertLess(abs(self.last_success() - time.time()), 60)
+
+    def test_on_ext4_with_inodes_of_128_bytes(self):
+        disk = self.write('disk', b'')
+        os.truncate(disk, 4 << 20)
+        mounted = self.path('mounted')
+        os.mkdir(mounted)
+        made = as_root('mkfs.ext4', '-q', '-I', '128', disk)
+        if made is None or as_root('mount', '-o', 'loop', disk, mounted) is None:
+            self.skipTest('NOT ALLOWED TO MOUNT: EXT4 WITH SMALL INODES IS NOT TESTED')
+        self.addCleanup(subprocess.run, ['umount', mounted], check=True)
+        self.app = self.config(self.origin.url, version='1.*', destination=mounted)
+        with self.in_2040():
+            self.assertEqual(0, self.run_here('fetch', self.app).code)
+            self.assertCode(0, self.status('--max-age', '15m'))
+            self.assertQuiet(self.run_here('fetch', self.app))
+            self.assertEqual(int(self.Y2040), self.last_success())
