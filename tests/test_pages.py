@@ -1,4 +1,4 @@
-"""README.md and docs/: where their links lead, and whether the tests that docs/security.md names are there."""
+"""README.md and docs/: links lead somewhere, limits are right, and tests that are named exist."""
 import ast
 import os
 import re
@@ -10,7 +10,8 @@ import scene
 import tako
 
 TESTS = os.path.join(scene.PROJECT, 'tests')
-PAGES = ['README.md'] + sorted('docs/' + name for name in os.listdir(os.path.join(scene.PROJECT, 'docs')) if name.endswith('.md'))
+DOCS = os.listdir(os.path.join(scene.PROJECT, 'docs'))
+PAGES = ['README.md'] + sorted('docs/' + name for name in DOCS if name.endswith('.md'))
 
 
 def read(*names):
@@ -19,18 +20,18 @@ def read(*names):
 
 
 def prose(text):
-    """A page without its code blocks."""
+    """Return a page without its code blocks."""
     return re.sub(r'^( *)```.*?^\1```$', '', text, flags=re.M | re.S)
 
 
 def anchors(text):
-    """What a link may name of a page: its headings, as GitHub spells them."""
+    """Return the anchors of a page: its headings, as GitHub spells them."""
     headings = re.findall('^#+ (.*)$', prose(text), re.M)
     return {re.sub('[^a-z0-9 _-]', '', heading.lower()).replace(' ', '-') for heading in headings}
 
 
 def dead_links(page, text):
-    """The links within the project that lead nowhere."""
+    """Return the links of a page within the project that lead nowhere."""
     found = []
     for target in re.findall(r'\]\(([^)\s]+)\)', prose(text)):
         name, _, anchor = target.partition('#')
@@ -44,13 +45,13 @@ def dead_links(page, text):
 
 
 def promises(text):
-    """The rows of the last table of a page: a promise, and the tests that it names."""
+    """Return the rows of the last table of a page, each a (promise, tests that it names)."""
     rows = re.findall(r'^\| (.*) \| (.*) \|$', text.rpartition('\n## ')[2], re.M)
     return [(promise, re.findall('`([^`]+)`', tests)) for promise, tests in rows[1:]]
 
 
 def definitions(path):
-    """The classes and functions of a program, and the methods of the classes, as Class.method."""
+    """Return the classes and functions of a program, and the methods as Class.method."""
     found = set()
     for node in ast.parse(read(path)).body:
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
@@ -69,7 +70,7 @@ def attack_names():
 
 
 def is_there(test):
-    """Whether a test, a suite, or a suite's case exists: test_file.Class.test_name, suite, or suite: case."""
+    """Return whether a test (test_file.Class.test_name), suite or case (suite: case) exists."""
     module, _, name = test.partition('.')
     suite, _, case = test.partition(': ')
     if module.startswith('test_'):
@@ -82,12 +83,12 @@ def is_there(test):
 
 
 class LinkTest(unittest.TestCase):
-    def test_each_leads_somewhere(self):
+    def test_each_link_leads_somewhere(self):
         for page in PAGES:
             with self.subTest(page):
                 self.assertEqual([], dead_links(page, read(page)))
 
-    def test_each_page_can_be_reached_from_the_overview_and_from_the_readme(self):
+    def test_each_page_is_reached_from_the_overview_and_the_readme(self):
         for start in ('docs/index.md', 'README.md'):
             seen, ahead = set(), [start]
             while ahead:
@@ -103,10 +104,12 @@ class LimitTest(unittest.TestCase):
     UNITS = {'': 1, 's': 1, 'day': 86400, 'days': 86400, 'KiB': 1 << 10, 'MiB': 1 << 20}
 
     def told(self, text):
-        """What a page says of limits, in the first cells of a row, or after a name: pairs of a name and its value."""
-        for names, values in re.findall(r'^[|] (`[A-Z_]+`(?:, `[A-Z_]+`)*) [|] ([^|]*) [|]', text, re.M):
+        """Yield what a page says of limits in a table or in its text, as (name, value)."""
+        for names, values in re.findall(r'^[|] (`[A-Z_]+`(?:, `[A-Z_]+`)*) [|] ([^|]*) [|]', text,
+                                        re.M):
             yield from zip(re.findall('[A-Z_]+', names), values.split(', '))
-        yield from re.findall(r'`([A-Z]+_[A-Z_]+|CONNECTIONS)`, ([0-9][0-9.,]*(?: (?:KiB|MiB)\b)?)', text)
+        yield from re.findall(r'`([A-Z]+_[A-Z_]+|CONNECTIONS)`, ([0-9][0-9.,]*(?: (?:KiB|MiB)\b)?)',
+                              text)
 
     def value(self, told):
         power = re.fullmatch(r'2\^([0-9]+) - 1', told)
@@ -115,15 +118,17 @@ class LimitTest(unittest.TestCase):
         number, _, unit = told.rstrip(',.').replace(',', '').partition(' ')
         return float(number) * self.UNITS[unit]
 
-    def test_each_stands_on_a_page_with_its_value(self):
+    def test_each_limit_is_on_a_page_with_its_value(self):
         limits = re.findall('^([A-Z_]+) = ', read('tako.py').split('# ====')[1], re.M)
-        told = [(name, text) for page in PAGES for name, text in self.told(read(page)) if name in limits]
-        self.assertEqual([], [(name, text) for name, text in told if getattr(tako, name) != self.value(text)])
+        told = [(name, text) for page in PAGES for name, text in self.told(read(page))
+                if name in limits]
+        self.assertEqual([], [(name, text) for name, text in told
+                              if getattr(tako, name) != self.value(text)])
         self.assertEqual(set(limits), {name for name, _ in told})
 
 
 class PromiseTest(unittest.TestCase):
-    def test_the_tests_that_are_named_are_there(self):
+    def test_each_test_that_a_promise_names_exists(self):
         rows = promises(read('docs', 'security.md'))
         self.assertGreater(len(rows), 40)
         self.assertEqual([], [promise for promise, tests in rows if not tests])
@@ -131,7 +136,7 @@ class PromiseTest(unittest.TestCase):
 
 
 class SurvivorTest(unittest.TestCase):
-    def test_each_line_of_the_mutants_that_survive_stands_in_tako(self):
+    def test_each_line_of_a_surviving_mutant_is_in_tako(self):
         lines = {mutants.without_comment(line) for line in read('tako.py').splitlines()}
         survivors = mutants.explained()
         self.assertGreater(len(survivors), 50)
@@ -139,22 +144,28 @@ class SurvivorTest(unittest.TestCase):
 
 
 class CheckerTest(unittest.TestCase):
-    """The checks above find what is wrong."""
+    """The functions above find what is wrong."""
 
-    def test_a_test_that_is_not_there(self):
-        for name in ('test_fetch.RefusalTest', 'test_files.NewFileTest.test_a_published_file_is_readable_whatever_the_umask', 'power',
-                     'liars: rollback', 'liars: rollback: an older manifest', 'servers: meet_redirect'):
+    def test_missing_tests_are_found(self):
+        for name in ('test_fetch.RefusalTest',
+                     'test_files.NewFileTest.test_a_published_file_is_readable_whatever_the_umask',
+                     'power',
+                     'liars: rollback', 'liars: rollback: an older manifest',
+                     'servers: meet_redirect'):
             self.assertTrue(is_there(name), name)
-        for name in ('test_fetch', 'test_fetch.NoTest', 'test_fetch.RefusalTest.test_nothing', 'test_none.RefusalTest', 'none',
+        for name in ('test_fetch', 'test_fetch.NoTest', 'test_fetch.RefusalTest.test_nothing',
+                     'test_none.RefusalTest', 'none',
                      'liars: boredom', 'liars: rollback: silence', 'servers: meet_nobody', ''):
             self.assertFalse(is_there(name), name)
 
-    def test_a_row_and_what_it_names(self):
-        page = '\n## Other\n\n| a | `b` |\n\n## Last\n\n| promise | test |\n|---|---|\n| `x` holds | `y`, `z: w` |\n'
+    def test_rows_of_promises_are_read(self):
+        page = ('\n## Other\n\n| a | `b` |\n\n## Last\n\n'
+                '| promise | test |\n|---|---|\n| `x` holds | `y`, `z: w` |\n')
         self.assertEqual([('`x` holds', ['y', 'z: w'])], promises(page))
 
-    def test_a_link_that_leads_nowhere(self):
-        text = '# `a` B, c\n[1](#a-b-c) [2](index.md#guides) [3](https://example.com/)\n```\n[4](code.md)\n```\n'
+    def test_dead_links_are_found(self):
+        text = ('# `a` B, c\n[1](#a-b-c) [2](index.md#guides) [3](https://example.com/)\n'
+                '```\n[4](code.md)\n```\n')
         self.assertEqual([], dead_links('docs/x.md', text))
         self.assertEqual(['#d', 'none.md', 'index.md#none'],
                          dead_links('docs/x.md', text + '[1](#d) [2](none.md)\n[3](index.md#none)'))
