@@ -3900,7 +3900,7 @@ class StateFile:
                 new.write(_note_success(last_success).encode('ascii'))
             new.publish(path)
 
-    def prepare_way_back(self, digest: str, *states: State) -> None:
+    def prepare_rollback(self, digest: str, *states: State) -> None:
         """Write what a rollback to an image renames, while there is room on the disk.
 
         states: for each of PREPARED.
@@ -3934,8 +3934,8 @@ class StateFile:
         else:
             self._destination.point_latest(digest)
 
-    def remove_way_back(self) -> None:
-        """Remove what prepare_way_back() wrote."""
+    def remove_prepared(self) -> None:
+        """Remove what prepare_rollback() wrote."""
         for name in (BACK_LINK,) + self.PREPARED:
             remove_if_there(self._destination.path(name))
 
@@ -4163,9 +4163,9 @@ class UnitWatch:
         """
         self._before = show_with_requirements(self.names)
         self.ids = {self._before[name].id for name in self.names}
-        known = {each.split(' ')[0]: each for each in noted}
-        return tuple(f'{name} {self._before[name].invocation or "-"}'
-                     if name in self._pending else known[name] for name in self.names)
+        known = dict(each.split(' ') for each in noted)
+        known.update((name, self._before[name].invocation or '-') for name in self._pending)
+        return tuple(f'{name} {known[name]}' for name in self.names)
 
     # What a failed `systemctl restart` means for a unit. "New" is one that systemd has started
     # since note().
@@ -4560,8 +4560,8 @@ class Progress:
 
 def format_size(size: int) -> str:
     """Return a number of bytes for people, such as '2.9 MB'."""
-    unit, divisor = next((each for each in (('kB', 1e3), ('MB', 1e6)) if size < 999.5 * each[1]),
-                         ('GB', 1e9))
+    unit, divisor = (('kB', 1e3) if size < 999.5e3 else ('MB', 1e6) if size < 999.5e6
+                     else ('GB', 1e9))
     return '{:.{}f} {}'.format(size / divisor, 1 if size < 99.95 * divisor else 0, unit)
 
 
@@ -5365,10 +5365,10 @@ NO_RESTART, RESTART_LATER, RESTART_NOW = 'no restart', 'restart later', 'restart
 class FetchPlan(namedtuple('FetchPlan', ('entry', 'skipped', 'fault', 'is_installed', 'restart'))):
     """What a fetch does about one version.
 
-    entry: the version and its image. skipped: why this version is not tried; '' if it is. fault:
-    MISSING, or how the image in the store is damaged; '' if it is intact, so that there is nothing
-    to download. is_installed: latest names the image already. restart: of units, after latest
-    names it: RESTART_NOW, RESTART_LATER (by a later run), or NO_RESTART.
+    entry: the version and its image. skipped: why this version is not installed; '' if it may be.
+    fault: MISSING, or how the image in the store is damaged; '' if it is intact, and no download is
+    needed. is_installed: latest points to the image already. restart: when the units restart, after
+    latest points to it: RESTART_NOW, RESTART_LATER (in a later run), or NO_RESTART.
     """
 
     __slots__ = ()
@@ -5383,9 +5383,10 @@ def plan_fetch(manifest: Manifest, config: Config, state: State, latest: str,
                fault_of: 'Callable[[Entry], str]', is_init: bool) -> 'Iterator[FetchPlan]':
     """Yield the plan for each version in bounds, newest first, down to the installed one.
 
-    Execute the first that is not skipped; if its image was withdrawn, the next one. latest: the
-    SHA-256 of the installed image, or ''. fault_of: returns what image_fault() says of an image; it
-    is called for one version at a time, when its plan is asked for. is_init: --init was given.
+    The caller executes the first that is not skipped; if its image was withdrawn, the next one.
+    latest: the SHA-256 of the installed image, or ''. fault_of: returns image_fault() of an entry,
+    which reads all of the image, and is only called if its plan is needed. is_init: --init was
+    given.
     """
     for entry in compatible_entries(manifest, config.bounds):
         is_installed = entry.digest == latest
@@ -5396,7 +5397,8 @@ def plan_fetch(manifest: Manifest, config: Config, state: State, latest: str,
             skipped = 'waits until the units run on the installed image'
         else:
             fault = fault_of(entry)
-        # --init causes no restart, but one that was due before stays due
+        # the installed image: only if an earlier run left its restart due
+        # another image: always, except that --init only keeps a restart that was due already
         is_due = (state.restart_due == latest if is_installed
                   else state.restart_due != '' or not is_init)
         restart = NO_RESTART
@@ -5409,10 +5411,15 @@ def plan_fetch(manifest: Manifest, config: Config, state: State, latest: str,
 
 def plan_init(manifest: Manifest, bounds: Bounds, latest: str,
               read_state: 'Callable[[], State]') -> 'Optional[Entry]':
-    """Return the entry for which --init accepts the installed image, if that is intact; or None.
+    """Return the entry of the installed image if --init may accept it; otherwise None.
 
-    It is in bounds. If it is not, it was rolled back to, or is about to be installed: the units
-    that start now may ask for it. read_state is called only then.
+    The caller checks that the image is intact. --init may accept an image in bounds. If there are
+    versions in bounds, it may also accept an image out of bounds, in two cases:
+
+    - A restart on it is due: a unit that starts then may itself run fetch --init.
+    - All images in bounds were rejected or postponed.
+
+    read_state is only called for an image out of bounds.
     """
     entries = list(compatible_entries(manifest, bounds))
     if entries and all(entry.digest != latest for entry in entries):
@@ -5449,8 +5456,9 @@ class Switch:
         done              new                             has nothing to finish
         rolled back       old                  new        has nothing to finish
 
-    A method that may wait for units is a generator of UnitWatch. `changes` gets what the user is
-    told; `version_of` returns the version of an image.
+    A method that returns Steps is a generator: it yields a UnitWatch to wait for its units.
+    changes: a list to which it adds what the user is told. version_of: returns the version of an
+    image.
     """
 
     def __init__(self, label: str, config: Config, destination: Destination, notes: StateFile,
@@ -5466,44 +5474,44 @@ class Switch:
         self._runs = runs
         self._version_of = version_of
 
-    def to(self, digest: str, told: str, restart: str) -> 'Steps':
+    def to(self, digest: str, message: str, restart: str) -> 'Steps':
         """Point latest at an image, and restart the units on it as FetchPlan.restart says.
 
-        told: what the user is told then. Raises UnitError after a rollback.
+        message: what the user is told then. Raises UnitError if a unit failed, after the rollback.
         """
         state = self._notes.state
         previous = previous_after(state, self._destination.latest(), digest)
         state = state._replace(previous=previous,
                                restart_due='' if restart == NO_RESTART else digest)
-        yield from self._move(state, digest, told, restart)
+        yield from self._move(state, digest, message, restart)
 
-    def back_to(self, digest: str, told: str, rejected: 'Sequence[str]') -> 'Steps':
+    def back_to(self, digest: str, message: str, rejected: 'Sequence[str]') -> 'Steps':
         """Point latest at an earlier image for good, and restart the units on it.
 
-        No rollback follows if they fail there. told: what the user is told. rejected: images that
-        are not installed again.
+        No rollback follows if they fail there. message: what the user is told. rejected: images
+        that are not installed again.
         """
         state = self._notes.state
         rejected = tuple(each for each in dict.fromkeys(rejected) if each != digest)
         state = state._replace(rejected=rejected, postponed=())
         if digest == self._destination.latest() and not state.restart_due:
             self._notes.write(state)
-            self._changes.append(told)
+            self._changes.append(message)
             return
         state = state._replace(previous='', restart_due=digest if self._units else '')
-        yield from self._move(state, digest, told, RESTART_NOW if self._units else NO_RESTART)
+        yield from self._move(state, digest, message, RESTART_NOW if self._units else NO_RESTART)
 
-    def _move(self, state: State, digest: str, told: str, restart: str) -> 'Steps':
-        watch, is_restarted = self._new_watch(), restart == RESTART_NOW
-        if is_restarted:
+    def _move(self, state: State, digest: str, message: str, restart: str) -> 'Steps':
+        watch, restarts_now = self._new_watch(), restart == RESTART_NOW
+        if restarts_now:
             self._runs.wait_for(watch)
-        self._notes.write(state._replace(invocations=watch.note() if is_restarted else ()))
-        if is_restarted:
-            self._prepare_way_back()
+        self._notes.write(state._replace(invocations=watch.note() if restarts_now else ()))
+        if restarts_now:
+            self._prepare_rollback()
         self._destination.point_latest(digest)
-        self._changes.append(told)
-        if is_restarted:
-            yield from self._prove(self._restart(watch))
+        self._changes.append(message)
+        if restarts_now:
+            yield from self._commit_or_roll_back(self._restart(watch))
 
     def _new_watch(self) -> UnitWatch:
         return UnitWatch(self._units, self._seconds, time)
@@ -5519,10 +5527,10 @@ class Switch:
             linked = state.previous
             self._changes.append('rolled back to ' + self._version_of(linked))
         if not linked or state.restart_due != linked:
-            self._notes.remove_way_back()
+            self._notes.remove_prepared()
         elif self._units:
             check_units(self._units, is_first=False)
-            yield from self._prove(self._catch_up(self._new_watch()))
+            yield from self._commit_or_roll_back(self._catch_up(self._new_watch()))
         else:
             self._commit()
 
@@ -5533,16 +5541,16 @@ class Switch:
             state = state._replace(restart_due=linked, invocations=())
         self._notes.state = state._replace(rejected=(), postponed=())
 
-    def _has_way_back(self) -> bool:
+    def _has_previous(self) -> bool:
         return self._notes.state.previous not in ('', self._notes.state.restart_due)
 
     def _why_no_rollback(self) -> str:
-        """Return why no rollback is possible; '' if the image before is intact. Reads all of it."""
-        told = 'there is no earlier image to roll back to'
-        if not self._has_way_back():
-            return told
+        """Return why no rollback is possible; '' if the previous image is intact. Reads it all."""
+        message = 'there is no earlier image to roll back to'
+        if not self._has_previous():
+            return message
         fault = self._destination.why_unusable(self._notes.state.previous)
-        return fault and f'{told}: {fault}'
+        return f'{message}: {fault}' if fault else ''
 
     def _states_of_rollback(self) -> 'Tuple[State, State]':
         """Return the state when a rollback begins, and when the units run on the earlier image."""
@@ -5551,9 +5559,9 @@ class Switch:
                                restart_due=state.previous, invocations=())
         return begun, begun._replace(restart_due='', previous='', postponed=())
 
-    def _prepare_way_back(self) -> None:
-        if self._has_way_back():
-            self._notes.prepare_way_back(self._notes.state.previous, *self._states_of_rollback())
+    def _prepare_rollback(self) -> None:
+        if self._has_previous():
+            self._notes.prepare_rollback(self._notes.state.previous, *self._states_of_rollback())
 
     def _catch_up(self, watch: UnitWatch) -> 'Steps':
         """Restart the units that have not restarted since latest moved, and watch all of them."""
@@ -5562,7 +5570,7 @@ class Switch:
         except UnitError:
             if not self._why_no_rollback():
                 raise
-            needs_restart = True                    # there is no other image: perhaps they run now
+            needs_restart = True                    # without a rollback, only a restart may help
         if not needs_restart:
             yield from self._watch(watch)
             return
@@ -5571,7 +5579,7 @@ class Switch:
         state = state._replace(invocations=watch.note(state.invocations))
         try:
             self._notes.write(state)
-            self._prepare_way_back()
+            self._prepare_rollback()
         except OSError as error:
             if error.errno not in NO_SPACE:         # the units may have filled the disk
                 raise
@@ -5597,14 +5605,17 @@ class Switch:
                                    'the next fetch checks them again')
             self._report.warning(
                 self._label, f'{names}: stopped by somebody after the restart',
-                f'to run it on the new image: systemctl start {names}')
+                f'run it on the new image with: systemctl start {names}')
 
-    def _prove(self, steps: 'Steps') -> 'Steps':
-        """Commit once these steps succeed; roll back if a unit fails in them."""
+    def _commit_or_roll_back(self, steps: 'Steps') -> 'Steps':
+        """Take steps. Commit if they succeed, roll back if they raise UnitError.
+
+        Raises SystemdError if a unit fails while the machine shuts down.
+        """
         try:
             yield from steps
         except UnitError as error:
-            if is_shutting_down():                  # a unit fails when one that it requires stops
+            if is_shutting_down():                  # a unit may fail because another one stopped
                 raise SystemdError(f'{error.what}, while the machine shuts down',
                                    'the next fetch checks them again') from None
             yield from self._roll_back(error)
@@ -5612,10 +5623,13 @@ class Switch:
 
     def _commit(self) -> None:
         self._notes.write(self._notes.state._replace(restart_due='', invocations=(), postponed=()))
-        self._notes.remove_way_back()
+        self._notes.remove_prepared()
 
     def _roll_back(self, error: UnitError) -> 'Steps':
-        """Roll back to the image before, if it is intact. Raises UnitError in any case."""
+        """Roll back to the previous image, if it is intact. Always raises.
+
+        Raises UnitError, or SystemdError if there is no verdict on the units after the rollback.
+        """
         bad, previous = self._notes.state.restart_due, self._notes.state.previous
         fault = self._why_no_rollback()
         if fault:
@@ -5626,7 +5640,7 @@ class Switch:
         self._notes.point_back(previous)
         name, bad_name = self._version_of(previous), self._version_of(bad)
         self._changes[:] = ['rolled back to ' + name]
-        told = f'{error.what}; rolled back to {name}, and {bad_name} is rejected'
+        message = f'{error.what}; rolled back to {name}, and {bad_name} is rejected'
         watch = self._new_watch()
         try:
             watch.note()
@@ -5638,15 +5652,17 @@ class Switch:
                             f'{error.hint}; {bad_name} is tried again once the units run on {name}'
                             ) from None
         except SystemdError as second:
-            raise SystemdError(f'{told}; {second.what}', second.hint) from None
+            raise SystemdError(f'{message}; {second.what}', second.hint) from None
         self._notes.write_prepared(DONE_STATE, done)
-        self._notes.remove_way_back()
-        raise UnitError(told, error.hint + '; if the image is not at fault, run: '
-                        'tako fetch --retry-rejected') from None
+        self._notes.remove_prepared()
+        raise UnitError(message, error.hint + '; if the image is not at fault, run: '
+                        'tako fetch --retry-rejected ' + self._label) from None
 
     def _postpone(self) -> None:
-        """Postpone the rejected image if the units fail on the image before it, too."""
+        """If the units failed after a rollback, too, postpone the rejected image: do not reject it.
+        """
         state = self._notes.state
+        # as _states_of_rollback() wrote it when the rollback began
         if state.rejected and state.previous == state.restart_due:
             self._notes.write(state._replace(rejected=state.rejected[:-1], previous='',
                                              postponed=state.postponed + state.rejected[-1:]))
@@ -5655,15 +5671,17 @@ class Switch:
 class Runs:
     """The runs of several configs: while units are watched for one, the next one uses the network.
 
-    A run is a generator. It yields a UnitWatch to wait for units, and None before it uses the
-    network again, which only the main thread does. It returns an exit code.
+    A run is a generator, which returns an exit code. It yields a UnitWatch to wait for units, and
+    None before it uses the network again. The main thread starts each run. A second thread watches
+    units and advances runs that wait for them, until they end or yield None. In the
+    latter case, the main thread advances them to their ends.
     """
 
     def __init__(self, report: Report) -> None:
         self.codes = [0]
         self._report = report
         self._waiting: List[Waiting] = []
-        self._ready: List[Waiting] = []     # runs that need the network
+        self._ready: List[Waiting] = []     # runs that yielded None: they need the network
         self._thread: Optional[threading.Thread] = None
         self._is_closed = self._is_stopped = False
 
@@ -5679,7 +5697,7 @@ class Runs:
         for _, run, _ in self._waiting + self._ready:
             try:
                 run.close()
-            except ValueError:              # the thread executes it: the next run will finish it
+            except ValueError:              # the thread executes it: a later fetch will finish it
                 pass
 
     def start(self, path: str, run: 'Run', is_last: bool) -> None:
@@ -5702,7 +5720,8 @@ class Runs:
         while self._thread is not None and self._thread.is_alive():
             self._thread.join(WATCH_POLL_SECONDS)   # with a timeout, so that signals are handled
         while self._ready:
-            self._advance(*self._ready.pop(0)[:2], None, has_network=True)
+            path, run, _ = self._ready.pop(0)
+            self._advance(path, run, None, has_network=True)
         return max(self.codes, key=SEVERITY.index)
 
     def wait_for(self, watch: UnitWatch) -> None:
@@ -5712,7 +5731,7 @@ class Runs:
         import threading
         if threading.current_thread() is self._thread:
             return
-        watch.note()
+        watch.note()                        # which sets its ids
         while any(watch.ids & other.ids for _, _, other in self._waiting if other is not None):
             time.sleep(WATCH_POLL_SECONDS)
 
@@ -5731,11 +5750,15 @@ class Runs:
         except Exception as found:
             error = found
         self._advance(path, run, error)
-        self._waiting.remove(waiting)       # only now, since wait_for() waits for its rollback, too
+        # only now, so that wait_for() also waits for a rollback of this run
+        self._waiting.remove(waiting)
 
     def _advance(self, path: str, run: 'Run', error: 'Optional[Exception]',
                  has_network: bool = False) -> None:
-        """Advance a run until it ends or waits. error: what its watch raised."""
+        """Advance a run until it ends or waits: for units or, without has_network, for the network.
+
+        error: what its UnitWatch raised, if it did; the run handles it.
+        """
         try:
             watch = next(run) if error is None else run.throw(error)
             if watch is None and has_network:
@@ -5743,7 +5766,7 @@ class Runs:
             (self._ready if watch is None else self._waiting).append((path, run, watch))
         except StopIteration as end:
             self.codes.append(end.value)
-        except Exception as other:          # the other configs go on
+        except Exception as other:          # do not end the runs of other configs
             self.codes.append(self._report.error(path, other))
 
 
@@ -5771,9 +5794,9 @@ class ImageFetch:
         self.client = client
         self.report = report
         self.runs = runs
-        self.codes = [0]                        # the exit codes of the steps
+        self.codes = [0]                        # exit codes; the most severe one counts
         self.changes: List[str] = []            # what the user is told
-        self.fetched = ''                       # how much was downloaded, if less than the image
+        self.size_note = ''                     # such as ' (2.9 MB instead of 68.1 MB)'
         self.unknown_units: List[str] = []      # systemd will know them after the first fetch
         self.is_offline = False                 # no origin was reached, and --init needed none
         self.download: Optional[ImageDownload] = None   # the one that succeeded
@@ -5819,9 +5842,10 @@ class ImageFetch:
             self.switch.forget_rejected()
 
     def _fetch(self) -> 'Steps':
+        """Take all steps of a fetch. Each error is printed; a success is recorded if none was."""
         if not self.options.init:
             yield from self._attempt(self.switch.resume())
-        if ConfigError.exit_code not in self.codes:
+        if ConfigError.exit_code not in self.codes:     # _update() would find the same error
             yield from self._attempt(self._update())
         if not any(self.codes):
             self.notes.write(self.notes.state, is_success=not self.is_offline)
@@ -5882,7 +5906,7 @@ class ImageFetch:
         self.destination.clear_partials()
         self._remove_spare(manifest)
         if self.download is not None and not self.options.no_delta:
-            yield None
+            yield None                              # see Runs: the network is used again
             self._keep_index(plan.entry, self.download)
 
     def _switch_offline(self) -> 'Steps':
@@ -5911,8 +5935,8 @@ class ImageFetch:
                 yield plan
 
     def _switch_to(self, plan: FetchPlan) -> 'Steps':
-        told = f'{plan.entry.version} is installed{self.fetched}'
-        yield from self.switch.to(plan.entry.digest, told,
+        message = f'{plan.entry.version} is installed{self.size_note}'
+        yield from self.switch.to(plan.entry.digest, message,
                                   RESTART_LATER if self.unknown_units else plan.restart)
         if self.unknown_units:
             self.report.warning(
@@ -5933,12 +5957,12 @@ class ImageFetch:
                  else self._earlier(manifest))
         above = [each for each in compatible_entries(manifest, self.config.bounds)
                  if entry.version < each.version and each.digest != entry.digest]
-        told = f'rolled back to {entry.version}'
+        message = f'rolled back to {entry.version}'
         if above:
-            told += ', rejected ' + join_names([each.version.text for each in above])
+            message += ', rejected ' + join_names([each.version.text for each in above])
         self._check_units()
         rejected = self.notes.state.rejected + tuple(each.digest for each in above)
-        yield from self.switch.back_to(entry.digest, told, rejected)
+        yield from self.switch.back_to(entry.digest, message, rejected)
 
     def _chosen(self, manifest: Manifest, text: str) -> Entry:
         """Return the entry of the version `text`, which rollback --to names. Raises UsageError."""
@@ -5953,9 +5977,10 @@ class ImageFetch:
         return entry
 
     def _earlier(self, manifest: Manifest) -> Entry:
-        """Return the entry of the image before, or else of the newest older one that is intact.
+        """Return the entry that rollback installs without --to.
 
-        It is in bounds. Raises TakoError.
+        That is the previous image, or else the newest older one that was not rejected. It is in
+        bounds and intact. Raises TakoError if there is none.
         """
         latest, state = self.destination.latest(), self.notes.state
         if not latest:
@@ -6013,15 +6038,15 @@ class ImageFetch:
         return entry is not None and not self._image_fault(entry)
 
     def _image_fault(self, entry: Entry) -> str:
-        """Return what image_fault() says; with --no-verify, do not read the installed image."""
+        """Return image_fault() of an entry. With --no-verify, do not read the installed image."""
         is_size_enough = self.options.no_verify and entry.digest == self.destination.latest()
         return self.destination.image_fault(entry.digest, entry.size, is_size_enough)
 
     def _accept_manifest(self) -> Manifest:
         """Return the newest manifest of all mirrors, verified and durable.
 
-        Raises RefusedError if none continues the one that was accepted last; with --dry-run, it is
-        not written.
+        With --dry-run, it is not written. Raises RefusedError if none has all entries of the one
+        that was accepted last.
         """
         known = self.destination.accepted()
         offers = self.mirrors.each(lambda origin: self._ask_for_manifest(origin, known))
@@ -6037,7 +6062,7 @@ class ImageFetch:
         return newest.manifest
 
     def _newest_of(self, manifests: 'List[SignedManifest]') -> SignedManifest:
-        """Return the manifest that continues all others, the last of which is our own.
+        """Return the manifest that has all entries of the others. The last one is our own.
 
         Raises ForkError if two contradict each other, and keeps them for the publisher.
         """
@@ -6045,7 +6070,8 @@ class ImageFetch:
         if other is None:
             return manifests[newest]
         # name our own first, then those of the mirrors in the config's order
-        numbers = sorted((newest, other), key=lambda number: (number + 1) % len(manifests))
+        own = len(manifests) - 1
+        numbers = sorted((newest, other), key=lambda number: (number != own, number))
         one, two = (manifests[number] for number in numbers)
         if not self.options.dry_run:
             self.destination.keep_evidence([one.signed, two.signed])
@@ -6054,13 +6080,7 @@ class ImageFetch:
 
     def _ask_for_manifest(self, origin: Origin, known: SignedManifest) -> Offer:
         """Return what an origin offers. Raises OlderManifestError if it is older than `known`."""
-        url = origin.url + '/manifest'
-        prefix = f'{hashlib.sha256(known.signed).hexdigest()} {origin.url} '
-        etag = next((each[len(prefix):] for each in self.notes.state.validators
-                     if each.startswith(prefix)), '')
-        last_check = time_of(self.destination.manifest_path)
-        if last_check // FULL_ANSWER_SECONDS != int(time.time()) // FULL_ANSWER_SECONDS:
-            etag = ''                           # once a day, since the server may have lied
+        url, etag = origin.url + '/manifest', self._known_etag(origin, known)
         self._step('requesting ' + url)
         try:
             answer = self.client.open(url, origin.authorization,
@@ -6068,29 +6088,42 @@ class ImageFetch:
         except GoneError as error:              # only an image can be withdrawn
             raise UnreachableError(error.what, 'if the publisher moved, correct Origin=') from None
         content = join_at_most(MANIFEST_MAX_BYTES, answer.chunks, answer.url)
-        manifest = known.manifest
         if answer.status == 304:
             content = known.signed
         else:
             etag = answer.etag()
-        if not content or content != known.signed:      # b'' equals that of no manifest
-            try:
-                manifest = open_manifest(content, self.config.public_keys, answer.url)
-            except UnsignedError:
-                begins_well = MANIFEST_TITLE.startswith(content[:len(MANIFEST_TITLE)])
-                if answer.has_end() or not begins_well:
-                    raise
-                raise TransientError(f'{answer.url}: not a signed manifest; the connection may '
-                                     'have ended early') from None
-            lost = first_lost(known.manifest, manifest)
-            if lost is not None and first_lost(manifest, known.manifest) is None:
-                raise OlderManifestError(answer.url, lost.version.text)
+        if content and content == known.signed:
+            return Offer(origin, known._replace(where=url), etag)
+        try:
+            manifest = open_manifest(content, self.config.public_keys, answer.url)
+        except UnsignedError:
+            # the connection may have ended early if no length is known, and this begins well
+            if answer.has_end() or not MANIFEST_TITLE.startswith(content[:len(MANIFEST_TITLE)]):
+                raise
+            raise TransientError(f'{answer.url}: not a signed manifest; the connection may '
+                                 'have ended early') from None
+        lost = first_lost(known.manifest, manifest)
+        if lost is not None and first_lost(manifest, known.manifest) is None:
+            raise OlderManifestError(answer.url, lost.version.text)
         return Offer(origin, SignedManifest(manifest, content, url), etag)
 
-    def _provide_image(self, manifest: Manifest) -> FetchPlan:
-        """Have an intact image of the newest possible version in the store. Return its plan.
+    def _known_etag(self, origin: Origin, known: SignedManifest) -> str:
+        """Return the ETag that an origin gave the known manifest, or ''.
 
-        Raises UnreachableError if all versions were withdrawn, TakoError if there is none.
+        Once a day, return '', so that an origin that wrongly answers 304 is found out.
+        """
+        last_check = time_of(self.destination.manifest_path)
+        if last_check // FULL_ANSWER_SECONDS != int(time.time()) // FULL_ANSWER_SECONDS:
+            return ''
+        prefix = f'{hashlib.sha256(known.signed).hexdigest()} {origin.url} '
+        return next((each[len(prefix):] for each in self.notes.state.validators
+                     if each.startswith(prefix)), '')
+
+    def _provide_image(self, manifest: Manifest) -> FetchPlan:
+        """Ensure that the store has an intact image of the newest possible version.
+
+        Return its plan. Raises UnreachableError if all versions were withdrawn, TakoError if there
+        is none.
         """
         withdrawn: List[Entry] = []
         try:
@@ -6105,22 +6138,22 @@ class ImageFetch:
                     digest for digest in state.withdrawn if digest != plan.entry.digest))
                 return plan
         finally:
-            self._tell_withdrawn(withdrawn)
+            self._warn_of_withdrawn(withdrawn)
         raise self._no_version(manifest, withdrawn)
 
     def _execute(self, plan: FetchPlan) -> None:
-        """Have the intact image of a plan in the store: download it if it is missing or damaged."""
+        """Download the image of a plan into the store, if it is missing or damaged there."""
         if not plan.is_installed:
             self._check_units()                     # before the download, which would be in vain
         if plan.fault == MISSING:
             self._download(plan.entry)
         elif plan.fault:
             self._repair(plan)
-        if plan.fault and (plan.is_installed or plan.fault != MISSING):
-            self.changes.append(f'{plan.entry.version} is repaired{self.fetched}')
+        if plan.fault and (plan.is_installed or plan.fault != MISSING):     # else it is a new image
+            self.changes.append(f'{plan.entry.version} is repaired{self.size_note}')
 
-    def _tell_withdrawn(self, entries: 'List[Entry]') -> None:
-        """Print which versions were withdrawn, once for each."""
+    def _warn_of_withdrawn(self, entries: 'List[Entry]') -> None:
+        """Print a warning of versions that were withdrawn, once for each version."""
         state = self.notes.state
         new = [entry for entry in entries if entry.digest not in state.withdrawn]
         if new:
@@ -6139,7 +6172,8 @@ class ImageFetch:
                                     'wait for a new version, or widen Version=')
         if any(compatible_entries(manifest, self.config.bounds)):
             return TakoError(f'all versions in {pattern} were rejected',
-                             'wait for a new version, or use --retry-rejected')
+                             'wait for a new version, or run: tako fetch --retry-rejected '
+                             + self.path)
         nearest = nearest_versions(manifest, self.config.bounds)
         names = ', '.join(version.text for version in nearest) or 'none'
         return TakoError(f'no version in {pattern}; the nearest are: {names}',
@@ -6157,9 +6191,9 @@ class ImageFetch:
             if isinstance(error, GoneError) and not plan.is_installed:
                 remove_if_there(path)
                 raise
-            told = as_tako_error(error)
-            raise RefusedError(f'cannot replace the damaged image of {entry.version}: {told.what}',
-                               told.hint) from error
+            known = as_tako_error(error)
+            raise RefusedError(f'cannot replace the damaged image of {entry.version}: {known.what}',
+                               known.hint) from error
 
     def _download(self, entry: Entry) -> None:
         """Download an image into the store, verified, from the first mirror that serves it."""
@@ -6181,7 +6215,7 @@ class ImageFetch:
         self.download = download
         if download.is_delta:
             sizes = format_size(download.received), format_size(entry.size)
-            self.fetched = ' ({} instead of {})'.format(*sizes)
+            self.size_note = ' ({} instead of {})'.format(*sizes)
 
     def _make_room(self, size: int) -> None:
         """Remove what Keep= allows if fewer than `size` bytes are free. Raises TakoError."""
@@ -6236,9 +6270,9 @@ def load_config(path: str) -> Config:
 
 
 def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
-    """Run the fetch command: all configs, whatever becomes of the others.
+    """Run the fetch command for each config, even if others fail.
 
-    Returns the most severe exit code.
+    Return the most severe exit code.
     """
     if arguments.splay:
         import random
@@ -6264,7 +6298,7 @@ def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
                     runs.codes.append(image.dry_run())
                 else:
                     runs.start(path, image.run(), is_last=path == configs[-1])
-            except Exception as error:              # the other configs go on
+            except Exception as error:              # do not end the runs of other configs
                 runs.codes.append(report.error(path, error))
         return runs.finish()
 
