@@ -131,9 +131,10 @@ class NginxSlices(NginxCache):
 
 
 class SquidCache(Cache):
-    """squid as a reverse proxy."""
+    """squid as a reverse proxy that ignores a client's no-cache."""
 
     name = 'squid cache'
+    refresh = 'refresh_pattern . 60 100% 60 override-expire ignore-no-store ignore-reload'
     begins_with_all = True
 
     def expire(self, url):
@@ -143,7 +144,7 @@ class SquidCache(Cache):
         more = '\n'.join((
             'cache_peer 127.0.0.1 parent {} 0 no-query originserver name=behind'.format(self.origin.port['http']),
             'acl purges method PURGE', 'http_access allow all', 'cache_mem 64 MB', 'maximum_object_size_in_memory 32 MB',
-            'refresh_pattern . 60 100% 60 override-expire ignore-no-store'))
+            self.refresh))
         base = SQUID.replace('cache deny all\n', '').replace('{port}\n', '{port} accel defaultsite=127.0.0.1\n')
         config = self.write('squid.conf', base.format(folder=self.folder, port=self.port, more=more))
         shutil.chown(self.folder, 'proxy', 'proxy')
