@@ -144,9 +144,10 @@ prepare-power prepare-syscalls:
 	@dpkg --status strace xfsprogs e2fsprogs >/dev/null 2>&1 || sh tests/e2e/packages.sh strace xfsprogs e2fsprogs
 
 SERVERS_TOOLS = .venv-servers
-SERVERS_COMMANDS = nginx apache2 lighttpd caddy squid tinyproxy openssl curl
+SERVERS_COMMANDS = nginx apache2 lighttpd caddy squid tinyproxy openssl curl haproxy dnsmasq ip
 LIGHTTPD_TLS = /usr/lib/lighttpd/mod_openssl.so
-SERVERS_PACKAGES = nginx-light apache2 lighttpd lighttpd-mod-openssl caddy squid tinyproxy openssl curl ca-certificates
+SERVERS_PACKAGES = nginx-light apache2 lighttpd lighttpd-mod-openssl caddy squid tinyproxy openssl curl ca-certificates \
+                   haproxy dnsmasq-base iproute2
 
 prepare-servers: $(SERVERS_TOOLS)/installed
 	@for each in $(SERVERS_COMMANDS); do PATH="$$PATH:/usr/sbin" command -v "$$each" > /dev/null || missing="$$missing $$each"; done; \

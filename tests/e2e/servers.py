@@ -1,5 +1,5 @@
 """Real servers: fetch from nginx, Apache, lighttpd, Caddy, Python's http.server and an S3 API, over http and https, by
-IPv4 and IPv6, straight, through proxies and from caches.
+IPv4 and IPv6, straight, through proxies and gateways, from caches, and where addresses are silent.
 
 Each case is a server, a road to it, and what is to work there. All bytes that come are counted on the wire.
 """
@@ -14,6 +14,8 @@ import socket
 import subprocess
 import sysconfig
 import tarfile
+import time
+import unittest
 from collections import namedtuple
 
 import certificates
@@ -21,9 +23,14 @@ import origin
 import scene
 import suite
 import tako
-from servers_software.origins import MOTO, ORIGINS, PASSWORD, USER, Site
+from servers_software import namespaces
+from servers_software.gateways import (HaproxyHints, HaproxyRefusal, HaproxySerial,
+                                       NginxHeedingCache, NginxRateLimit, NginxRefusal,
+                                       SerialServer, SquidDefaultCache)
+from servers_software.origins import (MOTO, ORIGINS, PASSWORD, USER, Lighttpd, Nginx, PythonServer,
+                                      Site)
 from servers_software.programs import HAS_IPV6, PATH
-from servers_software.proxies import CACHES, PROXIES
+from servers_software.proxies import CACHES, PROXIES, NginxCache
 from servers_software.wire import Wire
 from scene import noise
 
@@ -36,6 +43,9 @@ COMMANDS = ('nginx', 'apache2', 'lighttpd', 'caddy', 'squid', 'tinyproxy', 'open
 URL_PASSWORD = '{}:{}@'.format(USER, PASSWORD.replace(' ', '%20'))
 # what a withdrawn image is answered with is what these wait for, so no pause has to be long
 LIMITS = {'PAUSE_FIRST_SECONDS': 0.05, 'PAUSE_BUDGET_SECONDS': 1.0}
+MONTH_SECONDS = 30 * 86400
+IN_TIME = '--timeout', '20'             # a run that waits 10 s for each connection takes longer
+SILENCE_SECONDS = 15                    # a run with --timeout 5 ends in this time on a busy machine
 
 
 class Road(namedtuple('Road', ('name', 'listener', 'proxy', 'has_password'))):
@@ -122,8 +132,10 @@ class Stage(scene.Scene):
 
     limits = LIMITS
 
-    def __init__(self, field, server, road=ROADS[0], place='', port=None, userinfo=''):
+    def __init__(self, field, server, road=ROADS[0], place='', port=None, userinfo='',
+                 namespace=None):
         super().__init__()
+        self.namespace = namespace
         self.field, self.server, self.road = field, server, road
         self._place, self._port, self._userinfo = place, port or server.port[road.listener], userinfo
 
@@ -134,7 +146,12 @@ class Stage(scene.Scene):
         self.addCleanup(scene.remove_tree, self.publisher.directory)
         host = '::1' if self.road.listener == 'http6' else '127.0.0.1'
         proxy = self.field.proxies.get((self.road.proxy, self.road.has_password))
-        self.wire = Wire(host, proxy.port if proxy else self._port)
+        listener = None
+        if self.namespace is not None:
+            self.python = self.namespace.command + self.python
+            listener = self.namespace.socket()
+            listener.bind((namespaces.WORKING, 0))
+        self.wire = Wire(host, proxy.port if proxy else self._port, listener)
         self.wire.__enter__()
         self.addCleanup(self.wire.__exit__)
         self.environ = {'SSL_CERT_FILE': self.field.authority.bundle}
@@ -142,8 +159,9 @@ class Stage(scene.Scene):
             password = '{}:{}@'.format(USER, self.proxy_password()) if self.road.has_password else ''
             self.environ['https_proxy' if self.road.is_tls else 'http_proxy'] = 'http://{}127.0.0.1:{}'.format(
                 password, self.wire.port)
+        name = namespaces.HOST if self.namespace else '[::1]' if host == '::1' else host
         self.url = '{}://{}{}:{}{}{}/{}'.format(
-            'https' if self._port in self.tls_ports() else 'http', self._userinfo, '[::1]' if host == '::1' else host,
+            'https' if self._port in self.tls_ports() else 'http', self._userinfo, name,
             self._port if proxy else self.wire.port, self.server.prefix, self._place, self.tree)
         self.app = self.config(self.url)
         return self
@@ -272,6 +290,15 @@ def goes_on_after_a_kill(stage):
     """A run that was killed half way is taken up by the next, where it was."""
     stage.fetched('1.0', CONTENT_OLD)
     content = stage.publish('1.1', CONTENT_OTHER)
+    kept = killed_half_way(stage, content)
+    stage.assertCode(0, stage.fetch())
+    stage.assertInPlace(content)
+    if stage.server.has_ranges:
+        stage.assertLess(stage.wire.received, len(content) - kept + OVERHEAD_BYTES)
+
+
+def killed_half_way(stage, content):
+    """Kill a run while it downloads this content; how many bytes it left behind."""
     stage.wire.stall(len(content) // 2)
     process = stage.start('fetch', stage.app, environ=stage.environ)
     stage.assertTrue(stage.wire.stalled.wait(20))
@@ -280,12 +307,8 @@ def goes_on_after_a_kill(stage):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     stage.assertIsNone(scene.fault_of_latest(stage.destination))
-    kept = os.path.getsize(partial)
     stage.wire.heal()
-    stage.assertCode(0, stage.fetch())
-    stage.assertInPlace(content)
-    if stage.server.has_ranges:
-        stage.assertLess(stage.wire.received, len(content) - kept + OVERHEAD_BYTES)
+    return os.path.getsize(partial)
 
 
 def updates_over_a_broken_line(stage):
@@ -533,6 +556,169 @@ def keeps_what_is_missing(stage, cache):
 CACHED = (updates_from_cache, resumes_from_cache, keeps_what_is_missing)
 
 
+@contextlib.contextmanager
+def behind(field, kind, gateway_kind, *settings):
+    """Start a gateway or cache before a server; yield a stage with it, and the gateway."""
+    command = getattr(gateway_kind, 'command', '')
+    if command and shutil.which(command, path=PATH) is None:
+        raise unittest.SkipTest('lacking: ' + command)
+    folder = os.path.join(field.directory, field.new_tree() + '-gateway')
+    server = field.origins[kind]
+    with gateway_kind(folder, server, *settings) as gateway:
+        with Stage(field, server, port=gateway.port) as stage:
+            yield stage, gateway
+
+
+def keep_copy(stage, name, content):
+    """Let the cache keep a file of the tree, modified a month ago, with this content."""
+    path = os.path.join(stage.publisher.directory, name)
+    origin.write(path, content)
+    past = time.time() - MONTH_SECONDS
+    os.utime(path, (past, past))
+    for _ in range(3):                  # squid does not always keep what it requested only once
+        stage.assertEqual(content, ask(stage, name))
+
+
+def ask(stage, name, *options):
+    """Return what curl prints for a file of the tree."""
+    return subprocess.check_output(['curl', '-s', '{}/{}'.format(stage.url, name)] + list(options))
+
+
+def meet_heuristic_cache(field):
+    """squid serves a month-old manifest for days without asking; a new version is seen at once."""
+    with behind(field, Nginx, SquidDefaultCache) as (stage, _):
+        stage.publish('1.0', CONTENT_OLD)
+        manifest = stage.publisher.read('manifest')
+        keep_copy(stage, 'manifest', manifest)
+        stage.assertCode(0, stage.fetch())
+        content = stage.publish('1.1', CONTENT_NEW)
+        stage.assertEqual(manifest, ask(stage, 'manifest'))
+        assert_fetched(stage, content)
+
+
+def assert_fetched(stage, content, *options):
+    """Fetch, without a warning; return what the run printed."""
+    result = stage.fetch(*options)
+    stage.assertEqual((0, ''), (result.code, result.err))
+    stage.assertInPlace(content)
+    return result.out
+
+
+def meet_damaged_cache(field, cache_kind, is_heeding):
+    """If a cache has a damaged copy of an image, fetch asks past it; the cache may ignore that."""
+    with behind(field, Nginx, cache_kind) as (stage, _):
+        content = stage.publish('1.0', CONTENT_OLD)
+        name = 'store/' + origin.digest_of(content)
+        keep_copy(stage, name, content[:1000000] + b'\x00' + content[1000001:])
+        origin.write(os.path.join(stage.publisher.directory, name), content)
+        stage.assertNotEqual(content, ask(stage, name))
+        before = len(stage.log_of(content))
+        if is_heeding:
+            assert_fetched(stage, content)
+            answers = stage.log_of(content, until=lambda found: len(found) > before)
+            stage.assertEqual([200], [each.status for each in answers[before:]])
+            return
+        result = stage.fetch()
+        stage.assertCode(3, result)
+        stage.assertIn('not the signed one', result.err)
+        stage.assertEqual(['manifest'], os.listdir(stage.destination))
+
+
+# ---- gateways
+
+def meet_early_hints(field, kind):
+    """Interim responses before each response change nothing."""
+    with behind(field, kind, HaproxyHints) as (stage, _):
+        updates(stage)
+        heads = ask(stage, 'manifest', '-D', '-', '-o', os.devnull)
+        stage.assertEqual(2, heads.count(b'HTTP/1.1 103 '), heads)
+
+
+def meet_refused_ranges(field, gateway_kind, refusal):
+    """If a gateway refuses Range after a download broke off, the next run goes on without it."""
+    with behind(field, Nginx, gateway_kind, refusal) as (stage, gateway):
+        stage.fetched('1.0', CONTENT_OLD)
+        content = stage.publish('1.1', CONTENT_OTHER)
+        stage.assertGreater(killed_half_way(stage, content), 0)
+        result = stage.fetch()
+        stage.assertCode(0, result)
+        stage.assertInPlace(content)
+        stage.assertNoTemporaries()
+        stage.assertLessEqual(result.err.count('tako: warning:'), 1, result)
+        # of the killed run, and of this one; haproxy logs no status where it rejects
+        wanted = [200, 200] if refusal == 'reject' else [200, refusal, 200]
+        path = '/{}/store/{}'.format(stage.tree, origin.digest_of(content))
+        answers = gateway.log([path], until=lambda found: len(found) >= len(wanted))
+        stage.assertEqual(wanted, [each.status for each in answers])
+
+
+def meet_rate_limit(field):
+    """If a gateway allows two requests a second, the update succeeds with one warning at most."""
+    with behind(field, Nginx, NginxRateLimit) as (stage, gateway):
+        stage.limits = {}
+        stage.fetched('1.0', CONTENT_OLD)
+        content = stage.publish('1.1', CONTENT_NEW)
+        result = stage.fetch()
+        stage.assertCode(0, result)
+        stage.assertInPlace(content)
+        stage.assertLessEqual(result.err.count('tako: warning:'), 1, result)
+        image = '/{}/store/{}'.format(stage.tree, origin.digest_of(content))
+        answers = gateway.log([image, image + '.chunks'], until=bool)
+        stage.assertIn(503, [each.status for each in answers])
+
+
+def meet_serial_gateway(field):
+    """If the server accepts one connection at a time, an update by ranges uses one."""
+    with behind(field, Lighttpd, HaproxySerial) as (stage, _):
+        updates_in_time(stage)
+
+
+def updates_in_time(stage):
+    """An update by ranges takes less time than waiting for each connection would."""
+    assert_fetched(stage, stage.publish('1.0', CONTENT_OLD), *IN_TIME)
+    out = assert_fetched(stage, stage.publish('1.1', CONTENT_NEW), *IN_TIME)
+    if stage.server.has_ranges:
+        stage.assertIn('instead of', out)
+
+
+def meet_serial_server(field):
+    """So with Python's http.server without threads, which has no ranges."""
+    with behind(field, PythonServer, SerialServer) as (stage, _):
+        updates_in_time(stage)
+
+
+# ---- silent addresses and name servers
+
+def meet_silent_addresses(field, addresses):
+    """If all addresses but the first of these are silent, the run does not wait for them."""
+    with namespaces.Namespace(addresses) as namespace:
+        with Stage(field, field.origins[Lighttpd], namespace=namespace) as stage:
+            stage.assertIn(namespace.first_address(), addresses[1:])
+            updates_in_time(stage)
+
+
+def meet_silent_name_server(field):
+    """The second name server knows a silent address besides the one that works."""
+    if shutil.which('dnsmasq', path=PATH) is None:
+        raise unittest.SkipTest('lacking: dnsmasq')
+    addresses = namespaces.WORKING, namespaces.SILENT6
+    servers, folder = [namespaces.SILENT[0], namespaces.NAME_SERVER], field.new_tree() + '-dns'
+    with namespaces.Namespace(addresses, servers, has_hosts=False) as namespace:
+        with namespaces.Dnsmasq(os.path.join(field.directory, folder), namespace):
+            with Stage(field, field.origins[Lighttpd], namespace=namespace) as stage:
+                updates_in_time(stage)
+
+
+def meet_silent_name_servers(field):
+    """If all name servers are silent, the run ends with 75 once --timeout is over."""
+    with namespaces.Namespace(name_servers=namespaces.SILENT) as namespace:
+        with Stage(field, field.origins[Nginx], namespace=namespace) as stage:
+            began = time.monotonic()
+            result = stage.run_tako('fetch', '--timeout', '5', stage.app)
+            stage.assertFailed(75, 'the name servers do not respond', result, {})
+            stage.assertLess(time.monotonic() - began, SILENCE_SECONDS)
+
+
 def all_cases():
     """Name, and what to call with the field."""
     for kind in ORIGINS:
@@ -544,6 +730,30 @@ def all_cases():
                 yield (proxy.name, listener, name, 'password'), meet_proxy, (ORIGINS[0], proxy, listener, userinfo)
         for scheme in ('http', 'https'):
             yield (proxy.name, scheme, 'nobody behind'), meet_proxy_without_a_server, (proxy, scheme)
+    yield from networks()
+
+
+def networks():
+    """Yield the cases of caches, gateways and silent addresses between a client and its server."""
+    yield ('network', 'heuristic lifetime'), meet_heuristic_cache, ()
+    for cache, is_heeding in ((NginxHeedingCache, True), (SquidDefaultCache, True),
+                              (NginxCache, False)):
+        yield ('network', 'damaged copy', cache.name), meet_damaged_cache, (cache, is_heeding)
+    for kind in (Nginx, Lighttpd):
+        yield ('network', 'early hints', kind.name), meet_early_hints, (kind,)
+    for gateway, refusals in ((HaproxyRefusal, (403, 404, 412, 501, 503, 'reject')),
+                              (NginxRefusal, (403, 501))):
+        for refusal in refusals:
+            name = 'network', 'refused ranges', gateway.command, str(refusal)
+            yield name, meet_refused_ranges, (gateway, refusal)
+    yield ('network', 'rate limit'), meet_rate_limit, ()
+    yield ('network', 'one connection', 'haproxy'), meet_serial_gateway, ()
+    yield ('network', 'one connection', 'http.server'), meet_serial_server, ()
+    for name, silent in (('AAAA', (namespaces.SILENT6,)), ('three addresses', namespaces.SILENT)):
+        addresses = (namespaces.WORKING,) + silent
+        yield ('network', 'silent', name), meet_silent_addresses, (addresses,)
+    yield ('network', 'silent', 'first name server'), meet_silent_name_server, ()
+    yield ('network', 'silent', 'all name servers'), meet_silent_name_servers, ()
 
 
 def roads_to(kind):

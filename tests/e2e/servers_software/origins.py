@@ -39,7 +39,31 @@ class Served(namedtuple('Served', ('path', 'status', 'size'))):
     """A line of a server's log; size of the body is None where that is not logged."""
 
 
-class Origin(Program):
+class Logged(Program):
+    """A program that logs what it answers."""
+
+    log_name = 'access.log'     # which may begin with the first answer
+
+    def log(self, paths, until):
+        """What was answered for these paths, once until(that), within reason."""
+        deadline = time.monotonic() + LOG_SECONDS
+        while True:
+            has_begun = os.path.exists(self.path(self.log_name))
+            found = [each for each in self.read_log() if each.path in paths] if has_begun else []
+            if until(found) or time.monotonic() > deadline:
+                return found
+            time.sleep(0.1)
+
+    def read_log(self):
+        with open(self.path(self.log_name)) as stream:
+            for line in stream:
+                match = re.fullmatch(r'(\S+) ([0-9]{3}) ([0-9]+|-)\n', line)
+                if match:
+                    yield Served(match.group(1), int(match.group(2)),
+                                 (0 if match.group(3) == '-' else int(match.group(3))))
+
+
+class Origin(Logged):
     """A web server.
 
     has_several: answers several ranges in parts. has_etags: answers If-None-Match with 304. can_withdraw:
@@ -50,7 +74,6 @@ class Origin(Program):
     zips = forces = False
     words = {}                  # about a certificate, where they are not "certificate not trusted"
     prefix = ''                 # of all paths
-    log_name = 'access.log'     # which may begin with the first answer
 
     def __init__(self, folder, site):
         super().__init__(folder)
@@ -75,24 +98,6 @@ class Origin(Program):
 
     def remove(self, name):
         """Let the server lose what was removed from the folder of trees."""
-
-    def log(self, paths, until):
-        """What was answered for these paths, once until(that), within reason."""
-        deadline = time.monotonic() + LOG_SECONDS
-        while True:
-            has_begun = os.path.exists(self.path(self.log_name))
-            found = [each for each in self.read_log() if each.path in paths] if has_begun else []
-            if until(found) or time.monotonic() > deadline:
-                return found
-            time.sleep(0.1)
-
-    def read_log(self):
-        with open(self.path(self.log_name)) as stream:
-            for line in stream:
-                match = re.fullmatch(r'(\S+) ([0-9]{3}) ([0-9]+|-)\n', line)
-                if match:
-                    yield Served(match.group(1), int(match.group(2)),
-                                 (0 if match.group(3) == '-' else int(match.group(3))))
 
 
 NGINX_HTTP = '''

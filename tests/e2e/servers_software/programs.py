@@ -108,10 +108,14 @@ class Program:
             raise
         return self
 
+    def connect(self, address):
+        """Connect to a port of it once. Raises OSError if it does not listen."""
+        socket.create_connection(address, 1).close()
+
     def _wait_for(self, address, deadline):
         while True:
             try:
-                socket.create_connection(address, 1).close()
+                self.connect(address)
                 return
             except OSError:
                 if time.monotonic() > deadline or any(each.poll() is not None for each in self._processes):

@@ -9,18 +9,22 @@ class Wire:
 
     received counts those that came from the server. Once these are as many as cut() or stall() said, a
     connection is closed, once, or nothing more passes.
+
+    listener: a bound socket for clients, which may belong to another network namespace. By default
+    the wire makes one at the host.
     """
 
-    def __init__(self, host, port):
+    def __init__(self, host, port, listener=None):
         self.received = 0
         self.stalled = threading.Event()
         self._cut_at = self._stall_at = float('inf')
         self._target = host, port
         self._lock = threading.Lock()
         self._open = set()
-        family = socket.AF_INET6 if ':' in host else socket.AF_INET
-        self._listener = socket.socket(family)
-        self._listener.bind((host, 0))
+        if listener is None:
+            listener = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET)
+            listener.bind((host, 0))
+        self._listener = listener
         self._listener.listen(64)
         self.port = self._listener.getsockname()[1]
 
