@@ -1,4 +1,4 @@
-"""Section 9: text -> Config."""
+"""Section 9: configs are read, and each error names its line."""
 import base64
 import os
 import unittest
@@ -8,26 +8,27 @@ import tako
 
 KEY = 'l0D28J2fiIXvWPbeZP7wkaq+dB55Gl2ysigl9mQH29k='
 OTHER_KEY = tako.encode_base64(tako.ed25519_public_key(bytes(32)))
-SETTINGS = {'Origin': 'https://images.example.com/app', 'PublicKey': KEY, 'Destination': '/var/lib/images/app',
+SETTINGS = {'Origin': 'https://images.example.com/app', 'PublicKey': KEY,
+            'Destination': '/var/lib/images/app',
             'Version': '1.*'}
 CONFIG = ''.join('{}={}\n'.format(*setting) for setting in SETTINGS.items())
 PASSWORD = 'hunter2'
 
 
 def config(*more, **changes):
-    """The text of a config that is right but for changes (None leaves a key out), and for lines more."""
+    """Return a config with these changes (None leaves a key out) and with more lines."""
     settings = dict(SETTINGS, **changes)
     lines = ['{}={}\n'.format(key, value) for key, value in settings.items() if value is not None]
     return ''.join(lines) + '\n'.join(more)
 
 
 def basic(userinfo):
-    """The header that a user and password travel in."""
+    """Return the Authorization header of a user and password."""
     return 'Basic ' + base64.b64encode(userinfo).decode('ascii')
 
 
 def values(parsed):
-    """A Config in a form that can be compared."""
+    """Return a Config in a form that can be compared."""
     return parsed._replace(bounds=parsed.bounds.text)
 
 
@@ -47,17 +48,19 @@ class ConfigTest(unittest.TestCase):
         self.assertIn(hint, error.hint)
 
     def assertValueRefused(self, key, value, what, hint=''):
-        """That the value is refused under its key, at its line, before or after the others."""
+        """The value is refused with its key and line, before and after the other keys."""
         alone = '{}={}\n'.format(key, value)
-        self.assertRefused('# an image\n\n' + alone + config(**{key: None}), 3, key + '= is invalid: ' + what,
+        self.assertRefused('# an image\n\n' + alone + config(**{key: None}), 3,
+                           key + '= is invalid: ' + what,
                            hint)
-        self.assertRefused(config(**{key: None}) + '\n;\n' + alone, len(SETTINGS) + (-1 if key in SETTINGS else 0) + 3,
+        self.assertRefused(config(**{key: None}) + '\n;\n' + alone,
+                           len(SETTINGS) + (-1 if key in SETTINGS else 0) + 3,
                            key + '= is invalid: ' + what, hint)
 
 
 class SyntaxTest(ConfigTest):
 
-    def test_a_whole_config(self):
+    def test_a_config_with_the_required_keys(self):
         parsed = tako.parse_config(CONFIG)
         self.assertEqual(parsed.origins, (tako.Origin('https://images.example.com/app', ''),))
         self.assertEqual(parsed.public_keys, (tako.parse_public_key(KEY),))
@@ -65,28 +68,32 @@ class SyntaxTest(ConfigTest):
         self.assertEqual(parsed.bounds.text, '1.*')
         self.assertEqual(parsed.units, ())
 
-    def test_the_manuals_config(self):
-        manual = [line[4:] for line in (tako.__doc__ or '').split('\n') if '=' in line and line.startswith('    ')]
+    def test_the_config_of_the_manual(self):
+        manual = [line[4:] for line in (tako.__doc__ or '').split('\n') if '=' in line
+                  and line.startswith('    ')]
         parsed = tako.parse_config('\n'.join(manual))
         self.assertEqual(parsed.units, ('app.service',))
-        self.assertEqual(values(parsed)._replace(units=(), unit_lines={}), values(tako.parse_config(CONFIG)))
+        self.assertEqual(values(parsed)._replace(units=(), unit_lines={}),
+                         values(tako.parse_config(CONFIG)))
 
-    def test_what_means_the_same(self):
+    def test_configs_that_differ_in_form_only_are_equal(self):
         lines = CONFIG.splitlines()
         texts = {
             'CRLF': CONFIG.replace('\n', '\r\n'), 'no newline at the end': CONFIG[:-1],
             'space at the end': CONFIG + ' \n\t\n',
-            'spaces around =': CONFIG.replace('Origin=', 'Origin = ').replace('Version=', 'Version\t=\t'),
+            'spaces around =': CONFIG.replace('Origin=', 'Origin = ').replace('Version=',
+                                                                              'Version\t=\t'),
             'spaces around lines': '\n'.join('  {} \t'.format(line) for line in lines),
             'CRLF and spaces': '\r\n'.join(' {} '.format(line) for line in lines) + '\r\n',
-            'comments at the end': CONFIG + '# Origin=x\n;Version=2\n  # indented\n\t;too\n#\n;\n##\n#=\n',
+            'comments at the end': CONFIG
+            + '# Origin=x\n;Version=2\n  # indented\n\t;too\n#\n;\n##\n#=\n',
             'mixed line ends': CONFIG.replace('\n', '\r\n', 2),
         }
         for name, text in texts.items():
             with self.subTest(name):
                 self.assertEqual(values(tako.parse_config(text)), values(tako.parse_config(CONFIG)))
 
-    def test_any_order_comments_and_blank_lines(self):
+    def test_lines_may_come_in_any_order_with_comments_and_blank_lines(self):
         text = '# an image\n\n' + '\n; and\n\n'.join(reversed(CONFIG.splitlines()))
         parsed = values(tako.parse_config(text))
         self.assertEqual(parsed.destination_line, 6)
@@ -97,10 +104,12 @@ class SyntaxTest(ConfigTest):
             self.assertEqual(tako.parse_config(config(Destination=path)).destination, path)
 
     def test_an_equals_sign_within_a_value_is_part_of_it(self):
-        self.assertEqual(tako.parse_config(config(Destination='/srv/a=b = c')).destination, '/srv/a=b = c')
+        self.assertEqual(tako.parse_config(config(Destination='/srv/a=b = c')).destination,
+                         '/srv/a=b = c')
 
     def test_a_percent_sign_interpolates_nothing(self):
-        self.assertEqual(tako.parse_config(config(Destination='/srv/%(Origin)s/%%/$HOME/%i')).destination,
+        self.assertEqual(
+            tako.parse_config(config(Destination='/srv/%(Origin)s/%%/$HOME/%i')).destination,
                          '/srv/%(Origin)s/%%/$HOME/%i')
 
     def test_a_line_without_equals_is_refused(self):
@@ -109,50 +118,58 @@ class SyntaxTest(ConfigTest):
                 self.assertRefused(CONFIG + line + '\n', 5, 'not a setting', 'Key=Value')
         self.assertRefused('[Image]\n' + CONFIG, 1, 'not a setting')
 
-    def test_no_line_is_continued(self):
+    def test_a_line_cannot_be_continued(self):
         self.assertRefused(config('Restart=a.service', '  b.service'), 6, 'not a setting')
         self.assertRefused(config('Restart=a.service \\', '  b.service'), 5, 'is not a unit name')
-        parsed = tako.parse_config(config('  Restart=a.service', '  Restart=b.service', Destination='/srv/app\\'))
+        parsed = tako.parse_config(config('  Restart=a.service', '  Restart=b.service',
+                                          Destination='/srv/app\\'))
         self.assertEqual(parsed.units, ('a.service', 'b.service'))
         self.assertEqual(parsed.destination, '/srv/app\\')
 
 
 class KeyTest(ConfigTest):
 
-    def test_a_misspelt_key_is_told_which_it_resembles(self):
+    def test_a_misspelt_key_names_the_one_it_resembles(self):
         misspellings = {
-            'Origin': ('Orgin', 'Orign', 'Origins', 'Origon'), 'PublicKey': ('Public-Key', 'PublicKeys', 'Public_Key', 'Pubkey'),
+            'Origin': ('Orgin', 'Orign', 'Origins', 'Origon'),
+            'PublicKey': ('Public-Key', 'PublicKeys', 'Public_Key', 'Pubkey'),
             'Destination': ('Destinaton', 'Destination_Path'), 'Version': ('Versions', 'Verison'),
             'Restart': ('Restarts', 'Resart'), 'Confirm': ('Confrim',), 'Keep': ('Keeps',),
         }
         for known, several in misspellings.items():
             for misspelt in several:
                 with self.subTest(misspelt):
-                    self.assertRefused(CONFIG + '\n' + misspelt + '=x\n', 6, "unknown key '{}'".format(misspelt),
+                    self.assertRefused(CONFIG + '\n' + misspelt + '=x\n', 6,
+                                       "unknown key '{}'".format(misspelt),
                                        'did you mean {}='.format(known))
 
-    def test_the_case_of_keys_counts(self):
+    def test_keys_are_case_sensitive(self):
         for key in SETTINGS:
             for misspelt in (key.lower(), key.upper(), key.swapcase()):
                 with self.subTest(misspelt):
-                    self.assertRefused(CONFIG.replace(key + '=', misspelt + '='), list(SETTINGS).index(key) + 1,
-                                       "unknown key '{}'".format(misspelt), 'did you mean {}='.format(key))
+                    self.assertRefused(CONFIG.replace(key + '=', misspelt + '='),
+                                       list(SETTINGS).index(key) + 1,
+                                       "unknown key '{}'".format(misspelt),
+                                       'did you mean {}='.format(key))
 
-    def test_a_key_that_resembles_none_is_told_all(self):
+    def test_an_unknown_key_names_all_keys(self):
         for key in ('User', 'x', 'Mode', 'k' * 40):
             with self.subTest(key):
                 self.assertRefused(key + ' = x\n' + CONFIG, 1, "unknown key '{}'".format(key),
                                    'Origin, PublicKey, Destination, Version, Restart')
 
-    def test_without_difflib_a_misspelt_key_is_told_all(self):
+    def test_without_difflib_a_misspelt_key_names_all_keys(self):
         with mock.patch.dict('sys.modules', difflib=None):
-            self.assertRefused(CONFIG + 'Orign=x\n', 5, "unknown key 'Orign'", 'use one of Origin, PublicKey')
+            self.assertRefused(CONFIG + 'Orign=x\n', 5, "unknown key 'Orign'",
+                               'use one of Origin, PublicKey')
 
-    def test_what_cannot_be_a_key_is_not_repeated(self):
-        for key in ('', '\x1b[2JOrigin', 'Orig\u00ecn', '\ufeffOrigin', 'Origin:', 'Destination Path', '"Origin"',
+    def test_an_invalid_key_is_not_repeated(self):
+        for key in ('', '\x1b[2JOrigin', 'Orig\u00ecn', '\ufeffOrigin', 'Origin:',
+                    'Destination Path', '"Origin"',
                     '[Image] x', 'k' * 100000):
             with self.subTest(ascii(key[:30])):
-                self.assertRefused('\n{}=x\n'.format(key) + CONFIG, 2, 'invalid key before the =', 'Key=Value')
+                self.assertRefused('\n{}=x\n'.format(key) + CONFIG, 2, 'invalid key before the =',
+                                   'Key=Value')
                 self.assertLess(len(self.refusal(key + '=x').what), 40)
 
     def test_a_key_that_comes_twice_is_refused(self):
@@ -162,7 +179,8 @@ class KeyTest(ConfigTest):
             if key not in ('PublicKey', 'Origin'):
                 with self.subTest(key):
                     self.assertRefused(text + '#\n{}={}\n'.format(key, value), 8,
-                                       '{}= is already set in line {}'.format(key, number), 'remove one')
+                                       '{}= is already set in line {}'.format(key, number),
+                                       'remove one')
 
     def test_a_missing_key_is_named_with_an_example(self):
         for key in SETTINGS:
@@ -171,7 +189,7 @@ class KeyTest(ConfigTest):
         for text in ('', '\n', '# nothing\n;\n'):
             self.assertRefused(text, None, 'Origin= is missing')
 
-    def test_the_example_for_a_missing_key_is_legal(self):
+    def test_the_example_for_a_missing_key_is_valid(self):
         for key in SETTINGS:
             with self.subTest(key):
                 example = self.refusal(config(**{key: None})).hint.split(' like ')[1]
@@ -185,113 +203,140 @@ class KeyTest(ConfigTest):
 
 class ValueTest(ConfigTest):
 
-    def test_public_keys_may_be_several(self):
+    def test_several_public_keys_are_allowed(self):
         parsed = tako.parse_config(config('PublicKey=' + OTHER_KEY))
-        self.assertEqual(parsed.public_keys, (tako.parse_public_key(KEY), bytes(tako.parse_public_key(OTHER_KEY))))
+        self.assertEqual(parsed.public_keys,
+                         (tako.parse_public_key(KEY), bytes(tako.parse_public_key(OTHER_KEY))))
 
-    def test_bad_public_keys(self):
+    def test_invalid_public_keys_are_refused(self):
         for value in (KEY[:-1], KEY[:-2] + 'l=', KEY + ' ' + OTHER_KEY, '"{}"'.format(KEY), 'AAAA'):
             with self.subTest(value):
                 self.assertValueRefused('PublicKey', value, 'not a public key', '44 characters')
-        self.assertValueRefused('PublicKey', tako.encode_base64(bytes(32)), 'a public key that matches no secret key')
-        self.assertRefused(config('PublicKey=' + KEY[1:]), 5, 'PublicKey= is invalid: not a public key')
+        self.assertValueRefused('PublicKey', tako.encode_base64(bytes(32)),
+                                'a public key that matches no secret key')
+        self.assertRefused(config('PublicKey=' + KEY[1:]), 5,
+                           'PublicKey= is invalid: not a public key')
 
     def test_a_secret_key_in_a_config_is_refused_and_not_repeated(self):
         secret = tako.format_secret_key(bytes(range(32)))
-        for key, text in (('PublicKey', config(PublicKey=secret)), ('PublicKey', config('PublicKey = ' + secret)),
+        for key, text in (('PublicKey', config(PublicKey=secret)),
+                          ('PublicKey', config('PublicKey = ' + secret)),
                           ('Version', config(Version=secret))):
             error = self.refusal(text)
             self.assertIn(key + '= is invalid: a secret key', error.what)
             self.assertNotIn(secret[7:15], error.what + error.hint + str(error.args))
 
-    def test_destinations(self):
-        for path in ('/', '/srv/with space/app', 'relative/app', '/srv/\u00fc', '/srv/\U0001f419', '/srv/app/'):
+    def test_destinations_keep_their_bytes(self):
+        for path in ('/', '/srv/with space/app', 'relative/app', '/srv/\u00fc', '/srv/\U0001f419',
+                     '/srv/app/'):
             with self.subTest(ascii(path)):
-                # whatever the locale is, the file system gets the bytes that stand in the config
+                # The file system gets the bytes of the config, whatever the locale.
                 parsed = tako.parse_config(config(Destination=path))
                 self.assertEqual(os.fsencode(parsed.destination), path.encode('utf-8'))
 
-    def test_bad_destinations(self):
+    def test_invalid_destinations_are_refused(self):
         self.assertValueRefused('Destination', '', 'it is not a path', 'existing directory')
-        self.assertValueRefused('Destination', '/srv/\0app', 'it is not a path', 'existing directory')
+        self.assertValueRefused('Destination', '/srv/\0app', 'it is not a path',
+                                'existing directory')
 
-    def test_patterns(self):
+    def test_version_patterns_are_read(self):
         for pattern in ('*', '1.*', '1.13.7', '1.2 <= v < 2.0'):
             self.assertEqual(tako.parse_config(config(Version=pattern)).bounds.text, pattern)
-        self.assertIn(tako.parse_version('1.9'), tako.parse_config(config(Version='1.2 <= v < 2.0')).bounds)
-        self.assertIn(tako.parse_version('1.9'), tako.parse_config(config().replace('1.*', ' 1.* ')).bounds)
+        self.assertIn(tako.parse_version('1.9'),
+                      tako.parse_config(config(Version='1.2 <= v < 2.0')).bounds)
+        self.assertIn(tako.parse_version('1.9'),
+                      tako.parse_config(config().replace('1.*', ' 1.* ')).bounds)
 
-    def test_bad_patterns(self):
-        for pattern in ('', '1.*.*', '1.2 - 2.0', '>=1', '1 2', '"1.*"x*', '1.2 <= v < 2.0 # not yet 2'):
+    def test_invalid_version_patterns_are_refused(self):
+        for pattern in ('', '1.*.*', '1.2 - 2.0', '>=1', '1 2', '"1.*"x*',
+                        '1.2 <= v < 2.0 # not yet 2'):
             with self.subTest(pattern):
-                self.assertValueRefused('Version', pattern, ascii(pattern) + ' is not a version pattern',
+                self.assertValueRefused('Version', pattern,
+                                        ascii(pattern) + ' is not a version pattern',
                                         '1.2 <= v < 2.0 (a range)')
-        self.assertValueRefused('Version', '2 <= v < 1', 'no version can match 2 <= v < 1', 'use * (any version)')
+        self.assertValueRefused('Version', '2 <= v < 1', 'no version can match 2 <= v < 1',
+                                'use * (any version)')
 
-    def test_units(self):
+    def test_restart_lists_units_and_may_be_emptied(self):
         long_name = 'u' * 247 + '.service'
         for lines, units in (
                 (['app.service'], ['app.service']), ([''], []), (['', 'a.timer'], ['a.timer']),
-                (['a.service b.socket', '\tc@1.service '], ['a.service', 'b.socket', 'c@1.service']),
-                (['dev-sda\\x2d1.mount  app'], ['dev-sda\\x2d1.mount', 'app']), ([long_name], [long_name]),
+                (['a.service b.socket', '\tc@1.service '],
+                 ['a.service', 'b.socket', 'c@1.service']),
+                (['dev-sda\\x2d1.mount  app'], ['dev-sda\\x2d1.mount', 'app']),
+                ([long_name], [long_name]),
                 (['a.service', 'a.service'], ['a.service', 'a.service'])):
             with self.subTest(lines):
                 parsed = tako.parse_config(config(*('Restart=' + each for each in lines)))
                 self.assertEqual(parsed.units, tuple(units))
 
-    def test_bad_units(self):
-        for unit in ('app.service,b.service', '--force', '-H', '/etc/a.service', 'a.service;reboot', '&', '"a.service"',
+    def test_invalid_units_are_refused(self):
+        for unit in ('app.service,b.service', '--force', '-H', '/etc/a.service', 'a.service;reboot',
+                     '&', '"a.service"',
                      '*.service', '$(reboot)', '\u00fc.service', 'a\x1b.service', 'u' * 256):
             with self.subTest(ascii(unit[:30])):
-                self.assertValueRefused('Restart', unit, ascii(unit[:80]) + ' is not a unit name', 'systemd units')
-                self.assertValueRefused('Restart', 'a.service ' + unit, ascii(unit[:80]) + ' is not a unit name')
+                self.assertValueRefused('Restart', unit, ascii(unit[:80]) + ' is not a unit name',
+                                        'systemd units')
+                self.assertValueRefused('Restart', 'a.service ' + unit,
+                                        ascii(unit[:80]) + ' is not a unit name')
         for unit in ('app@.service', 'app@', 'u' * 90 + '@.service'):
-            self.assertValueRefused('Restart', unit, ascii(unit[:80]) + ' is a template without an instance', 'name an instance')
+            self.assertValueRefused('Restart', unit, ascii(unit[:80])
+                                    + ' is a template without an instance', 'name an instance')
 
-    def test_seconds_to_confirm(self):
+    def test_confirm_takes_seconds(self):
         self.assertEqual(tako.parse_config(CONFIG).confirm_seconds, 10)
         for value in ('0', '1', '30', '007', str(tako.CONFIRM_MAX_SECONDS)):
-            self.assertEqual(tako.parse_config(config('Confirm=' + value)).confirm_seconds, int(value))
+            self.assertEqual(tako.parse_config(config('Confirm=' + value)).confirm_seconds,
+                             int(value))
 
-    def test_bad_seconds_to_confirm(self):
-        for value in ('', '-1', '+1', '1.5', '30s', '0x1', '1 2', '\u0661', 'yes', str(tako.CONFIRM_MAX_SECONDS + 1), '9' * 9,
+    def test_invalid_seconds_to_confirm_are_refused(self):
+        for value in ('', '-1', '+1', '1.5', '30s', '0x1', '1 2', '\u0661', 'yes',
+                      str(tako.CONFIRM_MAX_SECONDS + 1), '9' * 9,
                       '0' * 10):
             with self.subTest(value):
-                self.assertValueRefused('Confirm', value, ascii(value) + ' is not a number of seconds', 'from 0 to 3600')
+                self.assertValueRefused('Confirm', value, ascii(value)
+                                        + ' is not a number of seconds', 'from 0 to 3600')
 
-    def test_images_to_keep(self):
+    def test_keep_takes_a_number_of_images(self):
         self.assertEqual(tako.parse_config(CONFIG).keep, 0)
         for value in ('1', '3', '10', '9' * 9):
             self.assertEqual(tako.parse_config(config('Keep=' + value)).keep, int(value))
 
-    def test_bad_numbers_of_images_to_keep(self):
+    def test_invalid_numbers_of_images_to_keep_are_refused(self):
         for value in ('', '0', '-1', '03', '1.5', 'all', '1 2', '\u0661', '9' * 10):
             with self.subTest(value):
-                self.assertValueRefused('Keep', value, ascii(value) + ' is not a number of images', 'from 1 on')
+                self.assertValueRefused('Keep', value, ascii(value) + ' is not a number of images',
+                                        'from 1 on')
 
 
 class OriginTest(ConfigTest):
 
-    def test_urls(self):
+    def test_origins_of_each_scheme_are_read(self):
         for value, url in (
-                ('http://h/', 'http://h'), ('https://images.example.com/a/b/', 'https://images.example.com/a/b'),
+                ('http://h/', 'http://h'),
+                ('https://images.example.com/a/b/', 'https://images.example.com/a/b'),
                 ('https://h/a//', 'https://h/a'), ('https://h:65535/', 'https://h:65535'),
-                ('https://[::1]:8443/', 'https://[::1]:8443'), ('HTTPS://Host_2.Example/App', 'https://Host_2.Example/App'),
+                ('https://[::1]:8443/', 'https://[::1]:8443'),
+                ('HTTPS://Host_2.Example/App', 'https://Host_2.Example/App'),
                 ('file:///srv/images/app/', 'file:///srv/images/app'), ('file:///', 'file://'),
                 ('file:/srv/app', 'file:///srv/app')):
             with self.subTest(value):
-                self.assertEqual(tako.parse_config(config(Origin=value)).origins, (tako.Origin(url, ''),))
+                self.assertEqual(tako.parse_config(config(Origin=value)).origins,
+                                 (tako.Origin(url, ''),))
 
-    def test_mirrors_stay_in_order(self):
+    def test_mirrors_keep_their_order(self):
         origins = tako.parse_config(config('Origin=file:///srv/b', 'Origin=http://a')).origins
-        self.assertEqual([each.url for each in origins], ['https://images.example.com/app', 'file:///srv/b', 'http://a'])
+        self.assertEqual([each.url for each in origins],
+                         ['https://images.example.com/app', 'file:///srv/b', 'http://a'])
 
-    def test_urls_that_stay_as_they_are(self):
-        for url in ('http://images.example.com', 'http://h:8080/app', 'http://h:1', 'http://192.0.2.7:80/app',
+    def test_origins_keep_their_spelling(self):
+        for url in ('http://images.example.com', 'http://h:8080/app', 'http://h:1',
+                    'http://192.0.2.7:80/app',
                     'http://[2001:db8::7]/app', 'https://h/a%20b/%C3%BC', 'https://h/a;b=c,d&e@f:g',
                     'file:///srv/images/app', 'file://localhost/srv'):
             with self.subTest(url):
-                self.assertEqual(tako.parse_config(config(Origin=url)).origins, (tako.Origin(url, ''),))
+                self.assertEqual(tako.parse_config(config(Origin=url)).origins,
+                                 (tako.Origin(url, ''),))
 
     def test_a_user_and_password_become_a_header_and_leave_the_url(self):
         for value, url, userinfo in (
@@ -300,71 +345,90 @@ class OriginTest(ConfigTest):
                 ('https://me:hunter2@[::1]:8443/app', 'https://[::1]:8443/app', b'me:hunter2'),
                 ('https://me%40home:a%3Ab%2Fc%25d@h/', 'https://h', b'me@home:a:b/c%d'),
                 ('https://me:%C3%BC%00@h/', 'https://h', b'me:\xc3\xbc\0'),
-                ('https://me:a:b@h/', 'https://h', b'me:a:b'), ('https://me:[b]@h/', 'https://h', b'me:[b]'),
+                ('https://me:a:b@h/', 'https://h', b'me:a:b'),
+                ('https://me:[b]@h/', 'https://h', b'me:[b]'),
                 ('https://me@h/', 'https://h', b'me:'),
                 ('https://me@home:hunter2@h/', 'https://h', b'me@home:hunter2'),
-                ('https://me:@h/', 'https://h', b'me:'), ('https://:hunter2@h/', 'https://h', b':hunter2'),
+                ('https://me:@h/', 'https://h', b'me:'),
+                ('https://:hunter2@h/', 'https://h', b':hunter2'),
                 ('https://me:' + 'x' * 200 + '@h/', 'https://h', b'me:' + b'x' * 200)):
             with self.subTest(value):
-                self.assertEqual(tako.parse_config(config(Origin=value)).origins, (tako.Origin(url, basic(userinfo)),))
+                self.assertEqual(tako.parse_config(config(Origin=value)).origins,
+                                 (tako.Origin(url, basic(userinfo)),))
         for value, url in (('https://@h/', 'https://h'), ('https://h/me:x@y/', 'https://h/me:x@y')):
-            self.assertEqual(tako.parse_config(config(Origin=value)).origins, (tako.Origin(url, ''),))
+            self.assertEqual(tako.parse_config(config(Origin=value)).origins,
+                             (tako.Origin(url, ''),))
 
-    def test_what_is_no_origin(self):
+    def test_invalid_origins_are_refused(self):
         refused = {
             'it does not begin with http://, https:// or file://': (
-                'images.example.com/app', '/srv/images', '//h/app', 'ftp://h/app', 'data:,x', 'ssh://h/app', 'h:80/app',
-                'httpss://h', '://h/', '*', '"https://h/app"', 'http://', 'https:/h/app', 'https:h/app',
+                'images.example.com/app', '/srv/images', '//h/app', 'ftp://h/app', 'data:,x',
+                'ssh://h/app', 'h:80/app',
+                'httpss://h', '://h/', '*', '"https://h/app"', 'http://', 'https:/h/app',
+                'https:h/app',
                 'file:', 'file:srv'),
             'it has no host, or an invalid host or port': (
-                'http:///app', 'https://:80/', 'https://me@/app', 'https://h:0/app', 'https://h:/', 'https://h:65536/',
+                'http:///app', 'https://:80/', 'https://me@/app', 'https://h:0/app', 'https://h:/',
+                'https://h:65536/',
                 'https://h:99999/',
-                'https://h:http/', 'https://h:-1/', 'https://h:+80/', 'https://h:8_0/', 'https://[::1/', 'https://::1]/',
+                'https://h:http/', 'https://h:-1/', 'https://h:+80/', 'https://h:8_0/',
+                'https://[::1/', 'https://::1]/',
                 'https://::1/', 'https://[h]/', 'https://h\\x/', 'https://h%2fx/', 'https://h,x/'),
             'it has a query or a fragment': (
-                'https://h/?', 'https://h/#', 'https://h/app?version=1', 'https://h?x', 'https://h/app#top',
+                'https://h/?', 'https://h/#', 'https://h/app?version=1', 'https://h?x',
+                'https://h/app#top',
                 'https://h#', 'file:///srv?x', 'file:///srv/#1'),
             'it is not the URL of a local directory': (
-                'file://h/srv', 'file://me:hunter2@localhost/srv', 'file://srv', 'file://localhost'),
+                'file://h/srv', 'file://me:hunter2@localhost/srv', 'file://srv',
+                'file://localhost'),
             'it contains a space, a control or a non-ASCII character': (
-                'https://h/a b', 'https://h/\u00fc', 'https://b\u00fccher.example/', 'https://h/\x1b[2J',
-                'https://h/a\tb', 'https://h/\x7f', 'https://h/a\rHost: x', 'https://h\u2044x/', 'https://h\u2100/'),
+                'https://h/a b', 'https://h/\u00fc', 'https://b\u00fccher.example/',
+                'https://h/\x1b[2J',
+                'https://h/a\tb', 'https://h/\x7f', 'https://h/a\rHost: x', 'https://h\u2044x/',
+                'https://h\u2100/'),
         }
         for what, origins in refused.items():
             for value in origins:
                 with self.subTest(ascii(value)):
                     self.assertValueRefused('Origin', value, what)
 
-    def test_an_empty_origin_is_told_what_is_expected(self):
+    def test_an_empty_origin_names_examples(self):
         self.assertValueRefused('Origin', '', '', 'give the http, https or file URL')
 
     def test_no_message_repeats_a_password(self):
         for value in (
-                'https://me:hunter2@', 'https://me:hunter2@/app', 'https://me:hunter2@:80/', 'https://me:hunter2@h:0/',
-                'https://me:hunter2@h:65536/', 'https://me:hunter2@h:x/', 'https://me:hunter2@[::1/',
+                'https://me:hunter2@', 'https://me:hunter2@/app', 'https://me:hunter2@:80/',
+                'https://me:hunter2@h:0/',
+                'https://me:hunter2@h:65536/', 'https://me:hunter2@h:x/',
+                'https://me:hunter2@[::1/',
                 'https://me:hunter2@h/?x', 'https://me:hunter2@h/#x', 'https://me:hunter2#x@h/',
-                'https://me:hunter2?x@h/', 'https://me:hunter2@h/a b', 'https://me:hunter2 @h/', 'https://h:hunter2/',
+                'https://me:hunter2?x@h/', 'https://me:hunter2@h/a b', 'https://me:hunter2 @h/',
+                'https://h:hunter2/',
                 'https://me:hunter2\u00fc@h/', 'https://me:\thunter2@h/', 'https://me:hunter2@[h',
-                'https://me:hunter2/x@h/', 'https:me:hunter2@h/', 'https:/me:hunter2@h/', 'ftp://me:hunter2@h/',
-                'me:hunter2@h/app', '//me:hunter2@h/', 'file://me:hunter2@h/', 'file:me:hunter2@h/'):
+                'https://me:hunter2/x@h/', 'https:me:hunter2@h/', 'https:/me:hunter2@h/',
+                'ftp://me:hunter2@h/',
+                'me:hunter2@h/app', '//me:hunter2@h/', 'file://me:hunter2@h/',
+                'file:me:hunter2@h/'):
             with self.subTest(ascii(value)):
                 error = self.refusal(config(Origin=value))
                 self.assertEqual((error.line, error.what.split()[0]), (1, 'Origin='))
                 self.assertNotIn(PASSWORD, error.what + error.hint + repr(error.args) + repr(error))
 
-    def test_no_message_repeats_a_password_from_a_line_that_is_no_origin(self):
+    def test_no_message_repeats_a_password_of_another_line(self):
         origin = 'https://me:hunter2@h/app'
         for line in ('Orgin=' + origin, 'PublicKey=' + origin, 'Origin ' + origin, origin,
-                     'Origin: ' + origin, 'Origin: https://me:hunter2==@h/app', 'Origin:' + origin + '?x=1'):
+                     'Origin: ' + origin, 'Origin: https://me:hunter2==@h/app',
+                     'Origin:' + origin + '?x=1'):
             with self.subTest(line):
                 error = self.refusal(CONFIG + line)
                 self.assertEqual(error.line, 5)
                 self.assertNotIn(PASSWORD, error.what + error.hint + repr(error.args))
 
-    def test_a_legal_origin_shows_no_password(self):
+    def test_a_valid_origin_shows_no_password(self):
         origin = tako.parse_config(config(Origin='https://me:hunter2@h/app')).origins[0]
         self.assertNotIn(PASSWORD, repr(origin))
-        self.assertEqual((origin.url, origin.authorization), ('https://h/app', basic(b'me:hunter2')))
+        self.assertEqual((origin.url, origin.authorization),
+                         ('https://h/app', basic(b'me:hunter2')))
 
 
 if __name__ == '__main__':
