@@ -4693,7 +4693,7 @@ class Transfer:
         self.index = b''
         self.assembly: Optional[Assembly] = None
         self._etags: Dict[str, str] = {}        # of images and patches, by URL
-        self._range_failed: Set[Tuple[str, str]] = set()    # hosts that failed over Range once
+        self._events: Set[Tuple[str, object]] = set()
 
     def step(self, line: str) -> None:
         """Report a step of this download."""
@@ -4703,6 +4703,12 @@ class Transfer:
              ) -> None:
         """Print why the whole image is downloaded."""
         self.report.warning(self.label, what + '; downloading the whole image', hint)
+
+    def is_first(self, event: str, place: object) -> bool:
+        """Return True the first time that this event happens at a URL or host in this download."""
+        is_first = (event, place) not in self._events
+        self._events.add((event, place))
+        return is_first
 
     def read(self, answer: Answer, limit: int) -> bytes:
         """Return a whole body. Raises RefusedError if it has more than `limit` bytes."""
@@ -4756,9 +4762,8 @@ class Transfer:
         except GoneError:
             raise
         except UnreachableError:
-            if host in self._range_failed:
+            if not self.is_first('range failed', host):
                 raise
-            self._range_failed.add(host)
             answer = client.open(url, origin.authorization, headers)
             client.rangeless_hosts.add(host)
             return answer
@@ -4805,13 +4810,12 @@ class RemoteIndex:
         self._limit = index_max_bytes(self._size)
         self._head = b''
         self._is_complete = False       # whether the head is all of the index
-        self._has_failed = False        # for the moment, once
         # a small image, or one on this disk, costs less than its index
         self._is_given_up = self._size < DELTA_MIN_BYTES or origin.url.startswith('file:')
 
-    def gap_bytes(self) -> int:
-        """Return how many bytes between two ranges cost less than one request more."""
-        return 0 if self.range_support == MULTIPART else RANGE_GAP_BYTES
+    def join_ranges(self, ranges: 'Sequence[Range]') -> 'List[Range]':
+        """Return the ranges, joined over gaps that cost less than another request."""
+        return join_ranges(ranges, 0 if self.range_support == MULTIPART else RANGE_GAP_BYTES)
 
     def download_head(self) -> bool:
         """Download the head of the index, with its list of patches. Return False if there is none.
@@ -4842,8 +4846,7 @@ class RemoteIndex:
         except AbsentError:                     # most servers have none
             return None
         except (UnreachableError, RefusedError) as error:
-            if isinstance(error, TransientError) and not self._has_failed:
-                self._has_failed = True
+            if isinstance(error, TransientError) and self._transfer.is_first('failed', self.url):
                 raise
             self._transfer.warn(error.what)
         except ValueError as error:
@@ -4900,15 +4903,14 @@ class RemoteIndex:
                 return raw[INDEX_HEAD_BYTES:]
             if answer.headers.get('content-range') == f'bytes {begin}-{end - 1}/{end}':
                 return raw[INDEX_HEAD_BYTES - begin:]
-            parts = parse_byteranges(raw, answer.headers.get('content-type', ''))
-            (one, _), (two, rest) = parts
+            (one, _), (two, rest) = parse_byteranges(raw, answer.headers.get('content-type', ''))
+            if (one.startswith(f'bytes {begin}-{last}/')
+                    and two.startswith(f'bytes {INDEX_HEAD_BYTES}-')):
+                self.range_support = MULTIPART
+                return rest
         except (UnreachableError, ValueError):
-            return None
-        if not (one.startswith(f'bytes {begin}-{last}/')
-                and two.startswith(f'bytes {INDEX_HEAD_BYTES}-')):
-            return None
-        self.range_support = MULTIPART
-        return rest
+            pass
+        return None
 
 
 class Assembly:
@@ -4954,10 +4956,6 @@ class Assembly:
         """Return how many bytes are still to be downloaded."""
         return sum(each.end - each.begin for each in self.ranges)
 
-    def join(self, gap: int) -> None:
-        """Join ranges that have at most `gap` bytes between them."""
-        self.ranges[:] = join_ranges(self.ranges, gap)
-
     def begin(self) -> None:
         """Copy from the older image, unless done before. Raises EOFError if it has changed."""
         if not self._is_begun:
@@ -4991,13 +4989,12 @@ class Assembly:
 class GivenUpError(Exception):
     """The older image is of no use in this run: the whole image has to be downloaded.
 
-    what: what is wrong, or empty if nothing is. answer: to a request for the whole image, if an
-    origin gave one; its body is not read yet.
+    The text says what is wrong; it is empty if nothing is. answer: to a request for the whole
+    image, if an origin gave one; its body is not read yet.
     """
 
     def __init__(self, what: str = '', answer: 'Optional[Answer]' = None) -> None:
         super().__init__(what)
-        self.what = what
         self.answer = answer
 
 
@@ -5029,40 +5026,35 @@ class DeltaStrategy:
 class PatchStrategy(DeltaStrategy):
     """Downloads a patch, keeping over runs what came of it, and applies it to the older image."""
 
-    def __init__(self, transfer: Transfer, older: 'BinaryIO', older_digest: str) -> None:
-        super().__init__(transfer, older, older_digest)
-        self._temporary = transfer.destination.partial_patch_path(transfer.entry.digest,
-                                                                  older_digest)
-        self._failed: Set[str] = set()        # URLs of patches that failed for the moment
-        self._shrunk: Set[str] = set()        # and of those that became shorter than what came
-
     def attempt(self, remote: RemoteIndex) -> bool:
         """Apply the patch that the index lists. See DeltaStrategy."""
-        size = remote.patches.get(self._older_digest, 0)
+        transfer, size = self._transfer, remote.patches.get(self._older_digest, 0)
         is_worth_it = 0 < size <= DELTA_MAX_SHARE * self._entry.size
-        if self._transfer.assembly is not None or not is_worth_it or not self._can_apply(size):
+        if transfer.assembly is not None or not is_worth_it or not self._can_apply(size):
             return False
         url = f'{remote.image_url}.{self._older_digest}.patch'
+        path = transfer.destination.partial_patch_path(self._entry.digest, self._older_digest)
         try:
-            with PartialFile(self._temporary) as patch:
+            with PartialFile(path) as patch:
                 self._download(url, remote.origin, size, patch)
-            self._apply()
+            self._apply(path)
         except UnreachableError as error:
-            if isinstance(error, TransientError):
+            is_retried = isinstance(error, TransientError) and transfer.is_first('failed', url)
+            if is_retried or isinstance(error, CutShortError):
                 raise
             return False
         except OSError as error:
             if error.errno in NO_SPACE:         # the patch itself may fill the disk
-                remove_if_there(self._temporary)
-            elif error.filename == self._temporary:
-                self._transfer.step(f'{url}: not used: {self._temporary}: {error.strerror}')
+                remove_if_there(path)
+            elif error.filename == path:
+                transfer.step(f'{url}: not used: {path}: {error.strerror}')
                 return False
             raise
         except (ValueError, EOFError, RefusedError, MemoryError) as error:
-            remove_if_there(self._temporary)
+            remove_if_there(path)
             self._partial.clear()
             raise GivenUpError(f'{url}: {str(error) or NO_MEMORY}') from None
-        remove_if_there(self._temporary)
+        remove_if_there(path)
         return True
 
     def _can_apply(self, size: int) -> bool:
@@ -5076,32 +5068,21 @@ class PatchStrategy(DeltaStrategy):
         return True
 
     def _download(self, url: str, origin: Origin, size: int, patch: PartialFile) -> None:
-        """Download what `patch` lacks of `size` bytes.
-
-        Raises TransientError; the second time, if the first attempt was not cut short, what is not
-        to be tried again: an UnreachableError. Raises PatchError if the size changes twice.
-        """
+        """Download what `patch` lacks of `size` bytes. Raises PatchError if they get less twice."""
         if patch.size > size:                   # the publisher made it anew, or the server lies
-            if url in self._shrunk:
+            if not self._transfer.is_first('shrunk', url):
                 raise PatchError('has one size and then another')
-            self._shrunk.add(url)
             patch.clear()
         self._transfer.step(f'downloading {size - patch.size} bytes from {url}')
-        try:
-            if patch.size < size:
-                self._transfer.receive(url, origin, size, patch)
-        except TransientError as error:
-            if url in self._failed and not isinstance(error, CutShortError):
-                raise UnreachableError(error.what, error.hint) from None
-            self._failed.add(url)
-            raise
+        if patch.size < size:
+            self._transfer.receive(url, origin, size, patch)
 
-    def _apply(self) -> None:
+    def _apply(self, path: str) -> None:
         """Write the image. Raises ValueError if it is another, EOFError as read_older()."""
         read_old = functools.partial(read_older, self._older.fileno())
         self._partial.clear()
-        with open(self._temporary, 'rb') as stream:
-            for block in apply_patch(stream, read_old, self._entry.size):
+        with open(path, 'rb') as patch:
+            for block in apply_patch(patch, read_old, self._entry.size):
                 self._partial.write(block)
         self.check_digest()
 
@@ -5109,10 +5090,7 @@ class PatchStrategy(DeltaStrategy):
 class RangeStrategy(DeltaStrategy):
     """Copies the chunks that the older image has, and downloads the others as ranges."""
 
-    def __init__(self, transfer: Transfer, older: 'BinaryIO', older_digest: str) -> None:
-        super().__init__(transfer, older, older_digest)
-        # the index beside a damaged image does not say what the image is now
-        self._trust_stored_index = older_digest != transfer.entry.digest
+    _trust_stored_index = True
 
     def attempt(self, remote: RemoteIndex) -> bool:
         """Assemble the image. See DeltaStrategy."""
@@ -5132,16 +5110,16 @@ class RangeStrategy(DeltaStrategy):
 
     def _plan(self, remote: RemoteIndex) -> 'Optional[Assembly]':
         """Return None without an index. Raises GivenUpError if too much would be downloaded."""
-        index = remote.download_body()
+        index, older_index = remote.download_body(), None
         if index is None:
             return None
         self._transfer.step(f'comparing {self._entry.version} with the older image')
-        older_index = None
-        if self._trust_stored_index:
+        # the index beside a damaged image does not say what the image is now
+        if self._trust_stored_index and self._older_digest != self._entry.digest:
             older_size = os.fstat(self._older.fileno()).st_size
             older_index = self._transfer.destination.read_index(self._older_digest, older_size)
         assembly = Assembly(index, self._partial, self._older, older_index)
-        assembly.join(remote.gap_bytes())
+        assembly.ranges = remote.join_ranges(assembly.ranges)
         if self._transfer.received + assembly.lacks() > DELTA_MAX_SHARE * self._entry.size:
             raise GivenUpError
         return assembly
@@ -5168,7 +5146,7 @@ class RangeStrategy(DeltaStrategy):
             another answer for one range       ValueError
             another answer for several         from now on one range a request
         """
-        assembly.join(remote.gap_bytes())
+        assembly.ranges = remote.join_ranges(assembly.ranges)
         total = assembly.taken + assembly.lacks()
         self._transfer.step(f'downloading {assembly.lacks()} bytes of {self._entry.version}, '
                             f'{len(assembly.ranges)} ranges, from {remote.image_url}')
@@ -5240,7 +5218,6 @@ class WholeStrategy:
 
     def __init__(self, transfer: Transfer) -> None:
         self._transfer = transfer
-        self._restarted: Set[str] = set()     # URLs from which the image was downloaded anew
 
     def attempt(self, remote: RemoteIndex, answer: 'Optional[Answer]' = None) -> None:
         """Complete the partial file with the image of one origin.
@@ -5254,9 +5231,8 @@ class WholeStrategy:
         try:
             self._download(remote, answer, '')
         except RefusedError:
-            if url in self._restarted or url.startswith('file:'):
+            if url.startswith('file:') or not self._transfer.is_first('restarted', url):
                 raise
-            self._restarted.add(url)
             self._download(remote, None, 'no-cache')
 
     def _download(self, remote: RemoteIndex, answer: 'Optional[Answer]',
@@ -5326,8 +5302,8 @@ class ImageDownload(Transfer):
             if self._deltas and (has_assembly or remote.download_head()):
                 self.is_delta = any(strategy.attempt(remote) for strategy in self._deltas)
         except GivenUpError as error:
-            if error.what:
-                self.warn(error.what)
+            if str(error):
+                self.warn(str(error))
             self._give_up_deltas()
             answer = error.answer
         if not self.is_delta:
