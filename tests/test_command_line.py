@@ -1,4 +1,4 @@
-"""Section 19: arguments, exit codes, printing, signals."""
+"""Section 19: command lines, exit codes, standard streams and signals."""
 import contextlib
 import errno
 import io
@@ -20,7 +20,7 @@ COMMANDS = ('fetch', 'status', 'store', 'sign', 'verify', 'gen-key', 'public-key
 
 
 class HelpTest(scene.Scene):
-    def test_help_of_the_program_and_of_each_command(self):
+    def test_the_program_and_each_command_have_help(self):
         for arguments in ((),) + tuple((command,) for command in COMMANDS):
             with self.subTest(arguments):
                 result = self.run_tako(*arguments + ('--help',))
@@ -29,24 +29,27 @@ class HelpTest(scene.Scene):
         for word in COMMANDS + ('Origin=', 'PublicKey=', 'Exit codes'):
             self.assertIn(word, self.run_tako('--help').out)
 
-    def test_version(self):
+    def test_version_prints_the_version(self):
         self.assertEqual('tako {}\n'.format(tako.__version__), self.run_tako('--version').out)
 
-    def test_copied_alone_into_an_empty_directory(self):
+    def test_tako_py_runs_alone_in_a_directory(self):
         shutil.copy(scene.TAKO, self.directory)
-        out = subprocess.check_output([sys.executable, '-I', 'tako.py', '--help'], cwd=self.directory, env={})
+        out = subprocess.check_output([sys.executable, '-I', 'tako.py', '--help'],
+                                      cwd=self.directory, env={})
         self.assertIn(b'Tako: take container image.', out)
         self.assertEqual(['destination', 'tako.py'], sorted(os.listdir(self.directory)))
 
-    def test_without_docstrings(self):
+    def test_tako_py_runs_without_docstrings(self):
         for arguments in (['--help'], ['gen-key']):
             subprocess.check_output([sys.executable, '-I', '-OO', scene.TAKO] + arguments)
 
 
 class UsageTest(scene.Scene):
-    def test_wrong_command_lines(self):
-        for arguments in ((), ('fech',), ('fetch',), ('fetch', '--bogus', 'x'), ('store',), ('store', 'image', '1.0'),
-                          ('store', '-o', 'd', 'image'), ('gen-key', 'x'), ('app.tako', 'fetch'), ('--init', 'fetch')):
+    def test_wrong_command_lines_are_usage_errors(self):
+        for arguments in ((), ('fech',), ('fetch',), ('fetch', '--bogus', 'x'), ('store',),
+                          ('store', 'image', '1.0'),
+                          ('store', '-o', 'd', 'image'), ('gen-key', 'x'), ('app.tako', 'fetch'),
+                          ('--init', 'fetch')):
             with self.subTest(arguments):
                 result = self.run_tako(*arguments)
                 self.assertCode(2, result)
@@ -56,10 +59,11 @@ class UsageTest(scene.Scene):
     def test_options_are_not_abbreviated(self):
         self.assertCode(2, self.run_tako('fetch', '--ini', 'app.tako'))
 
-    def test_a_secret_key_typed_in_the_wrong_place_is_not_repeated(self):
+    def test_a_secret_key_in_the_wrong_place_is_not_repeated(self):
         secret = tako.format_secret_key(origin.SEED)
         for arguments in (('store', '-o', 'd', 'image', '1.0', secret), ('gen-key', secret),
-                          ('store', '-k', origin.PUBLIC_KEY, '-o', self.directory, scene.TAKO, secret),
+                          ('store', '-k', origin.PUBLIC_KEY, '-o', self.directory, scene.TAKO,
+                           secret),
                           ('fetch', self.write('app.tako', 'PublicKey={}\n'.format(secret)))):
             with self.subTest(arguments[0]):
                 result = self.run_tako(*arguments)
@@ -68,14 +72,14 @@ class UsageTest(scene.Scene):
 
 
 class OptionTest(scene.Scene):
-    """Options as the original program takes them: long, short, with = or without, anywhere."""
+    """Options may be long or short, with = or without, and stand anywhere, as in the original."""
 
     def parsed(self, line, *names):
-        """What these settings are after a command line."""
+        """Return these settings after a command line."""
         arguments = tako.parse_command_line(line.split())
         return tuple(getattr(arguments, name) for name in names)
 
-    def test_each_short_option_has_a_long_form_and_both_take_a_value_in_each_way(self):
+    def test_short_and_long_options_take_a_value_in_each_way(self):
         for command, short, long_form, name in (
             ('store -o . i 1', '-k', '--key', 'key'),
             ('store -o . i 1', '-f', '--key-file', 'key_file'),
@@ -97,7 +101,7 @@ class OptionTest(scene.Scene):
                     with self.subTest(line):
                         self.assertEqual((value,), self.parsed(line, name))
 
-    def test_no_short_option_is_without_a_long_form(self):
+    def test_each_short_option_has_a_long_form(self):
         for command in tako.COMMANDS:
             with self.subTest(command):
                 for option in re.findall(
@@ -105,7 +109,7 @@ class OptionTest(scene.Scene):
                 ):
                     self.assertIn(', --', option)
 
-    def test_options_before_between_and_after_the_other_arguments(self):
+    def test_options_may_stand_anywhere(self):
         for line in (
             'fetch --init a.tako b.tako',
             'fetch a.tako --init b.tako',
@@ -124,7 +128,7 @@ class OptionTest(scene.Scene):
             with self.subTest(line):
                 self.assertEqual(('KEY', None, 'DIR', 'app.img', '1.0'), self.parsed(line, *names))
 
-    def test_nothing_after_two_dashes_is_an_option(self):
+    def test_arguments_after_two_dashes_are_no_options(self):
         self.assertEqual(
             (False, ['--init', 'b', '--']), self.parsed('fetch -- --init b --', 'init', 'configs')
         )
@@ -135,10 +139,10 @@ class OptionTest(scene.Scene):
             ('DIR', '-a', '-1'), self.parsed('store -o DIR -- -a -1', 'output', 'image', 'version')
         )
 
-    def test_short_options_in_one_word(self):
+    def test_short_options_may_share_a_word(self):
         self.assertEqual((-1, ['a']), self.parsed('fetch -vq a', 'level', 'configs'))
 
-    def test_an_option_without_its_value(self):
+    def test_an_option_without_its_value_is_a_usage_error(self):
         for line in (
             'store -o',
             'store --output -k KEY a 1',
@@ -152,7 +156,7 @@ class OptionTest(scene.Scene):
                     ' needs a value\n  see: tako {} --help'.format(line.split()[0]), result.err
                 )
 
-    def test_an_invalid_value_is_quoted_with_examples_that_are_valid(self):
+    def test_an_invalid_value_is_quoted_with_valid_examples(self):
         for line, name, invalid, examples in (
             ('fetch a --splay {}', 'splay', 'number of seconds: {!r}', '90, 0.5'),
             ('fetch a --timeout={}', 'timeout', 'number of seconds: {!r}', '90, 0.5'),
@@ -168,7 +172,7 @@ class OptionTest(scene.Scene):
         result = self.run_here('store', '-o', 'd', '--patch-memory', '31', 'i', '1')
         self.assertIn(": invalid number of MiB: '31' (at least 32)\n", result.err)
 
-    def test_an_unknown_option_is_answered_with_the_one_it_resembles(self):
+    def test_an_unknown_option_names_the_one_it_resembles(self):
         for line, message in (
             (
                 'fetch --int a',
@@ -196,7 +200,7 @@ class OptionTest(scene.Scene):
                     (2, '', 'tako: {}\n'.format(message)), (result.code, result.out, result.err)
                 )
 
-    def test_help_of_a_command_in_each_way(self):
+    def test_help_of_a_command_is_printed_in_each_way(self):
         for command in tako.COMMANDS:
             with self.subTest(command):
                 expected = self.run_here(command, '--help')
@@ -218,7 +222,7 @@ class OptionTest(scene.Scene):
             self.assertEqual(self.run_here('--help').out, self.run_here(*line.split()).out)
         self.assertIn('usage: tako [-h]', self.run_here('help').out)
 
-    def test_the_originals_calls_do_what_they_do_there(self):
+    def test_command_lines_of_the_original_do_the_same(self):
         os.mkdir(self.path('served'))
         image, secret = self.write('app.img', b'image'), tako.format_secret_key(origin.SEED)
         self.assertCode(
@@ -237,16 +241,18 @@ class OptionTest(scene.Scene):
 
 
 class ConfigFileTest(scene.Scene):
-    def test_what_is_wrong_stands_with_file_and_line(self):
+    def test_an_error_of_a_config_names_file_and_line(self):
         good = self.config('http://127.0.0.1:1')
         with open(good) as stream:
             lines = stream.read()
-        for content, message in (('Orign=x\n' + lines, ":1: unknown key 'Orign'\n  did you mean Origin=?"),
+        for content, message in (('Orign=x\n' + lines,
+                                  ":1: unknown key 'Orign'\n  did you mean Origin=?"),
                                  (lines + 'Version=2.*\n', ':5: Version= is already set in line 3'),
                                  (lines.replace('Version=*', 'Version=>=1'),
                                   ":3: Version= is invalid: '>=1' is not a version pattern"),
                                  (lines.replace('Version=*\n', ''), ': Version= is missing'),
-                                 (b'\xff\xfe', ': not UTF-8 text'), ('# \n' * 400000, ': longer than'),
+                                 (b'\xff\xfe', ': not UTF-8 text'),
+                                 ('# \n' * 400000, ': longer than'),
                                  ('Hello\n', ':1: not a setting')):
             with self.subTest(message):
                 result = self.run_tako('fetch', self.write('bad.tako', content))
@@ -254,21 +260,22 @@ class ConfigFileTest(scene.Scene):
                 self.assertIn('tako: ' + self.path('bad.tako') + message, result.err)
         self.assertEqual([], os.listdir(self.destination))
 
-    def test_a_file_that_cannot_be_read(self):
+    def test_an_unreadable_config_is_exit_2(self):
         for command in ('fetch', 'rollback', 'status'):
             for path in (self.path('missing'), self.directory):
                 result = self.run_tako(command, path)
                 self.assertCode(2, result)
                 self.assertIn('tako: ' + path + ': ', result.err)
 
-    def test_each_command_names_the_config_that_is_wrong(self):
+    def test_each_command_names_the_wrong_config(self):
         path = self.write('bad.tako', 'Hello\n')
         for command in ('fetch', 'rollback', 'status'):
             result = self.run_tako(command, path)
             self.assertCode(2, result)
-            self.assertTrue(result.err.startswith('tako: ' + path + ':1: not a setting'), result.err)
+            self.assertTrue(result.err.startswith('tako: ' + path + ':1: not a setting'),
+                            result.err)
 
-    def test_windows_line_ends_and_byte_order_mark(self):
+    def test_a_config_may_have_crlf_and_a_byte_order_mark(self):
         os.mkdir(self.path('served'))
         publisher = origin.Publisher(self.path('served'))
         publisher.publish('1.0', b'image')
@@ -278,21 +285,23 @@ class ConfigFileTest(scene.Scene):
         self.assertCode(0, self.run_tako('fetch', self.path('app.tako')))
         self.assertInPlace(b'image')
 
-    def test_a_destination_beyond_ascii_in_any_locale(self):
+    def test_a_destination_beyond_ascii_works_in_any_locale(self):
         os.mkdir(self.path('served'))
         publisher = origin.Publisher(self.path('served'))
         publisher.publish('1.0', b'image')
         name = self.path('b\u00fccher').encode()
         os.mkdir(name)
-        config = self.write('app.tako', b'Origin=file://' + self.path('served').encode() + b'\nVersion=*\nPublicKey='
+        config = self.write('app.tako', b'Origin=file://' + self.path('served').encode()
+                            + b'\nVersion=*\nPublicKey='
                             + origin.PUBLIC_KEY.encode() + b'\nDestination=' + name + b'\n')
-        result = self.run_tako('fetch', config, environ={'LC_ALL': 'C', 'PYTHONCOERCECLOCALE': '0', 'PYTHONUTF8': '0'})
+        result = self.run_tako('fetch', config, environ={'LC_ALL': 'C', 'PYTHONCOERCECLOCALE': '0',
+                                                         'PYTHONUTF8': '0'})
         self.assertEqual((0, ''), (result.code, result.err))
         self.assertEqual(b'image', scene.read(os.path.join(name, b'latest')))
 
 
 class StreamTest(scene.Scene):
-    def test_a_reader_that_went_away(self):
+    def test_a_closed_pipe_at_standard_output_is_silent(self):
         process = self.start('--help')
         process.stdout.close()
         error = process.stderr.read()
@@ -300,9 +309,10 @@ class StreamTest(scene.Scene):
         process.wait()
         self.assertEqual(b'', error)
 
-    def test_a_full_stdout_is_an_error(self):
+    def test_a_full_standard_output_is_an_error(self):
         with open('/dev/full', 'wb') as full:
-            done = subprocess.run([sys.executable, '-I', scene.TAKO, 'gen-key'], stdout=full, stderr=subprocess.PIPE)
+            done = subprocess.run([sys.executable, '-I', scene.TAKO, 'gen-key'], stdout=full,
+                                  stderr=subprocess.PIPE)
         self.assertEqual(
             (
                 1,
@@ -312,7 +322,7 @@ class StreamTest(scene.Scene):
             (done.returncode, done.stderr),
         )
 
-    def test_a_key_pair_that_nobody_reads_is_lost(self):
+    def test_a_key_pair_that_cannot_be_printed_is_lost(self):
         read, write = os.pipe()
         os.close(read)
         done = subprocess.run(
@@ -328,7 +338,7 @@ class StreamTest(scene.Scene):
             (done.returncode, done.stderr),
         )
 
-    def test_a_full_stdout_loses_no_key_pair_in_files(self):
+    def test_a_full_standard_output_loses_no_key_files(self):
         with open('/dev/full', 'wb') as full:
             done = subprocess.run(
                 [sys.executable, '-I', scene.TAKO, 'gen-key', '-o', 'app'],
@@ -346,13 +356,15 @@ class StreamTest(scene.Scene):
         )
         tako.parse_secret_key(scene.read(self.path('app.key')).decode().rstrip('\n'))
 
-    def test_stdout_closed_from_the_start(self):
-        """The keys go nowhere else; what fetch does is done all the same."""
+    def test_a_standard_output_closed_from_the_start_is_an_error_of_gen_key(self):
+        """The keys would be lost. fetch does its work even so."""
         def run(*arguments):
-            return subprocess.run(['/bin/sh', '-c', 'exec "$@" >&-', 'sh', sys.executable, '-I', scene.TAKO] + list(arguments),
+            return subprocess.run(['/bin/sh', '-c', 'exec "$@" >&-', 'sh', sys.executable, '-I',
+                                   scene.TAKO] + list(arguments),
                                   stderr=subprocess.PIPE)
         done = run('gen-key')
-        self.assertEqual((1, b'tako: standard output is closed\n  open it, or give -o NAME to write files\n'),
+        self.assertEqual(
+            (1, b'tako: standard output is closed\n  open it, or give -o NAME to write files\n'),
                          (done.returncode, done.stderr))
         os.mkdir(self.path('served'))
         origin.Publisher(self.path('served')).publish('1.0', b'image')
@@ -362,8 +374,9 @@ class StreamTest(scene.Scene):
 
 
 class MainTest(unittest.TestCase):
-    def test_it_returns_the_exit_code(self):
-        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+    def test_main_returns_the_exit_code(self):
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             self.assertEqual(0, tako.main(['--version']))
             self.assertEqual(0, tako.main(['gen-key']))
             self.assertEqual(2, tako.main([]))
@@ -371,20 +384,22 @@ class MainTest(unittest.TestCase):
         self.assertIn('SECRET+', out.getvalue())
         self.assertIn('tako: ', err.getvalue())
 
-    def test_a_defect_is_told_in_a_line(self):
+    def test_a_defect_is_reported_in_one_line(self):
         with contextlib.redirect_stderr(io.StringIO()) as err:
-            with unittest.mock.patch.object(tako, 'ed25519_public_key', side_effect=ZeroDivisionError('oops')):
+            with unittest.mock.patch.object(tako, 'ed25519_public_key',
+                                            side_effect=ZeroDivisionError('oops')):
                 self.assertEqual(1, tako.main(['gen-key']))
         self.assertIn("internal error: ZeroDivisionError('oops'", err.getvalue())
 
 
 class MemoryTest(scene.Scene):
-    def test_too_little_memory_is_reported_with_what_to_do(self):
+    def test_too_little_memory_is_reported_with_a_hint(self):
         for error in (MemoryError(), OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))):
             for command in (['gen-key'], ['status', self.config('file:///nowhere')]):
                 with self.subTest(error=error, command=command[0]), contextlib.ExitStack() as stack:
                     for name in ('ed25519_public_key', 'StateFile'):
-                        stack.enter_context(unittest.mock.patch.object(tako, name, side_effect=error))
+                        stack.enter_context(unittest.mock.patch.object(tako, name,
+                                                                       side_effect=error))
                     result = self.run_here(*command)
                     self.assertCode(1, result)
                     self.assertIn('memory', result.err)
@@ -393,13 +408,16 @@ class MemoryTest(scene.Scene):
 
 class PythonTest(scene.Scene):
     def without(self, module, *arguments):
-        """Run tako.py on a Python that lacks a module."""
-        code = 'import sys; sys.modules[{!r}] = None; sys.path.insert(0, {!r}); import tako; sys.exit(tako.main(sys.argv[1:]))'
-        return subprocess.run([sys.executable, '-c', code.format(module, scene.PROJECT)] + list(arguments),
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+        """Run tako.py on a Python without a module. Return the CompletedProcess."""
+        code = ('import sys; sys.modules[{!r}] = None; sys.path.insert(0, {!r}); '
+                'import tako; sys.exit(tako.main(sys.argv[1:]))')
+        return subprocess.run([sys.executable, '-c', code.format(module, scene.PROJECT)]
+                              + list(arguments),
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              universal_newlines=True)
 
-    def test_https_without_the_ssl_module(self):
-        """Other origins work all the same."""
+    def test_https_without_the_ssl_module_is_an_error(self):
+        """Other origins work even so."""
         os.mkdir(self.path('served'))
         origin.Publisher(self.path('served')).publish('1.0', b'image')
         result = self.without('ssl', 'fetch', self.config('https://127.0.0.1:1'))
@@ -410,44 +428,45 @@ class PythonTest(scene.Scene):
         served = self.serve('served')
         self.assertEqual(0, self.without('ssl', 'fetch', self.config(served.url)).returncode)
 
-    def test_without_json(self):
+    def test_without_json_status_json_is_an_error(self):
         result = self.without('json', 'status', '--json', self.config('file:///nowhere'))
         self.assertEqual(1, result.returncode, result.stderr)
-        self.assertRegex(result.stderr, r'this Python lacks its json package\n  install all of Python \(.*\)\n$')
+        self.assertRegex(result.stderr,
+                         r'this Python lacks its json package\n  install all of Python \(.*\)\n$')
 
-    def test_without_difflib_nothing_is_suggested(self):
+    def test_without_difflib_no_option_is_suggested(self):
         result = self.without('difflib', 'fetch', '--int', 'app.tako')
         self.assertEqual(
             (2, "tako: unknown option '--int'\n  see: tako fetch --help\n"),
             (result.returncode, result.stderr),
         )
 
-    def test_without_what_makes_patches(self):
-        """That is told before anything is stored, not halfway."""
+    def test_without_modules_for_patches_nothing_is_stored(self):
+        """store finds this out before it changes anything."""
         publisher = origin.Publisher(self.path('served'))
         publisher.publish('1.0', b'image')
         before = scene.snapshot(self.path('served'))
-        key, image = self.write('key', tako.format_secret_key(origin.SEED), 0o600), self.write('image', b'another')
+        key = self.write('key', tako.format_secret_key(origin.SEED), 0o600)
+        image = self.write('image', b'another')
         for module in ('mmap', 'lzma'):
-            result = self.without(module, 'store', '-f', key, '-o', self.path('served'), '--patch-from', '1', image, '1.1')
+            result = self.without(module, 'store', '-f', key, '-o', self.path('served'),
+                                  '--patch-from', '1', image, '1.1')
             self.assertEqual(1, result.returncode, result.stderr)
             self.assertIn('this Python lacks its {} package'.format(module), result.stderr)
             self.assertEqual(before, scene.snapshot(self.path('served')))
-            result = self.without(module, 'store', '--dry-run', '-f', key, '-o', self.path('served'), image, '1.1')
+            result = self.without(module, 'store', '--dry-run', '-f', key, '-o',
+                                  self.path('served'), image, '1.1')
             self.assertEqual(0, result.returncode, result.stderr)
 
-    def test_on_a_python_that_collects_garbage_in_its_own_way(self):
+    def test_tako_runs_without_the_functions_of_gc(self):
         with unittest.mock.patch.object(tako, 'gc', object()):
             self.assertCode(0, self.run_here('--version'))
 
-    def test_without_ssl(self):
-        result = self.without('ssl', 'fetch', self.config('https://127.0.0.1:1'))
-        self.assertEqual(1, result.returncode, result.stderr)
-        self.assertIn('this Python lacks its ssl package', result.stderr)
+
 
 
 class SignalTest(scene.Scene):
-    """Ctrl-C and friends in the middle of a download: exit code, no temporary, old state; what came is kept."""
+    """A signal during a download: fetch keeps what it received and leaves no temporary file."""
 
     def interrupted(self, *numbers, **settings):
         served = scene.tempfile.mkdtemp(dir=self.directory)
@@ -461,29 +480,34 @@ class SignalTest(scene.Scene):
             out, err = process.communicate(timeout=30)
         return process.returncode, out, err
 
-    def test_each_signal(self):
+    def test_each_signal_ends_a_download_with_its_exit_code(self):
         for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
             with self.subTest(number):
                 self.assertEqual((code, b'', b''), self.interrupted(number))
-                self.assertEqual(['manifest'] + self.partials(), sorted(os.listdir(self.destination), reverse=True))
+                self.assertEqual(['manifest'] + self.partials(),
+                                 sorted(os.listdir(self.destination), reverse=True))
             self.empty_destination()
 
-    def test_impatience_does_not_stop_the_clearing_up(self):
+    def test_further_signals_do_not_stop_the_cleanup(self):
         code, out, err = self.interrupted(signal.SIGTERM, signal.SIGINT, signal.SIGINT)
         self.assertIn(code, (130, 143))
-        self.assertEqual((b'', b'', {'manifest'}), (out, err, set(os.listdir(self.destination)) - set(self.partials())))
+        self.assertEqual((b'', b'', {'manifest'}),
+                         (out, err, set(os.listdir(self.destination)) - set(self.partials())))
 
-    @unittest.skipIf(platform.python_implementation() == 'PyPy', 'PYPY DOES NOT SAY WHICH SIGNALS IT FOUND IGNORED')
-    def test_what_was_ignored_stays_ignored(self):
+    @unittest.skipIf(platform.python_implementation() == 'PyPy',
+                     'PYPY DOES NOT SAY WHICH SIGNALS IT FOUND IGNORED')
+    def test_an_ignored_signal_stays_ignored(self):
         code, _, _ = self.interrupted(signal.SIGHUP, signal.SIGTERM,
-                                      preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+                                      preexec_fn=lambda: signal.signal(signal.SIGHUP,
+                                                                       signal.SIG_IGN))
         self.assertEqual(143, code)
 
-    def test_store_leaves_no_temporary(self):
+    def test_a_signal_during_store_leaves_no_temporary(self):
         os.mkdir(self.path('served'))
         os.mkfifo(self.path('pipe'))
         key = self.write('app.key', tako.format_secret_key(origin.SEED), 0o600)
-        process = self.start('store', '-f', key, '-o', self.path('served'), self.path('pipe'), '1.0')
+        process = self.start('store', '-f', key, '-o', self.path('served'), self.path('pipe'),
+                             '1.0')
         with open(self.path('pipe'), 'wb') as pipe:
             pipe.write(b'x' * 100000)
             pipe.flush()
@@ -494,7 +518,7 @@ class SignalTest(scene.Scene):
 
 
 def stalls(handler):
-    """Sends half of the body and keeps the client waiting."""
+    """Send half of the body and keep the client waiting."""
     handler.answer(200, handler.body[:len(handler.body) // 2], length=len(handler.body))
     handler.wfile.flush()
     time.sleep(5)
