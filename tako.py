@@ -196,7 +196,7 @@ FULL_ANSWER_SECONDS = 86400             # a manifest is requested without an ETa
 MANIFEST_SECONDS = 60.0                 # longest wait for a mirror's manifest if others have one
 LOCK_WAIT_SECONDS = 120.0               # longest wait for another run in the same directory
 LOCK_POLL_SECONDS = 0.05                # interval between two attempts to lock
-ABANDONED_SECONDS = 3600.0              # temporary files of the first Tako are removed at this age
+ABANDONED_SECONDS = 3600.0              # age at which the original Tako's files are removed
 PIPE_POLL_SECONDS = 0.5                 # a silent pipe delays the reaction to a signal this long
 
 # messages and state
@@ -3417,37 +3417,40 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
 #     store/<sha256>                  an image, read-only
 #     store/<sha256>.chunks           its chunk index
 #     store/<sha256>.<older>.patch    a patch that makes it from the image <older>
-#     manifest                        the versions, as they were signed, read-only
+#     manifest                        the signed list of versions, read-only
 #     .*.new                          temporary files; the next run that holds the lock removes them
-#     store/.probe.new                one more of them, which is empty
+#     store/.probe.new                an empty temporary file, to test whether a rename works
 #
 # A Destination is the same directory on a client: without patches, and with
 #
 #     latest                          link to store/<sha256>, the installed image
 #     .state                          a State, and the time of the last success: see StateFile
-#     .partial-<sha256>*              as much of an image, or of a patch, as was downloaded
+#     .partial-<sha256>*              the downloaded part of an image, or of a patch
 #     .fork.1, .fork.2                two signed manifests that contradict each other
-#     .latest.back, .state.back       what a rollback renames, since units may fill the disk
-#     .state.done                     what a rollback renames once the units run again
+#     .latest.back                    link to the previous image
+#     .state.back, .state.done        a State during a rollback, and one after it
+#
+# The last three exist while an update is not yet confirmed. A rollback renames them to latest and
+# .state, which works on a disk that the units have filled.
 #
 # At each instant, and after a power cut:
 #
 #     - An image in store/ had the size and SHA-256 of its entry when it got its name, since
 #       store_image() is the only way in. image_fault() finds what a disk did to it later.
-#     - manifest is absent, or one whole manifest whose signature was verified.
-#     - latest is absent, or names an image that was durable in store/ before.
-#     - .state may be lost: no security rests on it.
+#     - manifest is missing, or is one whole manifest whose signature was verified.
+#     - latest is missing, or names an image that was durable in store/ before.
+#     - .state may be lost. Then a rejected image is tried again, but no check is weaker.
 
 NEW_IMAGE, NEW_PATCH, NEW_INDEX = '.image.new', '.patch.new', '.chunks.new'
 NEW_MANIFEST, NEW_LINK, NEW_STATE = '.manifest.new', '.latest.new', '.state.new'
-PROBE = '.probe.new'            # is renamed into the store before a download, and removed
-PARTIAL_OLDER_CHARS = 16        # of the older image's SHA-256 in the name of a partial patch
+PROBE = '.probe.new'
+PARTIAL_OLDER_CHARS = 16        # a partial patch's name has this much of the older image's SHA-256
 BACK_LINK, BACK_STATE, DONE_STATE = '.latest.back', '.state.back', '.state.done'
 MISSING = 'is missing'
 
 
 class SignedManifest(namedtuple('SignedManifest', ('manifest', 'signed', 'where'))):
-    """A Manifest, the bytes that were signed (b'' if there is none yet), and their path or URL."""
+    """A Manifest, its signed bytes (b'' if there is none yet), and their path or URL."""
 
     __slots__ = ()
     manifest: Manifest
@@ -3485,9 +3488,9 @@ class ImageDirectory:
         return f'{self.image_path(digest)}.{older}.patch'
 
     def accepted(self) -> SignedManifest:
-        """Return the manifest, or an empty one if there is none.
+        """Return the manifest of this directory, or an empty one if there is none.
 
-        It is read and verified once: later calls return the same. Raises RefusedError.
+        It is read and verified once; later calls return the same. Raises RefusedError.
         """
         if self._accepted is None:
             path = self.manifest_path
@@ -3500,21 +3503,25 @@ class ImageDirectory:
         return self._accepted
 
     def manifest(self) -> Manifest:
-        """Return accepted().manifest."""
+        """Return the entries of accepted(). Raises RefusedError."""
         return self.accepted().manifest
 
     def write_manifest(self, new: SignedManifest) -> None:
-        """Replace the manifest, durably, by one whose signature is valid."""
+        """Replace the manifest, durably, by one whose signature was verified."""
         self._write(NEW_MANIFEST, new.signed, self.manifest_path)
         self._accepted = new
 
     def _write(self, temporary: str, content: bytes, path: str) -> None:
+        """Write a file durably: under the name `temporary`, which is then renamed to `path`."""
         with NewFile(self.path(temporary)) as new:
             new.write(content)
             new.publish(path)
 
     def images(self) -> 'Dict[str, int]':
-        """Return the SHA-256 of each image in the store, by its name, with its size in bytes."""
+        """Return the images in the store: the SHA-256 in each name, and the size in bytes.
+
+        No image is read: see image_fault().
+        """
         images: Dict[str, int] = {}
         try:
             with os.scandir(self.store_path) as found:
@@ -3530,10 +3537,10 @@ class ImageDirectory:
 
     def image_fault(self, digest: str, size: 'Optional[int]' = None,
                     is_size_enough: bool = False) -> str:
-        """Return '' if an image is intact, MISSING, or how it is damaged. Reads all of the image.
+        """Return what is wrong with an image: MISSING, or how it is damaged. '' if it is intact.
 
-        size: in bytes; None if it is unknown. is_size_enough: do not read an image of that size.
-        Raises PermissionError: an image that this user cannot read may be intact.
+        size: in bytes; None if it is unknown. is_size_enough: whether an image of that size counts
+        as intact; otherwise all of it is read. Raises PermissionError if this user cannot read it.
         """
         path = self.image_path(digest)
         try:
@@ -3552,23 +3559,24 @@ class ImageDirectory:
         return '' if found == digest else f'is damaged: its SHA-256 is {found}'
 
     def why_unusable(self, digest: str) -> str:
-        """Return why an image cannot be used, after its path; '' if it can. Reads all of it."""
+        """Return an image's path and what is wrong with it; '' if it is intact. Reads all of it."""
         try:
             fault = self.image_fault(digest)
         except PermissionError as error:
             fault = f'cannot be read: {error.strerror}'
-        return fault and f'{self.image_path(digest)} {fault}'
+        return f'{self.image_path(digest)} {fault}' if fault else ''
 
     def store_image(self, entry: Entry, new: NewFile) -> None:
-        """Move a file that was written into the store, durably. There is no other way into it.
+        """Rename a file into the store, durably, as the image of `entry`.
 
-        Raises RefusedError if the file is not the image of `entry`.
+        There is no other way into the store. Raises RefusedError if the file has another size or
+        SHA-256 than `entry`.
         """
         digest = new.sha256.hexdigest()
         if (new.size, digest) != (entry.size, entry.digest):
             raise RefusedError(f'{new.temporary}: not the image of {entry.version}: it has '
                                f'{new.size} bytes, and its SHA-256 is {digest}',
-                               'run the command again; if it fails again, test the hardware')
+                               'run the command again; if it fails again, test memory and disk')
         if not os.path.isdir(self.store_path):
             umask = os.umask(0o022)                 # the mode of `root` says who may read images
             os.mkdir(self.store_path)
@@ -3590,9 +3598,9 @@ class ImageDirectory:
             return None
 
     def make_index(self, digest: str) -> bool:
-        """Write the chunk index of an image, with its patches, durably.
+        """Write the chunk index of an image, with the list of its patches, durably.
 
-        Returns False if it is there already. Raises ValueError if no client would accept it.
+        Return False if the same index exists. Raises ValueError if clients would refuse the index.
         """
         patches = self._patches_to(digest)
         path = self.image_path(digest)
@@ -3613,9 +3621,9 @@ class ImageDirectory:
         self._write(NEW_INDEX, raw, self.index_path(digest))
 
     def _patches_to(self, digest: str) -> 'Tuple[Tuple[str, int], ...]':
-        """Return (SHA-256 of the older image, size in bytes) of each patch that makes an image.
+        """Return (SHA-256 of the older image, patch size in bytes) of each patch to an image.
 
-        Of more than PATCHES_MAX patches, those from the images that were stored last.
+        Of more than PATCHES_MAX patches, return those from the images that were stored last.
         """
         match_name = re.compile(digest + '[.]([0-9a-f]{64})[.]patch').fullmatch
         with os.scandir(self.store_path) as found:
@@ -3625,14 +3633,14 @@ class ImageDirectory:
         return tuple((older, sizes[older]) for older in sorted(by_time[-PATCHES_MAX:]))
 
     def check_file_system(self) -> None:
-        """Raise TakoError if the store is on another file system than `root`: a rename fails."""
+        """Raise TakoError if the store is on another file system than `root`: no rename works."""
         path = self.store_path
         if os.path.isdir(path) and os.stat(path).st_dev != os.stat(self.root).st_dev:
             raise TakoError(f'{path}: on another file system than {self.root}',
-                            'move the whole directory there; it may be a link')
+                            f'move all of {self.root} there; it may then be a symlink')
 
     def check_rename(self) -> None:
-        """Raise TakoError if no file of `root` can be renamed into the store."""
+        """Raise TakoError if a rename of a file of `root` into the store fails: try one."""
         self.check_file_system()
         if os.path.isdir(self.store_path):
             try:
@@ -3647,21 +3655,26 @@ class ImageDirectory:
                 raise TakoError(
                     f'{self.store_path}: files of {self.root} cannot be renamed into it: '
                     'it is a mount point, or has another project quota',
-                    'mount or move the whole directory, and not store alone') from None
+                    f'mount or move all of {self.root}, and not only store') from None
 
     def sync(self) -> None:
-        """Make all names durable, since a run may have been killed between a rename and its fsync.
+        """Make all names in the directory and in its store durable.
 
-        Call this before a link or a manifest refers to a file.
+        Call this before a link or a manifest refers to a file: the run that renamed the file may
+        have been killed before its fsync.
         """
         sync_directory(self.store_path)
         sync_directory(self.root)
 
     def clear_leftovers(self) -> None:
-        """Remove the temporary files of killed runs. The caller holds the lock."""
+        """Remove the temporary files of killed runs. The caller must hold the lock.
+
+        Also remove those of the original Tako (docs/coming-from-the-original.md). It takes no lock:
+        a recent file may belong to an active run, and stays.
+        """
         for name in (NEW_IMAGE, NEW_PATCH, NEW_INDEX, NEW_MANIFEST, NEW_LINK, NEW_STATE, PROBE):
             remove_if_there(self.path(name))
-        # and those of the original Tako, where that is possible
+        # a file of the original Tako that cannot be removed does no harm
         paths = [self.path('manifest.new')]
         try:
             remove_if_there(self.image_path(PROBE))
@@ -3671,7 +3684,6 @@ class ImageDirectory:
             pass
         for path in paths:
             try:
-                # the original takes no lock: a recent file may belong to a run that is at work
                 if 0 < time_of(path) < time.time() - ABANDONED_SECONDS:
                     os.unlink(path)
             except OSError:
@@ -3682,7 +3694,7 @@ class Destination(ImageDirectory):
     """A directory in which a client installs images."""
 
     def accepted(self) -> SignedManifest:
-        """Return the manifest that was accepted last, as ImageDirectory.accepted()."""
+        """Return the manifest that the last fetch accepted, as ImageDirectory.accepted()."""
         try:
             return super().accepted()
         except FormatError:
@@ -3690,17 +3702,17 @@ class Destination(ImageDirectory):
         except RefusedError as error:
             raise RefusedError(error.what, (
                 'if you replaced PublicKey=, add the old key as a second PublicKey= line for one '
-                'fetch; otherwise the file was modified, and if you removed it, the next fetch '
-                'could accept an older manifest')) from None
+                'fetch; otherwise the file was modified: find out why before you remove it, '
+                'because the next fetch may then accept an older manifest')) from None
 
     def latest(self) -> str:
         """Return the SHA-256 of the installed image; '' if there is none. Raises TakoError."""
         return self.linked('latest')
 
     def linked(self, name: str) -> str:
-        """Return the SHA-256 of the image that a link names; '' if there is no such link.
+        """Return the SHA-256 of the image to which a link points; '' if there is no such link.
 
-        Raises TakoError if a file has its name.
+        A link to anything else counts as none. Raises TakoError if `name` is not a link.
         """
         path = self.path(name)
         try:
@@ -3710,7 +3722,8 @@ class Destination(ImageDirectory):
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            raise TakoError(f'{path}: not a link', 'it is not ours: move it away') from None
+            raise TakoError(f'{path}: not a link',
+                            'move it away: Tako did not make it') from None
         match = re.fullmatch('store/([0-9a-f]{64})', target)
         return match.group(1) if match else ''
 
@@ -3738,16 +3751,16 @@ class Destination(ImageDirectory):
         sync_directory(self.root)
 
     def partial_path(self, digest: str) -> str:
-        """Return the path of what was downloaded of an image so far."""
+        """Return the path of the downloaded part of an image."""
         return self.path('.partial-' + digest)
 
     def partial_patch_path(self, digest: str, older: str) -> str:
-        """Return the path of what was downloaded of a patch so far. See patch_path()."""
-        # eCryptfs allows 143 bytes in a name, fewer than two SHA-256 and the rest have
+        """Return the path of the downloaded part of a patch from `older` to `digest`."""
+        # eCryptfs allows 143 bytes in a name, too few for two whole SHA-256
         return f'{self.partial_path(digest)}.{older[:PARTIAL_OLDER_CHARS]}.patch'
 
     def clear_partials(self, but: str = '') -> None:
-        """Remove what was downloaded of images and patches, except for the image `but`."""
+        """Remove the downloaded parts of all images and patches, but not those for image `but`."""
         is_kept = re.compile(
             '[.]partial-%s([.].{%d}[.]patch)?' % (but, PARTIAL_OLDER_CHARS)).fullmatch
         for name in os.listdir(self.root):
@@ -3758,10 +3771,10 @@ class Destination(ImageDirectory):
         """Raise TakoError if the file system says that fewer than `size` bytes are free."""
         try:
             status = os.statvfs(self.root)
-        except OSError:                             # unknown is not none: a full disk says so later
+        except OSError:                             # unknown: if the disk is full, a write fails
             return
         free = status.f_bavail * status.f_frsize
-        if status.f_blocks and free < size:         # 0 blocks in all: unknown, too
+        if status.f_blocks and free < size:         # a size of 0 blocks also means unknown
             raise TakoError(f'{self.root}: {size} bytes are needed and {free} are free',
                             'free disk space there, or let Keep= remove old images; '
                             'all installed files are intact')
@@ -3777,15 +3790,16 @@ class State(namedtuple('State', (
         'invocations', 'postponed'))):
     """What a destination remembers from one run to the next. An image is named by its SHA-256.
 
-    previous: the image that was installed before this one; '' if there is none.
-    restart_due: the image for which units still have to restart, once latest names it; or ''.
-    received: "image bytes": the last image downloaded, and how many bytes that took; or ''.
-    rejected: images on which a unit failed, and which are not tried again.
-    withdrawn: images that were withdrawn, which the user was told.
-    validators: "SHA-256 URL ETag": the accepted manifest, as that URL served it.
-    invocations: "unit InvocationID": units before the restart that is due; - if one did not run.
-    postponed: images on which a unit failed, as it did on the image before; they are tried again
-        once it runs on that one.
+    previous: the image that was installed before the latest one, or ''.
+    restart_due: the image on which units must still restart once latest points to it, or ''.
+    received: "image bytes": the last downloaded image and how many bytes were received, or ''.
+    rejected: images on which a unit failed. They are not installed again.
+    withdrawn: withdrawn images about which the user was warned.
+    validators: "SHA-256 URL ETag" of the accepted manifest, for each URL that served it.
+    invocations: "unit InvocationID" of each unit before the restart that is due. The ID is - if the
+        unit did not run.
+    postponed: images on which a unit failed that also failed on the previous image. They are
+        installed again once the unit runs on the previous image.
     """
 
     __slots__ = ()
@@ -3799,42 +3813,45 @@ class State(namedtuple('State', (
     postponed: 'Tuple[str, ...]'
 
 
-STATE_PATTERNS = {'validators': '[0-9a-f]{64} [!-~]+ [!-~]+',
-                  'received': '[0-9a-f]{64} [0-9]{1,19}',
-                  'invocations': '[!-~]+ ([0-9a-f]{32}|-)'}
-STATE_SINGLES = ('previous', 'restart_due', 'received')
+STATE_REGEXES = {'validators': '[0-9a-f]{64} [!-~]+ [!-~]+',
+                 'received': '[0-9a-f]{64} [0-9]{1,19}',
+                 'invocations': '[!-~]+ ([0-9a-f]{32}|-)'}         # others: a SHA-256
+STATE_SINGLES = ('previous', 'restart_due', 'received')             # others: a tuple
 
 
 def parse_state(text: str) -> State:
     """Return the State that format_state() wrote as `text`. Raises ValueError if it is damaged.
 
-    A later Tako may have written keys that are unknown here: they are ignored.
+    Unknown keys are ignored: a later Tako may have written them.
     """
     found: Dict[str, List[str]] = {field: [] for field in State._fields}
     for line in text.splitlines():
         key, equals, value = line.partition('=')
-        pattern = STATE_PATTERNS.get(key, '[0-9a-f]{64}')
-        if not equals or (key in found and not re.fullmatch(pattern, value)):
+        regex = STATE_REGEXES.get(key, '[0-9a-f]{64}')
+        if not equals or (key in found and not re.fullmatch(regex, value)):
             raise ValueError(line)
-        found.get(key, []).append(value)
+        if key in found:
+            found[key].append(value)
     return State(*(''.join(values[-1:]) if field in STATE_SINGLES else tuple(values)
                    for field, values in found.items()))
 
 
 def format_state(state: State) -> str:
-    """Return a State as lines of key=value."""
+    """Return a State as lines of key=value: one for each item of a tuple, none for ''."""
     return ''.join(f'{field}={each}\n' for field, value in zip(State._fields, state)
                    for each in ([value] if field in STATE_SINGLES else value) if each)
 
 
 class StateFile:
-    """The state of a destination during one run: read at the start, written where it changed.
+    """The state of a destination during one run: read at the start, written when it changes.
 
-    state: an empty State if there is none. is_damaged: whether it could not be read, and is lost.
-    The file's time is that of the last success. Where the file system keeps another time, as ext4
-    with small inodes does from 2038 on, a line in the file has it, and not in the State.
+    state: an empty State if there is no file, or if it is damaged. is_damaged: whether it was.
+    The file's modification time is that of the last success. If the file system stores another
+    time, as ext4 with small inodes does from 2038 on, a line in the file has the time. That line is
+    not part of the State.
     """
 
+    # the files with the state during a rollback and after it
     PREPARED = (BACK_STATE, DONE_STATE)
 
     def __init__(self, destination: Destination) -> None:
@@ -3846,7 +3863,7 @@ class StateFile:
         self._destination = destination
 
     def _read(self, path: str) -> 'Optional[State]':
-        """Return the state in a file; None if it is damaged."""
+        """Return the state in a file; an empty one if there is none; None if it is damaged."""
         try:
             raw = read_at_most(STATE_MAX_BYTES, path)
             return parse_state(raw.decode('ascii')) if len(raw) <= STATE_MAX_BYTES else None
@@ -3870,7 +3887,10 @@ class StateFile:
         return int(match.group(1)) if match else None
 
     def write(self, state: State, is_success: bool = False) -> None:
-        """Write the state, durably, if it or the time of the last success changed."""
+        """Write the state, durably, if it or the time of the last success changed.
+
+        is_success: whether the last success is now; otherwise its time stays.
+        """
         self.state = state
         if state != self._written or (is_success and not self._touch()):
             self._replace(time.time() if is_success else self.last_success())
@@ -3881,6 +3901,7 @@ class StateFile:
                 and is_about(time_of(self.path), time.time()))
 
     def _replace(self, last_success: float) -> None:
+        """Write the state to its file. `last_success` is in seconds since 1970."""
         if os.path.isdir(self.path) and not os.path.islink(self.path):
             os.rmdir(self.path)                     # a file cannot be renamed over a directory
         try:
@@ -3888,7 +3909,7 @@ class StateFile:
         except OSError as error:
             if error.errno not in NO_SPACE or not os.path.isfile(self.path):
                 raise
-            # without this state, units would restart twice, and a rollback would be forgotten
+            # the disk is full; a lost state would restart units twice, and forget a rollback
             content = format_state(self.state) + _note_success(last_success)
             rewrite(self.path, content.encode('ascii'), last_success)
         self._written = self.state
@@ -3913,13 +3934,17 @@ class StateFile:
                 self._publish(state, self.last_success(), self._destination.path(name))
 
     def _prepared(self, name: str) -> 'Optional[State]':
+        """Return the state in one of PREPARED; None if it cannot be read."""
         try:
             return self._read(self._destination.path(name))
         except OSError:
             return None
 
     def write_prepared(self, name: str, state: State) -> None:
-        """Write the state. If it was prepared as `name`, rename that, which a full disk allows."""
+        """Write the state, durably. If `name` has the same state, rename it: a full disk allows it.
+
+        name: one of PREPARED.
+        """
         if self._prepared(name) == state:
             os.rename(self._destination.path(name), self.path)
             sync_directory(self._destination.root)
@@ -3928,7 +3953,7 @@ class StateFile:
             self.write(state)
 
     def point_back(self, digest: str) -> None:
-        """Point latest at an earlier image, by the prepared link if there is one."""
+        """Point latest at an earlier image, durably: rename the prepared link if there is one."""
         if self._destination.linked(BACK_LINK) == digest:
             self._destination.install_link(BACK_LINK)
         else:
@@ -3945,7 +3970,10 @@ def _note_success(seconds: float) -> str:
 
 
 def time_of(path: str) -> int:
-    """Return when a file, or a link itself, was modified, in seconds since 1970; 0 if missing."""
+    """Return the modification time of a file or link, in seconds since 1970; 0 if it is missing.
+
+    A link is not followed.
+    """
     try:
         return int(os.lstat(path).st_mtime)
     except FileNotFoundError:
@@ -3953,11 +3981,14 @@ def time_of(path: str) -> int:
 
 
 def images_behind_loop_devices(devices: str = '/sys/block') -> 'Set[str]':
-    """Return the names of the files behind all loop devices, which may be mounted images."""
+    """Return the names, without directories, of the files behind all loop devices.
+
+    They may be mounted images. `devices` is the directory in sysfs that lists block devices.
+    """
     names = set()
     for device in os.listdir(devices) if os.path.isdir(devices) else []:
         try:
-            # in binary: a path may hold any bytes
+            # in binary, since a path may contain any bytes
             with open(f'{devices}/{device}/loop/backing_file', 'rb') as stream:
                 name = os.path.basename(stream.read().strip())
                 names.add(os.fsdecode(name).split(' ')[0])      # without " (deleted)"
@@ -3968,9 +3999,9 @@ def images_behind_loop_devices(devices: str = '/sys/block') -> 'Set[str]':
 
 def spare_images(stored: 'Set[str]', keep: int, preferred: 'Sequence[str]',
                  needed: 'Set[str]') -> 'List[str]':
-    """Return which stored images to remove so that `keep` stay, or more if more are needed.
+    """Return which stored images to remove so that `keep` stay. Never return a needed image.
 
-    preferred: the images to keep, the best first; all others are removed before these.
+    preferred: the images to keep, the best first. All others are removed before these.
     """
     best_first = list(dict.fromkeys(digest for digest in preferred if digest in stored))
     order = sorted(stored.difference(preferred)) + best_first[::-1]

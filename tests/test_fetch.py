@@ -253,7 +253,7 @@ class RefusalTest(scene.UpdateScene):
                 self.assertEqual(
                     (
                         1,
-                        'tako: {}: {}/latest: not a link\n  it is not ours: move it away\n'.format(
+                        'tako: {}: {}/latest: not a link\n  move it away: Tako did not make it\n'.format(
                             self.app, self.destination
                         ),
                     ),
