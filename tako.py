@@ -3878,7 +3878,7 @@ class StateFile:
         return time_of(self.path) if noted is None else noted
 
     def _noted_success(self) -> 'Optional[int]':
-        """Return the time of the last success that the file itself has, if it has one."""
+        """Return the time in the line last_success= of the file; None if there is none."""
         try:
             match = re.search(rb'^last_success=([0-9]{1,12})$',
                               read_at_most(STATE_MAX_BYTES, self.path), re.MULTILINE)
@@ -3896,7 +3896,7 @@ class StateFile:
             self._replace(time.time() if is_success else self.last_success())
 
     def _touch(self) -> bool:
-        """Let the file's time be now. Return False if it does not become the last success."""
+        """Set the file's time to now. Return False if last_success() would not return it then."""
         return (os.path.exists(self.path) and self._noted_success() is None and touch(self.path)
                 and is_about(time_of(self.path), time.time()))
 
@@ -3922,9 +3922,9 @@ class StateFile:
             new.publish(path)
 
     def prepare_rollback(self, digest: str, *states: State) -> None:
-        """Write what a rollback to an image renames, while there is room on the disk.
+        """Write, durably, the link and the states that a rollback to an image would rename.
 
-        states: for each of PREPARED.
+        The disk may be full by then. states: one for each of PREPARED.
         """
         if self._destination.linked(BACK_LINK) != digest:
             remove_if_there(self._destination.path(BACK_LINK))

@@ -227,7 +227,7 @@ class FileTimeTest(StateCase):
                 with self.in_2040(3600.0):
                     notes = tako.StateFile(tako.Destination(self.destination))
                     notes.write(notes.state._replace(withdrawn=(str(int(lacks)) * 64,)))
-                    notes.prepare_way_back(self.two.digest, notes.state._replace(previous=''), notes.state)
+                    notes.prepare_rollback(self.two.digest, notes.state._replace(previous=''), notes.state)
                     self.assertEqual(int(self.Y2040), self.last_success())
                     notes.write_prepared(tako.BACK_STATE, notes.state._replace(previous=''))
                     self.assertEqual(int(self.Y2040), self.last_success())
