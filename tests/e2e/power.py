@@ -13,6 +13,7 @@ from collections import namedtuple
 
 import fake_systemd
 import origin
+import tako
 
 from kernel import calls, disks, ground, order
 from suite import Suite, require_root
@@ -25,15 +26,20 @@ PIECES = 8
 CUTS = {'first': 60, 'update': 70, 'delta': 130, 'patch': 60, 'rollback': 60, 'repair': 10, 'store': 120, 'first store': 30}
 CUTS_WANTED = 100                       # of whole and differential fetches and of stores, where no time is set
 CUTS_AT_THE_END = 5                     # of each flow on each file system, right after its exit
+PROBE = 'store/' + tako.PROBE           # a rename that is tried before the image is downloaded
 # what gets its name in which order
 NAMES = {
     'first': ['manifest', 'store/image', '.state', 'latest', '.state'],
-    'update': ['manifest', 'store/image', '.state', '.state.back', '.state.done', 'latest', '.state'],
-    'patch': ['manifest', 'store/image', '.state', '.state.back', '.state.done', 'latest', '.state'],
-    'delta': ['manifest', 'store/image', '.state', '.state.back', '.state.done', 'latest', '.state', 'store/image.chunks'],
-    'rollback': ['manifest', 'store/image', '.state', '.state.back', '.state.done', 'latest', '.state', 'latest', '.state'],
-    'repair': ['store/image', 'store/image.chunks', '.state'],
-    'store': ['store/image', 'store/image.chunks', 'manifest'],
+    'update': ['manifest', PROBE, 'store/image', '.state', '.state.back', '.state.done',
+              'latest', '.state'],
+    'patch': ['manifest', PROBE, 'store/image', '.state', '.state.back', '.state.done',
+              'latest', '.state'],
+    'delta': ['manifest', PROBE, 'store/image', '.state', '.state.back', '.state.done',
+              'latest', '.state', 'store/image.chunks'],
+    'rollback': ['manifest', PROBE, 'store/image', '.state', '.state.back', '.state.done',
+                 'latest', '.state', 'latest', '.state'],
+    'repair': [PROBE, 'store/image', 'store/image.chunks', '.state'],
+    'store': [PROBE, 'store/image', 'store/image.chunks', 'manifest'],
     'first store': ['store/image', 'store/image.chunks', 'manifest'],
 }
 STEPS = ('fsync', 'rename', 'symlink', 'mkdir', 'unlink')
