@@ -2537,7 +2537,7 @@ COMPRESSIONS = r'(^|[ ,])(x-)?(gzip|compress|deflate|br|zstd|dcb|dcz|exi|pack200
 REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 PROXY_PASSWORD_HINT = 'add user and password to the proxy URL: http://user:password@host:port'
 STATUS_LINE = rb'HTTP/1[.]([0-9]) ([1-9][0-9]{2})(?: .*)?'      # RFC 9112, 4
-FIELD_LINE = rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*"    # RFC 9112, 5
+FIELD_LINE = rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):(.*)"             # RFC 9112, 5
 URL_PUNCTUATION = "!#$%&'()*+,/:;=?@[]~"        # characters of a Location header that stay unquoted
 
 
@@ -2734,7 +2734,7 @@ class HttpConnection:
                 field = re.fullmatch(FIELD_LINE, line)
                 if field is not None:
                     name, value = (part.decode('latin-1') for part in field.groups())
-                    fields.setdefault(name.lower(), []).append(value)
+                    fields.setdefault(name.lower(), []).append(value.strip(' \t'))
         headers = {name: ', '.join(values) for name, values in fields.items()}
         options = re.split('[ ,]+', headers.get('connection', '').lower())
         self._is_lasting = 'keep-alive' in options if is_old else 'close' not in options
@@ -2751,7 +2751,7 @@ class HttpConnection:
             return None, self._read_chunks()
         if coding != 'identity':
             raise ProtocolError(f'the server applied Transfer-Encoding {coding} unasked')
-        lengths = set(re.split('[ \t]*,[ \t]*', headers.get('content-length', '')))
+        lengths = {each.strip(' \t') for each in headers.get('content-length', '').split(',')}
         if lengths == {'0'}:
             self._is_read = True
         if lengths == {''}:

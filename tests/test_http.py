@@ -2,6 +2,7 @@
 import errno
 import socket
 import threading
+import time
 import unittest
 
 import tako
@@ -26,6 +27,18 @@ class ConnectionCase(unittest.TestCase):
         status, headers = self.connection.read_head()
         length, pieces = self.connection.body(status, headers)
         return status, headers, length, b''.join(pieces)
+
+    def answer_from_thread(self, raw):
+        """The same for more bytes than the buffers between the sockets hold."""
+        self.connection.send('/', {})
+        thread = threading.Thread(target=self.server.sendall, args=(raw,))
+        thread.start()
+        try:
+            status, headers = self.connection.read_head()
+            length, pieces = self.connection.body(status, headers)
+            return status, headers, length, b''.join(pieces)
+        finally:
+            thread.join()
 
     def assertAnswers(self, cases):
         for name, raw, expected in cases:
@@ -108,6 +121,19 @@ class HeadTest(ConnectionCase):
     def test_many_and_long_headers_are_read(self):
         lines = b''.join(b'X-%d: y\r\n' % number for number in range(1000)) + b'Long: ' + b'x' * 70000 + b'\r\n'
         self.assertEqual(b'ok', self.answer(OK + lines + b'Content-Length: 2\r\n\r\nok')[3])
+
+    def test_long_runs_of_spaces_take_no_time(self):
+        """A regular expression that tries each of them takes the square of their number: minutes here."""
+        spaces = b' ' * 200000
+        for line in (b'X: a' + spaces + b'b', b'X:' + spaces + b'a' + spaces, spaces + b'X: a', b'X' + spaces + b': a'):
+            with self.subTest(line[:4]):
+                self.setUp()
+                began = time.process_time()
+                self.assertEqual(b'ok', self.answer_from_thread(OK + line + b'\r\nContent-Length: 2\r\n\r\nok')[3])
+                self.assertLess(time.process_time() - began, 2.0)
+        self.setUp()
+        with self.assertRaisesRegex(OSError, 'invalid Content-Length'):
+            self.answer_from_thread(OK + b'Content-Length: 1' + spaces + b'2\r\n\r\nok')
 
     def test_what_is_no_answer(self):
         self.assertRefused([
