@@ -3009,7 +3009,7 @@ class ConnectionPool:
 
     def _connect_tcp(self, name: str, port: int) -> 'socket.socket':
         """Return a socket connected to the address that responded last, or to another one."""
-        addresses = self._addresses.get((name, port))
+        addresses = self._addresses.pop((name, port), None)     # out of date if none responds
         if addresses is None:
             addresses = resolve(name, port, self._deadline.packet_timeout())
         stream, address = connect(addresses, self._deadline.packet_timeout())
@@ -3080,10 +3080,8 @@ def bypasses_proxy(name: str, no_proxy: str) -> bool:
 
 def _name_and_port(scheme: str, host: str) -> 'Tuple[str, int]':
     """Return the name or address, without brackets, and the port of a URL's host:port."""
-    match = re.fullmatch(HOST_REGEX, host)
-    if match is None:                           # of a redirect
-        raise OSError(f'no host: {host!a}')
-    return match.group(1).strip('[]'), int(match.group(2) or (443 if scheme == 'https' else 80))
+    name, *port = re.split(':(?=[0-9]+$)', host)
+    return name.strip('[]'), int(port[0] if port else 443 if scheme == 'https' else 80)
 
 
 class HttpClient:
@@ -3324,7 +3322,8 @@ def _redirect(url: str, location: str) -> str:
                                 errors='replace')
     try:
         parts = urllib.parse.urlsplit(urllib.parse.urljoin(url, quoted))
-        is_valid = bool(location and parts.hostname) and parts.port != 0
+        host = parts.netloc.rpartition('@')[2].rstrip(':')      # the port may be empty
+        is_valid = bool(location and re.fullmatch(HOST_REGEX, host)) and parts.port != 0
     except ValueError:
         is_valid = False
     if not is_valid:
@@ -3334,7 +3333,6 @@ def _redirect(url: str, location: str) -> str:
         raise UnreachableError(
             f'{_shown(url)}: redirected to {parts.scheme}, which Tako does not follow',
             'tell the administrator of the server: a redirect may lead to https')
-    host = parts.netloc.rpartition('@')[2]
     return urllib.parse.urlunsplit((parts.scheme, host, parts.path or '/', parts.query, ''))
 
 

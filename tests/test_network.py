@@ -94,6 +94,29 @@ class AnswerTest(NetworkCase):
             self.assertEqual(BODY, b''.join(self.client.open(six.url + '/body').chunks))
 
 
+class AddressTest(NetworkCase):
+    """127.0.0.1 and 127.0.0.2 stand for the addresses of a name, before and after a change in the DNS."""
+
+    def test_a_name_is_looked_up_again_if_its_addresses_fail(self):
+        moved = self.serve('.', host='127.0.0.2', port=self.origin.port)
+        looked_up, address = [], ['127.0.0.1']
+
+        def getaddrinfo(name, port, **_):
+            looked_up.append(name)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 0, '', (address[0], port))]
+        url = 'http://images.example.com:{}/body'.format(self.origin.port)
+        with unittest.mock.patch.object(socket, 'getaddrinfo', getaddrinfo):
+            for _ in range(2):
+                self.assertEqual(BODY, b''.join(self.client.open(url).chunks))
+                self.client._pool.connection(url).close()
+            self.assertEqual(1, len(looked_up))
+            self.origin.__exit__(None, None, None)
+            address[0] = '127.0.0.2'
+            self.assertUnreachable('refused', url)
+            self.assertEqual(BODY, b''.join(self.client.open(url).chunks))
+        self.assertEqual((2, 1), (len(looked_up), len(moved.requests)))
+
+
 def cut_in_headers(head):
     def fault(handler):
         handler.wfile.write(head)
@@ -210,11 +233,18 @@ class RedirectTest(NetworkCase):
                 self.origin.faults['/start'] = origin.redirects(location)
                 self.assertEqual(BODY, self.get('/start'))
 
+    def test_an_empty_port_is_that_of_the_scheme(self):
+        self.assertEqual('http://host/x', tako._redirect('http://host/', 'http://host:/x'))
+        self.assertEqual('https://[::1]/', tako._redirect('http://host/', 'https://[::1]:'))
+
     def test_redirects_to_other_schemes_or_invalid_urls_are_not_followed(self):
         self.write('file', 'local')
         for location in ('file://' + self.path('file'), 'ftp://127.0.0.1/', 'data:,x',
                          'gopher://127.0.0.1/', '',
-                         'http://127.0.0.1:99999/', 'http://[::1/', 'http://127.0.0.1:0/'):
+                         'http://127.0.0.1:99999/', 'http://[::1/', 'http://127.0.0.1:0/',
+                         'http://a b/', 'http://a!b/', 'http://\xe4/', 'http://.../',
+                         'http://a..b/', 'http://' + 'a' * 64 + '/', 'http://127.0.0.1:+80/',
+                         'http://127.0.0.1:80:80/', 'http://[::1]x/', 'http://[fe80::1%25eth0]/'):
             with self.subTest(location):
                 self.origin.faults['/body'] = origin.redirects(location)
                 self.assertUnreachable('redirected to')
