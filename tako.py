@@ -184,7 +184,7 @@ CONNECT_DELAY_SECONDS = 0.25            # delay before the next address is tried
 AHEAD_SECONDS = 3.0                     # longest wait for the response to a pipelined request
 RATE_WINDOW_SECONDS = 30.0              # a connection's speed is measured over this time
 RATE_MIN_BYTES = 30 << 10               # one that delivers less in RATE_WINDOW_SECONDS is dropped
-FRAMING_MAX_BYTES = 2 << 20             # a response may have this much HTTP framing, and in
+FRAMING_MAX_BYTES = 300 << 10           # a response may have this much HTTP framing, and in
 FRAMING_MAX_FACTOR = 8                  # addition this much per byte of body
 PAUSE_FIRST_SECONDS = 0.5               # first pause before a retry; each further one is doubled
 PAUSE_MAX_SECONDS = 8.0                 # longest pause, except where a server asks for a longer one
@@ -2557,7 +2557,8 @@ class Answer(namedtuple('Answer', ('url', 'status', 'headers', 'length', 'chunks
 
     def has_end(self) -> bool:
         """Return whether a missing end of the body shows, other than as the connection's end."""
-        return self.length is not None or 'transfer-encoding' in self.headers
+        coding = self.headers.get('transfer-encoding', '')
+        return self.length is not None or coding.lower() == 'chunked'
 
     def etag(self) -> str:
         """Return the ETag (RFC 9110, 8.8.3), or an empty string if there is no valid one."""
@@ -2735,7 +2736,8 @@ class HttpConnection:
                 if field is not None:
                     name, value = (part.decode('latin-1') for part in field.groups())
                     fields.setdefault(name.lower(), []).append(value.strip(' \t'))
-        headers = {name: ', '.join(values) for name, values in fields.items()}
+        # some servers send a header twice, such as Location, which is the same as once
+        headers = {name: ', '.join(dict.fromkeys(values)) for name, values in fields.items()}
         options = re.split('[ ,]+', headers.get('connection', '').lower())
         self._is_lasting = 'keep-alive' in options if is_old else 'close' not in options
         return status, headers
@@ -2812,6 +2814,8 @@ class HttpConnection:
             piece = self._receive(LINES_BLOCK_BYTES)
             if not piece:
                 raise ConnectionError('the connection ended within the headers')
+            if len(self._buffer) - self._position > FRAMING_MAX_BYTES:
+                raise ProtocolError('a line of framing is too long')
             self._buffer, self._position = self._buffer[self._position:] + piece, 0
 
     def _receive(self, size: int) -> bytes:
@@ -3042,7 +3046,8 @@ class ConnectionPool:
         name = scheme if self._proxies.get(scheme) else 'all'
         proxy = self._proxies.get(name, '')
         origin, _ = _name_and_port(scheme, host)
-        if not proxy or bypasses_proxy(origin, self._proxies.get('no', '')):
+        no_proxy = self._proxies.get('no', '')
+        if not proxy or bypasses_proxy(origin, no_proxy) or bypasses_proxy(host, no_proxy):
             return '', {}
         kind, _, rest = proxy.rpartition('://')
         userinfo, _, address = rest.partition('/')[0].rpartition('@')
@@ -3057,7 +3062,10 @@ class ConnectionPool:
 
 
 def bypasses_proxy(name: str, no_proxy: str) -> bool:
-    """Return whether no_proxy lists a host, as in curl: by *, domain, address or network."""
+    """Return whether no_proxy lists a host, as in curl: by *, domain, address or network.
+
+    `name` may be host:port, which urllib accepts in no_proxy, too.
+    """
     rules = [rule.strip('[]').strip('.') for rule in re.split('[ ,]+', no_proxy.lower())]
     name = name.rstrip('.').lower()
     if '*' in rules or any(rule and (name == rule or name.endswith('.' + rule)) for rule in rules):

@@ -100,6 +100,7 @@ class HeadTest(ConnectionCase):
                 ('an empty value', OK, b'ETag:\r\n', {'etag': ''}),
                 ('spaces about a value', OK, b'ETag: \t"x" \t\r\n', {'etag': '"x"'}),
                 ('a name that comes twice', OK, b'Via: a\r\nvia: b\r\n', {'via': 'a, b'}),
+                ('a header that comes twice', OK, b'ETag: "x"\r\nVia: a\r\nETag: "x" \r\n', {'etag': '"x"', 'via': 'a'}),
                 ('bytes beyond ASCII', OK, b'Via: \xe4\r\n', {'via': '\xe4'}),
             ]])
 
@@ -124,7 +125,7 @@ class HeadTest(ConnectionCase):
 
     def test_long_runs_of_spaces_take_no_time(self):
         """A regular expression that tries each of them takes the square of their number: minutes here."""
-        spaces = b' ' * 200000
+        spaces = b' ' * 100000
         for line in (b'X: a' + spaces + b'b', b'X:' + spaces + b'a' + spaces, spaces + b'X: a', b'X' + spaces + b': a'):
             with self.subTest(line[:4]):
                 self.setUp()
@@ -155,7 +156,9 @@ class BodyTest(ConnectionCase):
             for name, head, headers, length, body in [
                 ('to the end', b'', {}, None, b'ok'),
                 ('the same length twice', b'Content-Length: 2, 2\r\n', {'content-length': '2, 2'}, 2, b'ok'),
-                ('in two headers', b'Content-Length: 2\r\n' * 2, {'content-length': '2, 2'}, 2, b'ok'),
+                ('in two headers', b'Content-Length: 2\r\n' * 2, {'content-length': '2'}, 2, b'ok'),
+                ('in two headers, of two spellings', b'Content-Length: 2\r\nContent-Length:2, 2\r\n',
+                 {'content-length': '2, 2, 2'}, 2, b'ok'),
                 ('chunks', b'Transfer-Encoding: chunked\r\n', {'transfer-encoding': 'chunked'}, None,
                  b'1\r\no\r\n01;x=y\r\nk\r\n0\r\n\r\n'),
                 ('chunks, whatever the length', b'Transfer-Encoding: Chunked\r\nContent-Length: 1\r\n',
@@ -207,6 +210,31 @@ class BodyTest(ConnectionCase):
                 finally:
                     self.connection.close()
                     thread.join()
+
+
+    def test_a_line_without_end_after_a_large_body(self):
+        """The allowance grows with the body, and the memory that one line takes must not."""
+        begin = OK + b'Transfer-Encoding: chunked\r\n\r\n100000\r\n' + bytes(1 << 20) + b'\r\n1;'
+        self.connection.send('/', {})
+        thread = threading.Thread(target=send_without_end, args=(self.server, begin, b'x' * 100000))
+        thread.start()
+        try:
+            status, headers = self.connection.read_head()
+            pieces, size = self.connection.body(status, headers)[1], 0
+            with self.assertRaisesRegex(OSError, 'a line of framing is too long'):
+                for piece in pieces:
+                    size += len(piece)
+            self.assertEqual(1 << 20, size)
+        finally:
+            self.connection.close()
+            thread.join()
+
+    def test_whether_a_missing_end_shows(self):
+        for headers, has_end in (({}, False), ({'transfer-encoding': 'identity'}, False),
+                                 ({'transfer-encoding': 'Chunked'}, True)):
+            with self.subTest(headers):
+                self.assertIs(has_end, tako.Answer('', 200, headers, None, iter(())).has_end())
+        self.assertTrue(tako.Answer('', 200, {}, 0, iter(())).has_end())
 
 
 def send_without_end(stream, begin, piece):

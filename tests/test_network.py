@@ -463,10 +463,17 @@ class ProxyTest(NetworkCase):
                 self.assertEqual(is_listed, tako.bypasses_proxy(host, no_proxy))
 
     def test_hosts_in_no_proxy_are_asked_directly(self):
-        self.assertEqual(BODY,
-                         self.through(self.origin.url + '/body', http_proxy=self.proxy.address,
-                                            no_proxy='localhost,127.0.0.1'))
-        self.assertEqual([], self.proxy.asked)
+        for no_proxy in ('localhost,127.0.0.1', 'x,127.0.0.1:{}'.format(self.origin.port)):
+            with self.subTest(no_proxy):
+                self.assertEqual(BODY,
+                                 self.through(self.origin.url + '/body',
+                                              http_proxy=self.proxy.address, no_proxy=no_proxy))
+                self.assertEqual([], self.proxy.asked)
+
+    def test_a_port_in_no_proxy_lists_only_that_port(self):
+        self.assertEqual(BODY, self.through(self.origin.url + '/body', no_proxy='127.0.0.1:1',
+                                            http_proxy=self.proxy.address))
+        self.assertEqual(1, len(self.proxy.asked))
 
     def test_a_proxy_that_is_no_http_proxy_is_a_usage_error(self):
         for value in ('socks5://127.0.0.1:1080', 'https://127.0.0.1:3128', 'http://'):
