@@ -1,4 +1,4 @@
-"""Section 7: how images are cut into chunks, what an index says, and what is made of two of them."""
+"""Section 7: images are cut into chunks, indexes are written and read, and updates are planned."""
 import hashlib
 import io
 import random
@@ -14,14 +14,17 @@ AVERAGE = 1024
 
 IMAGES = {
     'empty': b'', 'one byte': b'e', 'a marker at each place': b'e' * 9000, 'no marker': bytes(9000),
-    'noise': noise(50000), 'prose': prose(50000), 'sparse': bytes(20000) + noise(3000) + bytes(20000),
-    'an exact multiple': noise(4 * AVERAGE), 'one more': noise(4 * AVERAGE + 1), 'one less': noise(4 * AVERAGE - 1),
-    'more than is read at once': noise(2 * tako.BLOCK_BYTES), 'large and sparse': bytes(3 * tako.BLOCK_BYTES) + b'e',
+    'noise': noise(50000), 'prose': prose(50000),
+    'sparse': bytes(20000) + noise(3000) + bytes(20000),
+    'an exact multiple': noise(4 * AVERAGE), 'one more': noise(4 * AVERAGE + 1),
+    'one less': noise(4 * AVERAGE - 1),
+    'more than is read at once': noise(2 * tako.BLOCK_BYTES),
+    'large and sparse': bytes(3 * tako.BLOCK_BYTES) + b'e',
 }
 
 
 def stutter(content, sizes=(1, 700, 5000)):
-    """A read() that returns less than it is asked for."""
+    """Return a read() that returns fewer bytes than requested."""
     stream, source = io.BytesIO(content), random.Random(3)
     return lambda size: stream.read(min(size, source.choice(sizes)))
 
@@ -31,7 +34,7 @@ def cut(content, method, average=AVERAGE):
 
 
 def cut_as_defined(content, average):
-    """The definition of chunks by content, word by word."""
+    """Return the chunks of an image by their definition, word by word."""
     least, most = average // 3, average * 5 // 3
     chunks = []
     while len(content) > most:
@@ -57,7 +60,7 @@ class CutTest(unittest.TestCase):
             with self.subTest(name):
                 self.assertEqual(cut_as_defined(content, AVERAGE), cut(content, tako.BY_CONTENT))
 
-    def test_chunks_of_one_size(self):
+    def test_chunks_of_fixed_size(self):
         for name, content in IMAGES.items():
             with self.subTest(name):
                 chunks = cut(content, tako.FIXED_SIZE)
@@ -65,7 +68,7 @@ class CutTest(unittest.TestCase):
                 self.assertEqual({AVERAGE}, {len(chunk) for chunk in chunks[:-1]} or {AVERAGE})
                 self.assertEqual([], [chunk for chunk in chunks if not 0 < len(chunk) <= AVERAGE])
 
-    def test_how_much_is_read_at_once_does_not_matter(self):
+    def test_chunks_do_not_depend_on_the_size_of_reads(self):
         for name in ('noise', 'prose', 'sparse', 'an exact multiple'):
             for method in (tako.BY_CONTENT, tako.FIXED_SIZE):
                 with self.subTest((name, method)):
@@ -78,10 +81,11 @@ class CutTest(unittest.TestCase):
             after = cut(content[:100000] + b'inserted' + content[100000:], tako.BY_CONTENT)
             self.assertLess(len(set(after) - set(before)), 8)
 
-    def test_the_kind_of_image_decides(self):
+    def test_the_method_depends_on_the_kind_of_image(self):
         ext4 = bytes(1080) + b'\x53\xef' + bytes(100)
         for head, size, expected in ((ext4, 1 << 20, (tako.FIXED_SIZE, 4096)),
-                                     (bytes(1024) + b'\xe2\xe1\xf5\xe0', 1 << 20, (tako.FIXED_SIZE, 4096)),
+                                     (bytes(1024) + b'\xe2\xe1\xf5\xe0', 1 << 20,
+                                      (tako.FIXED_SIZE, 4096)),
                                      (b'XFSB' + bytes(100), 1 << 20, (tako.FIXED_SIZE, 4096)),
                                      (bytes(65600) + b'_BHRfS_M', 1 << 20, (tako.FIXED_SIZE, 4096)),
                                      (bytes(512) + b'EFI PART', 1 << 20, (tako.FIXED_SIZE, 4096)),
@@ -92,71 +96,84 @@ class CutTest(unittest.TestCase):
             with self.subTest((head[-9:], size)):
                 self.assertEqual(expected, tako.choose_chunks(head, size))
 
-    def test_images_up_to_64_gib_have_an_index_that_is_taken(self):
+    def test_images_up_to_64_gib_get_an_index_that_clients_accept(self):
         for head in (b'hsqs', b'XFSB'):
             for exponent in range(16, 37):
                 method, average = tako.choose_chunks(head, 1 << exponent)
                 self.assertLessEqual(average, tako.CHUNK_MAX_BYTES)
                 self.assertLess((1 << exponent) / average * (1 + 0.1 * method), tako.CHUNKS_MAX)
 
-    def test_no_chunks_are_larger_than_a_reader_takes(self):
+    def test_no_chunk_is_larger_than_clients_accept(self):
         for head in (b'hsqs', b'XFSB'):
             for size in (80 * 10 ** 9, 110 * 10 ** 9, 1 << 50):
                 self.assertEqual(tako.CHUNK_MAX_BYTES, tako.choose_chunks(head, size)[1])
 
 
 class IndexTest(unittest.TestCase):
-    def test_a_known_index(self):
-        """What was published stays readable: these bytes are the format."""
+    def test_a_known_index_has_these_bytes(self):
+        """Published indexes must stay readable: these bytes are the format."""
         content = b''.join(hashlib.sha256(bytes([number])).digest() for number in range(100))
         index = index_of(content)._replace(patches=(('ab' * 32, 1234),))
         self.assertEqual([711, 1518, 971], list(index.lengths))
-        self.assertEqual('54616b6f49647831' '01' '00' '0100' '00040000' '800c000000000000' '03000000',
+        self.assertEqual('54616b6f49647831' '01' '00' '0100' '00040000' '800c000000000000'
+                         '03000000',
                          tako.format_index(index)[:28].hex())
         self.assertEqual('ab' * 32 + 'd204000000000000', tako.format_index(index)[32:72].hex())
         self.assertEqual(b'\xc7\xee\xcb\x02\x05\x03\0\0\0',
                          zlib.decompress(tako.format_index(index)[72:-24]))
-        self.assertEqual(hashlib.sha256(content[:711]).digest()[:8], tako.format_index(index)[-24:-16])
+        self.assertEqual(hashlib.sha256(content[:711]).digest()[:8],
+                         tako.format_index(index)[-24:-16])
 
-    def test_how_long_one_may_be(self):
-        """A 256th of its image and 64 KiB, and never more than 16 MiB."""
-        self.assertEqual([65536, 65636, 16 << 20], [tako.index_max_bytes(size) for size in (0, 25600, 1 << 40)])
+    def test_the_size_of_an_index_is_bounded(self):
+        """It is 1/256 of the image and 64 KiB, and 16 MiB at most."""
+        self.assertEqual([65536, 65636, 16 << 20],
+                         [tako.index_max_bytes(size) for size in (0, 25600, 1 << 40)])
 
-    def test_reading_is_the_inverse_of_writing(self):
+    def test_an_index_that_is_written_is_read_the_same(self):
         for name, content in IMAGES.items():
             for method in (tako.BY_CONTENT, tako.FIXED_SIZE):
                 with self.subTest((name, method)):
-                    index = index_of(content, method)._replace(patches=(('0a' * 32, 5), ('ff' * 32, 1 << 40)))
-                    self.assertEqual(index, tako.parse_index(tako.format_index(index), len(content)))
+                    index = index_of(content, method)._replace(patches=(('0a' * 32, 5),
+                                                                        ('ff' * 32, 1 << 40)))
+                    self.assertEqual(index,
+                                     tako.parse_index(tako.format_index(index), len(content)))
 
-    def test_hostile_indexes(self):
+    def test_hostile_indexes_are_refused(self):
         content = noise(100000)
         raw = tako.format_index(index_of(content))
         fixed = tako.format_index(index_of(content, tako.FIXED_SIZE))
         fields = list(struct.unpack_from(tako.INDEX_FORMAT, raw))
 
         def of(lengths, **changes):
-            """An index whose chunks have these sizes, and whose header is changed."""
-            planes = zlib.compress(b''.join(bytes(length >> shift & 255 for length in lengths) for shift in (0, 8, 16)))
+            """Return an index of chunks of these sizes, with changes of its header."""
+            planes = zlib.compress(b''.join(bytes(length >> shift & 255 for length in lengths)
+                                            for shift in (0, 8, 16)))
             names = ('magic', 'method', 'zero', 'patches', 'average', 'size', 'count', 'planes')
             header = dict(zip(names, fields), count=len(lengths), planes=len(planes))
             header.update(changes)
-            return struct.pack(tako.INDEX_FORMAT, *(header[name] for name in names)) + planes + bytes(8 * len(lengths))
+            return struct.pack(tako.INDEX_FORMAT,
+                               *(header[name] for name in names)) + planes + bytes(8 * len(lengths))
 
-        self.assertEqual(100000, sum(tako.parse_index(of([1000] * 100), 100000).lengths))     # what is changed below is right
+        # The index that is changed below is valid.
+        self.assertEqual(100000, sum(tako.parse_index(of([1000] * 100), 100000).lengths))
         bomb = zlib.compress(bytes(50 << 20))
         attacks = {
-            'nothing': b'', 'half a header': raw[:20], 'cut short': raw[:-1], 'more': raw + b'x', 'html': b'<html>' * 50,
+            'nothing': b'', 'half a header': raw[:20], 'cut short': raw[:-1], 'more': raw + b'x',
+            'html': b'<html>' * 50,
             'another magic': b'X' + raw[1:], 'a method that is none': of([1000] * 100, method=2),
             'of another image': of([1000] * 99), 'a chunk of nothing': of([0, 1000] * 100),
-            'its chunks make more': of([1000] * 101), 'it says another size': of([1000] * 100, size=99999),
+            'its chunks make more': of([1000] * 101),
+            'it says another size': of([1000] * 100, size=99999),
             'a chunk of all': of([100000]), 'no average': of([1000] * 100, average=0),
-            'a large average': of([1000] * 100, average=1 << 31), 'more patches than are there': of([1000] * 100, patches=9),
+            'a large average': of([1000] * 100, average=1 << 31),
+            'more patches than are there': of([1000] * 100, patches=9),
             'more chunks than are there': of([1000] * 100, count=101), 'no chunks': of([]),
             'planes beyond the end': of([1000] * 100, planes=1 << 30),
             'no zlib': raw[:32] + b'x' * fields[7] + raw[32 + fields[7]:],
-            'a bomb': struct.pack(tako.INDEX_FORMAT, *fields[:7] + [len(bomb)]) + bomb + bytes(8 * fields[6]),
-            'a reserved byte': raw[:9] + b'\1' + raw[10:], 'too many of one size': fixed[:24] + b'\xff\xff\xff\xff' + fixed[28:],
+            'a bomb': struct.pack(tako.INDEX_FORMAT, *fields[:7] + [len(bomb)]) + bomb
+            + bytes(8 * fields[6]),
+            'a reserved byte': raw[:9] + b'\1' + raw[10:],
+            'too many of one size': fixed[:24] + b'\xff\xff\xff\xff' + fixed[28:],
             'of one size, and planes': fixed[:28] + b'\x08\0\0\0' + fixed[32:],
         }
         for name, attack in attacks.items():
@@ -164,7 +181,7 @@ class IndexTest(unittest.TestCase):
                 with self.assertRaises(ValueError):
                     tako.parse_index(attack, 100000)
 
-    def test_any_flipped_bit_is_refused_or_read_in_bounds(self):
+    def test_an_index_with_a_flipped_bit_is_refused_or_within_bounds(self):
         content = noise(20000)
         raw = tako.format_index(index_of(content))
         for bit in range(8 * len(raw)):
@@ -182,13 +199,15 @@ OLD = noise(60000) + prose(40000)
 
 class PlanTest(unittest.TestCase):
     NEWS = {
-        'the same': OLD, 'nothing of it': noise(50000, 2), 'an insertion': OLD[:30000] + b'new' + OLD[30000:],
-        'moved': OLD[50000:] + OLD[:50000], 'twice': OLD + OLD, 'new and twice': noise(20000, 5) * 3 + OLD[:20000],
+        'the same': OLD, 'nothing of it': noise(50000, 2),
+        'an insertion': OLD[:30000] + b'new' + OLD[30000:],
+        'moved': OLD[50000:] + OLD[:50000], 'twice': OLD + OLD,
+        'new and twice': noise(20000, 5) * 3 + OLD[:20000],
         'shorter': OLD[:777], 'scattered': OLD.replace(b'sea', b'ocean'),
     }
 
     def carry_out(self, plan, new, partial):
-        """What a client makes of a plan; all that it is not told stays as it is in partial."""
+        """Return the image that a client makes by a plan; the rest of `partial` stays as it is."""
         made = bytearray(partial[:len(new)]) + bytes(max(0, len(new) - len(partial)))
         for source, begin, size in plan.copies:
             made[begin:begin + size] = OLD[source:source + size]
@@ -211,9 +230,10 @@ class PlanTest(unittest.TestCase):
         for name, new in self.NEWS.items():
             for method in (tako.BY_CONTENT, tako.FIXED_SIZE):
                 with self.subTest((name, method)):
-                    self.assertEqual(new, self.carry_out(self.plan(index_of(new, method)), new, b''))
+                    self.assertEqual(new,
+                                     self.carry_out(self.plan(index_of(new, method)), new, b''))
 
-    def test_what_came_before_is_not_asked_for_again(self):
+    def test_a_plan_requests_no_bytes_of_the_partial_image(self):
         new = self.NEWS['scattered']
         index = index_of(new)
         whole = self.plan(index).ranges
@@ -224,18 +244,19 @@ class PlanTest(unittest.TestCase):
         self.assertEqual(whole[len(whole) // 2:], plan.ranges)
         self.assertEqual(new, self.carry_out(plan, new, half))
 
-    def test_nothing_is_asked_for_twice(self):
+    def test_a_plan_requests_no_byte_twice(self):
         plan = self.plan(index_of(self.NEWS['new and twice']))
         self.assertLess(sum(each.end - each.begin for each in plan.ranges), 30000)
         self.assertGreater(sum(size for _, _, size in plan.repeats), 30000)
 
-    def test_ranges_are_joined_over_gaps_and_until_they_are_few(self):
+    def test_ranges_are_joined_over_gaps_and_to_limit_their_number(self):
         every_other = [tako.Range(begin, begin + 10, begin // 10) for begin in range(0, 200000, 20)]
         self.assertEqual(every_other[:50], tako.join_ranges(every_other[:50], 9))
         self.assertEqual([tako.Range(0, 990, 0)], tako.join_ranges(every_other[:50], 10))
         self.assertLessEqual(len(tako.join_ranges(every_other, 0)), tako.RANGES_MAX)
 
-    def test_no_range_gets_longer_than_it_may_by_joining(self):
+    def test_joined_ranges_are_of_limited_length(self):
         size = tako.RANGE_BYTES // 4
         adjacent = [tako.Range(begin, begin + size, 0) for begin in range(0, 20 * size, size)]
-        self.assertEqual({tako.RANGE_BYTES}, {end - begin for begin, end, _ in tako.join_ranges(adjacent, 0)})
+        self.assertEqual({tako.RANGE_BYTES},
+                         {end - begin for begin, end, _ in tako.join_ranges(adjacent, 0)})

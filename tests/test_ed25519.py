@@ -1,4 +1,4 @@
-"""Section 3: signatures, against libsodium's verdicts and RFC 8032's figures."""
+"""Section 3: signatures, compared with verdicts of libsodium and vectors of RFC 8032."""
 import hashlib
 import os
 import unittest
@@ -16,23 +16,24 @@ SMALL = [tako._sum_of_multiples((number, ORDER_8)) for number in range(8)]
 
 
 def vectors(name):
-    """The tab-separated fields of each line, comments left out; '-' stands for the empty string."""
+    """Return the tab-separated fields of each line without comments; '-' is the empty string."""
     with open(os.path.join(VECTORS, name), encoding='ascii') as lines:
         return [['' if field == '-' else field for field in line.rstrip('\n').split('\t')]
                 for line in lines if not line.startswith('#')]
 
 
 def flipped(data, bit):
-    """data with one bit turned over."""
+    """Return data with one bit flipped."""
     return (int.from_bytes(data, 'little') ^ 1 << bit).to_bytes(len(data), 'little')
 
 
 class LibsodiumTest(unittest.TestCase):
 
-    def test_every_verdict_is_libsodiums(self):
+    def test_each_verdict_is_that_of_libsodium(self):
         verdicts, disagreements = [], []
         for verdict, group, key, message, signature in vectors('ed25519.txt'):
-            accepted = tako.ed25519_verify(bytes.fromhex(key), bytes.fromhex(message), bytes.fromhex(signature))
+            accepted = tako.ed25519_verify(bytes.fromhex(key), bytes.fromhex(message),
+                                           bytes.fromhex(signature))
             verdicts.append(verdict)
             if accepted is not (verdict == 'accept'):
                 disagreements.append((verdict, group, key, message, signature))
@@ -42,7 +43,7 @@ class LibsodiumTest(unittest.TestCase):
 
 class Rfc8032Test(unittest.TestCase):
 
-    def test_public_keys_and_signatures_are_the_rfcs(self):
+    def test_public_keys_and_signatures_are_those_of_the_rfc(self):
         rows = vectors('rfc8032.txt')
         self.assertEqual([len(row[3]) // 2 for row in rows], [0, 1, 2, 1023, 64])
         for name, *figures in rows:
@@ -52,7 +53,7 @@ class Rfc8032Test(unittest.TestCase):
                 self.assertEqual(tako.ed25519_sign(seed, message), signature)
                 self.assertIs(tako.ed25519_verify(public_key, message, signature), True)
 
-    def test_the_constants_are_the_rfcs(self):
+    def test_the_constants_are_those_of_the_rfc(self):
         self.assertEqual((tako.D * 121666 + 121665) % tako.P, 0)
         self.assertEqual((tako.SQRT_MINUS_1 ** 2 + 1) % tako.P, 0)
         self.assertEqual((tako.BASE[1] * 5 - 4) % tako.P, 0)
@@ -63,29 +64,33 @@ class Rfc8032Test(unittest.TestCase):
 
 class SignTest(unittest.TestCase):
 
-    def test_the_contracts_key(self):
+    def test_a_known_seed_has_this_public_key(self):
         self.assertEqual(tako.encode_base64(tako.ed25519_public_key(SEED)),
                          'l0D28J2fiIXvWPbeZP7wkaq+dB55Gl2ysigl9mQH29k=')
 
-    def test_what_is_signed_verifies_and_has_64_bytes(self):
+    def test_a_signature_verifies_and_has_64_bytes(self):
         for size in (0, 1, 63, 64, 111, 112, 128, 5000):
             with self.subTest(size=size):
                 signature = tako.ed25519_sign(SEED, b'm' * size)
                 self.assertEqual(len(signature), 64)
-                self.assertIs(tako.ed25519_verify(tako.ed25519_public_key(SEED), b'm' * size, signature), True)
+                self.assertIs(tako.ed25519_verify(tako.ed25519_public_key(SEED), b'm' * size,
+                                                  signature), True)
 
     def test_a_hundred_keys_and_signatures_are_those_of_openssl(self):
         digest = hashlib.sha256()
         for number in range(100):
             seed = hashlib.sha256(bytes([number])).digest()
-            digest.update(tako.ed25519_public_key(seed) + tako.ed25519_sign(seed, seed[:number % 33]))
-        self.assertEqual(digest.hexdigest(), 'c0ca7bf029eebfdbc49eaab5bd524a302f45d8c86dd11b698a452e28335e6274')
+            digest.update(tako.ed25519_public_key(seed)
+                          + tako.ed25519_sign(seed, seed[:number % 33]))
+        self.assertEqual(digest.hexdigest(),
+                         'c0ca7bf029eebfdbc49eaab5bd524a302f45d8c86dd11b698a452e28335e6274')
 
     def test_signing_is_deterministic(self):
         self.assertEqual(tako.ed25519_sign(SEED, b'message'), tako.ed25519_sign(SEED, b'message'))
 
     def test_messages_and_seeds_all_sign_differently(self):
-        signatures = {tako.ed25519_sign(seed, message) for seed in (SEED, bytes(32)) for message in (b'a', b'b')}
+        signatures = {tako.ed25519_sign(seed, message) for seed in (SEED, bytes(32)) for message
+                      in (b'a', b'b')}
         self.assertEqual(len(signatures), 4)
 
     def test_a_seed_of_another_length_is_a_value_error(self):
@@ -94,7 +99,7 @@ class SignTest(unittest.TestCase):
                 self.assertRaises(ValueError, tako.ed25519_public_key, bytes(size))
                 self.assertRaises(ValueError, tako.ed25519_sign, bytes(size), b'')
 
-    def test_a_faulty_calculation_lets_no_signature_out(self):
+    def test_a_faulty_calculation_returns_no_signature(self):
         with mock.patch.object(tako, 'ed25519_verify', return_value=False):
             self.assertRaises(ArithmeticError, tako.ed25519_sign, SEED, b'message')
 
@@ -109,7 +114,7 @@ class VerifyTest(unittest.TestCase):
     def assertRefused(self, key, message, signature):
         self.assertIs(tako.ed25519_verify(key, message, signature), False)
 
-    def test_other_lengths_are_refused(self):
+    def test_keys_and_signatures_of_other_lengths_are_refused(self):
         for size in (0, 1, 31, 33, 64):
             with self.subTest(key=size):
                 self.assertRefused((self.key * 2)[:size], self.message, self.signature)
@@ -118,9 +123,10 @@ class VerifyTest(unittest.TestCase):
                 self.assertRefused(self.key, self.message, (self.signature * 2)[:size])
         self.assertRefused(self.key, self.message, self.signature + b'\0')
 
-    def test_a_last_byte_that_is_zero_cannot_be_left_out(self):
+    def test_a_last_byte_of_zero_cannot_be_omitted(self):
         # S would be the same number
-        message = next(b'%d' % number for number in range(1000) if tako.ed25519_sign(SEED, b'%d' % number)[-1] == 0)
+        message = next(b'%d' % number for number in range(1000)
+                       if tako.ed25519_sign(SEED, b'%d' % number)[-1] == 0)
         signature = tako.ed25519_sign(SEED, message)
         self.assertTrue(tako.ed25519_verify(self.key, message, signature))
         self.assertRefused(self.key, message, signature[:-1])
@@ -138,9 +144,10 @@ class VerifyTest(unittest.TestCase):
         self.assertTrue(tako.ed25519_verify(key, self.message, signature))
         self.assertRefused(key[:-1], b'\0' + self.message, signature)
 
-    def test_a_y_that_is_on_no_point_is_none(self):
+    def test_a_y_without_a_point_is_refused(self):
         # where (y^2 - 1) / (d y^2 + 1) is no square, by Euler's criterion
-        self.assertEqual([y for y in range(2, 12) if tako._decode_point(y.to_bytes(32, 'little')) is None], [2, 7, 8, 11])
+        self.assertEqual([y for y in range(2, 12)
+                          if tako._decode_point(y.to_bytes(32, 'little')) is None], [2, 7, 8, 11])
 
     def test_another_message_is_refused(self):
         for message in (b'', b'messagf', b'message\0', b'message\n'):
@@ -155,7 +162,7 @@ class VerifyTest(unittest.TestCase):
             with self.subTest(key=bit):
                 self.assertRefused(flipped(self.key, bit), self.message, self.signature)
 
-    def test_s_plus_group_order_is_refused(self):
+    def test_a_signature_with_s_plus_the_group_order_is_refused(self):
         s = int.from_bytes(self.signature[32:], 'little')
         for factor in range(1, 15):
             malleable = self.signature[:32] + (s + factor * tako.L).to_bytes(32, 'little')
@@ -163,7 +170,7 @@ class VerifyTest(unittest.TestCase):
                 self.assertRefused(self.key, self.message, malleable)
 
     def test_keys_of_small_order_sign_nothing(self):
-        """All that the equation asks of S = 0 is that R = -k A: some R and message do it, without a secret."""
+        """With S = 0 the equation holds if R = -k A: some R and message do it without a secret."""
         self.assertEqual(len(set(SMALL)), 8)
         for number, point in enumerate(SMALL):
             key = tako._encode_point(point)
@@ -173,7 +180,7 @@ class VerifyTest(unittest.TestCase):
                 self.assertRefused(key, message, r + bytes(32))
 
     def test_an_r_of_small_order_is_refused(self):
-        """Who has the secret can sign such that S B - k A is any point of small order."""
+        """With the secret one can sign such that S B - k A is any point of small order."""
         scalar, _ = tako._expand(SEED)
         for number, point in enumerate(SMALL):
             key = tako._encode_point(tako._sum_of_multiples((scalar, tako.BASE), (1, point)))
@@ -184,16 +191,17 @@ class VerifyTest(unittest.TestCase):
                 self.assertRefused(key, message, r + s.to_bytes(32, 'little'))
 
     def forgery(self, key, number):
-        """R of small order and a message such that R = -k number * ORDER_8; R has order 8 where number is odd."""
+        """Return R and a message with R = -k number * ORDER_8. R has order 8 if number is odd."""
         multiples = (1, 3, 5, 7) if number % 2 else (0, 2, 4, 6)
-        for message, multiple in ((b'%d' % count, multiple) for count in range(1000) for multiple in multiples):
+        for message, multiple in ((b'%d' % count, multiple) for count in range(1000) for multiple
+                                  in multiples):
             r = tako._encode_point(SMALL[multiple])
             # k is taken modulo the order of the base point, which is no multiple of 8
             if (multiple + tako._sha512_number(r, key, message) % tako.L * number) % 8 == 0:
                 return r, message
         return self.fail('no forgery')
 
-    def test_a_second_spelling_of_y_is_refused(self):
+    def test_a_y_that_is_not_canonical_is_refused(self):
         # p + 2 .. p + 18 fit in 255 bits beside the y they equal; some of these are points
         for y in range(2, 19):
             with self.subTest(y=y):
@@ -201,7 +209,7 @@ class VerifyTest(unittest.TestCase):
         spelled = [tako._decode_point(y.to_bytes(32, 'little')) for y in range(2, 19)]
         self.assertIn(3, [point[1] for point in spelled if point])
 
-    def test_the_zero_signature_is_refused(self):
+    def test_a_signature_of_zeros_is_refused(self):
         self.assertRefused(self.key, self.message, bytes(64))
         self.assertRefused(self.key, self.message, NEUTRAL + bytes(32))
 
