@@ -132,8 +132,8 @@ if TYPE_CHECKING:
     Image = Union[bytes, mmap.mmap]
     Match = Tuple[int, int, int]        # start and end in the new image, distance to the older one
     T = TypeVar('T')
-    Steps = Generator[Optional['UnitWatch'], None, None]
-    Run = Generator[Optional['UnitWatch'], None, int]       # returns an exit code
+    Steps = Generator[Optional['UnitWatch'], None, None]    # part of a Run
+    Run = Generator[Optional['UnitWatch'], None, int]       # returns an exit code; see Runs
     Waiting = Tuple[str, Run, Optional['UnitWatch']]        # a config's path, run and watched units
 
 __version__ = '0.1.0'
@@ -4053,8 +4053,10 @@ class SystemdUnreachableError(SystemdError):
 class Unit:
     """The state of one unit.
 
-    properties: the output of `systemctl show` for it, by the name of each property. has_failed: it
-    is failed, or waits for an automatic restart. is_settled: it is neither starting nor stopping.
+    properties: the output of `systemctl show` for it, by the name of each property.
+    is_down: it does not run, and systemd has no job to start it.
+    has_failed: it is failed and was not stopped, or it waits for an automatic restart.
+    is_settled: it has failed, or it is neither starting nor stopping.
     is_done: it ended well, and stays active because of RemainAfterExit=yes.
     """
 
@@ -4065,12 +4067,12 @@ class Unit:
         self.invocation = properties.get('InvocationID', '')    # empty: never started, or unloaded
         self.restarts = int(properties.get('NRestarts') or 0)   # automatic ones, after failures
         self.state = properties.get('ActiveState', '')
-        self.has_job = properties.get('Job', '0') not in ('', '0')
-        self.is_down = self.state in ('inactive', 'failed') and not self.has_job
-        is_restarting = 'auto-restart' in properties.get('SubState', '')
-        self.has_failed = is_restarting or (self.state == 'failed' and not self._was_stopped())
+        has_job = properties.get('Job', '0') not in ('', '0')
+        self.is_down = self.state in ('inactive', 'failed') and not has_job
+        self.has_failed = ('auto-restart' in properties.get('SubState', '')
+                           or (self.state == 'failed' and not self._was_stopped()))
         self.is_settled = self.has_failed or (self.state not in ('activating', 'deactivating')
-                                              and not self.has_job)
+                                              and not has_job)
         self.is_done = properties.get('SubState') == 'exited'
 
     def listed(self, *keys: str) -> 'List[str]':
@@ -4100,12 +4102,12 @@ class Unit:
         properties = self.properties
         if not self.invocation:
             return f'{self.id} failed, and systemd has unloaded it'
-        sub_state = properties.get('SubState') or self.state
-        state = 'failed' if self.state == 'failed' else 'is ' + sub_state
+        state = ('failed' if self.state == 'failed'
+                 else 'is ' + (properties.get('SubState') or self.state))
         reasons = [properties['Result']] if properties.get('Result', 'success') != 'success' else []
         if properties.get('ExecMainCode', '0') != '0':
             kind = 'exit code' if properties['ExecMainCode'] == '1' else 'signal'
-            reasons.append('{} {}'.format(kind, properties.get('ExecMainStatus', '')))
+            reasons.append(f'{kind} {properties.get("ExecMainStatus", "")}')
         if self.restarts:
             reasons.append(f'automatic restarts: {self.restarts}')
         return f'{self.id} {state}' + (f' ({", ".join(reasons)})' if reasons else '')
@@ -4491,11 +4493,11 @@ class Report:
         self._out = out
         self._err = err
         self._journal = journal
-        self._progress: Optional[Progress] = None   # of the line that stands on the terminal
+        self._progress: Optional[Progress] = None   # the download whose line is on the terminal
         self.level = NORMAL
         self.has_lost_output = False    # a line for stdout could not be written
-        self.hint_if_lost = ''          # then printed instead of a general hint
-        self._errors: Set[Tuple[str, str]] = set()
+        self.hint_if_lost = ''          # the hint of that error, instead of a general one
+        self._errors: Set[Tuple[str, str]] = set()      # the label and text of each printed error
 
     def result(self, *lines: str) -> None:
         """Print what the user asked for, or what changed."""
@@ -4525,7 +4527,7 @@ class Report:
             self._print_problem(WARNING, 'warning: ' + label if label else 'warning', what, hint)
 
     def error(self, label: str, error: Exception) -> int:
-        """Print what ended a step, unless it ended an earlier step too. Return its exit code."""
+        """Print an error that ended a step, once for each label. Return its exit code."""
         known = as_tako_error(error)
         where = label if known.line is None else f'{label}:{known.line}'
         if (label, known.what) not in self._errors:
@@ -4534,7 +4536,10 @@ class Report:
         return known.exit_code
 
     def progress(self, label: str, size: int, total: int) -> None:
-        """Draw how far a download is, in bytes, on a terminal only."""
+        """Draw the progress line of a download if stderr is a terminal.
+
+        size, total: how many bytes there are already, and will be.
+        """
         err = self._err
         if self.level == QUIET or err is None or not err.isatty():
             return
@@ -4548,12 +4553,12 @@ class Report:
             line = '{}: {:.1f} of {:.1f} MB, {:.1f} MB/s, {:.0f} s left '.format(
                 label, size / 1e6, total / 1e6, rate / 1e6, (total - size) / rate)
             columns = os.get_terminal_size(err.fileno()).columns or 80
-            err.write('\r{}\x1b[K'.format(line[-(columns - 1):]))   # so short that it does not wrap
+            err.write('\r{}\x1b[K'.format(line[-(columns - 1):]))   # cut, so that it does not wrap
             err.flush()
 
     def _print_problem(self, priority: int, where: str, what: str, hint: str) -> None:
         text = f'{where}: {what}' if where else what
-        # a secret key that was typed in the wrong place
+        # a secret key may have been typed in the wrong place
         text = re.sub(re.escape(SECRET_KEY_PREFIX) + '[^ ]+', SECRET_KEY_PREFIX + '...', text)
         text = text if len(text) <= MESSAGE_MAX_CHARS else text[:MESSAGE_MAX_CHARS] + '...'
         self._print(self._err, priority, 'tako: ' + text, *(['  ' + hint] if hint else []))
@@ -4561,7 +4566,7 @@ class Report:
     def _print(self, stream: 'Optional[TextIO]', priority: int, *lines: str) -> None:
         """Print lines in any locale, with control characters escaped. Prefix them for the journal.
 
-        A stream that cannot be written ends no run: has_lost_output tells of it afterwards.
+        If the stream cannot be written, the run continues, and exits with 1 if that was stdout.
         """
         if stream is None:              # closed before the program started
             return
@@ -4596,14 +4601,14 @@ class Progress:
 
 
 def format_size(size: int) -> str:
-    """Return a number of bytes for people, such as '2.9 MB'."""
+    """Return a number of bytes as text, such as '2.9 MB'."""
     unit, divisor = (('kB', 1e3) if size < 999.5e3 else ('MB', 1e6) if size < 999.5e6
                      else ('GB', 1e9))
     return '{:.{}f} {}'.format(size / divisor, 1 if size < 99.95 * divisor else 0, unit)
 
 
 def join_names(names: 'Sequence[str]') -> str:
-    """Return names separated by commas. Of more than NAMES_MAX, count the rest."""
+    """Return names separated by commas; after NAMES_MAX of them, how many more there are."""
     more = len(names) - NAMES_MAX
     return ', '.join(names[:NAMES_MAX]) + (f' and {more} more' if more > 0 else '')
 
@@ -5715,7 +5720,7 @@ class Runs:
 
     def start(self, path: str, run: 'Run', is_last: bool) -> None:
         """Advance a run until it ends or waits. If others follow, a thread watches its units."""
-        self._advance(path, run, None, has_network=True)
+        self._advance(path, run, has_network=True)
         if self._waiting and self._thread is None and not is_last:
             import threading
             thread = threading.Thread(target=self._watch, daemon=True)
@@ -5734,7 +5739,7 @@ class Runs:
             self._thread.join(WATCH_POLL_SECONDS)   # with a timeout, so that signals are handled
         while self._ready:
             path, run, _ = self._ready.pop(0)
-            self._advance(path, run, None, has_network=True)
+            self._advance(path, run, has_network=True)
         return max(self.codes, key=SEVERITY.index)
 
     def wait_for(self, watch: UnitWatch) -> None:
@@ -5766,7 +5771,7 @@ class Runs:
         # only now, so that wait_for() also waits for a rollback of this run
         self._waiting.remove(waiting)
 
-    def _advance(self, path: str, run: 'Run', error: 'Optional[Exception]',
+    def _advance(self, path: str, run: 'Run', error: 'Optional[Exception]' = None,
                  has_network: bool = False) -> None:
         """Advance a run until it ends or waits: for units or, without has_network, for the network.
 
@@ -6028,7 +6033,7 @@ class ImageFetch:
         """Return the images that Keep= lets this run remove once `latest` is installed."""
         if not self.config.keep:
             return []
-        stored = set(self.destination.images()) | {latest} - {''}
+        stored = {*self.destination.images(), latest} - {''}
         return spare_images(stored, self.config.keep,
                             [entry.digest for entry in reversed(manifest.entries)],
                             {latest, previous} | images_behind_loop_devices())
@@ -6227,8 +6232,8 @@ class ImageFetch:
         self.notes.state = self.notes.state._replace(received=f'{entry.digest} {download.received}')
         self.download = download
         if download.is_delta:
-            sizes = format_size(download.received), format_size(entry.size)
-            self.size_note = ' ({} instead of {})'.format(*sizes)
+            self.size_note = (f' ({format_size(download.received)} instead of '
+                              f'{format_size(entry.size)})')
 
     def _make_room(self, size: int) -> None:
         """Remove what Keep= allows if fewer than `size` bytes are free. Raises TakoError."""
@@ -6331,7 +6336,7 @@ def rollback(arguments: 'argparse.Namespace', report: Report) -> int:
 # ======================================================================== 17 status
 
 def status(arguments: 'argparse.Namespace', report: Report) -> int:
-    """Run the status command: print what is known without a network. Return the exit code."""
+    """Run the status command, which uses no network. Return the most severe exit code."""
     codes, everything = [0], []
     for path in arguments.configs:
         try:
@@ -6400,7 +6405,11 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
 
 def _reason(pattern: str, compatible: 'List[Entry]', installed: 'List[Entry]', state: State,
             latest: str) -> str:
-    """Return why this image is installed, and no other. installed: the entries that list it."""
+    """Return why this image is installed, and not a newer one.
+
+    compatible: the entries in bounds, newest first. installed: the entries of the installed image.
+    latest: its SHA-256, or ''.
+    """
     if not latest:
         return 'nothing is installed yet'
     if not installed:
@@ -6410,10 +6419,11 @@ def _reason(pattern: str, compatible: 'List[Entry]', installed: 'List[Entry]', s
     fates.update(dict.fromkeys(state.postponed, 'waits until the units run on the installed image'))
     if fates.get(latest) == 'was rejected':
         return 'it was rejected; the next fetch rolls back, or installs another version'
-    newer = list(itertools.takewhile(lambda entry: entry.digest != latest, compatible))
-    if len(newer) == len(compatible):
+    digests = [entry.digest for entry in compatible]
+    if latest not in digests:
         return (f'it was installed before Version= became {pattern}; '
                 'the next fetch looks for another version')
+    newer = compatible[:digests.index(latest)]
     if not newer:
         return f'it is the newest version that matches {pattern}'
     return f'it matches {pattern}; of the newer versions, ' + join_names(
@@ -6421,7 +6431,7 @@ def _reason(pattern: str, compatible: 'List[Entry]', installed: 'List[Entry]', s
 
 
 def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
-    """Return the lines that status prints for people."""
+    """Return the lines that status prints without --json. known: what _status_of() returned."""
     def date(seconds: 'Optional[int]') -> str:
         return 'never' if seconds is None else time.strftime(
             '%Y-%m-%d %H:%M:%S UTC', time.gmtime(seconds))
@@ -6449,11 +6459,16 @@ def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
 
 # ======================================================================== 18 publish
 
-MAPPABLE_BYTES = sys.maxsize    # that the two images of a patch may have: 2 GiB on 32-bit machines
+# Making a patch maps two images into memory, which have at most this size together. On a 32-bit
+# machine, that is 2 GiB.
+MAPPABLE_BYTES = sys.maxsize
 
 
 def store(arguments: 'argparse.Namespace', report: Report) -> int:
-    """Run the store command: write the image first, and the manifest that lists it last."""
+    """Run the store command: write the image first, and the manifest that lists it last.
+
+    Return the exit code. Raises TakoError and OSError, as all commands of this section do.
+    """
     if arguments.reindex:
         return _reindex(arguments, report)
     if arguments.image is None or arguments.version is None:
@@ -6476,7 +6491,7 @@ def store(arguments: 'argparse.Namespace', report: Report) -> int:
 
 
 def _reindex(arguments: 'argparse.Namespace', report: Report) -> int:
-    """Make missing chunk indexes, such as those of images that an older Tako stored."""
+    """Make missing chunk indexes, as of images that an older Tako stored. Return the exit code."""
     directory, root = ImageDirectory(arguments.output), arguments.output
     if any((arguments.image, arguments.dry_run, arguments.key, arguments.key_file,
             arguments.patch_from)):
@@ -6502,7 +6517,7 @@ def _reindex(arguments: 'argparse.Namespace', report: Report) -> int:
 
 def _publish(arguments: 'argparse.Namespace', directory: ImageDirectory, version: Version,
              seed: bytes, report: Report) -> None:
-    """Publish an image as a version; with --dry-run, only find out what that would change."""
+    """Publish an image as a version; with --dry-run, only print what that would change."""
     directory.check_file_system()
     root, manifest = directory.root, directory.manifest()
     if not directory.accepted().signed and directory.images():
@@ -6516,6 +6531,7 @@ def _publish(arguments: 'argparse.Namespace', directory: ImageDirectory, version
         grown = add_entry(manifest, entry)
         for each in older:
             Patch(directory, each, entry)       # raises TakoError if store could not make it
+        # add_entry() returns the same manifest if the entry is listed
         is_new = grown is not manifest or directory.image_fault(entry.digest, entry.size) != ''
     else:
         entry, is_new = _store_image(arguments, directory, version, seed, older, report)
@@ -6530,9 +6546,10 @@ def _publish(arguments: 'argparse.Namespace', directory: ImageDirectory, version
 
 def _store_image(arguments: 'argparse.Namespace', directory: ImageDirectory, version: Version,
                  seed: bytes, older: 'Sequence[Entry]', report: Report) -> 'Tuple[Entry, bool]':
-    """Copy an image into a directory, with patches from older ones, and list it at the end.
+    """Copy an image into a directory, make its index and patches, and list it in the manifest last.
 
-    Return its entry, and False if it was listed and intact before.
+    older: the entries to make patches from. Return the entry of the image, and whether this stored
+    anything: the image was not listed before, or not intact.
     """
     manifest = directory.manifest()
     directory.check_rename()
@@ -6543,17 +6560,18 @@ def _store_image(arguments: 'argparse.Namespace', directory: ImageDirectory, ver
         grown = add_entry(manifest, entry)
         patches = [Patch(directory, each, entry) for each in older]
         fault = directory.image_fault(entry.digest, entry.size)
+        # add_entry() returns the same manifest if the entry is listed
         is_new = grown is not manifest or fault != ''
         if fault:           # an index that exists may be that of the damaged image
             remove_if_there(directory.index_path(entry.digest))
         if is_new:
-            sealed = seal_manifest(grown, seed)
+            sealed = seal_manifest(grown, seed)     # before the image, since it may be refused
             directory.store_image(entry, new)
-    _make_index(directory, entry.digest, report)
+    _make_index(directory, entry.digest, report)    # Patch.make() reads it
     for patch in patches:
         patch.make(arguments.patch_memory, report)
     if patches:
-        _make_index(directory, entry.digest, report)
+        _make_index(directory, entry.digest, report)    # again: an index also lists the patches
     if grown is not manifest:
         directory.sync()
         directory.write_manifest(
@@ -6589,7 +6607,7 @@ def _make_index(directory: ImageDirectory, digest: str, report: Report) -> bool:
 class Patch:
     """The patch that makes the image of `entry` from the image of `older`, in one directory.
 
-    Raises TakoError if there is none yet, and the images are too large for one on this machine.
+    Raises TakoError if it has to be made, and the images are too large for this machine.
     """
 
     def __init__(self, directory: ImageDirectory, older: Entry, entry: Entry) -> None:
@@ -6600,21 +6618,24 @@ class Patch:
         self._path = directory.patch_path(entry.digest, older.digest)
         self._older_path = directory.image_path(older.digest)
         size = older.size + entry.size
-        if size > MAPPABLE_BYTES and self._is_missing():
+        if size > MAPPABLE_BYTES and self._is_needed():
             raise TakoError(
                 f'{self._label}: both images together have {format_size(size)}, '
                 f'and this Python can map {format_size(MAPPABLE_BYTES)}',
                 'leave out --patch-from, or publish with a 64-bit Python')
 
-    def _is_missing(self) -> bool:
-        """Return whether the patch does not exist, and could. An empty image has no patches."""
+    def _is_needed(self) -> bool:
+        """Return whether there is no patch yet, and the images are not the same, and not empty."""
         older, entry = self._older, self._entry
         return (older.size > 0 and entry.size > 0 and older.digest != entry.digest
                 and not os.path.exists(self._path))
 
     def make(self, memory_bytes: int, report: Report) -> None:
-        """Make the patch, unless it exists, or is not smaller than what clients need without it."""
-        if not self._is_missing():
+        """Make the patch, unless it exists. Discard it if a client downloads no more without it.
+
+        memory_bytes: how much memory to use at most.
+        """
+        if not self._is_needed():
             return
         report.step(self._label)
         fault = self._directory.image_fault(self._older.digest, self._older.size)
@@ -6634,7 +6655,10 @@ class Patch:
         report.result(f'{self._label}: {outcome}')
 
     def _update_size(self) -> int:
-        """Return how many bytes an update from the older image needs without this patch."""
+        """Return how many bytes a client with the older image downloads without this patch.
+
+        That is the index and the missing chunks, or all of the image.
+        """
         entry = self._entry
         index, size = self._directory.read_index(entry.digest, entry.size), entry.size
         if index is not None:
@@ -6656,7 +6680,7 @@ class Patch:
                        lambda done: report.progress(self._label, done, size))
 
     def _makes_image(self, new: NewFile) -> bool:
-        """Return whether the patch works, as each client would find out."""
+        """Return whether the patch makes the image. Applies it as a client does."""
         with naming(self._older_path), new.read_back() as patch, \
                 open(self._older_path, 'rb') as image:
             try:
@@ -6713,7 +6737,7 @@ def _standard_input() -> 'BinaryIO':
 
 
 def sign(arguments: 'argparse.Namespace', report: Report) -> int:
-    """Run the sign command: sign the same manifest with another key."""
+    """Run the sign command: sign the same manifest with another key. Return the exit code."""
     root = arguments.directory
     seed = _read_secret_key(arguments, report)
     old, new = _read_public_key(arguments.public_key), ed25519_public_key(seed)
@@ -6733,7 +6757,10 @@ def sign(arguments: 'argparse.Namespace', report: Report) -> int:
 
 
 def verify(arguments: 'argparse.Namespace', report: Report) -> int:
-    """Run the verify command: check the manifest of a directory or mirror, and all its images."""
+    """Run the verify command: check the manifest of a directory or mirror, and all its images.
+
+    Return the most severe exit code.
+    """
     root = arguments.directory
     directory = ImageDirectory(root, [_read_public_key(arguments.public_key)])
     entries = _published_manifest(directory).manifest.entries
@@ -6752,7 +6779,7 @@ def verify(arguments: 'argparse.Namespace', report: Report) -> int:
 
 
 def _lock(root: str, report: Report) -> DirectoryLock:
-    """Return the lock of a directory to publish in. Raises UsageError if it does not exist."""
+    """Return the lock of a directory, not yet taken. Raises UsageError if there is no directory."""
     if not os.path.isdir(root):
         raise UsageError(f'{root}: not an existing directory',
                          'create it, or correct the command line')
@@ -6814,7 +6841,7 @@ def _read_key_file(path: str, report: Report) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Return a key without the line end that editors, `echo` and CI services add."""
+    """Return a key without a line end at its end, which editors, `echo` and CI services add."""
     return text.rstrip('\r\n')
 
 
@@ -6839,7 +6866,10 @@ def _read_public_key(text: str) -> bytes:
 
 
 def gen_key(arguments: 'argparse.Namespace', report: Report) -> int:
-    """Run the gen-key command: print a new key pair, or write it to NAME.key and NAME.pub."""
+    """Run the gen-key command: print a new key pair, or write it to NAME.key and NAME.pub.
+
+    Return the exit code.
+    """
     name = arguments.output
     if name is None and sys.stdout is None:
         raise TakoError('standard output is closed', 'open it, or give -o NAME to write files')
@@ -6872,7 +6902,7 @@ def _write_key_pair(name: str, public: str, secret: str) -> None:
 
 
 def print_public_key(arguments: 'argparse.Namespace', report: Report) -> int:
-    """Run the public-key command: print the public key that belongs to a secret key."""
+    """Run the public-key command: print the public key of a secret key. Return the exit code."""
     if sys.stdout is None:
         raise TakoError('standard output is closed', 'open it: the key is printed there')
     report.result(encode_base64(ed25519_public_key(_read_secret_key(arguments, report))))
@@ -6882,7 +6912,7 @@ def print_public_key(arguments: 'argparse.Namespace', report: Report) -> int:
 # ======================================================================== 19 command line
 
 class Stopped(KeyboardInterrupt):
-    """A signal told the program to end."""
+    """A signal ended the program. number: of the signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -6910,10 +6940,11 @@ class ArgumentParser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=_HelpFormatter, **settings)
 
     def parse(self, words: 'Sequence[str]') -> argparse.Namespace:
-        """Parse `words`, whose options may stand before, between and after the other arguments.
+        """Parse `words`. Options may stand before, between and after the operands.
 
-        argparse takes all other arguments from a single run of words, so it gets the options first,
-        and each value in its option's word. Raises UsageError.
+        An operand is a word that is neither an option nor its value. argparse accepts operands only
+        if no option stands between them. So it gets the options first, each as one word such as
+        --name=value, and then the operands. Raises UsageError.
         """
         rest = list(words)
         options: List[str] = []
@@ -6934,7 +6965,7 @@ class ArgumentParser(argparse.ArgumentParser):
         return self.parse_args(options + operands)
 
     def _split_letters(self, letters: str, rest: 'List[str]') -> 'Iterator[str]':
-        """Yield the options of a word such as -v, -vq, -kKEY or -k; `rest` are those after it."""
+        """Yield the options in a word such as -v, -vq, -kKEY or -k. Take a value from `rest`."""
         while letters:
             name, letters = '-' + letters[0], letters[1:]
             if self._option(name).nargs == 0:
@@ -6944,7 +6975,10 @@ class ArgumentParser(argparse.ArgumentParser):
                 return
 
     def _with_value(self, rest: 'List[str]', name: str, value: 'Optional[str]' = None) -> str:
-        """Return an option as --name=value, or --name. Without a value, take it from `rest`."""
+        """Return an option as --name=value, or as --name if it has no value.
+
+        If the value is not given, remove it from `rest`, the words after the option.
+        """
         action = self._option(name)
         if value is None:
             if action.nargs == 0:
@@ -6962,6 +6996,7 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UsageError(f'unknown option {name!a}', did_you_mean(name, known) + self._hint())
 
     def error(self, message: str) -> 'NoReturn':
+        """Raise UsageError. argparse calls this, and would exit otherwise."""
         raise UsageError(message, self._hint())
 
     def _hint(self) -> str:
@@ -7005,7 +7040,7 @@ def parse_command_line(argv: 'Sequence[str]') -> argparse.Namespace:
 
 
 def argument_parser() -> ArgumentParser:
-    """Return the parser of what may stand in place of a command; its help lists all commands."""
+    """Return the parser of a command line that begins with no command. Its help lists them all."""
     parser = ArgumentParser(prog='tako', description=__doc__,
                             epilog='For the options of a command: tako COMMAND --help')
     parser.add_argument('--version', action='version', version='tako ' + __version__)
@@ -7195,13 +7230,17 @@ def main(argv: 'Sequence[str]') -> int:
 
 
 def stop_on_signals() -> None:
-    """Make SIGINT, SIGTERM and SIGHUP, unless ignored, raise Stopped, so that temporaries go."""
+    """Make SIGINT, SIGTERM and SIGHUP raise Stopped, so that temporary files are removed.
+
+    A signal that is ignored, as under nohup, stays ignored. The second signal is dropped, since it
+    must not end the cleanup; a third one ends it.
+    """
     received: List[int] = []
 
     def stop(number: int, _: 'Optional[FrameType]') -> None:
         received.append(number)
-        sys.stderr = None       # or the interpreter complains there about generators that it ends
-        if len(received) != 2:          # a second signal must not end the cleanup; a third one may
+        sys.stderr = None       # otherwise the interpreter prints errors of generators that it ends
+        if len(received) != 2:
             raise Stopped(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -7210,7 +7249,10 @@ def stop_on_signals() -> None:
 
 
 def end(code: int) -> 'NoReturn':
-    """Exit with `code`, or with 1 if stdout cannot be flushed. The interpreter prints nothing."""
+    """Exit with `code`, or with 1 instead of 0 if stdout or stderr cannot be flushed.
+
+    Signals are ignored from here on, and the interpreter prints no error of its own.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
