@@ -116,11 +116,13 @@ class ClearPartialsTest(scene.Scene):
         digest, older = '1' * 64, 'abcd' * 16
         kept = {destination.partial_path(digest), destination.partial_patch_path(digest, older)}
         gone = {destination.partial_path('2' * 64), destination.partial_patch_path('2' * 64, older),
-                self.path('destination', '.partial-{}.{}.patch'.format(digest, older))}      # as it was named before
+                # as earlier versions of Tako named it
+                self.path('destination', '.partial-{}.{}.patch'.format(digest, older))}
         for path in kept | gone:
             origin.write(path, b'x')
         destination.clear_partials(but=digest)
-        self.assertEqual({os.path.basename(path) for path in kept}, set(os.listdir(self.destination)))
+        self.assertEqual({os.path.basename(path) for path in kept},
+                         set(os.listdir(self.destination)))
         destination.clear_partials()
         self.assertEqual([], os.listdir(self.destination))
 

@@ -168,13 +168,16 @@ class StoreTest(StoreCase):
         """As with the shell's <(command); the writer begins late."""
         def pipe(name, content):
             os.mkfifo(self.path(name), 0o600)
-            writer = subprocess.Popen([sys.executable, '-c', 'import sys, time; time.sleep(0.3); '
-                                       'open(sys.argv[1], "w").write(sys.argv[2])', self.path(name), content])
+            writer = subprocess.Popen([
+                sys.executable, '-c', 'import sys, time; time.sleep(0.3); '
+                'open(sys.argv[1], "w").write(sys.argv[2])', self.path(name), content])
             self.addCleanup(writer.wait)
             return self.path(name)
-        self.assertCode(0, self.run_tako('store', '-f', pipe('secret', tako.format_secret_key(origin.SEED)), '-o',
-                                         self.served, self.write('image', ONE), '1.0'))
-        self.assertCode(0, self.run_tako('verify', '-p', pipe('public', origin.PUBLIC_KEY), self.served))
+        secret = pipe('secret', tako.format_secret_key(origin.SEED))
+        self.assertCode(0, self.run_tako('store', '-f', secret, '-o', self.served,
+                                         self.write('image', ONE), '1.0'))
+        public = pipe('public', origin.PUBLIC_KEY)
+        self.assertCode(0, self.run_tako('verify', '-p', public, self.served))
 
     def test_store_and_sign_warn_of_a_key_file_that_others_can_read(self):
         for mode in (0o640, 0o604, 0o620, 0o601):

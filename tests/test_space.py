@@ -139,7 +139,8 @@ class CheckTest(SpaceCase):
 
     def test_free_space_that_is_unknown_is_not_none(self):
         """A file system counts no blocks, or cannot be asked."""
-        nothing = types.SimpleNamespace(f_bavail=0, f_bfree=0, f_blocks=0, f_frsize=4096, f_bsize=4096)
+        nothing = types.SimpleNamespace(f_bavail=0, f_bfree=0, f_blocks=0, f_frsize=4096,
+                                        f_bsize=4096)
 
         def fails(number):
             return lambda _: (_ for _ in ()).throw(OSError(number, os.strerror(number)))
@@ -298,7 +299,8 @@ class CannotRenameTest(SpaceCase):
         self.origin.publish('1.1', IMAGE)
         self.origin.requests.clear()
         new = self.write('new.img', IMAGE[1:])
-        with self.breaking(self.path('destination', 'store')), self.breaking(self.path('served', 'store')):
+        with self.breaking(self.path('destination', 'store')), \
+                self.breaking(self.path('served', 'store')):
             before = scene.snapshot(self.path('served'))
             for _ in range(2):
                 result = self.fetch()
@@ -307,7 +309,8 @@ class CannotRenameTest(SpaceCase):
                 self.assertInPlace(ONE)
             self.assertEqual(['/manifest'] * 2, self.origin.paths())
             with unittest.mock.patch.object(tako, '_read_image', None):         # it is not read
-                result = self.run_here('store', '-k', SECRET_KEY, '-o', self.path('served'), new, '1.2')
+                result = self.run_here(
+                    'store', '-k', SECRET_KEY, '-o', self.path('served'), new, '1.2')
             self.assertCode(1, result)
             self.assertIn('cannot be renamed into it', result.err)
             self.assertEqual(before, scene.snapshot(self.path('served')))

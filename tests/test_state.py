@@ -200,7 +200,8 @@ class FileTimeTest(StateCase):
         def limit(path, times=None):
             if lacks:
                 raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-            utime(path, tuple(min(each, 2.0 ** 31 - 1) for each in times or (tako.time.time(),) * 2))
+            times = times or (tako.time.time(),) * 2
+            utime(path, tuple(min(each, 2.0 ** 31 - 1) for each in times))
         return unittest.mock.patch.object(os, 'utime', limit)
 
     def status(self, *options):
@@ -227,7 +228,8 @@ class FileTimeTest(StateCase):
                 with self.in_2040(3600.0):
                     notes = tako.StateFile(tako.Destination(self.destination))
                     notes.write(notes.state._replace(withdrawn=(str(int(lacks)) * 64,)))
-                    notes.prepare_rollback(self.two.digest, notes.state._replace(previous=''), notes.state)
+                    notes.prepare_rollback(
+                        self.two.digest, notes.state._replace(previous=''), notes.state)
                     self.assertEqual(int(self.Y2040), self.last_success())
                     notes.write_prepared(tako.BACK_STATE, notes.state._replace(previous=''))
                     self.assertEqual(int(self.Y2040), self.last_success())
@@ -246,7 +248,8 @@ class FileTimeTest(StateCase):
             if new.temporary.endswith(tako.NEW_STATE):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             new_file(new, block)
-        with self.limited(), self.in_2040(), unittest.mock.patch.object(tako.NewFile, 'write', full):
+        with self.limited(), self.in_2040(), \
+                unittest.mock.patch.object(tako.NewFile, 'write', full):
             self.assertQuiet(self.run_here('fetch', self.app))
             self.assertEqual(int(self.Y2040), self.last_success())
 
