@@ -4623,6 +4623,15 @@ def _journal_name(stream: 'TextIO') -> str:
 
 
 # ======================================================================== 15 download
+#
+# An image is downloaded with the first strategy that works with one of the mirrors:
+#
+#     PatchStrategy     a patch for the older image that is here, if the index of the image lists one
+#     RangeStrategy     copies of the chunks that the older image has, the others as ranges
+#     WholeStrategy     the whole image
+#
+# What a strategy downloaded stays for the next attempt, with this mirror or another, in this run or
+# the next. A strategy that is given up is reported once, and not tried again in this run.
 
 class Mirrors:
     """The origins of one config in one run. A mirror that fails is reported and no longer used.
@@ -4712,7 +4721,8 @@ class Mirrors:
         return worst
 
 
-# what an origin's answers have shown: nothing; that it serves one range a request; or several
+# The range support of an origin, as far as its answers have shown it. It is SINGLE if the origin
+# serves one range a request, MULTIPART if it serves several.
 UNKNOWN, SINGLE, MULTIPART = range(3)
 
 
@@ -4838,7 +4848,7 @@ class RemoteIndex:
     """The chunk index of an image at one origin, and what the origin's answers have shown.
 
     patches: the size in bytes of each patch that the index lists, by the older image's SHA-256.
-    range_support: UNKNOWN at first, SINGLE for one range a request, MULTIPART for several.
+    range_support: UNKNOWN, SINGLE or MULTIPART.
     """
 
     def __init__(self, transfer: Transfer, origin: Origin) -> None:
@@ -4985,12 +4995,10 @@ class Assembly:
 
     def _present(self) -> bytearray:
         """Return a byte for each chunk: 1 if the partial file has it in its place."""
-        present, begin = bytearray(len(self._index.lengths)), 0
-        for number, length in enumerate(self._index.lengths):
-            if begin >= self._partial.size:
-                break
-            chunk = self._partial.read_at(begin, length)
-            present[number] = chunk_hash(chunk) == self._index.hash_of(number)
+        present, begin, size = bytearray(), 0, self._partial.size
+        for key, length in self._index.chunks():
+            present.append(begin < size
+                           and chunk_hash(self._partial.read_at(begin, length)) == key)
             begin += length
         return present
 
@@ -5051,11 +5059,14 @@ class DeltaStrategy:
         self._older_digest = older_digest
 
     def attempt(self, remote: RemoteIndex) -> bool:
-        """Complete the partial file with what one origin has. Return False if this is not the way.
+        """Complete the partial file with what one origin has, or return False.
 
-        remote: the index there; its head was downloaded, unless there is an assembly. Raises
-        TransientError if another attempt may succeed, UnreachableError if another origin may,
-        GivenUpError if no attempt of any strategy that uses the older image is worth it.
+        remote: the index there; its head was downloaded, unless there is an assembly. The cases:
+
+            False               the next strategy is tried
+            TransientError      another attempt may succeed
+            UnreachableError    another origin may be able to do it
+            GivenUpError        no strategy that uses the older image is worth an attempt
         """
         raise NotImplementedError
 
