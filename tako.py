@@ -4626,7 +4626,7 @@ def _journal_name(stream: 'TextIO') -> str:
 #
 # An image is downloaded with the first strategy that works with one of the mirrors:
 #
-#     PatchStrategy     a patch for the older image that is here, if the index of the image lists one
+#     PatchStrategy     a patch for the older image that is here, if the index lists one
 #     RangeStrategy     copies of the chunks that the older image has, the others as ranges
 #     WholeStrategy     the whole image
 #
