@@ -181,11 +181,11 @@ DISCARD_MAX_BYTES = 1 << 16             # a longer error page costs more to read
 REDIRECTS_MAX = 10                      # maximum number of redirects in a row
 NETWORK_TIMEOUT_SECONDS = 10.0          # longest wait for a connection, or for the next packet
 CONNECT_DELAY_SECONDS = 0.25            # delay before the next address is tried too (RFC 8305, 8)
-AHEAD_SECONDS = 3.0                     # longest wait for the response to a pipelined request
+AHEAD_SECONDS = 3.0                     # longest wait for a response on a further connection
 RATE_WINDOW_SECONDS = 30.0              # a connection's speed is measured over this time
-RATE_MIN_BYTES = 30 << 10               # one that delivers less in RATE_WINDOW_SECONDS is dropped
-FRAMING_MAX_BYTES = 300 << 10           # a response may have this much HTTP framing, and in
-FRAMING_MAX_FACTOR = 8                  # addition this much per byte of body
+RATE_MIN_BYTES = 30 << 10               # a connection must deliver this much in RATE_WINDOW_SECONDS
+FRAMING_MAX_BYTES = 300 << 10           # a response may have this much HTTP framing in any case
+FRAMING_MAX_FACTOR = 8                  # HTTP framing allowed in addition, per byte of the body
 PAUSE_FIRST_SECONDS = 0.5               # first pause before a retry; each further one is doubled
 PAUSE_MAX_SECONDS = 8.0                 # longest pause, except where a server asks for a longer one
 RETRY_MAX_SECONDS = 366 * 86400.0       # maximum value of a Retry-After header
@@ -202,7 +202,7 @@ PIPE_POLL_SECONDS = 0.5                 # a silent pipe delays the reaction to a
 # messages and state
 MESSAGE_MAX_CHARS = 2000                # maximum length of a message, which may quote a server
 NAMES_MAX = 5                           # a message lists at most this many versions
-COLLECT_EVERY_OBJECTS = 200000          # garbage is collected after this many new objects: rarely
+COLLECT_EVERY_OBJECTS = 200000          # garbage is collected after this many new objects
 HELP_COLUMNS = 80                       # width of the output of --help
 PROGRESS_EVERY_SECONDS = 0.2            # interval between two updates of the progress line
 STATE_MAX_BYTES = 1 << 20               # maximum size of the state file in a destination
@@ -349,8 +349,8 @@ NO_MEMORY = 'not enough memory'
 MEMORY_HINT = 'raise its limit (ulimit -v, MemoryMax= in systemd), or end other programs'
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)        # disk full, quota, file too large
 UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP)      # what a file system lacks
-FILE_SYSTEM_HINT = ('let that directory be on a file system that has symbolic links, flock, rename '
-                    'and fsync')
+FILE_SYSTEM_HINT = ('move that directory to a file system that supports symbolic links, flock, '
+                    'rename and fsync')
 OS_ERROR_HINTS = (
     (UNSUPPORTED, FILE_SYSTEM_HINT),
     (NO_SPACE, 'free disk space there and run the command again; all installed files are intact'),
@@ -2091,9 +2091,6 @@ class naming:
             error.filename = self._path
 
 
-CLOCK_SLACK_SECONDS = 60        # by which two clocks may differ, or one be adjusted
-
-
 class where_supported:
     """Context manager: ignore an OSError if the file system does not support the operation."""
 
@@ -2203,7 +2200,7 @@ class PartialFile(NewFile):
         except PermissionError:                 # a run was killed in publish(): it is read-only
             try:
                 os.chmod(self.temporary, 0o600)
-            except OSError:                     # another user's, or there is no chmod here
+            except OSError:                     # another user owns it, or chmod is not supported
                 remove_if_there(self.temporary)
             descriptor = os.open(self.temporary, flags, 0o600)
         with naming(self.temporary):
@@ -2352,8 +2349,11 @@ def rewrite(path: str, content: bytes, seconds: float) -> None:
                 os.chmod(path, 0o444)
 
 
+CLOCK_SLACK_SECONDS = 60        # two clocks, or a clock that is set, may differ by this much
+
+
 def is_about(one: float, other: float) -> bool:
-    """Return whether two times, in seconds, differ by no more than clocks are adjusted."""
+    """Return whether two times, in seconds, differ by at most CLOCK_SLACK_SECONDS."""
     return abs(one - other) <= CLOCK_SLACK_SECONDS
 
 
@@ -2387,12 +2387,15 @@ class NotFileError(OSError):
 
 
 def open_file(path: 'Union[str, bytes]') -> 'BinaryIO':
-    """Return a regular file, open to read, without a buffer. Raises OSError; does not wait."""
+    """Open a regular file to read it, without a buffer, and return the stream.
+
+    Raises NotFileError for anything else, and any other OSError of open().
+    """
     return open(path, 'rb', buffering=0, opener=_open_regular)
 
 
 def _open_regular(path: 'Union[str, bytes]', flags: int) -> int:
-    descriptor = os.open(path, flags | os.O_NONBLOCK)       # otherwise this waits for a pipe
+    descriptor = os.open(path, flags | os.O_NONBLOCK)   # a named pipe would wait for its writer
     if not os.path.isfile(descriptor):
         os.close(descriptor)
         raise NotFileError(errno.EINVAL, 'not a regular file', path)
@@ -2492,7 +2495,12 @@ class DirectoryLock:
         return self
 
     def _try(self) -> bool:
-        """Try to take the lock. Return whether this succeeded."""
+        """Try to take the lock.
+
+        - It is free: return True.
+        - Another run holds it, or is just removing the file: return False.
+        - The file belongs to another user, or the file system has no locks: raise TakoError.
+        """
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
                                  0o600)
@@ -3524,9 +3532,9 @@ class ImageDirectory:
             new.publish(path)
 
     def images(self) -> 'Dict[str, int]':
-        """Return the images in the store: the SHA-256 in each name, and the size in bytes.
+        """Return the size in bytes of each image in the store, by the SHA-256 in its name.
 
-        No image is read: see image_fault().
+        No image is read, so some may be damaged: see image_fault().
         """
         images: Dict[str, int] = {}
         try:
@@ -3748,8 +3756,8 @@ class Destination(ImageDirectory):
             if error.errno not in UNSUPPORTED + (errno.EPERM, errno.EACCES):    # vfat: EPERM
                 raise
             raise TakoError(f'{path}: cannot make a symbolic link: {error.strerror}',
-                            'let Destination= be on a file system that has symbolic links, '
-                            'and let this user write to it') from None
+                            'set Destination= to a directory that this user may write to, on a '
+                            'file system that supports symbolic links') from None
 
     def install_link(self, name: str) -> None:
         """Rename a link to latest, durably."""
@@ -3838,6 +3846,7 @@ def parse_state(text: str) -> State:
             raise ValueError(line)
         if key in found:
             found[key].append(value)
+    # values[-1:] is empty if there is no value; of several values, the last one counts
     return State(*(''.join(values[-1:]) if field in STATE_SINGLES else tuple(values)
                    for field, values in found.items()))
 

@@ -401,7 +401,7 @@ class LackingFileSystemTest(SpaceCase):
         result = self.fetch()
         self.assertCode(1, result)
         self.assertIn(what, result.err)
-        self.assertIn('be on a file system that has symbolic links', result.err)
+        self.assertIn('file system that supports symbolic links', result.err)
         self.assertEqual(set(), set(os.listdir(self.destination)) - {'manifest', 'store', '.state'})
 
     def test_flock(self):
