@@ -180,6 +180,7 @@ LINES_BLOCK_BYTES = 1 << 16             # smaller blocks, for input that is pars
 DISCARD_MAX_BYTES = 1 << 16             # a longer error page costs more to read than to reconnect
 REDIRECTS_MAX = 10                      # maximum number of redirects in a row
 NETWORK_TIMEOUT_SECONDS = 10.0          # longest wait for a connection, or for the next packet
+STALL_MAX_SECONDS = 86400.0             # maximum value of --stall; poll() takes up to 24 days
 CONNECT_DELAY_SECONDS = 0.25            # delay before the next address is tried too (RFC 8305, 8)
 AHEAD_SECONDS = 3.0                     # longest wait for a response on a further connection
 RATE_WINDOW_SECONDS = 30.0              # a connection's speed is measured over this time
@@ -6318,7 +6319,7 @@ def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
     destinations: Dict[Tuple[int, int], str] = {}
     with HttpClient(os.environ) as client, Runs(report) as runs:
         if arguments.stall is not None:
-            client.deadline.stall = arguments.stall
+            client.deadline.stall = min(arguments.stall, STALL_MAX_SECONDS)
         configs = list(dict.fromkeys(arguments.configs))
         for path in configs:
             if arguments.timeout is not None:

@@ -156,6 +156,9 @@ class ScanningProxyTest(ResumeCase):
         self.assertCode(0, self.run_here('fetch', '--stall', '5', self.app))
         self.assertInPlace(IMAGE)
 
+    def test_a_stall_longer_than_the_system_can_wait_allows_it(self):
+        self.assertCode(0, self.run_here('fetch', '--stall', '999999999', self.app))
+
     def test_an_invalid_stall_is_a_usage_error(self):
         self.assertCode(2, self.run_here('fetch', '--stall', 'x', self.app))
 
