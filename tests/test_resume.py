@@ -1,4 +1,4 @@
-"""Sections 10, 11 and 15: a download that was interrupted goes on where it ended, whoever lies about it."""
+"""Sections 10, 11 and 15: a download is resumed, whatever the server or the disk does to it."""
 import errno
 import os
 import signal
@@ -10,12 +10,12 @@ import tako
 from scene import IMAGE
 
 NEWER = IMAGE[::-1]
-HERE = 300000           # bytes that came before the interruption
-FEW = 50000             # bytes that count as no progress: whoever brings no more is given up in time
+HERE = 300000           # bytes that fetch received before the interruption
+FEW = 50000             # bytes that are too few to count as progress
 
 
 class ResumeCase(scene.Scene):
-    """A client without any image, and an origin that offers one and knows ranges."""
+    """A client without an image, and an origin with one that supports ranges."""
 
     limits = {'PAUSE_FIRST_SECONDS': 0.001, 'PAUSE_BUDGET_SECONDS': 0.02}
 
@@ -32,20 +32,21 @@ class ResumeCase(scene.Scene):
         return self.path('destination', '.partial-' + entry.digest)
 
     def left_behind(self, content):
-        """As an earlier run would have it that was killed."""
+        """Write a partial image, as a killed run leaves it."""
         self.write('destination/.partial-' + self.entry.digest, content, 0o600)
 
     def anew(self):
-        """Let the destination be empty and the origin honest again."""
+        """Empty the destination and make the origin honest."""
         self.empty_destination()
         self.origin.requests.clear()
         self.origin.answers.clear()
         self.origin.faults.clear()
 
     def assertFetched(self, ranges, served=None):
-        """The run succeeds in silence; these Range headers were sent, and these answers came."""
+        """The run installs the image without a warning, with these Range headers and answers."""
         result = self.run_here('fetch', self.app)
-        self.assertEqual((0, self.app + ': 1.0 is installed\n', ''), (result.code, result.out, result.err))
+        self.assertEqual((0, self.app + ': 1.0 is installed\n', ''),
+                         (result.code, result.out, result.err))
         self.assertInPlace(IMAGE)
         self.assertEqual([], self.partials())
         self.assertEqual(ranges, self.origin.asked(self.image, 'Range'))
@@ -54,20 +55,21 @@ class ResumeCase(scene.Scene):
 
 
 class FailingDiskTest(ResumeCase):
-    """What came is no use where the disk has lost it, and stands in no later run's way."""
+    """The disk loses or withholds a partial image, which hinders no later run."""
 
     def failing(self, name):
-        """A disk that refuses this to whoever would do it with the partial file."""
+        """A disk that fails this call for the partial file."""
         function = getattr(os, name)
 
         def fail(descriptor, *arguments):
-            if os.path.exists(self.partial) and os.path.samestat(os.fstat(descriptor), os.stat(self.partial)):
+            if os.path.exists(self.partial) and os.path.samestat(os.fstat(descriptor),
+                                                                 os.stat(self.partial)):
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             return function(descriptor, *arguments)
         return unittest.mock.patch.object(os, name, fail)
 
-    def test_what_may_not_have_reached_it_is_fetched_anew(self):
-        """Linux says so to the first fsync, and to the next that all is well."""
+    def test_bytes_lost_by_a_failed_fsync_are_downloaded_again(self):
+        """Linux reports lost pages at the first fsync only; the next one succeeds."""
         with self.failing('fsync'):
             result = self.run_here('fetch', self.app)
         self.assertCode(1, result)
@@ -76,46 +78,51 @@ class FailingDiskTest(ResumeCase):
         self.origin.requests.clear()
         self.assertFetched([None])
 
-    def test_what_it_does_not_give_back_is_fetched_anew(self):
+    def test_an_unreadable_partial_image_is_downloaded_again(self):
         self.left_behind(IMAGE[:HERE])
         with self.failing('pread'):
             self.assertFetched([None])
 
 
 class DropTest(ResumeCase):
-    def test_the_same_run_asks_for_the_rest_alone(self):
+    def test_a_run_requests_only_the_rest_after_a_break(self):
         self.origin.faults[self.image] = origin.first(1, origin.drops(HERE))
-        self.assertFetched([None, 'bytes={}-'.format(HERE)], [(200, HERE), (206, len(IMAGE) - HERE)])
+        self.assertFetched([None, 'bytes={}-'.format(HERE)],
+                           [(200, HERE), (206, len(IMAGE) - HERE)])
 
-    def test_as_often_as_it_takes(self):
+    def test_a_download_may_break_off_many_times(self):
         self.origin.faults[self.image] = origin.first(6, origin.drops(100000))
-        self.assertFetched([None] + ['bytes={}-'.format(each) for each in range(100000, 700000, 100000)])
+        self.assertFetched([None]
+                           + ['bytes={}-'.format(each) for each in range(100000, 700000, 100000)])
         self.assertEqual(len(IMAGE), sum(size for _, size in self.origin.served(self.image)))
 
-    def test_in_chunks_of_which_nobody_knows_the_length(self):
+    def test_a_chunked_download_that_breaks_off_is_resumed(self):
         self.origin.faults[self.image] = lambda handler: handler.serve(
             HERE if handler.first_byte is None else None, is_chunked=True)
-        self.assertFetched([None, 'bytes={}-'.format(HERE)], [(200, HERE), (206, len(IMAGE) - HERE)])
+        self.assertFetched([None, 'bytes={}-'.format(HERE)],
+                           [(200, HERE), (206, len(IMAGE) - HERE)])
 
-    def test_before_a_byte_came_there_is_nothing_to_resume(self):
+    def test_a_download_without_a_byte_is_not_resumed(self):
         self.origin.faults[self.image] = origin.first(1, origin.drops(0))
         self.assertFetched([None, None])
 
-    def test_after_the_last_byte_nothing_is_asked_for_again(self):
-        """The line ends where only the end of the chunks is missing."""
+    def test_a_break_after_the_last_byte_needs_no_further_request(self):
+        """The connection ends before the last chunk of size 0."""
         self.origin.faults[self.image] = origin.chunked(finish=False)
         self.assertFetched([None])
 
-    def test_a_run_that_fails_keeps_what_came_and_the_next_asks_for_the_rest(self):
+    def test_the_next_run_requests_only_the_rest(self):
         self.origin.faults[self.image] = origin.first(1, origin.drops(HERE))
-        result = self.run_here('fetch', self.app, limits={'PAUSE_FIRST_SECONDS': 0.0, 'PAUSE_BUDGET_SECONDS': 0.0})
+        result = self.run_here('fetch', self.app,
+                               limits={'PAUSE_FIRST_SECONDS': 0.0, 'PAUSE_BUDGET_SECONDS': 0.0})
         self.assertCode(75, result)
         self.assertEqual(IMAGE[:HERE], scene.read(self.partial))
         self.assertFalse(os.path.lexists(self.path('destination', 'latest')))
         self.assertEqual(0, os.stat(self.partial).st_mode & 0o077)
-        self.assertFetched([None, 'bytes={}-'.format(HERE)], [(200, HERE), (206, len(IMAGE) - HERE)])
+        self.assertFetched([None, 'bytes={}-'.format(HERE)],
+                           [(200, HERE), (206, len(IMAGE) - HERE)])
 
-    def test_nothing_of_an_image_that_did_not_begin_to_come_is_kept(self):
+    def test_a_download_that_did_not_begin_leaves_no_partial_image(self):
         self.origin.faults[self.image] = origin.status(503)
         self.assertCode(75, self.run_here('fetch', self.app))
         self.assertEqual([], self.partials())
@@ -131,25 +138,26 @@ class ValidatorTest(ResumeCase):
     def test_a_strong_etag_is_sent_back_in_if_range(self):
         self.assertEqual([None, '"abc"'], self.asked_after_a_drop(lambda _: '"abc"'))
 
-    def test_no_other_etag_is(self):
+    def test_other_etags_are_not_sent_in_if_range(self):
         for etag in ('W/"abc"', 'abc', '', '"a"b"', '"{}"'.format('x' * 500), '"\u00e9"'):
             with self.subTest(etag):
                 self.anew()
                 self.origin.etag = None
                 self.origin.has_ranges = True
                 self.origin.faults[self.image] = origin.first(1, lambda handler: handler.answer(
-                    200, IMAGE[:HERE], [('ETag', etag)], length=len(IMAGE)) or handler.hang_up())   # noqa: B023
+                    200, IMAGE[:HERE], [('ETag', etag)], length=len(IMAGE))     # noqa: B023
+                    or handler.hang_up())
                 self.assertFetched([None, 'bytes={}-'.format(HERE)])
                 self.assertEqual([None, None], self.origin.asked(self.image, 'If-Range'))
 
-    def test_another_run_knows_no_etag_and_sends_a_bare_range(self):
+    def test_another_run_sends_a_range_without_if_range(self):
         self.origin.etag = lambda _: '"abc"'
         self.left_behind(IMAGE[:HERE])
         self.assertFetched(['bytes={}-'.format(HERE)], [(206, len(IMAGE) - HERE)])
         self.assertEqual([None], self.origin.asked(self.image, 'If-Range'))
 
-    def test_where_the_server_has_another_file_by_now_the_whole_comes(self):
-        """Whatever it was that came first: a file that somebody repaired, say."""
+    def test_a_changed_etag_makes_the_server_send_the_whole(self):
+        """The earlier bytes may be right or wrong: for example, the file was repaired."""
         for name, before in (('the same bytes', IMAGE), ('other bytes', NEWER)):
             with self.subTest(name):
                 self.anew()
@@ -157,24 +165,28 @@ class ValidatorTest(ResumeCase):
                 self.origin.etag = lambda _: etags[-1]                          # noqa: B023
 
                 def drop(handler):
-                    handler.answer(200, before[:HERE], [('ETag', '"first"')], length=len(before))   # noqa: B023
+                    content = before                                            # noqa: B023
+                    handler.answer(200, content[:HERE], [('ETag', '"first"')], length=len(content))
                     handler.hang_up()
                     etags.append('"second"')                                    # noqa: B023
                 self.origin.faults[self.image] = origin.first(1, drop)
-                more = [None] * (before != IMAGE)       # what came first is the wrong beginning: from zero, once
+                # what came first is the wrong beginning: from zero, once
+                more = [None] * (before != IMAGE)
                 self.assertFetched([None, 'bytes={}-'.format(HERE)] + more)
-                self.assertEqual([None, '"first"'] + more, self.origin.asked(self.image, 'If-Range'))
+                self.assertEqual([None, '"first"'] + more,
+                                 self.origin.asked(self.image, 'If-Range'))
                 self.assertEqual((200, len(IMAGE)), self.origin.served(self.image)[-1])
 
 
 class KilledTest(ResumeCase):
-    def test_what_came_before_a_signal_does_not_come_again(self):
+    def test_bytes_received_before_a_signal_are_not_downloaded_again(self):
         for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)):
             with self.subTest(number):
                 self.anew()
                 self.origin.faults[self.image] = origin.holds(HERE)
                 process = self.start('fetch', self.app)
-                scene.wait_until(lambda: os.path.exists(self.partial) and os.stat(self.partial).st_size > HERE // 2)
+                scene.wait_until(lambda: os.path.exists(self.partial)
+                                 and os.stat(self.partial).st_size > HERE // 2)
                 process.send_signal(number)
                 out, err = process.communicate(timeout=30)
                 self.assertEqual((code, b'', b''), (process.returncode, out, err))
@@ -188,16 +200,19 @@ class KilledTest(ResumeCase):
 
 
 class SpoiltPartialTest(ResumeCase):
-    """What lies there is nobody's word: only the digest of the whole counts."""
+    """A partial image may hold anything: only the digest of the whole image counts."""
 
-    def test_wrong_bytes_are_discarded_and_the_whole_is_fetched_once(self):
+    def test_a_wrong_partial_image_is_discarded_and_the_whole_downloaded_once(self):
         whole = (200, len(IMAGE))
         for name, content, ranges, served in (
-                ('short', NEWER[:HERE], ['bytes={}-'.format(HERE), None], [(206, len(IMAGE) - HERE), whole]),
-                ('all but a byte', IMAGE[:HERE] + NEWER[HERE:-1], ['bytes={}-'.format(len(IMAGE) - 1), None],
+                ('short', NEWER[:HERE], ['bytes={}-'.format(HERE), None],
+                 [(206, len(IMAGE) - HERE), whole]),
+                ('all but a byte', IMAGE[:HERE] + NEWER[HERE:-1],
+                 ['bytes={}-'.format(len(IMAGE) - 1), None],
                  [(206, 1), whole]),
                 ('full size', NEWER, [None], [whole]),
-                ('a bit flipped', IMAGE[:HERE] + bytes([IMAGE[HERE] ^ 1]) + IMAGE[HERE + 1:], [None], [whole]),
+                ('a bit flipped', IMAGE[:HERE] + bytes([IMAGE[HERE] ^ 1]) + IMAGE[HERE + 1:],
+                 [None], [whole]),
                 ('too long', IMAGE + b'x', [None], [whole]),
                 ('far too long', IMAGE * 3, [None], [whole])):
             with self.subTest(name):
@@ -205,22 +220,22 @@ class SpoiltPartialTest(ResumeCase):
                 self.left_behind(content)
                 self.assertFetched(ranges, served)
 
-    def test_a_whole_one_is_not_fetched_again(self):
+    def test_a_complete_partial_image_is_not_downloaded_again(self):
         self.left_behind(IMAGE)
         self.assertFetched([])
 
-    def test_an_empty_one_is_none(self):
+    def test_an_empty_partial_image_is_not_resumed(self):
         self.left_behind(b'')
         self.assertFetched([None])
 
-    def test_where_the_whole_is_wrong_too_it_is_refused_after_one_more_try(self):
+    def test_a_wrong_whole_image_after_a_wrong_partial_one_is_refused(self):
         self.left_behind(NEWER[:HERE])
         self.origin.faults[self.image] = origin.serves(NEWER)
         self.assertCode(3, self.run_here('fetch', self.app))
         self.assertEqual(['bytes={}-'.format(HERE), None], self.origin.asked(self.image, 'Range'))
         self.assertEqual([], self.partials())
 
-    def test_a_link_in_its_place_is_not_followed(self):
+    def test_a_link_in_place_of_a_partial_image_is_not_followed(self):
         victim = self.write('victim', IMAGE[:HERE])
         for target in (victim, self.path('nowhere'), '/dev/zero'):
             with self.subTest(target):
@@ -235,8 +250,8 @@ class SpoiltPartialTest(ResumeCase):
         self.assertEqual([], self.origin.asked(self.image, 'Range'))
 
 
-class LiarTest(ResumeCase):
-    """Servers that do not do with a Range what RFC 9110 says."""
+class RangeAnswerTest(ResumeCase):
+    """Servers that do not answer a Range as RFC 9110 says. attacks/ has more of their answers."""
 
     def setUp(self):
         super().setUp()
@@ -244,32 +259,32 @@ class LiarTest(ResumeCase):
         self.rest = IMAGE[HERE:]
 
     def lies(self, content_range, body, more=()):
-        """206, with this Content-Range, to whoever asks for a range."""
+        """Answer a request for a range with 206 and this Content-Range."""
         headers = ([('Content-Range', content_range)] if content_range else []) + list(more)
         return origin.if_ranged(lambda handler, _: handler.answer(206, body, headers))
 
-    def test_ranges_ignored(self):
+    def test_a_server_that_ignores_the_range_is_accepted(self):
         self.origin.has_ranges = False
         self.left_behind(IMAGE[:HERE])
         self.assertFetched(['bytes={}-'.format(HERE)], [(200, self.total)])
 
-    def test_ranges_ignored_and_wrong_bytes_in_the_partial(self):
+    def test_a_server_that_ignores_the_range_and_a_wrong_partial_image(self):
         self.origin.has_ranges = False
         self.left_behind(NEWER[:HERE])
         self.assertFetched(['bytes={}-'.format(HERE), None])
 
-    def test_ranges_ignored_in_chunks(self):
+    def test_a_server_that_ignores_the_range_and_sends_chunks(self):
         self.origin.faults[self.image] = origin.chunked()
         self.left_behind(IMAGE[:HERE])
         self.assertFetched(['bytes={}-'.format(HERE)])
 
-    def test_ranges_ignored_and_a_page_in_the_image_s_place(self):
+    def test_a_server_that_ignores_the_range_and_sends_a_page_is_refused(self):
         self.origin.faults[self.image] = origin.serves(b'<html>')
         self.left_behind(IMAGE[:HERE])
         self.assertCode(3, self.run_here('fetch', self.app))
         self.assertEqual(IMAGE[:HERE], scene.read(self.partial))
 
-    def test_a_206_with_other_bytes_is_found_out_by_the_digest(self):
+    def test_a_206_with_wrong_bytes_is_downloaded_again(self):
         self.left_behind(IMAGE[:HERE])
         self.origin.faults[self.image] = self.lies(
             'bytes {}-{}/{}'.format(HERE, self.total - 1, self.total), NEWER[HERE:])
@@ -278,12 +293,14 @@ class LiarTest(ResumeCase):
     def test_a_206_that_ends_early_in_chunks_is_resumed(self):
         self.left_behind(IMAGE[:HERE])
         self.origin.faults[self.image] = origin.first(1, lambda handler: handler.answer(
-            206, self.rest[:100000], [('Content-Range', 'bytes {}-{}/{}'.format(HERE, self.total - 1, self.total))],
+            206, self.rest[:100000],
+            [('Content-Range', 'bytes {}-{}/{}'.format(HERE, self.total - 1, self.total))],
             is_chunked=True))
         self.assertFetched(['bytes={}-'.format(HERE), 'bytes={}-'.format(HERE + 100000)])
 
-    def test_an_unasked_206_is_no_image(self):
-        for headers in ([], [('Content-Range', 'bytes 0-{}/{}'.format(self.total - 1, self.total))]):
+    def test_a_206_without_a_range_in_the_request_is_exit_75(self):
+        for headers in ([],
+                        [('Content-Range', 'bytes 0-{}/{}'.format(self.total - 1, self.total))]):
             self.origin.faults[self.image] = origin.status(206, IMAGE, headers)
             result = self.run_here('fetch', self.app)
             self.assertCode(75, result)
@@ -291,8 +308,8 @@ class LiarTest(ResumeCase):
             self.assertEqual([], self.partials())
             self.assertFalse(os.path.lexists(self.path('destination', 'latest')))
 
-    def test_a_liar_who_hangs_up_is_not_asked_for_ever(self):
-        """It brings much, each time, and never the image: one start from zero is all that it gets."""
+    def test_a_liar_who_hangs_up_is_given_up(self):
+        """It delivers much each time, but never the image. fetch begins again only once."""
         def lie(handler):
             if len(self.origin.requests) > 40:
                 handler.answer(404, b'')            # so that the test ends even if tako would not
@@ -309,10 +326,10 @@ class LiarTest(ResumeCase):
         self.assertFalse(os.path.lexists(self.path('destination', 'latest')))
 
 
-class OneADestinationTest(ResumeCase):
+class OnePartialTest(ResumeCase):
     limits = {'PAUSE_BUDGET_SECONDS': 0.0}
 
-    def test_the_download_of_a_newer_version_removes_what_came_of_the_older(self):
+    def test_the_download_of_a_newer_version_removes_older_partial_images(self):
         self.origin.faults[self.image] = origin.drops(FEW)
         self.assertCode(75, self.run_here('fetch', self.app))
         self.assertEqual([os.path.basename(self.partial)], self.partials())
@@ -322,20 +339,21 @@ class OneADestinationTest(ResumeCase):
         self.assertEqual([os.path.basename(self.partial_of(newer))], self.partials())
         self.assertEqual(NEWER[:1000], scene.read(self.partial_of(newer)))
 
-    def test_success_without_a_download_removes_it_too(self):
+    def test_a_success_without_a_download_removes_partial_images(self):
         self.assertFetched([None])
         self.left_behind(IMAGE[:FEW])
         self.write('destination/.partial-' + '0' * 64, b'of a version that was withdrawn meanwhile')
         self.assertQuiet(self.run_here('fetch', self.app))
         self.assertEqual([], self.partials())
 
-    def test_it_is_nothing_that_latest_or_the_store_shows(self):
+    def test_a_partial_image_is_neither_in_latest_nor_in_the_store(self):
         self.origin.faults[self.image] = origin.drops(FEW)
         self.assertCode(75, self.run_here('fetch', self.app))
-        self.assertEqual({'manifest', os.path.basename(self.partial)}, set(os.listdir(self.destination)))
+        self.assertEqual({'manifest', os.path.basename(self.partial)},
+                         set(os.listdir(self.destination)))
 
-    def test_a_damaged_image_is_repaired_over_an_interruption(self):
-        """Until its replacement is whole, it stays."""
+    def test_the_repair_of_a_damaged_image_is_resumed(self):
+        """It stays until its replacement is intact."""
         self.assertFetched([None])
         image = self.path('destination', 'store', self.entry.digest)
         os.unlink(image)
@@ -350,20 +368,21 @@ class OneADestinationTest(ResumeCase):
         self.assertInPlace(IMAGE)
         self.assertEqual([], self.partials())
 
-    def test_names_that_only_look_like_one_are_not_ours_to_remove(self):
+    def test_files_named_nearly_like_partial_images_stay(self):
         self.write('destination/partial-notes', b'mine')
         self.assertFetched([None])
         self.assertTrue(os.path.exists(self.path('destination', 'partial-notes')))
 
 
-class TakoItselfTest(scene.Scene):
-    def test_a_partial_is_cut_back_to_where_it_was(self):
+class PartialFileTest(scene.Scene):
+    def test_a_partial_file_is_cut_back(self):
         path = self.path('partial')
         self.write('partial', b'begin')
         with tako.PartialFile(path) as partial:
             size, sha256 = partial.size, partial.sha256.copy()
             partial.write(b'lies' * 100000)
             partial.cut_back(size, sha256)
-            self.assertEqual((5, origin.digest_of(b'begin')), (partial.size, partial.sha256.hexdigest()))
+            self.assertEqual((5, origin.digest_of(b'begin')),
+                             (partial.size, partial.sha256.hexdigest()))
             partial.write(b' and end')
         self.assertEqual(b'begin and end', scene.read(path))

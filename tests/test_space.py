@@ -1,4 +1,4 @@
-"""Sections 12, 16 and 18: room on the disk, what happens without it, and which images make room for others."""
+"""Sections 12, 16 and 18: full disks, file systems that lack something, and what Keep= removes."""
 import contextlib
 import errno
 import fcntl
@@ -42,35 +42,38 @@ class SpaceCase(scene.Scene):
         return self.run_here('fetch', self.app, *options, **settings)
 
     def assertOldState(self):
-        """All that is new is the manifest, which is right."""
+        """Only the manifest is new, and it is valid."""
         self.assertInPlace(ONE)
-        self.assertEqual({'latest', 'manifest', 'store', '.state'}, set(os.listdir(self.destination)))
+        self.assertEqual({'latest', 'manifest', 'store', '.state'},
+                         set(os.listdir(self.destination)))
         self.assertEqual([self.one.digest], os.listdir(self.path('destination', 'store')))
-        self.assertEqual(self.origin.read('manifest'), scene.read(self.path('destination', 'manifest')))
+        self.assertEqual(self.origin.read('manifest'),
+                         scene.read(self.path('destination', 'manifest')))
 
     def mount(self, path, size):
-        """A file system of this many bytes; only root may."""
+        """Mount a tmpfs of so many bytes; skip the test without permission."""
         if as_root('mount', '-t', 'tmpfs', '-o', 'size={}'.format(size), 'tako-test', path) is None:
             self.skipTest('NOT ALLOWED TO MOUNT: A DISK THAT IS REALLY FULL IS NOT TESTED')
         self.addCleanup(subprocess.run, ['umount', path], check=True)
 
 
 def as_root(*command):
-    """What a command that needs root's rights prints; None where it cannot be had, or fails."""
+    """Return what a command that needs root prints; None if it fails or cannot be run."""
     if os.getuid() != 0 or shutil.which(command[0]) is None:
         return None
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL)
     return done.stdout.decode().strip() if done.returncode == 0 else None
 
 
 def free(size):
-    """A disk with so many bytes left, as it says itself."""
+    """Let the file system report so many free bytes."""
     return unittest.mock.patch.object(os, 'statvfs', lambda _: types.SimpleNamespace(
         f_bavail=size, f_bfree=1 << 50, f_blocks=1 << 51, f_frsize=1, f_bsize=1 << 20))
 
 
 class longest_file:
-    """No file may be longer than this: to who writes it, that is a disk that becomes full half-way."""
+    """Limit the size of files. For a process that writes one, this is a disk that fills up."""
 
     def __init__(self, size):
         self.size = size
@@ -84,7 +87,7 @@ class longest_file:
 
 
 class CheckTest(SpaceCase):
-    """Free space is looked at before a byte of the image is asked for."""
+    """fetch checks the free space before it requests the image."""
 
     def setUp(self):
         super().setUp()
@@ -93,22 +96,23 @@ class CheckTest(SpaceCase):
     def assertNoRoom(self, needed, left):
         result = self.fetch()
         self.assertCode(1, result)
-        self.assertIn('{}: {} bytes are needed and {} are free'.format(self.destination, needed, left), result.err)
+        self.assertIn('{}: {} bytes are needed and {} are free'.format(self.destination, needed,
+                                                                       left), result.err)
         self.assertNotIn(self.image, self.origin.paths())
 
-    def test_a_byte_too_little(self):
+    def test_a_byte_too_little_is_an_error_before_the_download(self):
         with free(len(IMAGE) - 1):
             self.assertNoRoom(len(IMAGE), len(IMAGE) - 1)
         self.assertOldState()
         self.assertEqual(0, self.fetch().code)
         self.assertInPlace(IMAGE)
 
-    def test_just_enough(self):
+    def test_just_enough_room_is_enough(self):
         with free(len(IMAGE)):
             self.assertEqual(0, self.fetch().code)
         self.assertInPlace(IMAGE)
 
-    def test_what_came_already_needs_no_room(self):
+    def test_a_partial_image_needs_room_only_for_the_rest(self):
         self.write('destination/.partial-' + self.entry.digest, IMAGE[:300000])
         left = len(IMAGE) - 300000
         with free(left - 1):
@@ -119,7 +123,7 @@ class CheckTest(SpaceCase):
         self.assertEqual(['bytes=300000-'], self.origin.asked(self.image, 'Range'))
         self.assertInPlace(IMAGE)
 
-    def test_a_partial_of_another_image_has_made_room_by_then(self):
+    def test_a_partial_of_another_image_is_removed_before_the_check(self):
         other = self.path('destination', '.partial-' + '0' * 64)
         self.write('destination/.partial-' + '0' * 64, b'x' * 1000)
         seen = []
@@ -132,13 +136,13 @@ class CheckTest(SpaceCase):
             self.assertEqual(0, self.fetch().code)
         self.assertEqual([False], seen)
 
-    def test_where_nothing_is_to_come_no_room_is_needed(self):
+    def test_without_a_download_no_room_is_needed(self):
         self.assertEqual(0, self.fetch().code)
         with free(0):
             self.assertQuiet(self.fetch())
 
-    def test_free_space_that_is_unknown_is_not_none(self):
-        """A file system counts no blocks, or cannot be asked."""
+    def test_unknown_free_space_prevents_no_download(self):
+        """The file system reports no blocks, or statvfs fails."""
         nothing = types.SimpleNamespace(f_bavail=0, f_bfree=0, f_blocks=0, f_frsize=4096,
                                         f_bsize=4096)
 
@@ -153,7 +157,7 @@ class CheckTest(SpaceCase):
             os.unlink(self.path('destination', 'latest'))
             os.unlink(self.path('destination', 'store', self.entry.digest))
 
-    def test_a_partial_file_of_no_blocks_needs_no_more_room_than_its_size_says(self):
+    def test_a_partial_file_without_blocks_counts_by_its_size(self):
         self.write('destination/.partial-' + self.entry.digest, IMAGE[:300000])
         look = os.fstat
 
@@ -166,9 +170,10 @@ class CheckTest(SpaceCase):
             self.assertEqual(0, self.fetch().code)
         self.assertInPlace(IMAGE)
 
-    def test_a_size_beyond_all_disks(self):
-        """Signed, and yet nothing to begin with."""
-        self.origin.entries.append(origin.entry_of('1.2', b'')._replace(size=tako.IMAGE_MAX_BYTES, digest='0' * 64))
+    def test_a_size_beyond_all_disks_is_an_error_before_the_download(self):
+        """The size is signed, but no disk has room for it."""
+        self.origin.entries.append(origin.entry_of('1.2', b'')._replace(size=tako.IMAGE_MAX_BYTES,
+                                                                        digest='0' * 64))
         self.origin.sign()
         result = self.fetch()
         self.assertCode(1, result)
@@ -178,7 +183,7 @@ class CheckTest(SpaceCase):
 
 
 class FullTest(SpaceCase):
-    """The disk becomes full while the image comes."""
+    """The disk fills up during the download."""
 
     def setUp(self):
         super().setUp()
@@ -191,7 +196,7 @@ class FullTest(SpaceCase):
         self.assertIn('free disk space', result.err)
         self.assertOldState()
 
-    def test_the_old_state_stays_and_what_came_is_in_nobody_s_way(self):
+    def test_a_disk_that_fills_up_keeps_the_old_image_and_no_partial_one(self):
         for here in (0, 300000):
             with self.subTest(here), longest_file(400000):
                 if here:
@@ -200,20 +205,20 @@ class FullTest(SpaceCase):
         self.assertEqual(0, self.fetch().code)
         self.assertInPlace(IMAGE)
 
-    def test_at_the_last_byte(self):
-        """Which is in a buffer by then, and not on the disk."""
+    def test_a_disk_that_is_full_at_the_last_byte_is_an_error(self):
+        """The last byte is in a buffer then, and not on the disk."""
         with longest_file(len(IMAGE) - 1):
             self.assertFull()
         self.assertEqual(0, self.fetch().code)
 
-    def test_no_other_mirror_is_asked_for_what_has_no_room(self):
+    def test_a_full_disk_leads_to_no_other_mirror(self):
         with origin.Origin(self.path('served')) as other:
             self.app = self.config(self.origin.url, mirrors=[other.url])
             with longest_file(400000):
                 self.assertFull()
             self.assertEqual(['/manifest'], other.paths())
 
-    def test_on_a_disk_that_is_really_full(self):
+    def test_fetch_on_a_full_tmpfs(self):
         os.mkdir(self.path('small'))
         self.mount(self.path('small'), 1 << 20)
         self.destination = self.path('small')
@@ -225,23 +230,24 @@ class FullTest(SpaceCase):
         with open(filler, 'wb') as stream:
             stream.write(b'x' * 600000)
         self.origin.requests.clear()
-        result = self.fetch()                       # it sees that beforehand
+        result = self.fetch()           # checks the free space first
         self.assertCode(1, result)
         self.assertIn('bytes are needed', result.err)
         self.assertNotIn(self.image, self.origin.paths())
-        with free(1 << 30):                         # it could not see that: somebody else took the room meanwhile
+        with free(1 << 30):             # as if others filled the disk after the check
             result = self.fetch()
         self.assertCode(1, result)
         self.assertIn(self.partial, result.err)
         self.assertIn(self.image, self.origin.paths())
         self.assertInPlace(ONE)
-        self.assertEqual({'filler', 'latest', 'manifest', 'store', '.state'}, set(os.listdir(self.destination)))
+        self.assertEqual({'filler', 'latest', 'manifest', 'store', '.state'},
+                         set(os.listdir(self.destination)))
         os.unlink(filler)
         self.assertEqual(0, self.fetch().code)
         self.assertInPlace(IMAGE)
 
-    def test_no_room_for_a_small_file(self):
-        """Without a new manifest the old image stays, and the next run gets on; the state is written over the old one."""
+    def test_a_disk_too_full_for_the_manifest_keeps_the_old_image(self):
+        """The next run continues. The state needs no room: it is written over the old one."""
         write, lacking = tako.NewFile.write, tako.NEW_MANIFEST
 
         def full(new, chunk):
@@ -262,14 +268,14 @@ class FullTest(SpaceCase):
 
 
 class OtherFileSystemTest(SpaceCase):
-    """A store that leads to one: what comes could never be moved there, so nothing comes."""
+    """store/ is on another file system: no image can be renamed into it, so none is downloaded."""
 
     def setUp(self):
         super().setUp()
         os.mkdir(self.path('other'))
         self.mount(self.path('other'), 1 << 20)
 
-    def test_fetch(self):
+    def test_fetch_refuses_a_store_on_another_file_system(self):
         store = self.path('destination', 'store')
         os.symlink(self.path('other'), store)
         for _ in range(2):
@@ -281,10 +287,11 @@ class OtherFileSystemTest(SpaceCase):
         self.assertCode(0, self.fetch())
         self.assertInPlace(ONE)
 
-    def test_store(self):
+    def test_store_refuses_a_store_on_another_file_system(self):
         os.mkdir(self.path('new'))
         os.symlink(self.path('other'), self.path('new', 'store'))
-        result = self.run_here('store', '-k', SECRET_KEY, '-o', self.path('new'), self.write('new.img', IMAGE), '1.1')
+        result = self.run_here('store', '-k', SECRET_KEY, '-o', self.path('new'),
+                               self.write('new.img', IMAGE), '1.1')
         self.assertCode(1, result)
         self.assertIn('on another file system', result.err)
         self.assertEqual(['store'], os.listdir(self.path('new')))
@@ -292,7 +299,7 @@ class OtherFileSystemTest(SpaceCase):
 
 
 class CannotRenameTest(SpaceCase):
-    """A store on the same file system into which nothing can be renamed: nothing is downloaded."""
+    """store/ is a bind mount: no image can be renamed into it, so none is downloaded."""
 
     def assertFound(self):
         self.assertCode(0, self.fetch())
@@ -308,9 +315,9 @@ class CannotRenameTest(SpaceCase):
                 self.assertIn('{}: files of'.format(self.path('destination', 'store')), result.err)
                 self.assertInPlace(ONE)
             self.assertEqual(['/manifest'] * 2, self.origin.paths())
-            with unittest.mock.patch.object(tako, '_read_image', None):         # it is not read
-                result = self.run_here(
-                    'store', '-k', SECRET_KEY, '-o', self.path('served'), new, '1.2')
+            with unittest.mock.patch.object(tako, '_read_image', None):     # reading would raise
+                result = self.run_here('store', '-k', SECRET_KEY, '-o', self.path('served'), new,
+                                       '1.2')
             self.assertCode(1, result)
             self.assertIn('cannot be renamed into it', result.err)
             self.assertEqual(before, scene.snapshot(self.path('served')))
@@ -318,7 +325,7 @@ class CannotRenameTest(SpaceCase):
         self.assertInPlace(IMAGE)
         self.assertEqual(2, len(os.listdir(self.path('destination', 'store'))))
 
-    def test_a_bind_mount(self):
+    def test_a_store_into_which_nothing_can_be_renamed_is_found_before_the_download(self):
         self.assertFound()
 
     def breaking(self, store):
@@ -330,7 +337,7 @@ class CannotRenameTest(SpaceCase):
 
 
 class RenameFailsTest(CannotRenameTest):
-    """As with project quotas, which anybody can act out."""
+    """rename fails, as with project quotas. This needs no root."""
 
     def breaking(self, store):
         rename = os.rename
@@ -341,28 +348,28 @@ class RenameFailsTest(CannotRenameTest):
             rename(source, target)
         return unittest.mock.patch.object(os, 'rename', fail)
 
-    def test_what_a_killed_probe_left_is_removed(self):
+    def test_the_file_of_a_killed_probe_is_removed(self):
         self.assertCode(0, self.fetch())
         self.write('destination/store/' + tako.PROBE, '')
         self.assertCode(0, self.fetch())
         self.assertEqual([self.one.digest], os.listdir(self.path('destination', 'store')))
 
 
-class LackingFileSystemTest(SpaceCase):
-    """What a file system lacks is done without, or reported in words."""
+class MissingFunctionsTest(SpaceCase):
+    """The file system lacks a function: Tako works without it, or says what is missing."""
 
     NUMBERS = (errno.ENOSYS, errno.EOPNOTSUPP)
 
     @contextlib.contextmanager
     def lacking(self, name, number, module=os):
-        """A subtest in which a function fails."""
+        """A subtest in which this function fails."""
         def fail(*_, **__):
             raise OSError(number, os.strerror(number))
         with self.subTest(name, number=errno.errorcode[number]):
             with unittest.mock.patch.object(module, name, fail):
                 yield
 
-    def test_without_chmod_and_utime_it_works(self):
+    def test_fetch_works_without_chmod_and_utime(self):
         for name, number in itertools.product(('fchmod', 'chmod', 'utime'), self.NUMBERS):
             self.empty_destination()
             self.origin.entries = self.origin.entries[:1]
@@ -376,14 +383,14 @@ class LackingFileSystemTest(SpaceCase):
                 self.assertCode(0, self.run_here('rollback', self.app))
                 self.assertEqual(IMAGE, scene.read(self.path('destination', 'latest')))
 
-    def test_a_state_on_a_full_disk(self):
+    def test_the_state_is_rewritten_without_chmod_and_utime(self):
         for name, number in itertools.product(('chmod', 'utime'), self.NUMBERS):
             path = self.write('file', b'longer', 0o600)
             with self.lacking(name, number):
                 tako.rewrite(path, b'short', 1e9)
                 self.assertEqual(b'short', scene.read(path))
 
-    def test_a_partial_file_that_cannot_be_made_writable_begins_again(self):
+    def test_a_partial_file_that_stays_unwritable_is_begun_again(self):
         opened = os.open
         for number in self.NUMBERS:
             path, calls = self.write('partial', b'content'), []
@@ -404,25 +411,25 @@ class LackingFileSystemTest(SpaceCase):
         self.assertIn('file system that supports symbolic links', result.err)
         self.assertEqual(set(), set(os.listdir(self.destination)) - {'manifest', 'store', '.state'})
 
-    def test_flock(self):
+    def test_a_file_system_without_locks_is_an_error(self):
         for number in self.NUMBERS + (errno.ENOLCK,):
             with self.lacking('flock', number, fcntl):
                 self.assertLacks('.lock: this file system has no locks: flock: ')
 
-    def test_rename_and_fsync(self):
+    def test_a_file_system_without_rename_or_fsync_is_an_error(self):
         for name, number in itertools.product(('rename', 'fsync'), self.NUMBERS):
             with self.lacking(name, number):
                 self.assertLacks('.manifest.new: ')
 
-    def test_symlink(self):
+    def test_a_file_system_without_links_is_an_error(self):
         for number in self.NUMBERS + (errno.EPERM,):
             with self.lacking('symlink', number):
                 self.assertLacks('cannot make a symbolic link: ')
 
 
 class MakeRoomTest(SpaceCase):
-    def test_keep_makes_room_before_a_download_where_it_has_to(self):
-        """After a success it would never come to it: the disk is full."""
+    def test_keep_makes_room_before_a_download_if_necessary(self):
+        """Keep= usually removes images after a success, which a full disk prevents."""
         self.assertCode(0, self.fetch())
         second = self.origin.publish('1.1', ONE[::-1])
         self.assertCode(0, self.fetch())
@@ -432,13 +439,13 @@ class MakeRoomTest(SpaceCase):
         self.config(self.origin.url, more='Keep=1\n')
         with free(len(ONE)):
             self.assertCode(1, self.fetch())
-        self.assertEqual({second.digest, third.digest}, set(os.listdir(self.path('destination', 'store'))))
+        self.assertEqual({second.digest, third.digest},
+                         set(os.listdir(self.path('destination', 'store'))))
         self.assertInPlace(ONE[1:])
         self.assertCode(0, self.fetch())
         self.assertInPlace(IMAGE)
 
-
-    def test_a_latest_that_is_not_there_is_no_image_that_stays(self):
+    def test_keep_makes_room_without_latest_too(self):
         self.assertCode(0, self.fetch())
         second = self.origin.publish('1.1', ONE[::-1])
         self.assertCode(0, self.fetch())
@@ -447,18 +454,20 @@ class MakeRoomTest(SpaceCase):
         os.unlink(self.path('destination', 'latest'))
         with free(len(ONE)):
             self.assertCode(1, self.fetch())
-        self.assertEqual({self.one.digest, second.digest}, set(os.listdir(self.path('destination', 'store'))))
+        self.assertEqual({self.one.digest, second.digest},
+                         set(os.listdir(self.path('destination', 'store'))))
 
 
 class StoreTest(SpaceCase):
-    """A publisher's disk that is full leaves what was published as it was."""
+    """If the publisher's disk is full, all that was published stays as it was."""
 
     def setUp(self):
         super().setUp()
         self.new = self.write('new.img', IMAGE)
 
     def store(self, root=None):
-        return self.run_here('store', '-k', SECRET_KEY, '-o', root or self.path('served'), self.new, '1.1')
+        return self.run_here('store', '-k', SECRET_KEY, '-o', root or self.path('served'), self.new,
+                             '1.1')
 
     def assertStored(self, root=None):
         result = self.store(root)
@@ -469,7 +478,7 @@ class StoreTest(SpaceCase):
         self.assertEqual(['1.0', '1.1'], [entry.version.text for entry in entries])
         self.assertNoTemporaries(root or self.path('served'))
 
-    def test_for_the_image(self):
+    def test_a_full_disk_for_the_image_changes_nothing_published(self):
         before = scene.snapshot(self.path('served'))
         for size in (0, 400000, len(IMAGE) - 1):
             with longest_file(size):
@@ -479,7 +488,7 @@ class StoreTest(SpaceCase):
             self.assertEqual(before, scene.snapshot(self.path('served')))
         self.assertStored()
 
-    def test_for_the_manifest(self):
+    def test_a_full_disk_for_the_manifest_changes_nothing_published(self):
         signed = self.origin.read('manifest')
         write = tako.NewFile.write
 
@@ -494,7 +503,7 @@ class StoreTest(SpaceCase):
         self.assertNoTemporaries(self.path('served'))
         self.assertStored()
 
-    def test_on_a_disk_that_is_really_full(self):
+    def test_store_on_a_full_tmpfs(self):
         os.mkdir(self.path('small'))
         self.mount(self.path('small'), 500000)
         publisher = origin.Publisher(self.path('small'))
@@ -509,7 +518,7 @@ class StoreTest(SpaceCase):
 
 
 class KeepTest(SpaceCase):
-    """Keep=N: after a success, at most N images stay."""
+    """With Keep=N at most N images stay after a success."""
 
     def setUp(self):
         super().setUp()
@@ -518,7 +527,7 @@ class KeepTest(SpaceCase):
             self.entries[version] = self.origin.publish(version, version.encode() * 1000)
 
     def bring(self, *versions, **settings):
-        """Fetch each of these versions, one after the other; what the last run said."""
+        """Install these versions one after another. Return what the last run printed."""
         more = 'Keep={}\n'.format(settings['keep']) if 'keep' in settings else ''
         for version in versions:
             self.config(self.origin.url, version=version, more=more)
@@ -527,47 +536,49 @@ class KeepTest(SpaceCase):
         return result.out
 
     def stored(self):
-        """The versions whose images are here."""
+        """Return the versions whose images are in the store."""
         names = {entry.digest: version for version, entry in self.entries.items()}
-        return sorted(names.get(name, name) for name in os.listdir(self.path('destination', 'store')))
+        return sorted(names.get(name, name) for name
+                      in os.listdir(self.path('destination', 'store')))
 
-    def test_without_it_all_stay(self):
+    def test_without_keep_all_images_stay(self):
         self.bring('1.0', '1.1', '1.2', '1.3', '1.4', '1.5')
         self.assertEqual(['1.0', '1.1', '1.2', '1.3', '1.4', '1.5'], self.stored())
 
-    def test_the_newest_stay_and_what_went_is_said(self):
+    def test_keep_removes_all_but_the_newest_images(self):
         self.bring('1.0', '1.1', '1.2', keep=3)
         self.assertEqual(['1.0', '1.1', '1.2'], self.stored())
         self.assertEqual(self.app + ': 1.3 is installed, removed 1.0\n', self.bring('1.3', keep=3))
         self.assertEqual(['1.1', '1.2', '1.3'], self.stored())
 
-    def test_newest_is_by_version_and_not_by_when_it_came(self):
+    def test_keep_removes_by_version_and_not_by_time(self):
         self.bring('1.5', '1.0', '1.4', '1.2', '1.3')
         self.assertEqual(self.app + ': removed 1.0, removed 1.4\n', self.bring('1.3', keep=3))
         self.assertEqual(['1.2', '1.3', '1.5'], self.stored())
 
-    def test_the_one_in_place_and_the_one_before_it_stay_whatever_keep_says(self):
+    def test_keep_never_removes_the_installed_and_the_previous_image(self):
         self.bring('1.0', '1.1', '1.2', keep=1)
         self.assertEqual(['1.1', '1.2'], self.stored())
         self.bring('1.5', '1.0', keep=1)
         self.assertEqual(['1.0', '1.5'], self.stored())
-        self.assertEqual('', self.bring('1.0', keep=1))         # nor do they go in a later run
+        self.assertEqual('', self.bring('1.0', keep=1))         # a later run removes neither
         self.assertEqual(['1.0', '1.5'], self.stored())
 
-    def test_one_that_the_manifest_does_not_list_goes_first(self):
+    def test_keep_removes_unlisted_images_first(self):
         self.bring('1.0', '1.1', '1.2', '1.3')
         self.write('destination/store/' + 'f' * 64, 'unlisted')
         self.assertEqual('{}: removed {}\n'.format(self.app, 'f' * 64), self.bring('1.3', keep=4))
         self.assertEqual(['1.0', '1.1', '1.2', '1.3'], self.stored())
 
-    def test_old_ones_stay_while_they_need_not_go(self):
+    def test_keep_removes_no_more_images_than_necessary(self):
         self.bring('1.0', '1.1', keep=5)
         self.bring('1.1', keep=2)
         self.assertEqual(['1.0', '1.1'], self.stored())
 
-    def test_one_behind_a_loop_device_stays_and_another_goes_in_its_place(self):
+    def test_keep_removes_another_image_than_one_behind_a_loop_device(self):
         self.bring('1.0', '1.1', '1.2', '1.3', '1.4')
-        with unittest.mock.patch.object(tako, 'images_behind_loop_devices', lambda: {self.one.digest}):
+        with unittest.mock.patch.object(tako, 'images_behind_loop_devices',
+                                        lambda: {self.one.digest}):
             self.bring('1.4', keep=3)
             self.assertEqual(['1.0', '1.3', '1.4'], self.stored())
             self.bring('1.4', keep=1)
@@ -575,8 +586,8 @@ class KeepTest(SpaceCase):
         self.bring('1.4', keep=1)
         self.assertEqual(['1.3', '1.4'], self.stored())
 
-    def test_with_a_loop_device_that_is_one(self):
-        # loop devices are the whole machine's, and tests that run at the same time have images of the same names
+    def test_keep_removes_no_image_behind_a_real_loop_device(self):
+        # All processes of the machine share loop devices, and other tests have the same images.
         entry = self.entries['0.9'] = self.origin.publish('0.9', os.urandom(8192))
         self.bring('0.9', '1.1', '1.2', '1.3')
         image = self.path('destination', 'store', entry.digest)
@@ -584,8 +595,10 @@ class KeepTest(SpaceCase):
         if device is None:
             self.skipTest('NO LOOP DEVICE TO BE HAD: THAT IMAGES BEHIND ONE STAY IS TESTED WITHOUT')
         try:
-            if not os.path.exists('/sys/block/{}/loop/backing_file'.format(os.path.basename(device))):
-                self.skipTest('NO /sys/block: THAT IMAGES BEHIND A LOOP DEVICE STAY IS TESTED WITHOUT')
+            if not os.path.exists(
+                '/sys/block/{}/loop/backing_file'.format(os.path.basename(device))):
+                self.skipTest(
+                    'NO /sys/block: THAT IMAGES BEHIND A LOOP DEVICE STAY IS TESTED WITHOUT')
             self.bring('1.3', keep=1)
             self.assertEqual(['0.9', '1.2', '1.3'], self.stored())
         finally:
@@ -593,9 +606,10 @@ class KeepTest(SpaceCase):
         self.bring('1.3', keep=1)
         self.assertEqual(['1.2', '1.3'], self.stored())
 
-    def test_what_is_not_ours_stays(self):
+    def test_keep_removes_no_foreign_files(self):
         self.bring('1.0', '1.1', '1.2', '1.3')
-        names = ['README', '.hidden', self.one.digest[:-1], self.one.digest.upper() + 'X', self.one.digest + '.bak',
+        names = ['README', '.hidden', self.one.digest[:-1], self.one.digest.upper() + 'X',
+                 self.one.digest + '.bak',
                  'x' * 64, 'lost+found']
         for name in names[:-1]:
             self.write('destination/store/' + name, 'mine')
@@ -603,7 +617,7 @@ class KeepTest(SpaceCase):
         self.bring('1.3', keep=1)
         self.assertEqual(sorted(names + ['1.2', '1.3']), self.stored())
 
-    def test_what_is_no_image_though_it_is_named_like_one_stays_and_stops_nothing(self):
+    def test_keep_passes_over_directories_and_links_named_like_images(self):
         for make in (os.mkdir, lambda path: os.symlink('nowhere', path)):
             self.bring('1.0', '1.1', '1.2', '1.3')
             path = self.path('destination', 'store', '0' * 64)
@@ -613,20 +627,21 @@ class KeepTest(SpaceCase):
             self.bring('1.3', keep=1)
             self.assertEqual(['0' * 64, '1.2', '1.3'], self.stored())
 
-    def test_one_image_under_two_versions_counts_once(self):
+    def test_keep_counts_an_image_with_two_versions_once(self):
         self.entries['1.0.1'] = self.origin.publish('1.0.1', ONE)       # the image of 1.0 again
         self.bring('1.0', '1.1', '1.2', '1.3')
         said = self.bring('1.3', keep=2)
         self.assertEqual(2, len(self.stored()), self.stored())
         self.assertEqual(2, said.count('removed'), said)
 
-    def test_the_newer_of_its_versions_says_how_new_it_is(self):
+    def test_keep_counts_an_image_by_its_newest_version(self):
         self.origin.publish('2.0', ONE)
         self.bring('1.0', '1.1', '1.2', '1.3', keep=3)
         names = os.listdir(self.path('destination', 'store'))
-        self.assertEqual({self.one.digest, self.entries['1.2'].digest, self.entries['1.3'].digest}, set(names))
+        self.assertEqual({self.one.digest, self.entries['1.2'].digest, self.entries['1.3'].digest},
+                         set(names))
 
-    def test_a_run_that_fails_removes_nothing(self):
+    def test_keep_removes_nothing_after_a_failed_run(self):
         self.bring('1.0', '1.1', '1.2', '1.3')
         self.config(self.origin.url, version='1.5', more='Keep=1\n')
         self.origin.faults['/store/' + self.entries['1.5'].digest] = origin.status(404)
@@ -635,14 +650,14 @@ class KeepTest(SpaceCase):
         self.assertCode(75, self.fetch())
         self.assertEqual(['1.0', '1.1', '1.2', '1.3'], self.stored())
 
-    def test_a_dry_run_says_what_would_go_and_needs_no_lock_for_that(self):
+    def test_a_dry_run_prints_what_keep_would_remove_without_the_lock(self):
         self.bring('1.0', '1.1', '1.2', '1.3')
         with tako.DirectoryLock(self.destination, 0, print):
             said = self.bring('1.3', keep=1, options=('--dry-run',))
         self.assertEqual(self.app + ': 1.3: would remove 1.0, would remove 1.1\n', said)
         self.assertEqual(['1.0', '1.1', '1.2', '1.3'], self.stored())
 
-    def test_after_a_switch_that_needs_no_download_too(self):
+    def test_keep_removes_images_after_a_switch_without_a_download(self):
         self.bring('1.0', '1.1', '1.2', '1.3')
         self.origin.requests.clear()
         said = self.bring('1.1', keep=1)
