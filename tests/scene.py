@@ -435,6 +435,15 @@ def fault_of_latest(root, public_key=origin.PUBLIC_KEY):
         return str(error)
 
 
+def as_root(*command):
+    """Return what a command that needs root prints; None if it fails or cannot be run."""
+    if os.getuid() != 0 or shutil.which(command[0]) is None:
+        return None
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL)
+    return done.stdout.decode().strip() if done.returncode == 0 else None
+
+
 def heed_signals():
     """Let the process end by signals that whoever started the tests may ignore, as nohup does."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -1,4 +1,4 @@
-"""Section 12: what lives in a destination."""
+"""Section 12: the files of a destination."""
 import contextlib
 import errno
 import os
@@ -21,29 +21,29 @@ class ImageFaultTest(scene.Scene):
         self.write('store/' + ENTRY.digest, content)
         return self.fault()
 
-    def test_intact(self):
+    def test_an_intact_image_has_no_fault(self):
         self.assertEqual('', self.place(b'image'))
 
-    def test_missing_without_a_store_and_in_one(self):
+    def test_a_missing_image_is_a_fault(self):
         self.assertEqual(tako.MISSING, self.fault())
         os.mkdir(self.path('store'))
         self.assertEqual(tako.MISSING, self.fault())
 
-    def test_shorter_longer_or_other_bytes_are_damage(self):
+    def test_an_image_of_other_bytes_is_damaged(self):
         for content in (b'', b'imag', b'images', b'imagE'):
             with self.subTest(content):
                 self.assertIn('damaged', self.place(content))
 
 
 class StoreImageTest(scene.Scene):
-    """There is one way into store/, and it takes an image alone."""
+    """There is one way into store/, and only an intact image takes it."""
 
     def store(self, content, kind):
         with kind(self.path(tako.NEW_IMAGE)) as new:
             new.write(content)
             tako.ImageDirectory(self.directory).store_image(ENTRY, new)
 
-    def test_the_image_of_the_entry(self):
+    def test_store_image_renames_the_image_of_the_entry(self):
         for kind in (tako.NewFile, tako.PartialFile):
             with self.subTest(kind.__name__):
                 self.store(b'image', kind)
@@ -51,17 +51,18 @@ class StoreImageTest(scene.Scene):
                 self.assertEqual(b'image', scene.read(self.path('store', ENTRY.digest)))
                 self.assertEqual(0o100444, os.stat(self.path('store', ENTRY.digest)).st_mode)
 
-    def test_a_file_of_any_other_size_or_digest_gets_no_name(self):
+    def test_store_image_refuses_a_file_of_another_size_or_digest(self):
         for kind in (tako.NewFile, tako.PartialFile):
             for content in (b'', b'imag', b'images', b'imagE'):
-                with self.subTest(content, kind=kind.__name__), self.assertRaises(tako.RefusedError):
+                with self.subTest(content,
+                                  kind=kind.__name__), self.assertRaises(tako.RefusedError):
                     self.store(content, kind)
                 tako.remove_if_there(self.path(tako.NEW_IMAGE))
                 self.assertEqual(['destination'], os.listdir(self.directory))
 
 
 class LatestTest(scene.Scene):
-    def test_it_names_what_it_is_pointed_at(self):
+    def test_latest_names_the_image_it_points_at(self):
         self.assertEqual('', tako.Destination(self.directory).latest())
         os.mkdir(self.path('store'))
         for digest in ('a' * 64, 'b' * 64):
@@ -70,7 +71,7 @@ class LatestTest(scene.Scene):
             self.assertEqual('store/' + digest, os.readlink(self.path('latest')))
         self.assertEqual(['destination', 'latest', 'store'], sorted(os.listdir(self.directory)))
 
-    def test_a_link_of_somebody_elses_names_no_image(self):
+    def test_a_foreign_link_names_no_image(self):
         for target in ('/etc/passwd', 'store/short', '../store/' + 'a' * 64, 'store/' + 'A' * 64):
             with self.subTest(target):
                 os.symlink(target, self.path('latest'))
@@ -79,30 +80,31 @@ class LatestTest(scene.Scene):
 
 
 class ManifestFileTest(scene.Scene):
-    def test_it_is_verified_once_and_kept(self):
+    def test_the_local_manifest_is_verified_once(self):
         signed = tako.seal_manifest(tako.Manifest((ENTRY,)), origin.SEED)
         self.write('manifest', signed)
         directory = tako.ImageDirectory(self.directory, [tako.parse_public_key(origin.PUBLIC_KEY)])
         self.assertEqual((ENTRY,), directory.manifest().entries)
         os.unlink(self.path('manifest'))
-        self.assertEqual(((ENTRY,), signed), (directory.manifest().entries, directory.accepted().signed))
+        self.assertEqual(((ENTRY,), signed),
+                         (directory.manifest().entries, directory.accepted().signed))
 
-    def test_none_is_an_empty_one(self):
+    def test_a_missing_manifest_is_empty(self):
         self.assertEqual(((), b''), (tako.Destination(self.directory).manifest().entries,
                                      tako.Destination(self.directory).accepted().signed))
 
-    def test_an_empty_file_is_none_that_was_signed(self):
+    def test_an_empty_manifest_file_is_refused(self):
         self.write('manifest', b'')
         with self.assertRaises(tako.RefusedError):
             tako.Destination(self.directory).accepted()
 
-    def test_none_at_first_then_the_bytes_that_were_placed(self):
+    def test_a_written_manifest_is_read_again(self):
         self.assertIsNone(scene.signed_manifest(self.directory))
         scene.write_manifest(self.directory, b'signed')
         self.assertEqual(b'signed', scene.signed_manifest(self.directory))
         self.assertEqual(['destination', 'manifest'], sorted(os.listdir(self.directory)))
 
-    def test_what_the_dead_left_is_cleared(self):
+    def test_temporary_files_of_a_killed_run_are_removed(self):
         for name in (tako.NEW_IMAGE, tako.NEW_MANIFEST):
             self.write(name, 'half')
         os.symlink('nowhere', self.path(tako.NEW_LINK))
@@ -111,12 +113,12 @@ class ManifestFileTest(scene.Scene):
 
 
 class ClearPartialsTest(scene.Scene):
-    def test_all_but_those_that_a_download_of_this_image_resumes(self):
+    def test_clear_partials_keeps_those_of_this_image(self):
         destination = tako.Destination(self.destination)
         digest, older = '1' * 64, 'abcd' * 16
         kept = {destination.partial_path(digest), destination.partial_patch_path(digest, older)}
         gone = {destination.partial_path('2' * 64), destination.partial_patch_path('2' * 64, older),
-                # as earlier versions of Tako named it
+                # the name in earlier versions of Tako
                 self.path('destination', '.partial-{}.{}.patch'.format(digest, older))}
         for path in kept | gone:
             origin.write(path, b'x')
@@ -128,7 +130,7 @@ class ClearPartialsTest(scene.Scene):
 
 
 class OriginalTest(scene.Scene):
-    """Temporary files of the original program, which takes no lock."""
+    """Temporary files of the original program, which takes no lock, are removed after an hour."""
 
     def leave(self, root, *ages):
         """Leave temporary files that were written so many seconds ago."""
@@ -146,14 +148,14 @@ class OriginalTest(scene.Scene):
             name for _, _, files in os.walk(root) for name in files if name.endswith('.new')
         )
 
-    def test_they_are_removed_once_an_hour_has_passed_without_a_write(self):
+    def test_temporary_files_of_the_original_are_removed_after_an_hour(self):
         for age, count in ((0, 3), (3500, 3), (-9999, 3), (3700, 0), (10**8, 0)):
             with self.subTest(age):
                 self.leave(self.destination, age)
                 tako.Destination(self.destination).clear_leftovers()
                 self.assertEqual(count, len(self.left(self.destination)))
 
-    def test_nothing_else_is_removed(self):
+    def test_no_file_but_those_of_the_original_is_removed(self):
         os.mkdir(self.path('destination', 'store'))
         for name in (
             'other.new',
@@ -170,7 +172,7 @@ class OriginalTest(scene.Scene):
         tako.Destination(self.destination).clear_leftovers()
         self.assertEqual(before, scene.snapshot(self.destination))
 
-    def test_what_cannot_be_removed_fails_nothing(self):
+    def test_a_file_that_cannot_be_removed_fails_nothing(self):
         self.leave(self.destination, 9999)
         unlink = os.unlink
 
@@ -183,7 +185,7 @@ class OriginalTest(scene.Scene):
             tako.Destination(self.destination).clear_leftovers()
         self.assertEqual(['manifest.new'], self.left(self.destination))
 
-    def test_fetch_store_and_sign_remove_them(self):
+    def test_fetch_store_and_sign_remove_files_of_the_original(self):
         served, image = self.path('served'), self.write('image', b'image')
         os.mkdir(served)
         key = self.write('app.key', tako.format_secret_key(origin.SEED), 0o600)
@@ -201,7 +203,7 @@ class OriginalTest(scene.Scene):
                 result = self.run_tako(*words)
                 self.assertEqual((0, '', []), (result.code, result.err, self.left(root)))
 
-    def test_neither_a_dry_run_nor_init_removes_them(self):
+    def test_a_dry_run_and_init_remove_no_files_of_the_original(self):
         os.mkdir(self.path('served'))
         origin.Publisher(self.path('served')).publish('1.0', b'image')
         config = self.config('file://' + self.path('served'))
@@ -213,7 +215,7 @@ class OriginalTest(scene.Scene):
 
 
 class StoredImagesTest(scene.Scene):
-    def test_names_and_sizes_of_images_alone(self):
+    def test_images_lists_only_images(self):
         self.assertEqual({}, tako.Destination(self.directory).images())
         os.makedirs(self.path('store', 'c' * 64))
         self.write('store/' + 'a' * 64, b'image')
@@ -221,7 +223,7 @@ class StoredImagesTest(scene.Scene):
         os.symlink('nowhere', self.path('store', 'b' * 64))
         self.assertEqual({'a' * 64: 5}, tako.Destination(self.directory).images())
 
-    def test_one_that_goes_meanwhile_takes_no_other_with_it(self):
+    def test_images_passes_over_an_image_removed_meanwhile(self):
         os.mkdir(self.path('store'))
         for letter in 'abc':
             self.write('store/' + letter * 64, b'image')
@@ -238,13 +240,15 @@ class StoredImagesTest(scene.Scene):
 
 
 class LoopDevicesTest(scene.Scene):
-    """What the kernel says of them, in files as those below /sys/block."""
+    """The kernel lists loop devices and their files below /sys/block."""
 
-    def test_any_path_may_be_behind_one(self):
-        paths = [b'/home/jos\xe9/disk.img\n', b'/home/jos\xc3\xa9/' + b'a' * 64 + b'\n', b'/' + b'b' * 64 + b' (deleted)\n']
+    def test_loop_devices_may_name_any_path(self):
+        paths = [b'/home/jos\xe9/disk.img\n', b'/home/jos\xc3\xa9/' + b'a' * 64 + b'\n',
+                 b'/' + b'b' * 64 + b' (deleted)\n']
         os.makedirs(self.path('block', 'sda'))
         for number, path in enumerate(paths):
             os.makedirs(self.path('block', 'loop{}'.format(number), 'loop'))
             self.write('block/loop{}/loop/backing_file'.format(number), path)
-        self.assertEqual({'disk.img', 'a' * 64, 'b' * 64}, tako.images_behind_loop_devices(self.path('block')))
+        self.assertEqual({'disk.img', 'a' * 64, 'b' * 64},
+                         tako.images_behind_loop_devices(self.path('block')))
         self.assertEqual(set(), tako.images_behind_loop_devices(self.path('nowhere')))

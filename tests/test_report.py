@@ -1,4 +1,4 @@
-"""Section 14: what is printed, where, and how loud."""
+"""Section 14: what is printed, to which stream, and at which level."""
 import io
 import os
 import pty
@@ -12,7 +12,7 @@ import tako
 
 
 class Terminal(io.StringIO):
-    """A stream that somebody sits before."""
+    """A stream that is a terminal."""
 
     def isatty(self):
         return True
@@ -30,21 +30,21 @@ class LevelTest(unittest.TestCase):
         self.assertEqual(3, report.error('where', tako.RefusedError('error', 'hint')))
         return out.getvalue().split(), [line.split()[-1] for line in err.getvalue().splitlines()]
 
-    def test_cron_gets_what_changed_and_trouble(self):
+    def test_without_a_terminal_only_changes_and_trouble_are_printed(self):
         self.assertEqual((['result'], ['trouble', 'hint', 'error', 'hint']), self.said(0))
 
-    def test_quiet_gets_errors_alone(self):
+    def test_quiet_prints_only_errors(self):
         for stream in (io.StringIO, Terminal):
             self.assertEqual(([], ['error', 'hint']), self.said(-1, stream))
 
-    def test_verbose_and_terminals_get_each_step(self):
+    def test_verbose_and_terminals_print_each_step(self):
         everything = ['result', 'unchanged'], ['step', 'trouble', 'hint', 'error', 'hint']
         self.assertEqual(everything, self.said(1))
         self.assertEqual(everything, self.said(0, Terminal))
 
 
 class OnceTest(unittest.TestCase):
-    def test_an_error_that_ends_two_steps_is_printed_once_and_counts_twice(self):
+    def test_an_error_of_two_steps_is_printed_once(self):
         err = io.StringIO()
         report = tako.Report(None, err)
         for where, what in (('a', 'one'), ('a', 'one'), ('a', 'two'), ('b', 'one'), ('a', 'one')):
@@ -62,17 +62,17 @@ class PrintTest(unittest.TestCase):
         stream.detach()
         return raw.getvalue().decode(encoding)
 
-    def test_what_a_terminal_would_obey_is_spelled_out(self):
+    def test_control_characters_are_escaped(self):
         self.assertEqual('tako: warning: a\\x1b[2Jb: c\\nd\\u202e\\x85\n  hint\n',
                          self.said('a\x1b[2Jb', 'c\nd\u202e\x85', 'utf-8'))
 
-    def test_what_the_locale_cannot_show_is_spelled_out(self):
+    def test_characters_beyond_the_locale_are_escaped(self):
         self.assertEqual('tako: warning: \\xe4\\udcff: b\n  hint\n', self.said('\xe4\udcff', 'b'))
 
-    def test_what_a_server_says_at_length_is_cut(self):
+    def test_a_long_message_is_cut(self):
         self.assertLess(len(self.said('where', 'x' * 100000)), 2 * tako.MESSAGE_MAX_CHARS)
 
-    def test_a_closed_stdout_is_no_trouble(self):
+    def test_a_closed_standard_output_counts_as_no_lost_output(self):
         report = tako.Report(None, None)
         report.result('line')
         report.progress('it', 1, 2)
@@ -80,7 +80,7 @@ class PrintTest(unittest.TestCase):
 
 
 class FullStreamTest(scene.Scene):
-    """What cannot be told must not end what is being done."""
+    """A stream that cannot be written does not stop the work."""
 
     def setUp(self):
         super().setUp()
@@ -92,20 +92,22 @@ class FullStreamTest(scene.Scene):
 
     def run_into(self, out, err, *arguments):
         with open(out, 'wb') as out_stream, open(err, 'wb') as err_stream:
-            return subprocess.call([sys.executable, '-I', '-W', 'error', scene.TAKO] + list(arguments),
+            return subprocess.call([sys.executable, '-I', '-W', 'error', scene.TAKO]
+                                   + list(arguments),
                                    stdout=out_stream, stderr=err_stream)
 
-    def test_a_full_stderr_changes_neither_exit_code_nor_work(self):
+    def test_a_full_standard_error_changes_neither_exit_code_nor_work(self):
         self.assertEqual(2, self.run_into(os.devnull, '/dev/full', 'fetch', self.bad, self.app))
         self.assertInPlace(b'image')
         self.assertEqual(2, self.run_into(os.devnull, '/dev/full', 'fetch'))
 
-    def test_a_full_stdout_is_exit_1_once_all_is_done(self):
+    def test_a_full_standard_output_is_exit_1_after_all_is_done(self):
         self.assertEqual(1, self.run_into('/dev/full', self.path('err'), 'fetch', self.app))
         self.assertInPlace(b'image')
-        self.assertIn(b'cannot write to standard output: No space left', scene.read(self.path('err')))
+        self.assertIn(b'cannot write to standard output: No space left',
+                      scene.read(self.path('err')))
 
-    def test_a_damaged_image_is_repaired_though_nobody_hears_of_it(self):
+    def test_a_damaged_image_is_repaired_even_if_nothing_can_be_printed(self):
         self.assertCode(0, self.run_tako('fetch', self.app))
         image = os.path.realpath(self.path('destination', 'latest'))
         os.unlink(image)
@@ -116,56 +118,62 @@ class FullStreamTest(scene.Scene):
 
 class JournalTest(scene.Scene):
     def logged(self, *arguments):
-        """The beginnings of the lines that the journal gets."""
+        """Return the beginnings of the lines that the journal gets."""
         with open(self.path('log'), 'wb') as log:
             status = os.fstat(log.fileno())
             environ = dict(os.environ, JOURNAL_STREAM='{}:{}'.format(status.st_dev, status.st_ino))
-            subprocess.call([sys.executable, '-I', scene.TAKO] + list(arguments), stdout=log, stderr=log, env=environ)
+            subprocess.call([sys.executable, '-I', scene.TAKO] + list(arguments), stdout=log,
+                            stderr=log, env=environ)
         return [line[:5] for line in scene.read(self.path('log')).decode().splitlines()]
 
-    def test_lines_carry_their_priority_under_systemd(self):
-        """Errors 3, warnings 4, what changed 6, steps 7."""
+    def test_lines_for_the_journal_have_priorities(self):
+        """Errors have 3, warnings 4, changes 6, and steps 7."""
         self.assertEqual(['<3>ta', '<3>  '], self.logged('fetch', 'nowhere'))
         server, dead = self.serve(), self.serve('dead')
         server.publish('1.0', b'image')
         app = self.config(server.url, mirrors=[dead.url])
         changed = '<6>' + app[:2]
-        self.assertEqual(['<7>ta', '<7>ta', '<4>ta', '<4>  ', '<7>ta', changed], self.logged('fetch', '-v', app))
+        self.assertEqual(['<7>ta', '<7>ta', '<4>ta', '<4>  ', '<7>ta', changed],
+                         self.logged('fetch', '-v', app))
 
-    def test_a_stream_that_is_not_the_journals_does_not(self):
+    def test_lines_for_another_stream_have_no_priorities(self):
         result = self.run_tako('fetch', '/nowhere', environ={'JOURNAL_STREAM': '1:1'})
         self.assertTrue(result.err.startswith('tako: '), result)
 
 
 class ProgressTest(scene.Scene):
     def open_terminal(self):
-        """Both ends of a terminal."""
+        """Return both ends of a terminal."""
         try:
             return pty.openpty()
         except OSError as error:
             self.skipTest('needs a terminal, and this machine has no /dev/pts: {}'.format(error))
 
-    def test_a_terminal_sees_bytes_rate_and_time_left_and_a_clean_line_at_the_end(self):
+    def test_a_terminal_shows_progress_and_then_a_clean_line(self):
         os.mkdir(self.path('served'))
         with origin.Origin(self.path('served')) as server:
             entry = server.publish('1.0', b'x' * 3000000)
             server.faults['/store/' + entry.digest] = origin.chunked()
             config = self.config(server.url)
             ours, theirs = self.open_terminal()
-            code = ('import sys; sys.path.insert(0, sys.argv[1]); import tako; tako.PROGRESS_EVERY_SECONDS = 1e-9\n'
+            code = (
+                'import sys; sys.path.insert(0, sys.argv[1]); import tako; '
+                'tako.PROGRESS_EVERY_SECONDS = 1e-9\n'
                     'tako.BLOCK_BYTES = 1 << 16; sys.exit(tako.main(sys.argv[2:]))')
-            process = subprocess.Popen([sys.executable, '-I', '-c', code, scene.PROJECT, 'fetch', config],
+            process = subprocess.Popen([sys.executable, '-I', '-c', code, scene.PROJECT, 'fetch',
+                                        config],
                                        stdout=subprocess.PIPE, stderr=theirs)
             os.close(theirs)
             seen = b''
             try:
                 for block in iter(lambda: os.read(ours, 65536), b''):
                     seen += block
-            except OSError:                     # how Linux says that the other end is closed
+            except OSError:         # on Linux, if the other end is closed
                 pass
             os.close(ours)
             out = process.communicate()[0]
         self.assertEqual(0, process.returncode, (seen, out))
-        self.assertRegex(seen, rb'\r[^\r]*app.tako: [0-9.]+ of 3.0 MB, [0-9.]+ MB/s, [0-9]+ s left \x1b\[K')
+        self.assertRegex(
+            seen, rb'\r[^\r]*app.tako: [0-9.]+ of 3.0 MB, [0-9.]+ MB/s, [0-9]+ s left \x1b\[K')
         self.assertTrue(seen.rstrip().endswith(b'\r\x1b[K'), seen[-200:])
         self.assertEqual(config.encode() + b': 1.0 is installed\n', out)

@@ -5,7 +5,6 @@ import fcntl
 import itertools
 import os
 import resource
-import shutil
 import subprocess
 import types
 import unittest
@@ -52,18 +51,10 @@ class SpaceCase(scene.Scene):
 
     def mount(self, path, size):
         """Mount a tmpfs of so many bytes; skip the test without permission."""
-        if as_root('mount', '-t', 'tmpfs', '-o', 'size={}'.format(size), 'tako-test', path) is None:
+        if scene.as_root('mount', '-t', 'tmpfs', '-o', 'size={}'.format(size), 'tako-test',
+                         path) is None:
             self.skipTest('NOT ALLOWED TO MOUNT: A DISK THAT IS REALLY FULL IS NOT TESTED')
         self.addCleanup(subprocess.run, ['umount', path], check=True)
-
-
-def as_root(*command):
-    """Return what a command that needs root prints; None if it fails or cannot be run."""
-    if os.getuid() != 0 or shutil.which(command[0]) is None:
-        return None
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.DEVNULL)
-    return done.stdout.decode().strip() if done.returncode == 0 else None
 
 
 def free(size):
@@ -330,7 +321,7 @@ class CannotRenameTest(SpaceCase):
 
     def breaking(self, store):
         stack = contextlib.ExitStack()
-        if as_root('mount', '--bind', store, store) is None:
+        if scene.as_root('mount', '--bind', store, store) is None:
             self.skipTest('NOT ALLOWED TO MOUNT: A BIND MOUNT IS NOT TESTED')
         stack.callback(subprocess.run, ['umount', store], check=True)
         return stack
@@ -591,7 +582,7 @@ class KeepTest(SpaceCase):
         entry = self.entries['0.9'] = self.origin.publish('0.9', os.urandom(8192))
         self.bring('0.9', '1.1', '1.2', '1.3')
         image = self.path('destination', 'store', entry.digest)
-        device = as_root('losetup', '--find', '--show', '--read-only', image)
+        device = scene.as_root('losetup', '--find', '--show', '--read-only', image)
         if device is None:
             self.skipTest('NO LOOP DEVICE TO BE HAD: THAT IMAGES BEHIND ONE STAY IS TESTED WITHOUT')
         try:

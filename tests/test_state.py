@@ -1,4 +1,4 @@
-"""Section 12's notes: text and back, damage, and how seldom they are written."""
+"""Section 12: the state is written and read, survives damage, and is written seldom."""
 import errno
 import json
 import os
@@ -12,7 +12,6 @@ import origin
 import scene
 import tako
 from scene import TWO
-from test_space import as_root
 
 DIGITS = '0123456789abcdef'
 PRINTABLE = string.ascii_letters + string.digits + string.punctuation
@@ -27,23 +26,24 @@ def random_word(chance):
 
 
 def random_state(chance):
-    """Any state that there can be."""
+    """Return any state that is possible."""
     digest = lambda: random_digest(chance)              # noqa: E731
     several = lambda make: tuple(make() for _ in range(chance.randrange(4)))        # noqa: E731
     return tako.State(chance.choice(['', digest()]), chance.choice(['', digest()]),
                       chance.choice(['', digest() + ' 12345']), several(digest), several(digest),
-                      several(lambda: ' '.join((digest(), random_word(chance), random_word(chance)))),
+                      several(lambda: ' '.join((digest(), random_word(chance),
+                                                random_word(chance)))),
                       several(lambda: random_word(chance) + ' ' + digest()[:32]), several(digest))
 
 
 class FormatTest(scene.Scene):
-    def test_every_state_survives_the_way_to_text_and_back(self):
+    def test_every_state_is_parsed_from_its_text_again(self):
         chance = random.Random(3)
         for _ in range(2000):
             state = random_state(chance)
             self.assertEqual(state, tako.parse_state(tako.format_state(state)))
 
-    def test_every_state_survives_the_way_to_the_disk_and_back(self):
+    def test_every_state_is_read_from_its_file_again(self):
         chance = random.Random(4)
         for _ in range(20):
             state = random_state(chance)
@@ -51,17 +51,19 @@ class FormatTest(scene.Scene):
             self.assertEqual(state, scene.state(self.destination))
         self.assertEqual(['.state'], os.listdir(self.destination))
 
-    def test_none_is_an_empty_one(self):
+    def test_a_missing_state_is_empty(self):
         self.assertEqual(tako.State('', '', '', (), (), (), (), ()), scene.state(self.destination))
 
-    def test_keys_of_a_later_version_are_passed_over(self):
+    def test_keys_of_a_later_version_are_ignored(self):
         chance = random.Random(5)
         state = random_state(chance)
-        self.assertEqual(state, tako.parse_state('mood=fine\n' + tako.format_state(state) + 'mood=\n'))
+        self.assertEqual(state,
+                         tako.parse_state('mood=fine\n' + tako.format_state(state) + 'mood=\n'))
 
-    def test_text_that_is_damaged_is_a_value_error_and_nothing_else(self):
+    def test_a_damaged_state_raises_value_error(self):
         chance = random.Random(6)
-        for text in ('nonsense', 'previous', 'previous=1', 'restart_due=' + 'g' * 64, 'rejected=' + 'A' * 64,
+        for text in ('nonsense', 'previous', 'previous=1', 'restart_due=' + 'g' * 64,
+                     'rejected=' + 'A' * 64,
                      'withdrawn=' + 'a' * 65, 'validators=' + 'a' * 64):
             with self.subTest(text), self.assertRaises(ValueError):
                 tako.parse_state(text)
@@ -75,7 +77,7 @@ class FormatTest(scene.Scene):
 
 
 class StateCase(scene.UpdateScene):
-    """A client that has version 1.0, with an older one behind it."""
+    """A client that has 1.1 installed and 1.0 in its store."""
 
     def setUp(self):
         super().setUp()
@@ -87,11 +89,12 @@ class StateCase(scene.UpdateScene):
         self.before = self.images()
 
     def images(self):
-        """Everything but the state, and what may have been set aside for it."""
-        return {name: what for name, what in scene.snapshot(self.destination).items() if not name.startswith('.state')}
+        """Return a snapshot of the destination without the state and its copies."""
+        return {name: what for name,
+                what in scene.snapshot(self.destination).items() if not name.startswith('.state')}
 
     def trace(self):
-        """What a write would change."""
+        """Return what a write of the state would change."""
         status = os.stat(self.state)
         return scene.read(self.state), status.st_ino, status.st_mode
 
@@ -101,7 +104,7 @@ class StateCase(scene.UpdateScene):
 
 class DamageTest(StateCase):
     def assertMadeAnew(self):
-        """One run tells of it, the next has nothing to tell; the images are what they were, and none was fetched."""
+        """One run reports the damage, and the next is quiet. No image changes or is downloaded."""
         result = self.run_here('fetch', self.app)
         self.assertEqual((0, ''), (result.code, result.out), result)
         self.assertIn('.state is damaged\n  it is replaced', result.err)
@@ -110,31 +113,34 @@ class DamageTest(StateCase):
         self.assertEqual({'/manifest'}, set(self.origin.paths()))
         self.assertEqual(0o100444, os.stat(self.state).st_mode)
 
-    def test_whatever_is_in_it(self):
+    def test_a_damaged_state_is_replaced_whatever_its_content(self):
         honest = scene.read(self.state)
-        for name, content in (('garbage', b'garbage\n'), ('truncated', honest[:-9]), ('binary', bytes(range(256)) * 9),
-                              ('zeros', b'\0' * 4096), ('huge', b'later=key\n' * (tako.STATE_MAX_BYTES // 10 + 1)),
+        for name, content in (('garbage', b'garbage\n'), ('truncated', honest[:-9]),
+                              ('binary', bytes(range(256)) * 9),
+                              ('zeros', b'\0' * 4096),
+                              ('huge', b'later=key\n' * (tako.STATE_MAX_BYTES // 10 + 1)),
                               ('latin-1', b'previous=\xe4\n')):
             with self.subTest(name):
                 os.unlink(self.state)
                 self.write('destination/.state', content)
                 self.assertMadeAnew()
 
-    def test_a_directory_in_its_place(self):
+    def test_a_directory_in_place_of_the_state_is_replaced(self):
         os.unlink(self.state)
         os.mkdir(self.state)
         self.assertMadeAnew()
 
-    def test_a_link_in_its_place_is_replaced_and_what_it_names_left_alone(self):
+    def test_a_link_in_place_of_the_state_is_replaced_and_its_target_left_alone(self):
         os.unlink(self.state)
         other = self.write('other', b'somebody else\'s\n')
         os.symlink(other, self.state)
         self.assertMadeAnew()
         self.assertEqual(b'somebody else\'s\n', scene.read(other))
 
-    def test_a_dry_run_tells_of_it_and_leaves_it_alone(self):
+    def test_a_dry_run_reports_a_damaged_state_and_keeps_it(self):
         os.unlink(self.state)
-        for make in (lambda: self.write('destination/.state', 'garbage'), lambda: os.mkdir(self.state)):
+        for make in (lambda: self.write('destination/.state', 'garbage'),
+                     lambda: os.mkdir(self.state)):
             make()
             before = scene.snapshot(self.destination)
             self.assertIn('.state is damaged', self.run_here('fetch', '--dry-run', self.app).err)
@@ -142,12 +148,12 @@ class DamageTest(StateCase):
             if os.path.isfile(self.state):
                 os.unlink(self.state)
 
-    def test_gone_is_no_damage(self):
+    def test_a_missing_state_is_no_damage(self):
         os.unlink(self.state)
         self.assertQuiet(self.run_here('fetch', self.app))
         self.assertEqual(self.before, self.images())
 
-    def test_keys_of_a_later_version_are_no_damage(self):
+    def test_a_state_with_keys_of_a_later_version_is_no_damage(self):
         content = b'mood=fine\n' + scene.read(self.state)
         os.unlink(self.state)
         self.write('destination/.state', content)
@@ -156,17 +162,18 @@ class DamageTest(StateCase):
 
 
 class TouchTest(StateCase):
-    def test_a_run_that_changes_nothing_moves_its_time_alone(self):
+    def test_a_run_without_a_change_only_sets_the_time_of_the_state(self):
         before = self.trace()
         self.age()
         self.assertQuiet(self.run_here('fetch', self.app))
         self.assertEqual(before, self.trace())
         self.assertGreater(os.stat(self.state).st_mtime, 1.5e9)
 
-    def test_a_run_that_fails_does_not_touch_it(self):
+    def test_a_failed_run_does_not_touch_the_state(self):
         before = self.trace()
         self.age()
-        for name, fault, code in (('down', origin.status(503), 75), ('lying', origin.serves(b'<html>'), 3)):
+        for name, fault, code in (('down', origin.status(503), 75),
+                                  ('lying', origin.serves(b'<html>'), 3)):
             with self.subTest(name):
                 self.origin.faults['/manifest'] = fault
                 self.assertCode(code, self.run_here('fetch', self.app))
@@ -175,7 +182,7 @@ class TouchTest(StateCase):
         self.assertCode(1, self.run_here('fetch', self.app))
         self.assertEqual((before, 1e9), (self.trace(), os.stat(self.state).st_mtime))
 
-    def test_a_dry_run_and_an_init_do_not_either(self):
+    def test_a_dry_run_and_init_do_not_touch_the_state(self):
         before = self.trace()
         self.age()
         for option in ('--dry-run', '--init'):
@@ -184,7 +191,7 @@ class TouchTest(StateCase):
 
 
 class FileTimeTest(StateCase):
-    """File systems that keep another time than was set: then the state has a line with the time."""
+    """If a file system keeps another time than was set, a line of the state has the time."""
 
     Y2040 = 2208988800.0
 
@@ -194,7 +201,7 @@ class FileTimeTest(StateCase):
         return clock.patch()
 
     def limited(self, lacks=False):
-        """An os.utime() of ext4 with inodes of 128 bytes, or of a file system that lacks it."""
+        """Let os.utime() act as on ext4 with inodes of 128 bytes, or as if it were missing."""
         utime = os.utime
 
         def limit(path, times=None):
@@ -213,7 +220,7 @@ class FileTimeTest(StateCase):
     def test_the_age_of_the_last_success_is_known(self):
         for lacks in (False, True):
             with self.subTest(lacks=lacks), self.limited(lacks):
-                for after in (0, 3600.0, 7200.0):           # noted, noted anew, and again
+                for after in (0, 3600.0, 7200.0):
                     with self.in_2040(after):
                         self.assertQuiet(self.run_here('fetch', self.app))
                         self.assertCode(0, self.status('--max-age', '15m'))
@@ -221,7 +228,7 @@ class FileTimeTest(StateCase):
                 with self.in_2040(86400.0):
                     self.assertCode(1, self.status('--max-age', '15m'))
 
-    def test_a_run_that_fails_leaves_it(self):
+    def test_a_failed_run_keeps_the_noted_time(self):
         for lacks in (False, True):
             with self.subTest(lacks=lacks), self.limited(lacks), self.in_2040():
                 self.assertQuiet(self.run_here('fetch', self.app))
@@ -234,14 +241,14 @@ class FileTimeTest(StateCase):
                     notes.write_prepared(tako.BACK_STATE, notes.state._replace(previous=''))
                     self.assertEqual(int(self.Y2040), self.last_success())
 
-    def test_without_utime_no_success_is_none(self):
+    def test_without_utime_a_state_without_a_success_has_none(self):
         os.unlink(self.state)
         with self.limited(lacks=True):
             tako.StateFile(tako.Destination(self.destination)).write(
                 tako.parse_state('')._replace(previous='0' * 64))
         self.assertIsNone(self.last_success())
 
-    def test_on_a_full_disk(self):
+    def test_the_time_is_noted_on_a_full_disk(self):
         new_file = tako.NewFile.write
 
         def full(new, block):
@@ -253,7 +260,7 @@ class FileTimeTest(StateCase):
             self.assertQuiet(self.run_here('fetch', self.app))
             self.assertEqual(int(self.Y2040), self.last_success())
 
-    def test_where_times_are_kept_the_line_goes_and_the_state_is_the_same(self):
+    def test_the_noted_time_is_removed_where_the_file_system_keeps_times(self):
         before = scene.read(self.state)
         with self.limited(), self.in_2040():
             self.assertQuiet(self.run_here('fetch', self.app))
@@ -262,13 +269,13 @@ class FileTimeTest(StateCase):
         self.assertEqual(before, scene.read(self.state))
         self.assertLess(abs(self.last_success() - time.time()), 60)
 
-    def test_on_ext4_with_inodes_of_128_bytes(self):
+    def test_the_time_is_noted_on_ext4_with_small_inodes(self):
         disk = self.write('disk', b'')
         os.truncate(disk, 4 << 20)
         mounted = self.path('mounted')
         os.mkdir(mounted)
-        made = as_root('mkfs.ext4', '-q', '-I', '128', disk)
-        if made is None or as_root('mount', '-o', 'loop', disk, mounted) is None:
+        made = scene.as_root('mkfs.ext4', '-q', '-I', '128', disk)
+        if made is None or scene.as_root('mount', '-o', 'loop', disk, mounted) is None:
             self.skipTest('NOT ALLOWED TO MOUNT: EXT4 WITH SMALL INODES IS NOT TESTED')
         self.addCleanup(subprocess.run, ['umount', mounted], check=True)
         self.app = self.config(self.origin.url, version='1.*', destination=mounted)
