@@ -1,4 +1,4 @@
-"""The runner of the tests: what it makes of tests that fail, and of those that never begin."""
+"""check.py, the runner of the tests: it reports tests that fail, die, hang or never begin."""
 import os
 import shutil
 import signal
@@ -32,7 +32,7 @@ class Leaving(unittest.TestCase):
 
 
 def is_running(pid):
-    """Whether there is a process with this number that is no zombie, which has no command line."""
+    """Return whether this process runs. A zombie has no command line."""
     try:
         return bool(scene.read('/proc/{}/cmdline'.format(pid)))
     except (FileNotFoundError, ProcessLookupError):
@@ -47,9 +47,11 @@ class RunnerTest(scene.Scene):
         os.mkdir(self.path('temporary'))
 
     def check(self, *arguments, **environ):
-        """Run the runner beside the test files that were written; its exit code and output."""
-        done = subprocess.run([sys.executable, '-W', 'error', self.path('check.py')] + list(arguments),
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True,
+        """Run check.py on the files that the test wrote. Return its exit code and output."""
+        done = subprocess.run([sys.executable, '-W', 'error', self.path('check.py')]
+                              + list(arguments),
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              universal_newlines=True,
                               env=self.environ(**environ), timeout=60)
         return done.returncode, done.stdout
 
@@ -57,7 +59,7 @@ class RunnerTest(scene.Scene):
         return dict(os.environ, TMPDIR=self.path('temporary'), **more)
 
     def assertFails(self, numbers, text):
-        """The run fails with these numbers, prints the text, and the other file's tests ran."""
+        """The run fails with these numbers, prints this text, and runs the other file's tests."""
         for workers in ('1', '2'):
             code, out = self.check(CHECK_WORKERS=workers)
             self.assertEqual(1, code, out)
@@ -65,12 +67,14 @@ class RunnerTest(scene.Scene):
             self.assertIn(text, out)
             self.assertIn('test_good.py', out)
 
-    def test_all_pass(self):
+    def test_a_run_without_failures_prints_ok(self):
         code, out = self.check()
         self.assertEqual(0, code, out)
-        self.assertRegex(out, 'test_good.py +2 tests +[0-9.]+ s\n\nRan 2 tests in [0-9.]+s\n\nOK \\(skipped=1\\)\n$')
+        self.assertRegex(out,
+                         'test_good.py +2 tests +[0-9.]+ s\n\n'
+                         'Ran 2 tests in [0-9.]+s\n\nOK \\(skipped=1\\)\n$')
 
-    def test_failures_errors_and_subtests(self):
+    def test_failures_errors_and_subtests_are_counted(self):
         self.write('test_bad.py', """
 import unittest
 class Bad(unittest.TestCase):
@@ -84,12 +88,12 @@ class Bad(unittest.TestCase):
         self.assertFails('', 'FAIL: test_one (')
         self.assertFails('', 'ERROR: test_two (')
 
-    def test_a_file_that_cannot_be_imported(self):
+    def test_a_file_that_cannot_be_imported_is_an_error(self):
         self.write('test_bad.py', 'import no_such_module')
         self.assertFails('FAILED (errors=1, skipped=1)', 'no_such_module')
         self.assertFails('', '\ntest_bad.py ')
 
-    def test_a_class_that_cannot_be_set_up(self):
+    def test_a_class_that_cannot_be_set_up_is_an_error(self):
         self.write('test_bad.py', """
 import unittest
 class Bad(unittest.TestCase):
@@ -99,7 +103,7 @@ class Bad(unittest.TestCase):
 """)
         self.assertFails('FAILED (errors=1, skipped=1)', 'not to be set up')
 
-    def test_a_process_that_dies(self):
+    def test_a_process_that_dies_is_an_error(self):
         self.write('test_bad.py', """
 import os, unittest
 class Bad(unittest.TestCase):
@@ -107,7 +111,7 @@ class Bad(unittest.TestCase):
 """)
         self.assertFails('FAILED (errors=1, skipped=1)', 'test_bad.Bad')
 
-    def test_warnings_are_errors(self):
+    def test_warnings_are_errors_in_tests(self):
         self.write('test_bad.py', """
 import unittest, warnings
 class Bad(unittest.TestCase):
@@ -115,28 +119,28 @@ class Bad(unittest.TestCase):
 """)
         self.assertFails('FAILED (errors=1, skipped=1)', 'careful')
 
-    def test_no_test_at_all_is_a_failure(self):
+    def test_a_run_without_a_test_is_a_failure(self):
         code, out = self.check('nothing*.py')
         self.assertEqual(1, code, out)
         self.assertIn('Ran 0 tests', out)
 
-    def test_a_pattern(self):
+    def test_a_pattern_chooses_files(self):
         self.write('test_bad.py', 'import no_such_module')
         self.assertEqual(0, self.check('test_g*.py')[0])
 
-    def test_what_a_class_leaves_running_is_ended(self):
+    def test_processes_that_a_class_leaves_are_ended(self):
         self.write('test_bad.py', LEAVES.format('pass'))
         code, out = self.check()
         self.assertEqual(0, code, out)
         self.assertEnded()
 
     def assertEnded(self):
-        """The process that the tests started is no more; nor are their files."""
+        """The process that the test started has ended, and its files are removed."""
         pid = int(scene.read(self.path('pid')))
         scene.wait_until(lambda: not is_running(pid))
         self.assertEqual([], os.listdir(self.path('temporary')))
 
-    def test_an_interruption_lets_a_test_clean_up_and_leaves_nothing(self):
+    def test_an_interrupted_test_cleans_up(self):
         self.write('test_bad.py', LEAVES.format('time.sleep(0.5)'))
         for number in (signal.SIGINT, signal.SIGTERM):
             with self.subTest(number):
@@ -144,13 +148,13 @@ class Bad(unittest.TestCase):
                 os.rmdir(self.path('clean'))
                 os.unlink(self.path('pid'))
 
-    def test_an_interruption_does_not_wait_for_a_test_that_hangs(self):
+    def test_an_interruption_ends_a_test_that_hangs(self):
         self.write('test_bad.py', LEAVES.format('time.sleep(60)'))
         self.interrupt(signal.SIGINT)
         self.assertFalse(os.path.exists(self.path('clean')))
 
     def interrupt(self, number):
-        """End the runner by a signal while a test is running."""
+        """End check.py by a signal during a test. Return its exit code and output."""
         command = [sys.executable, '-W', 'error', self.path('check.py'), 'test_bad.py']
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                    env=self.environ())

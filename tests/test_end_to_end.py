@@ -1,4 +1,4 @@
-"""The whole road, as a reader of the README walks it: processes, files, and the standard library's web server."""
+"""The commands of the README, one after another, with real processes, files and web servers."""
 import os
 import socket
 import subprocess
@@ -14,7 +14,7 @@ import tako
 
 
 class RoadTest(scene.Scene):
-    """gen-key, store, serve, fetch; store again, fetch again."""
+    """gen-key, store, fetch, and store and fetch again."""
 
     def setUp(self):
         super().setUp()
@@ -30,12 +30,14 @@ class RoadTest(scene.Scene):
         self.second = self.first + b'fixed'
 
     def store(self, content, version):
-        result = self.run_tako('store', '-f', self.key_file, '-o', self.served, self.write('image', content), version)
+        result = self.run_tako('store', '-f', self.key_file, '-o', self.served,
+                               self.write('image', content), version)
         self.assertEqual((0, ''), (result.code, result.err))
 
     def walk(self, url, **environ):
         environ['PATH'] = self.path('bin') + ':/usr/bin:/bin'
-        config = self.config(url, version='1.*', public_keys=[self.public_key], more='Restart=app.service\nConfirm=0\n')
+        config = self.config(url, version='1.*', public_keys=[self.public_key],
+                             more='Restart=app.service\nConfirm=0\n')
         self.store(self.first, '1.0.0')
         self.assertCode(0, self.run_tako('fetch', config, environ=environ))
         self.assertInPlace(self.first)
@@ -47,12 +49,14 @@ class RoadTest(scene.Scene):
         self.assertQuiet(self.run_tako('fetch', '--init', config, environ=environ))
         self.assertEqual([['app.service']] * 2, fake_systemd.restarted(self.directory))
 
-    def test_http_from_the_standard_librarys_server(self):
+    def test_the_whole_road_by_http(self):
         with socket.socket() as free:
             free.bind(('127.0.0.1', 0))
             port = free.getsockname()[1]
-        server = subprocess.Popen([sys.executable, '-m', 'http.server', str(port), '--bind', '127.0.0.1'],
-                                  cwd=self.served, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        server = subprocess.Popen([sys.executable, '-m', 'http.server', str(port), '--bind',
+                                   '127.0.0.1'],
+                                  cwd=self.served, stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL)
         self.addCleanup(server.wait)
         self.addCleanup(server.kill)
         for _ in range(500):
@@ -63,17 +67,17 @@ class RoadTest(scene.Scene):
                 time.sleep(0.02)
         self.walk('http://127.0.0.1:{}/'.format(port))
 
-    def test_file(self):
+    def test_the_whole_road_by_files(self):
         self.walk('file://' + self.served)
 
     @unittest.skipUnless(certificates.is_possible(), 'NO openssl COMMAND: https IS NOT TESTED')
-    def test_https_with_a_private_authority(self):
+    def test_the_whole_road_by_https_with_a_private_ca(self):
         authority = certificates.Authority(self.directory)
         with origin.Origin(self.served, tls=authority.context()) as server:
             self.walk(server.url, SSL_CERT_FILE=authority.bundle)
             self.assertCode(75, self.run_tako('fetch', self.path('app.tako')))
 
-    def test_a_key_is_rotated_without_bricking_a_client(self):
+    def test_a_key_is_rotated_without_cutting_off_a_client(self):
         self.store(self.first, '1.0.0')
         url = 'file://' + self.served
         config = self.config(url, public_keys=[self.public_key])
@@ -91,9 +95,9 @@ class RoadTest(scene.Scene):
 
 
 class StolenKeyTest(scene.Scene):
-    """A thief has published with the key, and one machine has taken it."""
+    """A thief has published with a stolen key, and one machine has installed it."""
 
-    def test_machines_go_on_with_a_new_key_and_the_publishers_manifest(self):
+    def test_machines_recover_with_a_new_key_and_the_publishers_manifest(self):
         honest = origin.Publisher(self.path('served'))
         honest.publish('1.0', b'honest')
         app = self.config('file://' + self.path('served'))
@@ -104,9 +108,10 @@ class StolenKeyTest(scene.Scene):
         self.assertCode(0, self.run_tako('fetch', app))
         honest.sign()
         self.assertCode(3, self.run_tako('fetch', app))
-        # what docs/security.md has them do
+        # the steps of docs/security.md
         new_key = self.write('new.key', tako.format_secret_key(origin.OTHER_SEED), 0o600)
-        self.assertCode(0, self.run_tako('sign', '-f', new_key, '-p', origin.PUBLIC_KEY, self.path('served')))
+        self.assertCode(0, self.run_tako('sign', '-f', new_key, '-p', origin.PUBLIC_KEY,
+                                         self.path('served')))
         self.config('file://' + self.path('served'), public_keys=[origin.OTHER_PUBLIC_KEY])
         self.assertCode(3, self.run_tako('fetch', app))
         os.unlink(self.path('destination', 'manifest'))
@@ -114,16 +119,16 @@ class StolenKeyTest(scene.Scene):
         os.unlink(self.path('destination', 'store', stolen.digest))
         self.assertCode(0, self.run_tako('fetch', app))
         self.assertInPlace(b'honest')
-        # the old key is worth nothing any more
+        # The old key is worth nothing now.
         thief.publish('2.0', b'stolen again')
         self.assertCode(3, self.run_tako('fetch', app))
         self.assertInPlace(b'honest')
 
 
 class CrowdTest(scene.Scene):
-    """Many runs on one directory at once."""
+    """Many runs work on one directory at once."""
 
-    def test_ten_fetches_make_one_download(self):
+    def test_ten_fetches_at_once_make_one_download(self):
         os.mkdir(self.path('served'))
         with origin.Origin(self.path('served')) as server:
             entry = server.publish('1.0', b'image' * 100000)
@@ -134,14 +139,17 @@ class CrowdTest(scene.Scene):
             self.assertEqual(1, server.paths().count('/store/' + entry.digest))
         self.assertInPlace(b'image' * 100000)
 
-    def test_ten_stores_lose_none(self):
+    def test_ten_stores_at_once_lose_no_image(self):
         os.mkdir(self.path('served'))
         key = self.write('app.key', tako.format_secret_key(origin.SEED), 0o600)
         processes = [self.start('store', '-f', key, '-o', self.path('served'),
-                                self.write('image{}'.format(number), str(number)), str(number)) for number in range(10)]
+                                self.write('image{}'.format(number), str(number)), str(number))
+                                for number in range(10)]
         for process in processes:
             process.communicate()
             self.assertEqual(0, process.returncode)
         with open(self.path('served', 'manifest'), 'rb') as stream:
-            manifest = tako.open_manifest(stream.read(), [tako.ed25519_public_key(origin.SEED)], 'manifest')
-        self.assertEqual([str(number) for number in range(10)], [entry.version.text for entry in manifest.entries])
+            manifest = tako.open_manifest(stream.read(), [tako.ed25519_public_key(origin.SEED)],
+                                          'manifest')
+        self.assertEqual([str(number) for number in range(10)],
+                         [entry.version.text for entry in manifest.entries])

@@ -1,4 +1,4 @@
-"""Section 17: what is known without asking anybody."""
+"""Section 17: status, which sends no request."""
 import json
 import os
 import time
@@ -25,14 +25,15 @@ class StatusCase(scene.Scene):
 
 
 class StatusTest(StatusCase):
-    def test_before_the_first_fetch(self):
+    def test_status_before_the_first_fetch(self):
         known = self.known()
         self.assertEqual((None, None, None, 0, 'nothing is installed yet'),
-                         tuple(known[key] for key in ('version', 'digest', 'last_success', 'images', 'reason')))
+                         tuple(known[key] for key
+                               in ('version', 'digest', 'last_success', 'images', 'reason')))
         self.assertIn('installed:     nothing', self.run_tako('status', self.app).out)
         self.assertEqual([], os.listdir(self.destination))
 
-    def test_after_it(self):
+    def test_status_after_an_update(self):
         before = int(time.time())
         self.run_tako('fetch', self.app)
         self.publisher.publish('1.1', TWO)
@@ -41,20 +42,26 @@ class StatusTest(StatusCase):
         snapshot = scene.snapshot(self.destination)
         known = self.known()
         self.assertEqual(
-            {'config': self.app, 'destination': self.destination, 'pattern': '1.*', 'version': '1.1',
-             'digest': origin.digest_of(TWO), 'is_there': True, 'newest_compatible': '1.1', 'out_of_bounds': ['0.9', '2.0'],
-             'rejected': [], 'withdrawn': [], 'images': 2, 'image_bytes': len(ONE + TWO), 'restart_due': False,
-             'size': len(TWO), 'received': len(TWO), 'reason': 'it is the newest version that matches 1.*'},
-            {key: value for key, value in known.items() if key not in ('since', 'last_check', 'last_success')})
+            {'config': self.app, 'destination': self.destination, 'pattern': '1.*',
+             'version': '1.1',
+             'digest': origin.digest_of(TWO), 'is_there': True, 'newest_compatible': '1.1',
+             'out_of_bounds': ['0.9', '2.0'],
+             'rejected': [], 'withdrawn': [], 'images': 2, 'image_bytes': len(ONE + TWO),
+             'restart_due': False,
+             'size': len(TWO), 'received': len(TWO),
+             'reason': 'it is the newest version that matches 1.*'},
+            {key: value for key, value in known.items()
+             if key not in ('since', 'last_check', 'last_success')})
         for key in ('since', 'last_check', 'last_success'):
             self.assertGreaterEqual(known[key], before - 1)
         text = self.run_tako('status', self.app).out
-        for words in (self.app, '1.1, ' + origin.digest_of(TWO), 'out of bounds: 0.9, 2.0', '3.0 kB of 3.0 kB',
+        for words in (self.app, '1.1, ' + origin.digest_of(TWO), 'out of bounds: 0.9, 2.0',
+                      '3.0 kB of 3.0 kB',
                       '2 images, 6000 bytes', ' UTC'):
             self.assertIn(words, text)
         self.assertEqual(snapshot, scene.snapshot(self.destination))
 
-    def test_it_takes_no_lock_and_asks_nobody(self):
+    def test_status_takes_no_lock_and_sends_no_request(self):
         server = self.serve()
         self.config(server.url)
         self.assertCode(0, self.run_tako('fetch', self.app))
@@ -63,18 +70,20 @@ class StatusTest(StatusCase):
             self.assertCode(0, self.run_tako('status', self.app))
         self.assertEqual([], server.requests)
 
-    def test_why_a_newer_one_is_not_in_place(self):
+    def test_status_says_why_newer_versions_are_not_installed(self):
         self.run_tako('fetch', self.app)
         for version, content in (('1.1', TWO), ('1.2', THREE), ('1.3', b'')):
             self.publisher.publish(version, content)
         scene.write_manifest(self.destination, self.publisher.read('manifest'))
         scene.write_state(self.destination, tako.parse_state('')._replace(
             rejected=(origin.digest_of(TWO),), withdrawn=(origin.digest_of(THREE),)))
-        self.assertEqual('it matches 1.*; of the newer versions, 1.3 is not installed yet, 1.2 was withdrawn, 1.1 was rejected',
+        self.assertEqual(
+            'it matches 1.*; of the newer versions, 1.3 is not installed yet, 1.2 was withdrawn, '
+            '1.1 was rejected',
                          self.known()['reason'])
         self.assertIn('rejected:      1.1', self.run_tako('status', self.app).out)
 
-    def test_many_versions_are_counted_and_not_listed(self):
+    def test_status_counts_versions_beyond_the_first_five(self):
         self.run_tako('fetch', self.app)
         for number in range(1, 8):
             self.publisher.publish('1.{}'.format(number), b'%d' % number)
@@ -83,22 +92,24 @@ class StatusTest(StatusCase):
         rejected = tuple(origin.digest_of(b'%d' % number) for number in range(1, 7))
         scene.write_state(self.destination, tako.State('', '', '', rejected, (), (), (), ()))
         text = self.run_tako('status', self.app).out
-        self.assertIn('of the newer versions, 1.7 is not installed yet, 1.6 was rejected, 1.5 was rejected, 1.4 was rejected, '
+        self.assertIn(
+            'of the newer versions, 1.7 is not installed yet, 1.6 was rejected, 1.5 was rejected, '
+            '1.4 was rejected, '
                       '1.3 was rejected and 2 more\n', text)
         self.assertIn('out of bounds: 0.9, 2.1, 2.2, 2.3, 2.4 and 3 more\n', text)
         self.assertIn('rejected:      1.6, 1.5, 1.4, 1.3, 1.2 and 1 more\n', text)
         known = self.known()
         self.assertEqual((8, 6), (len(known['out_of_bounds']), len(known['rejected'])))
 
-    def test_bounds_that_became_others(self):
+    def test_status_after_a_change_of_bounds(self):
         self.run_tako('fetch', self.app)
         self.config('file://' + self.path('served'), version='0.*')
-        self.assertEqual('0.9', self.known()['version'])        # which is the same image
+        self.assertEqual('0.9', self.known()['version'])        # it has the image of 1.0
         self.config('file://' + self.path('served'), version='3.*')
         self.assertIn('before Version= became 3.*', self.known()['reason'])
 
-    def test_an_image_that_the_manifest_does_not_list(self):
-        """As after somebody has put the publisher's manifest in the place of a thief's."""
+    def test_status_of_an_image_that_the_manifest_omits(self):
+        """For example, an operator replaced a thief's manifest by the publisher's."""
         honest = self.publisher.read('manifest')
         self.publisher.publish('1.9', TWO)
         self.run_tako('fetch', self.app)
@@ -108,7 +119,7 @@ class StatusTest(StatusCase):
         self.assertEqual((None, origin.digest_of(TWO)), (known['version'], known['digest']))
         self.assertIn('does not list it', known['reason'])
 
-    def test_a_restart_that_is_due_and_an_image_that_is_lost(self):
+    def test_status_of_a_due_restart_and_a_missing_image(self):
         self.run_tako('fetch', self.app)
         scene.write_state(self.destination, tako.State('', self.one.digest, '', (), (), (), (), ()))
         os.unlink(self.path('destination', 'store', self.one.digest))
@@ -116,8 +127,8 @@ class StatusTest(StatusCase):
         self.assertEqual((True, False), (known['restart_due'], known['is_there']))
         self.assertIn('which is MISSING', self.run_tako('status', self.app).out)
 
-    def test_times(self):
-        """The last check is when the manifest was last made sure of, the last success when all was."""
+    def test_last_check_and_last_success(self):
+        """last_check: the manifest was confirmed. last_success: the whole run succeeded."""
         self.run_tako('fetch', self.app)
         os.utime(self.path('destination', '.state'), (1000, 1000))
         os.utime(self.path('destination', 'manifest'), (2000, 2000))
@@ -135,8 +146,8 @@ class StatusTest(StatusCase):
         self.assertEqual(0, self.run_tako('fetch', self.app).code)
         self.assertGreater(self.known()['last_success'], 1000)
 
-    def test_an_origin_that_stands_still_shows_in_since_alone(self):
-        """A manifest has no date: whoever serves the same one for ever is made sure of each time."""
+    def test_a_frozen_origin_shows_only_in_since(self):
+        """A manifest has no date, so each run confirms one that a server never changes."""
         self.run_tako('fetch', self.app)
         for name in ('latest', 'manifest', '.state'):
             os.utime(self.path('destination', name), (1000, 1000), follow_symlinks=False)
@@ -152,38 +163,40 @@ class TroubleTest(StatusCase):
         super().setUp()
         self.run_tako('fetch', self.app)
 
-    def test_a_rollback_that_was_cut_short(self):
-        scene.write_state(self.destination, tako.State('0' * 64, '0' * 64, '', (self.one.digest,), (), (), (), ()))
+    def test_status_of_an_interrupted_rollback(self):
+        scene.write_state(self.destination,
+                          tako.State('0' * 64, '0' * 64, '', (self.one.digest,), (), (), (), ()))
         known = self.known()
         self.assertIn('it was rejected; the next fetch rolls back', known['reason'])
         self.assertTrue(known['restart_due'])
 
-    def test_an_image_that_was_cut_short(self):
+    def test_status_of_a_truncated_image(self):
         os.unlink(self.path('destination', 'store', self.one.digest))
         self.write('destination/store/' + self.one.digest, b'x')
         self.assertFalse(self.known()['is_there'])
 
-    def test_a_damaged_state(self):
+    def test_status_of_a_damaged_state(self):
         os.unlink(self.path('destination', '.state'))
         self.write('destination/.state', b'garbage')
         self.assertIn('.state is damaged', self.run_tako('status', self.app).err)
 
-    def test_a_success_in_the_future(self):
+    def test_max_age_of_a_success_in_the_future(self):
         later = time.time() + 86400
         os.utime(self.path('destination', '.state'), (later, later))
         result = self.run_tako('status', '--max-age', '1d', self.app)
         self.assertCode(1, result)
         self.assertIn('in the future', result.err)
 
-    def test_what_was_withdrawn_once_and_is_in_place_now(self):
-        scene.write_state(self.destination, tako.State('', '', '', (), (self.one.digest,), (), (), ()))
+    def test_a_version_installed_again_is_no_longer_withdrawn(self):
+        scene.write_state(self.destination,
+                          tako.State('', '', '', (), (self.one.digest,), (), (), ()))
         self.assertEqual(['1.0'], self.known()['withdrawn'])
         self.run_tako('fetch', self.app)
         self.assertEqual([], self.known()['withdrawn'])
 
 
 class MaxAgeTest(StatusCase):
-    def test_a_fresh_success_an_old_one_and_none(self):
+    def test_max_age_fails_without_a_recent_success(self):
         self.assertCode(1, self.run_tako('status', '--max-age', '7d', self.app))
         self.run_tako('fetch', self.app)
         for age in ('60s', '15m', '36h', '7d', '2w'):
@@ -193,31 +206,34 @@ class MaxAgeTest(StatusCase):
         result = self.run_tako('status', '--json', '--max-age', '7d', self.app)
         self.assertCode(1, result)
         self.assertIn('the last success is too old', result.err)
-        self.assertEqual(['1.0'], [each['version'] for each in json.loads(result.out)])     # it is told all the same
+        # The status is printed even so.
+        self.assertEqual(['1.0'], [each['version'] for each in json.loads(result.out)])
         self.assertEqual(0, self.run_tako('status', '--max-age', '8d', self.app).code)
 
-    def test_what_is_no_age(self):
+    def test_an_invalid_age_is_a_usage_error(self):
         for age in ('7', 'd', '-1d', '7 d', '1y', '1.5h'):
             with self.subTest(age):
                 self.assertCode(2, self.run_tako('status', '--max-age=' + age, self.app))
 
 
 class ConfigsTest(StatusCase):
-    def test_each_stands_alone_and_the_gravest_code_is_the_runs(self):
+    def test_one_wrong_config_hides_no_other(self):
         result = self.run_tako('status', self.write('bad.tako', 'x\n'), self.app)
         self.assertEqual(2, result.code)
         self.assertIn('installed:', result.out)
 
-    def test_a_manifest_that_does_not_verify(self):
+    def test_status_of_a_manifest_that_does_not_verify(self):
         self.run_tako('fetch', self.app)
         self.config('file://' + self.path('served'), public_keys=[origin.OTHER_PUBLIC_KEY])
         self.assertCode(3, self.run_tako('status', self.app))
         self.assertEqual([], json.loads(self.run_tako('status', '--json', self.app).out))
 
-    def test_a_manifest_with_more_behind_it_than_may_be_read(self):
+    def test_status_of_a_manifest_that_is_too_long(self):
         self.run_tako('fetch', self.app)
         signed = self.publisher.read('manifest')
         scene.write_manifest(self.destination, signed + b'more')
-        self.assertCode(3, self.run_here('status', self.app, limits={'MANIFEST_MAX_BYTES': len(signed)}))
+        self.assertCode(3, self.run_here('status', self.app,
+                                         limits={'MANIFEST_MAX_BYTES': len(signed)}))
         scene.write_manifest(self.destination, signed)
-        self.assertCode(0, self.run_here('status', self.app, limits={'MANIFEST_MAX_BYTES': len(signed)}))
+        self.assertCode(0, self.run_here('status', self.app,
+                                         limits={'MANIFEST_MAX_BYTES': len(signed)}))
