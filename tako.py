@@ -5294,7 +5294,7 @@ class WholeStrategy:
         try:
             self._download(remote, answer, '')
         except RefusedError:
-            if url.startswith('file:') or not self._transfer.is_first('restarted', url):
+            if not self._transfer.is_first('restarted', url):
                 raise
             self._download(remote, None, 'no-cache')
 

@@ -220,6 +220,14 @@ class SpoiltPartialTest(ResumeCase):
                 self.left_behind(content)
                 self.assertFetched(ranges, served)
 
+    def test_a_damaged_partial_file_does_not_fail_a_download_from_a_file_origin(self):
+        self.app = self.config('file://' + self.origin.directory)
+        for content in (NEWER[:HERE], NEWER, IMAGE + b'x'):
+            with self.subTest(len(content)):
+                self.anew()
+                self.left_behind(content)
+                self.assertFetched([])
+
     def test_a_complete_partial_image_is_not_downloaded_again(self):
         self.left_behind(IMAGE)
         self.assertFetched([])
