@@ -452,7 +452,7 @@ def meet_proxy(field, kind, proxy_kind, listener, userinfo):
         is_401 = proxy_kind.name == 'tinyproxy' and userinfo
         stage.assertFailed(75, '401' if is_401 else '407', result, {})
         if not is_401 or listener == 'tls13':
-            stage.assertIn('a user and password for the proxy', result.err)
+            stage.assertIn('add user and password to the proxy URL', result.err)
         stage.assertNotIn('wr0ng', result.err)
 
 
