@@ -2733,29 +2733,29 @@ class HttpConnection:
         """
         self._received = self._delivered = 0
         self._window = time.monotonic(), 0
-        is_old, status = False, 100
+        is_http_1_0, status = False, 100
         while status < 200:
             match = re.fullmatch(STATUS_LINE, self._read_line())
             if match is None:
                 raise ProtocolError('invalid HTTP response')
-            is_old, status = match.group(1) == b'0', int(match.group(2))
+            is_http_1_0, status = match.group(1) == b'0', int(match.group(2))
             fields: Dict[str, List[str]] = {}
             for line in iter(self._read_line, b''):
                 field = re.fullmatch(FIELD_LINE, line)
                 if field is not None:
                     name, value = (part.decode('latin-1') for part in field.groups())
                     fields.setdefault(name.lower(), []).append(value.strip(' \t'))
-        # some servers send a header twice, such as Location, which is the same as once
+        # Some servers send the same header twice. A Location, for example, must not become a list.
         headers = {name: ', '.join(dict.fromkeys(values)) for name, values in fields.items()}
         options = re.split('[ ,]+', headers.get('connection', '').lower())
-        self._is_lasting = 'keep-alive' in options if is_old else 'close' not in options
+        self._is_lasting = 'keep-alive' in options if is_http_1_0 else 'close' not in options
         return status, headers
 
     def body(self, status: int, headers: 'Mapping[str, str]'
              ) -> 'Tuple[Optional[int], Iterator[bytes]]':
         """Return the body's length, if it is known, and the body in pieces (RFC 9112, 6.3)."""
         coding = headers.get('transfer-encoding', 'identity').lower()
-        if status in (204, 304):
+        if status in (204, 304):                # whatever the headers announce
             self._is_read = True
             return 0, iter(())
         if coding == 'chunked':
@@ -2763,7 +2763,7 @@ class HttpConnection:
         if coding != 'identity':
             raise ProtocolError(f'the server applied Transfer-Encoding {coding} unasked')
         lengths = {each.strip(' \t') for each in headers.get('content-length', '').split(',')}
-        if lengths == {'0'}:
+        if lengths == {'0'}:                    # callers need not read an empty body
             self._is_read = True
         if lengths == {''}:
             return None, self._read_to_end()
@@ -3022,7 +3022,8 @@ class ConnectionPool:
 
     def _connect_tcp(self, name: str, port: int) -> 'socket.socket':
         """Return a socket connected to the address that responded last, or to another one."""
-        addresses = self._addresses.pop((name, port), None)     # out of date if none responds
+        # if none of them responds, the next attempt looks the name up again
+        addresses = self._addresses.pop((name, port), None)
         if addresses is None:
             addresses = resolve(name, port, self._deadline.packet_timeout())
         stream, address = connect(addresses, self._deadline.packet_timeout())
