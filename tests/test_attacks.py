@@ -1,4 +1,4 @@
-"""Section 16: fetch from a hostile origin. These are the quick attacks of the table; the suite liars runs all."""
+"""Section 16: fetch from a hostile origin: the quick attacks of the table in attacks/."""
 import unittest
 
 import attacks
@@ -13,7 +13,7 @@ class AttackCase(unittest.TestCase):
     """A test that runs the quick attacks one after another, on one stage."""
 
     def assertEach(self, with_mirror, is_chosen, run):
-        """Lay each chosen attack and run fetch; then it has ended, and an honest run recovers, as its entry says."""
+        """Each chosen attack ends as its entry says, and so does an honest run after it."""
         with stage.Stage(with_mirror) as at:
             for name, attack, is_beside_mirror in attacks.cases():
                 if is_beside_mirror == with_mirror and attack.is_quick and is_chosen(attack):
@@ -33,12 +33,13 @@ class OnlyOriginTest(AttackCase):
 
 class HonestMirrorTest(AttackCase):
     def test_an_attack_beside_an_honest_mirror_costs_no_more_than_a_warning(self):
-        """The run does not pause, and asks the mirror for the manifest and the image alone."""
+        """The run does not pause, asks the mirror for manifest and image alone, and warns once."""
         def run(at):
             clock = scene.Clock()
             with clock.patch():
                 result = at.run('fetch', '--no-delta', *at.attack.options, at.app, limits=LIMITS)
             self.assertEqual(([], ['/manifest', at.image]), (clock.pauses, at.mirror.paths()))
+            self.assertEqual(2, len(result.err.splitlines()), result)
             return result
         self.assertEach(True, lambda attack: attack.is_blamed, run)
 
@@ -50,5 +51,6 @@ class TableTest(unittest.TestCase):
 
     def test_each_group_has_attacks_and_most_have_quick_ones(self):
         self.assertEqual([], [group for group, entries in attacks.GROUPS.items() if not entries])
-        without = {group for group, entries in attacks.GROUPS.items() if not any(each.is_quick for each in entries)}
+        without = {group for group,
+                   entries in attacks.GROUPS.items() if not any(each.is_quick for each in entries)}
         self.assertEqual({'patches'}, without)

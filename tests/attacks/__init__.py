@@ -1,8 +1,10 @@
-"""One table of attacks on fetch, in groups. `make check` runs the marked ones, the suite liars runs all.
+"""The table of attacks on fetch, in groups. `make check` runs a part of it, the suite liars all.
 
-publishing.py has the attacks that The Update Framework names, http.py those of a web server that breaks the
-protocol, deltas.py those on updates by ranges and patches. attack.py says what an entry consists of, stage.py has
-the origin, the mirror and the client of an attack.
+publishing.py   the attacks that The Update Framework names
+http.py         web servers that break the protocol
+deltas.py       false indexes, ranges and patches
+attack.py       what an entry consists of
+stage.py        the origin, the mirror and the client of an attack
 """
 from attacks import deltas, http, publishing
 
@@ -10,7 +12,7 @@ GROUPS = dict(publishing.GROUPS, **dict(http.GROUPS, **deltas.GROUPS))
 
 
 def cases():
-    """Yield the name of each attack, the attack, and whether an honest mirror stands beside the liar."""
+    """Yield the name of each case, its attack, and whether there is an honest mirror."""
     for group, attacks in GROUPS.items():
         for attack in attacks:
             yield '{}: {}'.format(group, attack.name), attack, False

@@ -1,4 +1,4 @@
-"""What an entry of the table of attacks is, and what entries are made of."""
+"""What an entry of the table of attacks consists of, and functions to make entries of."""
 import contextlib
 import socket
 import threading
@@ -23,46 +23,50 @@ WHOLE = 'downloading the whole image'
 
 
 class Attack(namedtuple('Attack', (
-        'name', 'lay', 'codes', 'state', 'seconds', 'memory', 'disk', 'sent', 'then', 'beside', 'is_blamed', 'start',
-        'options', 'words', 'is_whole', 'asked', 'is_quick'))):
-    """One way to attack, and what it may achieve.
+        'name', 'lay', 'codes', 'state', 'seconds', 'memory', 'disk', 'sent', 'then', 'beside',
+        'is_blamed', 'start', 'options', 'words', 'is_whole', 'asked', 'is_quick'))):
+    """A way to attack fetch, and what it may achieve.
 
     lay(stage)      makes the attack
     codes           the exit codes that fetch may end with
-    state           what the destination is then. SAME: nothing changed. LISTED: only the manifest changed, to the
-                    honest one. ANY: at most the manifest changed. UPDATED: the new image is installed, as it has to
-                    be after exit code 0 where that is one of several
+    state           of the destination then. SAME: nothing changed. LISTED: only the manifest
+                    changed, to the honest one. ANY: at most the manifest changed. UPDATED: the new
+                    image is installed; if 0 is one of several codes, it means the same
     seconds         how long fetch may take
     memory, disk    bytes that it may use, beyond the memory of an honest update
-    sent            bytes that the liar may get rid of in one answer without end
+    sent            bytes that the liar may send in one response without end
     then            the exit code of an honest run after it
-    beside          the exit code if an honest mirror stands beside the liar; None if there is no such case
-    is_blamed       True if the run succeeds then and all that it prints is a warning of the liar; None if it may not
-    start           what is installed before: the 'old' image, 'nothing', or 'half' of the new one beside nothing
+    beside          the exit code with an honest mirror beside the liar; None: there is no such case
+    is_blamed       True if fetch succeeds beside the mirror and only warns of the liar; None if it
+                    may do otherwise
+    start           what is installed before: the 'old' image, 'nothing', or nothing and 'half' of
+                    the new image as a partial file
     options         of fetch
     words           each of these is in what fetch prints to stderr
     is_whole        whether the honest whole image has to be sent in the end
-    asked           the first byte of each request for the image, None for one without Range; None if it may be any
-    is_quick        whether `make check` runs it: all such alone, and beside a mirror those that are blamed
+    asked           the first byte of each request for the image, None for a request without Range;
+                    None if all this is open
+    is_quick        whether `make check` runs it: alone, and if it is blamed, beside a mirror
     """
 
     __slots__ = ()
 
     def beside_mirror(self):
-        """Return the attack as it has to end where an honest mirror stands beside the liar.
+        """Return the attack as it has to end with an honest mirror beside the liar.
 
         A fork is accepted by nobody, so an honest run that only sees one side of it goes on.
         """
         return self._replace(
-            codes=(self.beside,), state={0: UPDATED, 3: SAME}.get(self.beside, ANY), words=(), is_whole=False,
-            asked=None, then=0 if self.beside == 3 else self.then)
+            codes=(self.beside,), state={0: UPDATED, 3: SAME}.get(self.beside, ANY), words=(),
+            is_whole=False, asked=None, then=0 if self.beside == 3 else self.then)
 
 
 def attack(name, lay, codes, state, **settings):
     """Return an Attack. Its other fields have defaults."""
     codes = (codes,) if isinstance(codes, int) else tuple(codes)
-    given = {'seconds': 15, 'memory': 12 * MIB, 'disk': MIB + len(NEW), 'sent': 32 * MIB, 'then': 0, 'beside': 0,
-             'is_blamed': True if 0 not in codes else None, 'start': 'old', 'options': (), 'words': (),
+    given = {'seconds': 15, 'memory': 12 * MIB, 'disk': MIB + len(NEW), 'sent': 32 * MIB,
+             'then': 0, 'beside': 0, 'is_blamed': True if 0 not in codes else None,
+             'start': 'old', 'options': (), 'words': (),
              'is_whole': False, 'asked': None, 'is_quick': False}
     assert not set(settings) - set(given), settings
     if settings.get('beside', 0) != 0:
@@ -80,23 +84,27 @@ def quick(attacks):
 # ---- how to lay one
 
 def on_manifest(fault):
+    """Answer requests for the manifest with this fault."""
     return lambda stage: stage.liar.faults.update({'/manifest': fault})
 
 
 def on_image(fault):
+    """Answer requests for the new image with this fault."""
     return lambda stage: stage.liar.faults.update({stage.image: fault})
 
 
 def on_index(fault):
+    """Answer requests for the index of the new image with this fault."""
     return lambda stage: stage.liar.faults.update({stage.index: fault})
 
 
 def on_all(fault):
+    """Answer all requests with this fault."""
     return lambda stage: stage.liar.faults.update({'*': fault})
 
 
 def with_manifest(make):
-    """The manifest is what make(stage) returns."""
+    """Serve the manifest that make(stage) returns."""
     return lambda stage: stage.liar.faults.update({'/manifest': origin.serves(make(stage))})
 
 
@@ -106,15 +114,15 @@ def with_signature(body, seed=origin.SEED):
 
 
 def signed(entries, seed=origin.SEED):
-    """A manifest with these entries, in this order, whatever they are."""
+    """Return a manifest with these entries or lines, in this order, whatever they are."""
     lines = [entry if isinstance(entry, bytes) else entry.line().encode() for entry in entries]
     return with_signature(tako.MANIFEST_HEADER + b''.join(lines) + b'\n', seed)
 
 
-# ---- faults, beyond those of origin.py
+# ---- faults beyond those of origin.py
 
 def says(*pieces):
-    """Sends these bytes, or what a piece makes of the handler, and hangs up."""
+    """Send these pieces and hang up. A piece is bytes, or a function of the handler."""
     def fault(handler):
         with contextlib.suppress(OSError):
             for piece in pieces:
@@ -124,27 +132,29 @@ def says(*pieces):
 
 
 def body_of(handler):
+    """Return the honest body."""
     return handler.body or b''
 
 
 def answers(head, *more):
-    """Sends a status line and headers, and then the honest body, or what is given in its place."""
+    """Send a status line and headers, and then these pieces or the honest body."""
     return says(b'HTTP/1.1 ' + head.replace(b'\n', b'\r\n') + b'\r\n\r\n', *(more or (body_of,)))
 
 
 def with_length(make):
-    """Answers with the honest body, and with a Content-Length that make(size) returns."""
-    return says(lambda handler: b'HTTP/1.1 200 OK\r\nContent-Length: ' + make(len(body_of(handler))).encode()
+    """Send the honest body with the Content-Length that make(size) returns."""
+    return says(lambda handler: b'HTTP/1.1 200 OK\r\nContent-Length: '
+                + make(len(body_of(handler))).encode()
                 + b'\r\n\r\n' + body_of(handler))
 
 
 def drips(head=b'', piece=b'x', seconds=0.05):
-    """Sends head, and then piece over and over, with pauses."""
+    """Send head, and then piece again and again, with pauses."""
     return origin.floods(head, piece, seconds)
 
 
 def drips_slowly(head, seconds=100):
-    """Sends head, and then a byte a second, for longer than any window."""
+    """Send head, and then a byte a second, for longer than any window."""
     def fault(handler):
         with contextlib.suppress(OSError):
             handler.wfile.write(head)
@@ -157,7 +167,7 @@ def drips_slowly(head, seconds=100):
 
 
 def stops(head):
-    """Sends this, and then nothing, for as long as the liar is not released."""
+    """Send head, and then nothing until the liar is released."""
     def fault(handler):
         handler.wfile.write(head)
         handler.hold()
@@ -165,7 +175,7 @@ def stops(head):
 
 
 def ranged(answer):
-    """Whoever asks for ranges gets answer(handler, ranges), which is (status, body, headers); all others what is honest."""
+    """Answer requests for ranges with (status, body, headers) of answer(), others honestly."""
     def fault(handler):
         ranges = handler.ranges(len(handler.body or b''))
         if ranges:
@@ -176,12 +186,12 @@ def ranged(answer):
 
 
 def whole_or(fault):
-    """The fault for whoever asks for ranges; all others get what is honest."""
+    """Answer requests for ranges with this fault, others honestly."""
     return lambda handler: fault(handler) if handler.ranges(1) else handler.serve()
 
 
 class Tarpit:
-    """Takes connections on a port, and says what it is given, if that, and no more."""
+    """A server that accepts connections, sends a greeting if it has one, and then nothing."""
 
     def __init__(self, greeting=b''):
         self._greeting = greeting
@@ -207,7 +217,7 @@ class Tarpit:
 
 
 def sleeps(seconds, fault):
-    """The fault, after a while."""
+    """Answer with this fault after so many seconds."""
     def later(handler):
         time.sleep(seconds)
         fault(handler)

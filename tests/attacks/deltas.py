@@ -1,6 +1,6 @@
-"""What may be wrong with a chunk index, with ranges of an image, and with a patch.
+"""Wrong chunk indexes, ranges and patches.
 
-None of it is signed, and none may cost more than a download.
+None of them is signed, and none may cost more than a download of the whole image.
 """
 import functools
 import io
@@ -17,12 +17,15 @@ from patches import make, patch, segment
 HEADER = ('magic', 'method', 'zero', 'patches', 'average', 'size', 'count', 'planes')
 
 
-def made(average=8192, method=tako.BY_CONTENT, lengths=None, hashes=None, planes=None, patches=b'', **changes):
-    """An index of the new image of chunks with these sizes, as hostile as it has to be."""
+def made(average=8192, method=tako.BY_CONTENT, lengths=None, hashes=None, planes=None, patches=b'',
+         **changes):
+    """Return an index of the new image with these chunks, patches and header fields."""
     lengths = [1000] * (len(NEW) // 1000) + [len(NEW) % 1000] if lengths is None else lengths
     if planes is None:
-        planes = zlib.compress(b''.join(bytes(length >> shift & 255 for length in lengths) for shift in (0, 8, 16)))
-    header = {'magic': tako.INDEX_MAGIC, 'method': method, 'zero': 0, 'patches': len(patches) // 40, 'average': average,
+        planes = zlib.compress(b''.join(bytes(length >> shift & 255 for length in lengths)
+                                        for shift in (0, 8, 16)))
+    header = {'magic': tako.INDEX_MAGIC, 'method': method, 'zero': 0, 'patches': len(patches) // 40,
+              'average': average,
               'size': len(NEW), 'count': len(lengths), 'planes': len(planes)}
     header.update(changes)
     return (struct.pack(tako.INDEX_FORMAT, *(header[name] for name in HEADER)) + patches + planes
@@ -30,6 +33,7 @@ def made(average=8192, method=tako.BY_CONTENT, lengths=None, hashes=None, planes
 
 
 def hashes_of(content, lengths):
+    """Return the hashes of the chunks of these sizes."""
     found, at = b'', 0
     for length in lengths:
         found += tako.chunk_hash(content[at:at + length])
@@ -58,7 +62,7 @@ def bomb():
 
 
 def alternating():
-    """Return an index in which nobody knows each second chunk, so that it takes as many ranges as it can."""
+    """Return an index with every second chunk unknown, for as many ranges as possible."""
     lengths, hashes = chunks_of(NEW)
     hashes = bytearray(hashes)
     for number in range(0, len(lengths), 2):
@@ -117,7 +121,7 @@ INDEXES = {
 }
 
 
-# What fetch says of an index, where the whole image has to be sent after it. `make check` runs these.
+# What fetch says of an index after which the whole image has to be sent. `make check` runs these.
 WORDS_OF_INDEXES = {
     'nothing': 'not the index', 'a page': 'not the index', 'cut short': 'not the index',
     'of an image that it is not, and is consistent': '',
@@ -125,13 +129,13 @@ WORDS_OF_INDEXES = {
 
 
 def index_with_wrong_hashes(stage):
-    """The honest index, in which the last chunks are said to be others."""
+    """Serve the honest index with wrong hashes of its last chunks."""
     right = stage.liar.read(stage.index[1:])
     stage.liar.faults[stage.index] = origin.serves(right[:-8 * 20] + bytes(8 * 20))
 
 
 def index_of_one_nearly_the_same(stage):
-    """An index whose chunks are there, of an image that is not the one that was signed: a publisher's mistake, or worse."""
+    """Serve an index of other chunks that the client has, for example by a publisher's mistake."""
     other = NEW[:150000] + OLD[:100] + NEW[150100:]
     stage.liar.faults[stage.index] = origin.serves(index_of(other))
 
@@ -142,58 +146,83 @@ def index_of(content):
 
 
 def parts(change):
-    """Who asks for several ranges gets what change(ranges, body) returns, as do those who ask for one."""
+    """Answer requests for one or more ranges with what change(ranges, body) returns."""
     return ranged(lambda handler, ranges: change(ranges, handler.body))
 
 
 def spoilt(edit):
-    """The honest parts, with their body edited."""
+    """Return the honest parts with an edited body."""
     def change(ranges, body):
         code, content, headers = origin.in_ranges(ranges, body)
         return code, edit(content), headers
     return change
 
 
-def said(headers):
-    return lambda ranges, body: origin.in_ranges(ranges, body)[:2] + (headers,)
+def with_headers(*headers):
+    """Return the honest parts with these headers."""
+    return lambda ranges, body: origin.in_ranges(ranges, body)[:2] + (list(headers),)
+
+
+def of_ranges(change):
+    """Return the parts of other ranges of the honest body."""
+    return lambda ranges, body: origin.in_ranges(change(ranges, len(body)), body)
+
+
+def fixed(code, body=b'', headers=()):
+    """Return the same response to each request."""
+    return lambda *_: (code, body, headers)
+
+
+def boundary(name):
+    """Return the header of a response in parts between these boundaries."""
+    return 'Content-Type', 'multipart/byteranges; boundary=' + name
+
+
+def compressed(ranges, body):
+    """Return the whole image as if it were the ranges, compressed."""
+    headers = origin.in_ranges(ranges, body)[2]
+    return 206, zlib.compress(body), headers + [('Content-Encoding', 'deflate')]
 
 
 RANGES = {
     'other bytes': lambda ranges, _: origin.in_ranges(ranges, OTHER),
-    'cut short': spoilt(lambda content: content[:-40]), 'more': spoilt(lambda content: content + b'x' * 10 * MIB),
-    'zeros': spoilt(lambda content: bytes(len(content))), 'nothing': lambda *_: (206, b'', []),
-    'of another image\'s size': lambda ranges, body: origin.in_ranges(ranges, body + b'x'),
-    'shifted by one': lambda ranges, body: origin.in_ranges([(begin + 1, end + 1) for begin, end in ranges], body),
-    'a part more': lambda ranges, body: origin.in_ranges(ranges + [(0, 5)], body),
-    'in another order': lambda ranges, body: origin.in_ranges(ranges[::-1], body),
-    'the first alone': lambda ranges, body: origin.in_ranges(ranges[:1], body),
-    'the first, a thousand times': lambda ranges, body: origin.in_ranges(ranges[:1] * 1000, body),
-    'all of it, in parts': lambda ranges, body: origin.in_ranges([(0, len(body) // 2), (len(body) // 2, len(body))], body),
-    'without headers': said([]),
-    'under a boundary that is not there': said([('Content-Type', 'multipart/byteranges; boundary=no')]),
-    'under an empty boundary': said([('Content-Type', 'multipart/byteranges; boundary=""')]),
-    'under a boundary of 60 KB': said([('Content-Type', 'multipart/byteranges; boundary=' + 'x' * 60000)]),
-    'of parts that are only boundaries': lambda *_: (206, b'\r\n--B' * 100000, [
-        ('Content-Type', 'multipart/byteranges; boundary=B')]),
-    'of a part with headers of a megabyte': lambda *_: (206, b'\r\n--B\r\nX: ' + b'x' * MIB + b'\r\n\r\n', [
-        ('Content-Type', 'multipart/byteranges; boundary=B')]),
-    'of a part of 2^60': lambda *_: (206, b'\r\n--B\r\nContent-Range: bytes 0-1152921504606846976/1152921504606846977\r\n\r\nx', [
-        ('Content-Type', 'multipart/byteranges; boundary=B')]),
-    'of a part that ends before it begins': lambda *_: (206, b'\r\n--B\r\nContent-Range: bytes 9-0/5\r\n\r\nx\r\n--B--\r\n', [
-        ('Content-Type', 'multipart/byteranges; boundary=B')]),
-    'compressed': lambda ranges, body: (206, zlib.compress(body), origin.in_ranges(ranges, body)[2] + [
-        ('Content-Encoding', 'deflate')]),
-    'not satisfiable': lambda *_: (416, b'', []), 'an error': lambda *_: (500, b'', []), 'forbidden': lambda *_: (403, b'', []),
-    'all of another': lambda *_: (200, OTHER, []), 'all of it': lambda ranges, body: (200, body, []),
+    'cut short': spoilt(lambda content: content[:-40]),
+    'more': spoilt(lambda content: content + b'x' * 10 * MIB),
+    'zeros': spoilt(lambda content: bytes(len(content))),
+    'nothing': fixed(206),
+    "of another image's size": lambda ranges, body: origin.in_ranges(ranges, body + b'x'),
+    'shifted by one': of_ranges(lambda ranges, _: [(begin + 1, end + 1) for begin, end in ranges]),
+    'a part more': of_ranges(lambda ranges, _: ranges + [(0, 5)]),
+    'in another order': of_ranges(lambda ranges, _: ranges[::-1]),
+    'the first alone': of_ranges(lambda ranges, _: ranges[:1]),
+    'the first, a thousand times': of_ranges(lambda ranges, _: ranges[:1] * 1000),
+    'all of it, in parts': of_ranges(lambda _, size: [(0, size // 2), (size // 2, size)]),
+    'without headers': with_headers(),
+    'under a boundary that is not there': with_headers(boundary('no')),
+    'under an empty boundary': with_headers(boundary('""')),
+    'under a boundary of 60 KB': with_headers(boundary('x' * 60000)),
+    'of parts that are only boundaries': fixed(206, b'\r\n--B' * 100000, [boundary('B')]),
+    'of a part with headers of a megabyte': fixed(
+        206, b'\r\n--B\r\nX: ' + b'x' * MIB + b'\r\n\r\n', [boundary('B')]),
+    'of a part of 2^60': fixed(
+        206, b'\r\n--B\r\nContent-Range: bytes 0-1152921504606846976/1152921504606846977\r\n\r\nx',
+        [boundary('B')]),
+    'of a part that ends before it begins': fixed(
+        206, b'\r\n--B\r\nContent-Range: bytes 9-0/5\r\n\r\nx\r\n--B--\r\n', [boundary('B')]),
+    'compressed': compressed,
+    'not satisfiable': fixed(416),
+    'an error': fixed(500),
+    'forbidden': fixed(403),
+    'all of another': fixed(200, OTHER),
+    'all of it': lambda _, body: (200, body, []),
 }
 
-
-# those that `make check` runs where the server answers one range a request; the whole image has to be sent then
-SPOILT_RANGES = {'other bytes', 'shifted by one', "of another image's size", 'without headers', 'cut short', 'more',
-                 'all of it', 'not satisfiable'}
-# and where it answers several
-SPOILT_PARTS = {'in another order', 'the first alone', 'a part more', 'other bytes', 'without headers', 'cut short',
-                'an error'}
+# `make check` runs these where the server answers one range a request; the whole image is sent then
+SPOILT_RANGES = {'other bytes', 'shifted by one', "of another image's size", 'without headers',
+                 'cut short', 'more', 'all of it', 'not satisfiable'}
+# and these where it answers several
+SPOILT_PARTS = {'in another order', 'the first alone', 'a part more', 'other bytes',
+                'without headers', 'cut short', 'an error'}
 
 
 def on_both(fault):
@@ -204,7 +233,7 @@ def on_both(fault):
 
 
 def on_single(fault):
-    """The same where the server knows no more than one range at once."""
+    """Answer requests for the image with this fault; the server answers one range a request."""
     def lay(stage):
         stage.liar.has_several = False
         on_image(fault)(stage)
@@ -212,7 +241,7 @@ def on_single(fault):
 
 
 def index_and_ranges(stage):
-    """An index of another image, and ranges of that: they fit each other, and are not what was signed."""
+    """Serve an index of another image and ranges of it, which match each other."""
     other = OTHER[:len(NEW) - 100000] + OLD[:100000]
     stage.liar.faults[stage.index] = origin.serves(index_of(other))
     stage.liar.faults[stage.image] = parts(lambda ranges, _: origin.in_ranges(ranges, other))
@@ -247,13 +276,16 @@ PATCHES = {
 
 
 def listing(stage, size):
-    """The index of the new image, which lists a patch of this size from the old one."""
+    """Return the index of the new image with a patch of this size from the old one."""
     index = tako.parse_index(stage.liar.read(stage.index[1:]), len(NEW))
     return tako.format_index(index._replace(patches=((origin.digest_of(OLD), size),)))
 
 
 def with_patch(stage, fault, size):
-    """Let the index list a patch of this size. An honest one is there, for faults that serve a part of it."""
+    """Answer requests for the patch with this fault. The index lists a patch of this size.
+
+    The honest patch is published, for faults that serve a part of it.
+    """
     patch_url = '{}.{}.patch'.format(stage.image, origin.digest_of(OLD))
     stage.liar.write(stage.index[1:], listing(stage, size))
     stage.liar.write(patch_url[1:], right())
@@ -261,12 +293,12 @@ def with_patch(stage, fault, size):
 
 
 def on_patch(make_fault):
-    """Answer a request for the patch with this fault, which is made now. The index lists the honest patch."""
+    """Answer requests for the patch with the fault that is made now. It is listed."""
     return lambda stage: with_patch(stage, make_fault(), len(right()))
 
 
 def serves_patch(make_content):
-    """Serve this patch, which is made now. The index lists it."""
+    """Serve the patch that is made now. The index lists it."""
     def lay(stage):
         content = make_content()
         with_patch(stage, origin.serves(content), len(content))
@@ -274,9 +306,9 @@ def serves_patch(make_content):
 
 
 def on_patch_that_shrinks(stage):
-    """With each answer the index lists a smaller one, which then breaks off after more than the next is to have.
+    """Let each index list a smaller patch, which breaks off after more bytes than the next has.
 
-    Each brings so much that whoever heeds nothing else asks on and on.
+    Each delivers so much that a client which only looks at progress never stops.
     """
     size = [300000]
 
@@ -292,7 +324,7 @@ def on_patch_that_shrinks(stage):
 
 
 def grows(content):
-    """Breaks off after a part, whatever was asked for; and with each answer there is a byte more of it."""
+    """Break off after a part of the patch, which is a byte longer in each answer."""
     times = itertools.count()
 
     def fault(handler):
@@ -307,21 +339,22 @@ def grows(content):
 
 
 def serves_index(make_content):
-    """Serve this index, which is made now."""
+    """Serve the index that is made now."""
     return lambda stage: stage.liar.faults.update({stage.index: origin.serves(make_content())})
 
 
 CHUNK_INDEXES = [
-    attack('index: ' + name, serves_index(make_content), 0, UPDATED, words=WORDS_OF_INDEXES.get(name, ()),
-           is_whole=name in WORDS_OF_INDEXES, is_quick=name in WORDS_OF_INDEXES)
+    attack('index: ' + name, serves_index(make_content), 0, UPDATED,
+           words=WORDS_OF_INDEXES.get(name, ()), is_whole=name in WORDS_OF_INDEXES,
+           is_quick=name in WORDS_OF_INDEXES)
     for name, make_content in INDEXES.items()
 ] + quick([
-    attack('index: of wrong hashes', index_with_wrong_hashes, 0, UPDATED, words='not what its index says',
-           is_whole=True),
+    attack('index: of wrong hashes', index_with_wrong_hashes, 0, UPDATED,
+           words='not what its index says', is_whole=True),
     attack('index: of an image that is nearly the same', index_of_one_nearly_the_same, 0, UPDATED,
            words=('.chunks', WHOLE), is_whole=True),
-    attack('index: and ranges that fit it, of another image', index_and_ranges, 0, UPDATED, words=('.chunks', WHOLE),
-           is_whole=True),
+    attack('index: and ranges that fit it, of another image', index_and_ranges, 0, UPDATED,
+           words=('.chunks', WHOLE), is_whole=True),
     attack('index: a part that is none, of status 206', on_index(origin.status(206, b'--x', [
         ('Content-Type', 'multipart/byteranges; boundary=x')])), 0, UPDATED, is_whole=True),
 ]) + [
@@ -331,7 +364,7 @@ CHUNK_INDEXES = [
 ]
 
 def on_ranges(what, on, quick_ones=(), **settings):
-    """Yield the attacks on ranges of what `on` lays them on."""
+    """Yield the attacks on ranges; on(fault) makes each."""
     for name, change in RANGES.items():
         given = dict(settings, is_quick=True) if name in quick_ones else {}
         if name == 'all of another':
@@ -347,7 +380,8 @@ RANGES_OF_THE_IMAGE = [
 ]
 
 PATCHES_FROM_THE_OLD_IMAGE = [
-    attack('patch: ' + name, serves_patch(make_content), 0, UPDATED) for name, make_content in PATCHES.items()
+    attack('patch: ' + name, serves_patch(make_content), 0, UPDATED)
+    for name, make_content in PATCHES.items()
 ] + [
     attack('patch: ' + name, on_patch(make_fault), 0, UPDATED) for name, make_fault in (
         ('without end', lambda: origin.floods(b'HTTP/1.1 200 OK\r\n\r\n', bytes(65536))),
@@ -361,5 +395,6 @@ PATCHES_FROM_THE_OLD_IMAGE = [
 ]
 
 GROUPS = {
-    'chunk indexes': CHUNK_INDEXES, 'ranges': RANGES_OF_THE_IMAGE, 'patches': PATCHES_FROM_THE_OLD_IMAGE,
+    'chunk indexes': CHUNK_INDEXES, 'ranges': RANGES_OF_THE_IMAGE,
+    'patches': PATCHES_FROM_THE_OLD_IMAGE,
 }

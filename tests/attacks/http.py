@@ -1,21 +1,22 @@
-"""The ways to be wrong that RFC 9110 and RFC 9112 leave to a server. Each is tried on all that fetch asks for."""
+"""Responses that break RFC 9110 and RFC 9112, each to all that fetch requests."""
 import functools
 import gzip
 import zlib
 
 import origin
 from attacks.attack import (
-    ANY, HALF, LISTED, MIB, NEW, OTHER, SAME, UPDATED, answers, attack, body_of, on_image, on_index, on_manifest, quick,
-    says, with_length)
+    ANY, HALF, LISTED, MIB, NEW, OTHER, SAME, UPDATED, answers, attack, body_of, on_image, on_index,
+    on_manifest, quick, says, with_length)
 
 OK = b'HTTP/1.1 200 OK\r\n'
 CHUNKED = OK + b'Transfer-Encoding: chunked\r\n\r\n'
 CONTINUE = b'HTTP/1.1 100 Continue\r\n\r\n'
-EITHER = 0, 3, 75               # where a reader may make sense of it, or not: what is installed is right in any case
+# fetch may understand the response or not; in any case it installs only the right image
+EITHER = 0, 3, 75
 
 
 def in_chunks(change=lambda chunk: chunk, end=b'0\r\n\r\n', head=CHUNKED):
-    """The honest body in chunks, each changed, and another end."""
+    """Send the honest body in chunks, with each chunk or the end changed."""
     def body(handler):
         whole = body_of(handler)
         return b''.join(change(b'%x\r\n' % len(whole[at:at + 9000]) + whole[at:at + 9000] + b'\r\n')
@@ -24,7 +25,7 @@ def in_chunks(change=lambda chunk: chunk, end=b'0\r\n\r\n', head=CHUNKED):
 
 
 def then(fault, stray):
-    """An answer, and on the same connection another, for which nobody asked."""
+    """Send a response, and on the same connection bytes that nobody requested."""
     def both(handler):
         fault(handler)
         handler.wfile.write(stray)
@@ -32,25 +33,26 @@ def then(fault, stray):
 
 
 def serves(handler):
+    """Send the honest body."""
     handler.answer(200, body_of(handler))
 
 
 def bomb(compress, *headers):
-    """Serves 64 MiB of zeros, compressed."""
+    """Send 64 MiB of zeros, compressed."""
     made = functools.lru_cache(None)(lambda: compress(bytes(64 * MIB)))
     return lambda handler: handler.answer(200, made(), headers)
 
 
 STRAY = b'HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray'
 
-# what comes just as the next request is sent is its answer, which a liar may give as well
+# If these bytes arrive while fetch sends the next request, they are the response to it.
 STRAYS = {
     'a stray answer after the right one': then(serves, STRAY),
     'a hundred stray answers': then(serves, STRAY * 100),
     'bytes after the end': then(serves, OTHER[:50000]),
 }
 
-# what frames a body, sent fast and for ever
+# headers and chunks without end, sent fast
 FRAMING = {name: origin.floods(head, piece) for name, head, piece in (
     ('a status line without end', b'HTTP/1.1 200 ', b'x' * 65536),
     ('a header without end', OK + b'X: ', b'x' * 65536),
@@ -64,7 +66,7 @@ FRAMING = {name: origin.floods(head, piece) for name, head, piece in (
     ('long trailers without end', CHUNKED + b'1\r\nx\r\n0\r\n', b'X: ' + b'y' * 60000 + b'\r\n'),
 )}
 
-# name, fault, exit codes where it meets the manifest or the image
+# name, fault, exit codes if it answers a request for the manifest or the image
 ANSWERS = [
     # lengths
     ('a length below zero', with_length(lambda size: '-1'), EITHER),
@@ -79,27 +81,36 @@ ANSWERS = [
     ('a length of nothing', with_length(lambda size: '0'), (3, 75)),
     ('a length too short by one', with_length(lambda size: str(size - 1)), (3, 75)),
     ('a length too long by one', with_length(lambda size: str(size + 1)), (3, 75)),
-    ('truncated half way', says(lambda handler: OK + b'Content-Length: %d\r\n\r\n' % len(body_of(handler)),
-                                lambda handler: body_of(handler)[:len(body_of(handler)) // 2]), (3, 75)),
+    ('truncated half way',
+     says(lambda handler: OK + b'Content-Length: %d\r\n\r\n' % len(body_of(handler)),
+          lambda handler: body_of(handler)[:len(body_of(handler)) // 2]), (3, 75)),
     ('truncated after 50 bytes', origin.cuts(50), (75,)),
-    ('truncated after the headers', says(lambda handler: OK + b'Content-Length: %d\r\n\r\n' % len(body_of(handler))), (3, 75)),
+    ('truncated after the headers',
+     says(lambda handler: OK + b'Content-Length: %d\r\n\r\n' % len(body_of(handler))), (3, 75)),
     ('truncated within the headers', says(OK + b'Content-Len'), (75,)),
-    ('truncated without a length', says(OK + b'\r\n', lambda handler: body_of(handler)[:-20]), (3, 75)),
+    ('truncated without a length', says(OK + b'\r\n', lambda handler: body_of(handler)[:-20]),
+     (3, 75)),
     # chunks
-    ('chunks that never end', in_chunks(end=b''), (0, 75)),         # all of an image has come by then
+    # The whole image has arrived by then.
+    ('chunks that never end', in_chunks(end=b''), (0, 75)),
     ('a chunk without its line end', in_chunks(lambda chunk: chunk[:-2]), EITHER),
     ('a chunk of a size that is none', says(CHUNKED, b'many\r\n', body_of), (75,)),
     ('a chunk of a size below zero', says(CHUNKED, b'-5\r\n', body_of), EITHER),
     ('a chunk of 2^80', says(CHUNKED, b'1' + b'0' * 20 + b'\r\n', body_of), EITHER),
     ('a chunk of five thousand digits', says(CHUNKED, b'1' * 5000 + b'\r\n', body_of), EITHER),
     ('a chunk of a size in 0x', in_chunks(lambda chunk: b'0x' + chunk), EITHER),
-    ('a chunk size with an underscore', in_chunks(lambda chunk: chunk[:1] + b'_' + chunk[1:]), EITHER),
-    ('chunk extensions without end', origin.floods(CHUNKED, b'1;' + b'x' * 4000 + b'\r\nx\r\n'), (3, 75)),
+    ('a chunk size with an underscore', in_chunks(lambda chunk: chunk[:1] + b'_' + chunk[1:]),
+     EITHER),
+    ('chunk extensions without end', origin.floods(CHUNKED, b'1;' + b'x' * 4000 + b'\r\nx\r\n'),
+     (3, 75)),
     ('trailers without end', in_chunks(end=b'0\r\n' + b'X: ' + b'x' * 8000 * 1000), EITHER),
     ('many trailers without end', origin.floods(CHUNKED + b'0\r\n', b'X: x\r\n' * 1000), EITHER),
-    ('chunks and a length', in_chunks(head=OK + b'Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n'), EITHER),
-    ('a transfer encoding that is none', in_chunks(head=OK + b'Transfer-Encoding: gzip, chunked\r\n\r\n'), EITHER),
-    ('chunks in HTTP/1.0', in_chunks(head=b'HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n'), EITHER),
+    ('chunks and a length',
+     in_chunks(head=OK + b'Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n'), EITHER),
+    ('a transfer encoding that is none',
+     in_chunks(head=OK + b'Transfer-Encoding: gzip, chunked\r\n\r\n'), EITHER),
+    ('chunks in HTTP/1.0', in_chunks(head=b'HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n'),
+     EITHER),
     # compression
     ('compressed unasked', lambda handler: handler.answer(200, gzip.compress(body_of(handler)), [
         ('Content-Encoding', 'gzip')]), (75,)),
@@ -108,12 +119,15 @@ ANSWERS = [
     ('a gzip bomb', bomb(gzip.compress, ('Content-Encoding', 'gzip')), (75,)),
     ('a deflate bomb', bomb(zlib.compress, ('Content-Encoding', 'deflate')), (75,)),
     ('a bomb that does not say so', bomb(gzip.compress), (3,)),
-    ('an encoding of escape codes', origin.serves(b'x', [('Content-Encoding', '\x1b[2J\x1b]0;owned\x07')]), (3,)),
+    ('an encoding of escape codes',
+     origin.serves(b'x', [('Content-Encoding', '\x1b[2J\x1b]0;owned\x07')]), (3,)),
     ('an encoding of 60 KB', origin.serves(b'x', [('Content-Encoding', 'x' * 60000)]), (3,)),
     # statuses
-    ('continue with headers for ever', origin.floods(b'', b'HTTP/1.1 100 Continue\r\nX: ' + b'x' * 1000 + b'\r\n\r\n'), (75,)),
+    ('continue with headers for ever',
+     origin.floods(b'', b'HTTP/1.1 100 Continue\r\nX: ' + b'x' * 1000 + b'\r\n\r\n'), (75,)),
     ('early hints for ever', origin.floods(b'', b'HTTP/1.1 103 Early Hints\r\n\r\n'), (75,)),
-    ('switching protocols', says(b'HTTP/1.1 101 Switching\r\nUpgrade: h2c\r\n\r\n', b'PRI * HTTP/2.0\r\n\r\n' * 1000), (75,)),
+    ('switching protocols', says(b'HTTP/1.1 101 Switching\r\nUpgrade: h2c\r\n\r\n',
+                                 b'PRI * HTTP/2.0\r\n\r\n' * 1000), (75,)),
     ('a status of three letters', answers(b'abc OK\nContent-Length: 0'), (75,)),
     ('a status of 0', answers(b'000 OK\nContent-Length: 0'), (75,)),
     ('a status of 99999', answers(b'99999 OK\nContent-Length: 0'), (75,)),
@@ -129,25 +143,31 @@ ANSWERS = [
     ('zeros', says(bytes(1000000)), (75,)),
     ('a line feed for ever', origin.floods(b'', b'\n' * 65536), (75,)),
     ('a reason of escape codes', answers(b'500 \x1b[2J\x1b]0;owned\x07\nContent-Length: 0'), (75,)),
-] + [('status {}'.format(code), says(b'HTTP/1.1 %d Odd\r\nContent-Length: 3\r\n\r\nno\n' % code), (3 if code == 203 else 75,))
-     for code in (201, 202, 203, 204, 205, 206, 226, 300, 304, 305, 306, 400, 402, 403, 404, 406, 410, 412, 416, 421,
-                  451, 500, 503, 505, 511, 600, 999)] + [
+] + [('status {}'.format(code), says(b'HTTP/1.1 %d Odd\r\nContent-Length: 3\r\n\r\nno\n' % code),
+      (3 if code == 203 else 75,))
+     for code in (201, 202, 203, 204, 205, 206, 226, 300, 304, 305, 306, 400, 402, 403, 404, 406,
+                  410, 412, 416, 421, 451, 500, 503, 505, 511, 600, 999)] + [
     ('busy for an hour', origin.status(503, headers=[('Retry-After', '3600')]), (75,)),
     # headers
     ('a header of a megabyte', answers(b'200 OK\nX: ' + b'x' * MIB), (0, 75)),
-    ('ten thousand headers', answers(b'200 OK\n' + b'\n'.join(b'X-%d: x' % number for number in range(10000))), (0, 75)),
+    ('ten thousand headers',
+     answers(b'200 OK\n' + b'\n'.join(b'X-%d: x' % number for number in range(10000))), (0, 75)),
     ('headers without end', origin.floods(OK, b'X: x\r\n' * 1000), (75,)),
     ('folded headers without end', origin.floods(OK + b'X: x\r\n', b' folded\r\n' * 1000), (75,)),
     ('a header without a colon', answers(b'200 OK\nno colon'), EITHER),
     ('a header of zeros', answers(b'200 OK\nX: \0\0\0'), EITHER),
     ('a header of no text', answers(b'200 OK\nX: \xff\xfe\x80'), EITHER),
     ('a space before the colon', answers(b'200 OK\nContent-Length : 5'), EITHER),
-    ('an ETag of a megabyte', lambda handler: handler.answer(200, body_of(handler), [('ETag', '"' + 'x' * 60000 + '"')]), EITHER),
-    ('an ETag with a line end', says(b'HTTP/1.1 200 OK\r\nETag: "a\rX: y"\r\n\r\n', body_of), EITHER),
-    ('the whole as a 206 that nobody asked for', lambda handler: handler.answer(206, body_of(handler)), (75,)),
+    ('an ETag of a megabyte', lambda handler: handler.answer(
+        200, body_of(handler), [('ETag', '"' + 'x' * 60000 + '"')]), EITHER),
+    ('an ETag with a line end', says(b'HTTP/1.1 200 OK\r\nETag: "a\rX: y"\r\n\r\n', body_of),
+     EITHER),
+    ('the whole as a 206 that nobody asked for',
+     lambda handler: handler.answer(206, body_of(handler)), (75,)),
     # redirects
     ('a redirect to itself', lambda handler: origin.redirects(handler.path)(handler), (75,)),
-    ('a redirect that grows', lambda handler: origin.redirects(handler.path + '/x' * 100)(handler), (75,)),
+    ('a redirect that grows', lambda handler: origin.redirects(handler.path + '/x' * 100)(handler),
+     (75,)),
     ('a redirect to nowhere', origin.status(302, b''), (75,)),
     ('a redirect to a file', origin.redirects('file:///etc/passwd'), (75,)),
     ('a redirect to ftp', origin.redirects('ftp://127.0.0.1/'), (75,)),
@@ -159,7 +179,8 @@ ANSWERS = [
     ('a redirect to a port that is none', origin.redirects('http://127.0.0.1:99999/'), (75,)),
     ('a redirect of 60 KB', origin.redirects('/' + 'x' * 60000), (75,)),
     ('a redirect with a line end in it', origin.redirects('/x%0d%0aX: y'), (75,)),
-    ('a redirect of zeros and escapes', says(b'HTTP/1.1 302 Found\r\nLocation: http://\x00\x1b[2J/\xff\r\n\r\n'), (75,)),
+    ('a redirect of zeros and escapes',
+     says(b'HTTP/1.1 302 Found\r\nLocation: http://\x00\x1b[2J/\xff\r\n\r\n'), (75,)),
     ('a redirect to a user of many', origin.redirects('http://' + 'a@' * 1000 + 'x/'), (75,)),
     # connections
     *[(name, fault, EITHER) for name, fault in STRAYS.items()],
@@ -168,53 +189,58 @@ ANSWERS = [
 ]
 
 
-# those after which fetch blames where it was led to
+# After these fetch blames the URL to which it was led.
 LEADS_AWAY = {
-    'a redirect to where nobody listens', 'a redirect to a user of many', 'a redirect to TLS that is none',
-    'a redirect that grows', 'a redirect of 60 KB', 'a redirect with a line end in it'}
+    'a redirect to where nobody listens', 'a redirect to a user of many',
+    'a redirect to TLS that is none', 'a redirect that grows', 'a redirect of 60 KB',
+    'a redirect with a line end in it'}
 
-# those that `make check` runs, beside FRAMING
+# `make check` runs these, beside FRAMING,
 QUICK = {
-    'truncated after 50 bytes', 'truncated half way', 'said to be compressed', 'compressed unasked', 'mail', 'no word',
-    'status 304', 'status 403', 'status 404', 'status 410', 'status 500', 'status 503', 'busy for an hour',
-    'the whole as a 206 that nobody asked for', 'a redirect to itself', 'a redirect to a file', 'noise'}
-# and on the index, with what fetch says before the whole image is sent
+    'truncated after 50 bytes', 'truncated half way', 'said to be compressed', 'compressed unasked',
+    'mail', 'no word', 'noise', 'status 304', 'status 403', 'status 404', 'status 410',
+    'status 500', 'status 503', 'busy for an hour', 'the whole as a 206 that nobody asked for',
+    'a redirect to itself', 'a redirect to a file'}
+# and these for the index, with what fetch says before it downloads the whole image.
 QUICK_INDEXES = {'status 403': '403', 'status 500': '500', 'no word': ()}
 
 
 def on_manifests():
     """Yield the attacks of the table, each on the manifest."""
     for name, fault, codes in ANSWERS:
-        if name == 'status 304':            # which may be true: the tables of freezes have it
+        if name == 'status 304':            # it may be true; see indefinite freeze
             continue
-        yield attack('manifest: ' + name, on_manifest(fault), codes, ANY if name in STRAYS else SAME, seconds=30,
-                     memory=60 * MIB, is_quick=name in QUICK or name in FRAMING, **where_blamed(name))
+        yield attack('manifest: ' + name, on_manifest(fault), codes,
+                     ANY if name in STRAYS else SAME, seconds=30, memory=60 * MIB,
+                     is_quick=name in QUICK or name in FRAMING, **where_blamed(name))
 
 
 def on_images():
     """Yield the attacks of the table, each on the image."""
     for name, fault, codes in ANSWERS:
-        if name == 'status 410':            # a withdrawal: the tables of freezes have it
+        if name == 'status 410':            # a withdrawal; see indefinite freeze
             continue
-        yield attack('image: ' + name, on_image(fault), codes, ANY if name in STRAYS else LISTED, seconds=30,
-                     beside=0 if name in QUICK else None, is_quick=name in QUICK, **where_blamed(name))
+        yield attack('image: ' + name, on_image(fault), codes, ANY if name in STRAYS else LISTED,
+                     seconds=30, beside=0 if name in QUICK else None, is_quick=name in QUICK,
+                     **where_blamed(name))
 
 
 def on_indexes():
     """Yield the attacks of the table, each on the index."""
     for name, fault, codes in ANSWERS:
         is_stray, is_quick = name in STRAYS, name in QUICK_INDEXES
-        yield attack('index: ' + name, on_index(fault), codes if is_stray else 0, ANY if is_stray else UPDATED,
-                     seconds=30, beside=None, words=QUICK_INDEXES.get(name, ()), is_whole=is_quick,
-                     is_quick=is_quick)
+        yield attack('index: ' + name, on_index(fault), codes if is_stray else 0,
+                     ANY if is_stray else UPDATED, seconds=30, beside=None,
+                     words=QUICK_INDEXES.get(name, ()), is_whole=is_quick, is_quick=is_quick)
 
 
 def where_blamed(name):
-    """Return what an attack is to be told of whom fetch blames, unless it is the liar."""
+    """Return the settings of an attack after which fetch does not blame the liar."""
     return {'is_blamed': None} if name in LEADS_AWAY else {}
 
 
-FIRST = quick(attack('first image: ' + name, on_image(fault), codes, LISTED, start='nothing', beside=None)
+FIRST = quick(attack('first image: ' + name, on_image(fault), codes, LISTED, start='nothing',
+                     beside=None)
               for name, fault, codes in ANSWERS if name in FRAMING)
 
 
@@ -225,10 +251,11 @@ def content_range(begin, end, size):
 
 REST, SIZE, LAST = NEW[HALF:], len(NEW), len(NEW) - 1
 RIGHT = content_range(HALF, LAST, SIZE)
-MULTIPART = b'--b\r\nContent-Range: bytes %d-%d/%d\r\n\r\n%s\r\n--b--\r\n' % (HALF, LAST, SIZE, REST)
+MULTIPART = (b'--b\r\nContent-Range: bytes %d-%d/%d\r\n\r\n' % (HALF, LAST, SIZE)
+             + REST + b'\r\n--b--\r\n')
 
-# Status, body and headers for a client that has half of an image and asks for the rest. It asks for the whole then,
-# without a word.
+# Status, body and headers for a client that has half of an image and asks for the rest. Then it
+# asks for the whole without a warning.
 RESTS = {
     'from the first byte': (206, NEW, content_range(0, LAST, SIZE)),
     'from a byte later': (206, REST[1:], content_range(HALF + 1, LAST, SIZE)),
@@ -255,26 +282,31 @@ RESTS = {
 
 
 def half_of(answer, **settings):
-    """The answer for whoever asks for the rest of an image; all others are told the truth."""
+    """Answer requests for the rest of the image so, others honestly."""
     return on_image(origin.if_ranged(lambda handler, _: handler.answer(*answer, **settings)))
 
 
 def rest(name, lay, codes=0, **settings):
     """Return an attack on a client that asks for the rest of an image."""
-    return attack('rest: ' + name, lay, codes, UPDATED if codes == 0 else LISTED, start='half', options=('--no-delta',),
-                  **settings)
+    return attack('rest: ' + name, lay, codes, UPDATED if codes == 0 else LISTED, start='half',
+                  options=('--no-delta',), **settings)
 
 
-RESUMED = quick([rest(name, half_of(answer), asked=(HALF, None)) for name, answer in RESTS.items()] + [
-    rest('of unknown size', half_of((206, REST, [('Content-Range', 'bytes {}-{}/*'.format(HALF, LAST))])),
+RESUMED = quick([
+    *[rest(name, half_of(answer), asked=(HALF, None)) for name, answer in RESTS.items()],
+    rest('of unknown size',
+         half_of((206, REST, [('Content-Range', 'bytes {}-{}/*'.format(HALF, LAST))])),
          asked=(HALF,)),
-    rest('a byte more, in chunks', half_of((206, REST + b'x', RIGHT), is_chunked=True), asked=(HALF, None)),
-    rest('many bytes more, in chunks', half_of((206, REST + b'x' * 5000, RIGHT), is_chunked=True), asked=(HALF, None)),
+    rest('a byte more, in chunks', half_of((206, REST + b'x', RIGHT), is_chunked=True),
+         asked=(HALF, None)),
+    rest('many bytes more, in chunks', half_of((206, REST + b'x' * 5000, RIGHT), is_chunked=True),
+         asked=(HALF, None)),
 ]) + [
     rest('nothing', half_of((206, b'', RIGHT))),
     rest('unchanged', half_of((304, b'', []))),
     rest('all of it', half_of((200, NEW, []))),
-    rest('all of another', half_of((200, OTHER, []))),      # once more, from zero, that is answered rightly
+    # The second request, for the whole, is answered honestly.
+    rest('all of another', half_of((200, OTHER, []))),
 ]
 
 GROUPS = {
