@@ -5,7 +5,7 @@ import ssl
 import subprocess
 
 
-# the least that `openssl ca` asks for
+# the least config that `openssl ca` accepts
 CA_CONFIG = """
 [ca]
 default_ca = authority
@@ -25,30 +25,34 @@ def is_possible():
 
 
 class Authority:
-    """A certificate authority of our own, in a directory; `bundle` is what SSL_CERT_FILE names."""
+    """A private CA in a directory. `bundle` is the path for SSL_CERT_FILE."""
 
     def __init__(self, directory):
         self.directory = directory
         self.bundle = os.path.join(directory, 'authority.pem')
         self._key = os.path.join(directory, 'authority.key')
-        self._openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', self._key, '-out', self.bundle,
-                      '-subj', '/CN=Test authority', '-days', '2', '-addext', 'keyUsage=critical,keyCertSign,cRLSign')
+        self._openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', self._key, '-out',
+                      self.bundle,
+                      '-subj', '/CN=Test authority', '-days', '2', '-addext',
+                      'keyUsage=critical,keyCertSign,cRLSign')
 
     def context(self, name='IP:127.0.0.1', is_expired=False):
-        """A server's TLS context with a certificate for this name."""
+        """Return the TLS context of a server with a certificate for this name."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*self.certify(name, is_expired))
         return context
 
     def certify(self, name='IP:127.0.0.1', is_expired=False):
-        """The paths of such a certificate and of its key."""
+        """Return the paths of such a certificate and of its key."""
         stem = os.path.join(self.directory, 'server-' + name.replace(':', '-'))
         if is_expired:
             stem += '-expired'
-        self._openssl('req', '-newkey', 'rsa:2048', '-nodes', '-keyout', stem + '.key', '-out', stem + '.csr',
+        self._openssl('req', '-newkey', 'rsa:2048', '-nodes', '-keyout', stem + '.key', '-out',
+                      stem + '.csr',
                       '-subj', '/CN=server')
         with open(stem + '.ext', 'w') as stream:
-            stream.write('subjectAltName={}\nbasicConstraints=CA:FALSE\nauthorityKeyIdentifier=keyid\n'.format(name))
+            stream.write('subjectAltName={}\nbasicConstraints=CA:FALSE\n'
+                         'authorityKeyIdentifier=keyid\n'.format(name))
         if is_expired:
             self._sign_in_the_past(stem)
         else:
@@ -58,7 +62,7 @@ class Authority:
         return stem + '.pem', stem + '.key'
 
     def _sign_in_the_past(self, stem):
-        """Sign for one day of 2020. The dates that `openssl x509` takes vary with its version."""
+        """Sign for one day of 2020. The dates of `openssl x509` depend on its version."""
         config = CA_CONFIG.format(stem, self.directory)
         for name, content in (('.cnf', config), ('.index', ''), ('.serial', '01')):
             with open(stem + name, 'w') as stream:
@@ -69,9 +73,10 @@ class Authority:
                       '-enddate', '20200102000000Z')
 
     def certify_itself(self, name='IP:127.0.0.1'):
-        """The same, signed by nobody else."""
+        """Make a self-signed certificate."""
         stem = os.path.join(self.directory, 'itself')
-        self._openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', stem + '.key', '-out', stem + '.pem',
+        self._openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', stem + '.key',
+                      '-out', stem + '.pem',
                       '-subj', '/CN=server', '-days', '2', '-addext', 'subjectAltName=' + name)
         return stem + '.pem', stem + '.key'
 

@@ -1,13 +1,13 @@
-"""Runs the tests with the standard library alone, a class in a process of its own, two at once for each core: some of them wait.
+"""Runs the tests with the standard library alone, each class in its own process.
 
-    check.py [PATTERN]          which files of tests/ (test*.py)
+    check.py [PATTERN]          files of tests/ (test*.py)
 
-Prints each file once all of its classes are done, failures as they come, and at the end what
-unittest prints: how many tests ran, and how many failed.
+It prints failures at once, a line for each file after the last of its classes, and at the end how
+many tests ran and failed, as unittest does.
 
-CHECK_WORKERS sets how many run at once. Temporary files are in TMPDIR if it is set; otherwise in
-memory, if there is room. At the end the files are removed and the processes of the tests are
-ended; also after Ctrl-C or SIGTERM.
+CHECK_WORKERS is the number of classes at a time; the default is two for each core, as some wait.
+Temporary files are in TMPDIR if it is set, otherwise in memory if there is room. At the end, and
+after Ctrl-C or SIGTERM, check.py removes them and ends all processes of the tests.
 """
 import contextlib
 import gc
@@ -23,24 +23,25 @@ import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 WORKERS_MAX = 8
-MEMORY = '/dev/shm'             # tests write small files, and flush many: quick in memory
+MEMORY = '/dev/shm'             # tests write and sync many small files, which is fast in memory
 MEMORY_MIN_BYTES = 1 << 30
-# what takes longest, so that it does not begin last
-SLOW = ('test_durability', 'test_attacks', 'test_patches', 'test_rollback', 'test_publish', 'test_delta',
+# the files that take longest, which begin first
+SLOW = ('test_durability', 'test_attacks', 'test_patches', 'test_rollback', 'test_publish',
+        'test_delta',
         'test_fetch', 'test_retries', 'test_end_to_end', 'test_install', 'test_mirrors')
-STOP_SECONDS = 3.0              # which an interrupted test has to end and to clean up
+STOP_SECONDS = 3.0              # for an interrupted test to end and clean up
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Job:
-    """The tests of one class, while they run in a process of their own."""
+    """The tests of one class, which run in their own process."""
 
     def __init__(self, tests):
         self.tests = tests
         self.file = module_of(tests[0]) + '.py'
 
     def start(self):
-        """Begin; the process id."""
+        """Start the process. Return its id."""
         sys.stdout.flush()
         sys.stderr.flush()
         self._began = time.monotonic()
@@ -49,12 +50,12 @@ class Job:
         if pid == 0:
             code = 1
             try:
-                os.setpgid(0, 0)            # so that what the tests start can be ended
+                os.setpgid(0, 0)            # so that kill_group() ends all that the tests start
                 set_signals(signal.SIG_DFL)
                 json.dump(run(self.tests), self.result)
                 self.result.flush()
                 code = 0
-            except BaseException:           # what it cuts short has no result
+            except BaseException:           # there is no result then
                 traceback.print_exc()
             finally:
                 sys.stdout.flush()
@@ -63,7 +64,7 @@ class Job:
         return pid
 
     def end(self, pid, status):
-        """Its results, after its process `pid` ended with this status. End what it left running."""
+        """End all processes of the class whose process has ended. Return its results."""
         kill_group(pid)
         with self.result:
             self.result.seek(0)
@@ -78,7 +79,7 @@ class Job:
 
 
 class Result(unittest.TestResult):
-    """Counts each test that was begun, also a skipped one, which Python 3.12.1 leaves out of testsRun."""
+    """Counts each test that began, even a skipped one, which Python 3.12.1 omits in testsRun."""
 
     ended = 0
 
@@ -88,15 +89,15 @@ class Result(unittest.TestResult):
 
 
 def run(tests):
-    """Run tests here; their numbers, and the texts of those that failed.
+    """Run tests in this process. Return their numbers, and the texts of failures and errors.
 
-    SIGINT ends it after the current test.
+    SIGINT ends the run after the current test.
     """
     result = Result()
     unittest.registerResult(result)
     unittest.installHandler()
     unittest.TestSuite(tests).run(result)
-    gc.collect()                # what they left open says so now
+    gc.collect()                # files left open warn now
     return {'ran': result.ended, 'skipped': len(result.skipped),
             'failures': [[str(test), text] for test, text in result.failures]
             + [[str(test), 'it was expected to fail'] for test in result.unexpectedSuccesses],
@@ -104,13 +105,13 @@ def run(tests):
 
 
 def module_of(test):
-    """The module that a test is in; of one that cannot be imported, unittest has made a test."""
+    """Return the module of a test, even of one that unittest could not import."""
     module = type(test).__module__
     return test.id().split('.')[-1] if module == 'unittest.loader' else module
 
 
 def classes(pattern):
-    """The tests in files of this pattern, a list for each class; those of slow files first."""
+    """Return the tests in files of this pattern, a list for each class, slow files first."""
     found = {}
 
     def add(suite):
@@ -125,16 +126,16 @@ def classes(pattern):
 
 
 class Summary:
-    """What came of all jobs so far."""
+    """The results of all jobs so far."""
 
     def __init__(self, jobs):
         self.totals = {'ran': 0, 'skipped': 0, 'failures': 0, 'errors': 0}
-        self._open = {}         # files: how many of their jobs are not done, their tests and seconds so far
+        self._open = {}         # file -> [jobs that have not ended, tests, seconds]
         for job in jobs:
             self._open.setdefault(job.file, [0, 0, 0.0])[0] += 1
 
     def add(self, job, told):
-        """Count what came of a job; print failures, and its file if that is done."""
+        """Add the results of a job. Print its failures, and a line after the last job of a file."""
         for kind, heading in (('failures', 'FAIL: '), ('errors', 'ERROR: ')):
             for name, text in told[kind]:
                 print('=' * 70, heading + name, '-' * 70, text, sep='\n', flush=True)
@@ -149,16 +150,17 @@ class Summary:
             print('{:24} {:4} tests {:6.1f} s'.format(job.file, *line[1:]), flush=True)
 
     def close(self, seconds):
-        """Print the totals in unittest's words; whether all is well."""
+        """Print the totals in the words of unittest. Return whether all tests passed."""
         print('\nRan {} tests in {:.1f}s\n'.format(self.totals['ran'], seconds))
         is_good = self.totals['ran'] > 0 and not (self.totals['failures'] or self.totals['errors'])
-        parts = ['{}={}'.format(name, self.totals[name]) for name in ('failures', 'errors', 'skipped') if self.totals[name]]
+        parts = ['{}={}'.format(name, self.totals[name]) for name
+                 in ('failures', 'errors', 'skipped') if self.totals[name]]
         print(('OK' if is_good else 'FAILED') + (' ({})'.format(', '.join(parts)) if parts else ''))
         return is_good
 
 
 def run_all(jobs, workers, summary):
-    """Run the jobs, so many at once."""
+    """Run the jobs, `workers` at a time."""
     running, rest = {}, list(jobs)
     try:
         while rest or running:
@@ -175,7 +177,7 @@ def run_all(jobs, workers, summary):
 
 
 def stop(pids):
-    """End these processes: each after its current test, or else once STOP_SECONDS are over."""
+    """End these processes, each after its current test, but after STOP_SECONDS at the latest."""
     set_signals(signal.SIG_IGN)
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
@@ -188,20 +190,20 @@ def stop(pids):
 
 
 def has_ended(pid):
-    """Whether a process that we started has ended."""
+    """Return whether a process that we started has ended."""
     with contextlib.suppress(ChildProcessError):
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     return True
 
 
 def kill_group(pid):
-    """End a process, and all that it started."""
+    """End a process and all that it started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
 
 def set_signals(handler):
-    """Set what the signals do that end a process, those excepted that are ignored, as by nohup."""
+    """Set the handler of signals that end a process, except for ignored ones, as by nohup."""
     for number in ENDING:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
@@ -209,7 +211,7 @@ def set_signals(handler):
 
 @contextlib.contextmanager
 def scratch_directory():
-    """Put temporary files into a new directory; remove it at the end."""
+    """Put temporary files into a new directory, and remove it at the end."""
     directory = tempfile.mkdtemp(prefix='tako-check-', dir=MEMORY if has_memory() else None)
     os.chmod(directory, 0o1777)
     os.environ['TMPDIR'] = tempfile.tempdir = directory
@@ -224,7 +226,7 @@ def scratch_directory():
 
 
 def has_memory():
-    """Whether TMPDIR is not set, and MEMORY has room and lets programs run."""
+    """Return whether TMPDIR is not set, and MEMORY has room and allows programs to run."""
     if 'TMPDIR' in os.environ or not os.access(MEMORY, os.W_OK):
         return False
     status = os.statvfs(MEMORY)
@@ -237,7 +239,7 @@ def cores():
 
 
 def main(pattern='test*.py'):
-    """Run the tests in files of this pattern; the exit code."""
+    """Run the tests in files of this pattern. Return the exit code."""
     began = time.monotonic()
     workers = int(os.environ.get('CHECK_WORKERS') or min(2 * cores(), WORKERS_MAX))
     set_signals(signal.default_int_handler)
@@ -245,9 +247,9 @@ def main(pattern='test*.py'):
         jobs = [Job(tests) for tests in classes(pattern)]
         summary = Summary(jobs)
         if getattr(sys.modules.get('scene'), 'FORKS', None):
-            sys.modules['scene'].FORKS.start()      # now, to be shared by all
+            sys.modules['scene'].FORKS.start()      # shared by all jobs
         if hasattr(gc, 'freeze'):       # novm: guarded
-            gc.freeze()     # novm  # what is loaded by now is no garbage: tests collect that often
+            gc.freeze()     # novm  # collections in tests skip all that is loaded by now
         try:
             run_all(jobs, workers, summary)
         except KeyboardInterrupt:

@@ -1,7 +1,7 @@
-"""make demo: Tako's main job on this machine, each command printed before it runs.
+"""make demo: publish and fetch two versions on this machine, printing each command.
 
-The image is a tarball of some of Python's own modules; the server is Python's; all of it lives in a
-scratch directory that is removed at the end.
+The image is a tarball of some modules of Python, and the server is that of Python. All files are in
+a scratch directory that is removed at the end.
 """
 import os
 import shlex
@@ -28,10 +28,11 @@ def run(command):
 
 
 def serve(directory, port):
-    """Python's own web server on loopback, once it answers."""
+    """Start the web server of Python on loopback. Return it once it answers."""
     command = 'cd {} && exec {} -m http.server {} --bind 127.0.0.1'.format(directory, PYTHON, port)
     print('$ ({}) &'.format(command), flush=True)
-    server = subprocess.Popen(command, shell=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(command, shell=True, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL)
     for _ in range(500):
         try:
             socket.create_connection(('127.0.0.1', port)).close()
@@ -53,7 +54,8 @@ def demonstrate(port):
     say('# The publisher makes a key pair, and keeps the secret half secret.')
     run('{} gen-key -o app'.format(TAKO))
     say('# An image, here a tarball of some of Python\'s modules, is published as version 1.0.0.')
-    run('mkdir files served && cp -R {0}/email {0}/json {0}/xml files/'.format(shlex.quote(MODULES)))
+    run('mkdir files served && cp -R {0}/email {0}/json {0}/xml files/'.format(
+        shlex.quote(MODULES)))
     run('{} -m tarfile -c app-1.0.0.img files'.format(PYTHON))
     run('{} store -f app.key -o served app-1.0.0.img 1.0.0'.format(TAKO))
     say('# Any web server can serve the directory.')
@@ -67,15 +69,18 @@ def demonstrate(port):
 
 def fetch_and_update(port):
     say('# A machine that wants every version 1, and never version 2, has this config.')
-    run('mkdir images && printf "Origin=http://127.0.0.1:{}/\\nPublicKey=%s\\nDestination=images\\nVersion=1.*\\n" '
+    run('mkdir images && printf '
+        '"Origin=http://127.0.0.1:{}/\\nPublicKey=%s\\nDestination=images\\nVersion=1.*\\n" '
         '"$(cat app.pub)" > app.tako && cat app.tako'.format(port))
     run('{} fetch app.tako'.format(TAKO))
     run('ls -l images images/store')
     run('cmp images/latest app-1.0.0.img && echo "latest is version 1.0.0, byte for byte"')
     say('# A security fix and a breaking change are published.')
-    run('echo "fixed = True" >> files/json/__init__.py && {} -m tarfile -c app-1.0.1.img files'.format(PYTHON))
+    run('echo "fixed = True" >> files/json/__init__.py && {} -m tarfile -c app-1.0.1.img '
+        'files'.format(PYTHON))
     run('{} store -f app.key -o served app-1.0.1.img 1.0.1'.format(TAKO))
-    run('echo "all is different now" > app-2.0.0.img && {} store -f app.key -o served app-2.0.0.img 2.0.0'.format(TAKO))
+    run('echo "all is different now" > app-2.0.0.img && {} store -f app.key -o served '
+        'app-2.0.0.img 2.0.0'.format(TAKO))
     say('# The fix comes; the breaking change waits until somebody writes Version=2.*')
     run('{} fetch app.tako'.format(TAKO))
     run('cmp images/latest app-1.0.1.img && echo "latest is version 1.0.1, byte for byte"')
@@ -89,7 +94,8 @@ def main():
         run('cd ' + directory)
         os.chdir(directory)
         demonstrate(free_port())
-        say('That was all of it. The scratch directory is removed; README.md shows how to set this up for good.')
+        say('That was all of it. The scratch directory is removed; '
+            'README.md shows how to set this up for good.')
     finally:
         shutil.rmtree(directory)
 

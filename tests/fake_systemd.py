@@ -1,19 +1,20 @@
-"""A systemctl that answers as systemd 252 or 239 does, from notes in a directory, in a shell script.
+"""A systemctl as a shell script that answers as systemd 252 or 239 does, from its own notes.
 
-It shows what Tako makes of such answers. That systemd gives them is shown by the suite `machine`.
+It shows what Tako does with such answers. The suite `machine` shows that systemd gives them.
 
     install(folder, root, script='...', bad=[digests])
 
-puts it into folder/bin. It notes each call in folder/called: its arguments, and where root/latest points.
-While latest names one of the bad images, `script` runs first; there it may use
+writes it to folder/bin. It appends each call to folder/called: its arguments and the target of
+root/latest. While latest names one of the bad images, `script` runs first. There it may use
 
-    $verb, $looks         what is asked for; how often `show` was called since a unit was started last
-    for unit; do ...      the units that are asked for
-    begin UNIT            start it: a new InvocationID
-    fail UNIT RESULT CODE STATUS      its main process ends, and it fails
-    finish UNIT           its main process ends with 0
-    stop UNIT             systemd stops it
-    set_unit UNIT FIELD=VALUE...      change what `show` prints of it
+    $verb                 the verb of the call
+    $looks                calls of `show` since the last start of a unit
+    for unit; do ...      the units of the call
+    begin UNIT            start the unit, with a new InvocationID
+    fail UNIT RESULT CODE STATUS      end its main process, so that it fails
+    finish UNIT           end its main process with 0
+    stop UNIT             stop the unit
+    set_unit UNIT FIELD=VALUE...      change what `show` prints of the unit
 """
 import os
 import shlex
@@ -26,7 +27,7 @@ verb=$1
 while [ $# -gt 0 ] && [ "$1" != -- ]; do shift; done
 [ $# -eq 0 ] || shift
 
-get() {{        # what is noted of a unit, one field a variable
+get() {{        # read the notes of a unit into variables
     load=loaded type=simple state=inactive sub=dead result=success invocation= restarts=0
     code=0 status=0 started=0 exited=0 left=0 condition=no checked=0 collect=inactive triggered= requires= job= names=$1
     [ ! -e "$1" ] || . "./$1"
@@ -36,7 +37,7 @@ put() {{
             collect triggered requires job names; do
         eval "echo \"$field='\$$field'\""
     done > ".$1"
-    mv ".$1" "$1"           # a systemctl that outlived the kill of its tako may be at work, too
+    mv ".$1" "$1"           # another systemctl, which outlived its tako, may run, too
 }}
 set_unit() {{
     get "$1"
@@ -102,34 +103,36 @@ exit 0
 
 FAILED_JOB = ('Job for $unit failed because the control process exited with error code.\n'
               'See "systemctl status $unit" and "journalctl -xeu $unit" for details.')
-# programs on a bad image: one that does not start; one that dies at the second look after its start; one that hangs
-FAILS = 'case $verb in restart) for unit; do begin $unit; fail $unit exit-code 1 1; echo "{}" >&2; done; exit 1 ;; esac'.format(
-    FAILED_JOB.replace('"', '\\"'))
+# scripts of bad images: the unit fails to start; fails when shown the second time; hangs
+FAILS = ('case $verb in restart) for unit; do begin $unit; fail $unit exit-code 1 1; '
+         'echo "{}" >&2; done; exit 1 ;; esac').format(FAILED_JOB.replace('"', '\\"'))
 DIES = 'case $verb in show) [ $looks -lt 2 ] || for unit; do fail $unit exit-code 1 7; done ;; esac'
 HANGS = 'case $verb in restart) exec sleep 60 ;; esac'
 
 
 def install(folder, root, script=':', bad=(), is_239=False):
-    """Put it into folder/bin, or change what it does; what it knows of units stays."""
+    """Write the script to folder/bin/systemctl, or change it. It keeps its notes of units."""
     for name, mode in (('bin', 0o755), ('systemd', 0o777)):
         os.makedirs(os.path.join(folder, name), exist_ok=True)
         os.chmod(os.path.join(folder, name), mode)
     path = os.path.join(folder, 'bin', 'systemctl')
     with open(path + '.new', 'w') as stream:
-        stream.write(SCRIPT.format(folder=shlex.quote(folder), root=shlex.quote(root), script=script, is_239=is_239,
+        stream.write(SCRIPT.format(folder=shlex.quote(folder), root=shlex.quote(root),
+                                   script=script, is_239=is_239,
                                    bad='|'.join('store/' + digest for digest in bad) or 'none'))
     os.chmod(path + '.new', 0o755)
     os.rename(path + '.new', path)
 
 
 def restarts(folder):
-    """The SHA-256 of the images on which units were restarted, in order."""
+    """Return the SHA-256 of the images on which units were restarted, in order."""
     return [line.split('/')[-1] for line in _calls(folder) if line.startswith('restart ')]
 
 
 def restarted(folder):
-    """The units that were restarted, a list for each call."""
-    return [line.split(' -- ')[1].split()[:-1] for line in _calls(folder) if line.startswith('restart ')]
+    """Return the units that were restarted, a list for each call."""
+    return [line.split(' -- ')[1].split()[:-1] for line in _calls(folder)
+            if line.startswith('restart ')]
 
 
 def _calls(folder):
@@ -141,7 +144,7 @@ def _calls(folder):
 
 
 def reboot(folder):
-    """Forget all units, as a machine does that loses power."""
+    """Forget all units, as after a power cut."""
     notes = os.path.join(folder, 'systemd')
     for name in os.listdir(notes) if os.path.isdir(notes) else []:
         os.unlink(os.path.join(notes, name))

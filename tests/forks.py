@@ -1,10 +1,10 @@
-"""A process that has loaded tako.py, and forks for each run of it, which saves a start of Python.
+"""A process that has loaded tako.py and forks for each run, which saves a start of Python.
 
-    forks.py DESCRIPTOR         a socket, from which it takes requests until the other end is closed
+    forks.py DESCRIPTOR         a socket that sends requests until it is closed
 
-A request is one packet: a run as JSON, with four descriptors: the run's stdin, stdout and stderr,
-and a pipe. The number of the run's process is written into that pipe, and, when the run has ended,
-its status as os.waitpid() returns it. scene.py has the other side.
+A request is one packet: a run as JSON, with four descriptors: stdin, stdout and stderr of the run,
+and a pipe. forks.py writes the process id of the run into that pipe, and at its end the status as
+os.waitpid() returns it. scene.py has the other side.
 """
 import array
 import contextlib
@@ -31,11 +31,11 @@ Restart=app.service
 Keep=1
 """
 REQUEST_MAX_BYTES = 1 << 20
-NUMBER = struct.Struct('=i')            # what is written into the pipe, twice
+NUMBER = struct.Struct('=i')            # of the process, and then of its status
 
 
 def load():
-    """Load what runs load when they need it, and compile the patterns of tako.py."""
+    """Import the modules that runs import when needed, and compile the patterns of tako.py."""
     import bisect, difflib, encodings.idna, ipaddress, lzma, mmap     # noqa: E401, F401
     import select, socket, ssl, urllib.parse, zlib                      # noqa: E401, F401
     tako.argument_parser()
@@ -43,7 +43,7 @@ def load():
 
 
 def receive(requests):
-    """The next request and its descriptors; None if no more will come."""
+    """Return the next request and its descriptors; None after the last."""
     numbers = array.array('i')
     space = socket.CMSG_SPACE(4 * numbers.itemsize)
     packet, ancillary, _, _ = requests.recvmsg(REQUEST_MAX_BYTES, space)
@@ -53,7 +53,7 @@ def receive(requests):
 
 
 def supervise(request, descriptors):
-    """Start the run, report its process, wait for its end, report its status."""
+    """Start the run and report its process, wait for its end and report its status."""
     report = descriptors.pop()
     child = os.fork()
     if child == 0:
@@ -74,7 +74,7 @@ def supervise(request, descriptors):
 
 
 def run(request, descriptors):
-    """Be the run, with all that a new process would have; the exit code."""
+    """Do the run as a new process would. Return its exit code."""
     os.setpgid(0, request['group'])
     for number, each in enumerate(descriptors):
         os.dup2(each, number)
@@ -94,19 +94,19 @@ def run(request, descriptors):
     try:
         tako.end(tako.main(request['arguments']))
     except SystemExit as end:
-        gc.collect()            # what was left open says so
-        if sys.stderr is not None:              # as it is after a signal
+        gc.collect()            # files left open warn now
+        if sys.stderr is not None:          # it is None after a signal
             sys.stderr.flush()
         return end.code
 
 
 def main(descriptor):
-    """Serve until nobody can ask any more."""
+    """Serve requests until the socket is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     load()
     gc.collect()
     if hasattr(gc, 'freeze'):       # novm: guarded
-        gc.freeze()     # novm             # a collection would touch, and so copy, what the forks share
+        gc.freeze()     # novm  # a collection would touch, and so copy, what forks share
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=descriptor) as requests:
         for request, descriptors in iter(lambda: receive(requests), None):
             if os.fork() == 0:
@@ -118,7 +118,7 @@ def main(descriptor):
             for each in descriptors:
                 os.close(each)
             with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:    # supervisors that are done
+                while os.waitpid(-1, os.WNOHANG)[0]:    # supervisors that have ended
                     pass
 
 

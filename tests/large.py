@@ -1,4 +1,4 @@
-"""make check-large: an image of 5 GiB, past every 32-bit size, is stored and fetched in flat memory."""
+"""make check-large: store and fetch an image of 5 GiB, beyond 32 bits, in constant memory."""
 import hashlib
 import os
 import shutil
@@ -12,17 +12,18 @@ import tako
 
 GIB = 1 << 30
 SIZE = 5 * GIB + 12345
-MORE_MEMORY_KIB = 8 << 10           # than the same takes for an image of 1 MiB
+MORE_MEMORY_KIB = 8 << 10           # more than for an image of 1 MiB
 
-# runs a command and prints its exit code and its peak memory in KiB
+# Runs a command and prints its exit code and its peak memory in KiB.
 MEASURE = 'import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); ' \
           'print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)'
 
 
 class LargeTest(scene.Scene):
     def measure(self, *arguments):
-        """Run tako.py, which must succeed; its peak memory in KiB."""
-        done = subprocess.run([sys.executable, '-c', MEASURE, sys.executable, '-I', scene.TAKO] + list(arguments),
+        """Run tako.py, which has to succeed. Return its peak memory in KiB."""
+        done = subprocess.run([sys.executable, '-c', MEASURE, sys.executable, '-I', scene.TAKO]
+                              + list(arguments),
                               stdout=subprocess.PIPE, check=True)
         code, memory = done.stdout.split()[-2:]
         self.assertEqual(b'0', code)
@@ -37,7 +38,7 @@ class LargeTest(scene.Scene):
         return self.path(name)
 
     def walk(self, size, version):
-        """Store and fetch an image of this size; the peak memory of both."""
+        """Store and fetch an image of this size. Return the peak memory of both in KiB."""
         image = self.sparse('image', size)
         key = self.write('app.key', tako.format_secret_key(origin.SEED), 0o600)
         stored = self.measure('store', '-f', key, '-o', self.served, image, version)
@@ -53,7 +54,9 @@ class LargeTest(scene.Scene):
         os.mkdir(self.served)
         small = self.walk(1 << 20, '1')
         large = self.walk(SIZE, '2')
-        print('peak memory in KiB, store and fetch: {} and {} for 1 MiB, {} and {} for 5 GiB'.format(*(small + large)))
+        print(
+            'peak memory in KiB, store and fetch: {} and {} for 1 MiB, {} and {} for 5 GiB'.format(
+                *(small + large)))
         for little, much in zip(small, large):
             self.assertLess(much, little + MORE_MEMORY_KIB)
         latest = os.path.join(self.destination, 'latest')
@@ -66,8 +69,9 @@ class LargeTest(scene.Scene):
 
 
 def streams(handler):
-    """Sends a file without holding it in memory."""
-    with open(os.path.join(handler.server.origin.directory, handler.path.lstrip('/')), 'rb') as stream:
+    """Send a file without reading it into memory."""
+    with open(os.path.join(handler.server.origin.directory, handler.path.lstrip('/')),
+              'rb') as stream:
         handler.send_response(200)
         handler.send_header('Content-Length', str(os.fstat(stream.fileno()).st_size))
         handler.end_headers()

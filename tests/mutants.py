@@ -1,10 +1,12 @@
-"""For `make mutants`: breaks tako.py in each small way that Cosmic Ray knows, and sees that the tests notice.
+"""For `make mutants`: changes tako.py in each small way that Cosmic Ray knows, and runs the tests.
 
     mutants.py [SECTION...]
 
-If a mutant survives, no test depends on what it changed. Then either a better test kills it, or its line stands in
-mutants_survivors.md with the reason why no test can. All happens on a copy. There the section under test is moved to
-a file of its own, which tako.py runs in its place: that parses fast, and the rest of tako.py is compiled once.
+If no test fails, the mutant survives. Then write a test that fails, or add the mutant to
+mutants_survivors.md with the reason why no test can.
+
+It works on a copy of the project, in which the section under test is a file that tako.py executes.
+So Python parses only the section for each mutant, and compiles the rest once.
 """
 import json
 import os
@@ -17,15 +19,19 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
-SECTIONS = {'keys': 'test_keys.py', 'versions': 'test_versions.py', 'config': 'test_config.py', 'manifest': 'test_manifest.py',
+SECTIONS = {'keys': 'test_keys.py', 'versions': 'test_versions.py', 'config': 'test_config.py',
+            'manifest': 'test_manifest.py',
             'Ed25519': 'test_ed25519.py'}
 BANNER = '^# =+ [0-9]+ +{}\n'
-TIMEOUT_FACTOR = 10         # of what the tests take unbroken; who takes longer is in an endless loop, and was noticed
+# times the time of the unchanged tests; a mutant that takes longer hangs
+TIMEOUT_FACTOR = 10
 TIMEOUT_MIN_SECONDS = 10
-# which differ from the original for values alone that CPython does not keep once
+# CPython has one object for each small value, so these change nothing.
 EQUIVALENT = ['core/ReplaceComparisonOperator_Eq_Is', 'core/ReplaceComparisonOperator_NotEq_IsNot',
               'core/ReplaceComparisonOperator_Is_Eq', 'core/ReplaceComparisonOperator_IsNot_NotEq']
-LOADER = "exec(compile(open(os.path.join(os.path.dirname(__file__), 'section.py')).read(), 'section.py', 'exec'))\n"
+LOADER = """with open(os.path.join(os.path.dirname(__file__), 'section.py')) as _section:
+    exec(compile(_section.read(), 'section.py', 'exec'))
+"""
 SETTINGS = '''[cosmic-ray]
 module-path = "section.py"
 timeout = {timeout}
@@ -39,20 +45,23 @@ exclude-operators = {equivalent}
 
 
 def split(source, name):
-    """What stands before a section, the section, and what stands behind it."""
+    """Return the source before a section, the section, and the source after it."""
     begin = re.search(BANNER.format(re.escape(name)), source, re.MULTILINE)
     end = re.compile('^# (=|~){20}', re.MULTILINE).search(source, begin.end())
     return source[:begin.start()], source[begin.start():end.start()], source[end.start():]
 
 
 def command(name, *arguments, **settings):
-    return subprocess.run([os.path.join(os.path.dirname(sys.executable), name)] + list(arguments), check=True, **settings)
+    """Run a command of this virtual environment."""
+    return subprocess.run([os.path.join(os.path.dirname(sys.executable), name)] + list(arguments),
+                          check=True, **settings)
 
 
 def mutate(name, folder):
-    """All mutants of a section: how each fared, and its diff."""
+    """Try all mutants of a section. Return their results, each with its diff."""
     for each in ('tests', 'docs'):
-        shutil.copytree(os.path.join(ROOT, each), os.path.join(folder, each), ignore=shutil.ignore_patterns('__pycache__'))
+        shutil.copytree(os.path.join(ROOT, each), os.path.join(folder, each),
+                        ignore=shutil.ignore_patterns('__pycache__'))
     for each in ('README.md', 'Makefile'):
         shutil.copy(os.path.join(ROOT, each), folder)
     with open(os.path.join(ROOT, 'tako.py')) as stream:
@@ -62,27 +71,31 @@ def mutate(name, folder):
             new.write(text)
     settings = {'cwd': folder, 'env': dict(os.environ, PYTHONPATH='.')}
     began = time.monotonic()
-    command(os.path.basename(sys.executable), '-m', 'unittest', 'discover', '-f', '-s', 'tests', '-p', SECTIONS[name],
+    command(os.path.basename(sys.executable), '-m', 'unittest', 'discover', '-f', '-s', 'tests',
+            '-p', SECTIONS[name],
             stderr=subprocess.DEVNULL, **settings)
     timeout = max(TIMEOUT_MIN_SECONDS, TIMEOUT_FACTOR * (time.monotonic() - began))
     with open(os.path.join(folder, 'settings.toml'), 'w') as new:
         new.write(SETTINGS.format(timeout=timeout, python=sys.executable, tests=SECTIONS[name],
                                   equivalent=json.dumps(EQUIVALENT)))
     command('cosmic-ray', 'init', 'settings.toml', 'session.sqlite', **settings)
-    command('cr-filter-operators', 'session.sqlite', 'settings.toml', stderr=subprocess.DEVNULL, **settings)
+    command('cr-filter-operators', 'session.sqlite', 'settings.toml', stderr=subprocess.DEVNULL,
+            **settings)
     command('cosmic-ray', 'exec', 'settings.toml', 'session.sqlite', **settings)
-    dump = command('cosmic-ray', 'dump', 'session.sqlite', stdout=subprocess.PIPE, universal_newlines=True, **settings)
+    dump = command('cosmic-ray', 'dump', 'session.sqlite', stdout=subprocess.PIPE,
+                   universal_newlines=True, **settings)
     return [json.loads(line) for line in dump.stdout.splitlines()]
 
 
 def was_left_out(result):
-    """Whether a mutant is one of EQUIVALENT."""
+    """Return whether a mutant is one of EQUIVALENT."""
     return result is not None and result['worker_outcome'] == 'skipped'
 
 
 def was_tried(result):
-    """Whether the tests ran on a mutant; it may have no result, and `incompetent` says that they could not be started."""
-    return result is not None and result['worker_outcome'] == 'normal' and result['test_outcome'] != 'incompetent'
+    """Return whether the tests ran on a mutant: it has a result, and they could be started."""
+    return (result is not None and result['worker_outcome'] == 'normal'
+            and result['test_outcome'] != 'incompetent')
 
 
 def without_comment(line):
@@ -123,10 +136,11 @@ def main(names):
         for diff in survivors:
             if diff not in known:
                 print('{}\n`` {} `` {}'.format(diff, *change(diff)), flush=True)
-        print('{}: {} mutants, {} killed, {} live and are explained, {} live, {} could not be tried'.format(
-            name, len(mutants), len(tried) - len(survivors), len(known), len(survivors) - len(known),
-            len(mutants) - len(tried)), flush=True)
-        is_right = is_right and mutants and len(survivors) == len(known) and len(tried) == len(mutants)
+        print('{}: {} mutants, {} killed, {} survive as listed, {} survive, {} could not be '
+              'tried'.format(name, len(mutants), len(tried) - len(survivors), len(known),
+                             len(survivors) - len(known), len(mutants) - len(tried)), flush=True)
+        is_right = (is_right and mutants and len(survivors) == len(known)
+                    and len(tried) == len(mutants))
     return 0 if is_right else 1
 
 

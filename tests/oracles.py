@@ -1,7 +1,7 @@
-"""Tako's pure sections against other people's programs, on inputs that are new at each run.
+"""The pure sections of tako.py compared with other programs, on random inputs.
 
-Ed25519 against cryptography (OpenSSL) and pure25519; versions against their naive definition; manifests against all
-that hypothesis can think of. `python tests/oracles.py SEED` repeats the run that printed SEED.
+Ed25519 is compared with cryptography (OpenSSL) and pure25519, versions with their definition, and
+manifests are made by hypothesis. `python tests/oracles.py SEED` repeats the run that printed SEED.
 """
 import random
 import sys
@@ -18,20 +18,20 @@ from test_versions import naive_order, naive_parts, naive_prefix, naive_range
 import tako
 
 ROUNDS = 300
-SLOW_ROUNDS = 40                # pure25519 needs some 20 ms for each signature
+SLOW_ROUNDS = 40                # pure25519 takes about 20 ms for each signature
 EXAMPLES = 500
 SEED = b'test-key-very-security-such-safe'
 PUBLIC_KEY = tako.ed25519_public_key(SEED)
 
 
 class Tally:
-    """How many checks were made of each kind."""
+    """The number of checks of each kind."""
 
     def __init__(self):
         self.counts = {}
 
     def check(self, kind, is_right, *what):
-        """Count a check; AssertionError with what it was about if it fails."""
+        """Count a check. Raises AssertionError with its inputs if it fails."""
         self.counts[kind] = self.counts.get(kind, 0) + 1
         if not is_right:
             raise AssertionError(kind, *what)
@@ -48,20 +48,25 @@ def openssl_accepts(key, message, signature):
 def pure25519_accepts(key, message, signature):
     try:
         return pure25519.eddsa.verify(key, signature, message)
-    except Exception:           # it has no class of its own for this
+    except Exception:           # pure25519 has no class of its own for this
         return False
 
 
 def check_ed25519(chance, tally):
     for number in range(ROUNDS):
         seed = chance.getrandbits(256).to_bytes(32, 'little')
-        message = chance.getrandbits(8 * 1000).to_bytes(1000, 'little')[:chance.choice((0, 1, 50, 64, 1000))]
+        size = chance.choice((0, 1, 50, 64, 1000))
+        message = chance.getrandbits(8 * 1000).to_bytes(1000, 'little')[:size]
         theirs = Ed25519PrivateKey.from_private_bytes(seed)
         key, signature = tako.ed25519_public_key(seed), tako.ed25519_sign(seed, message)
-        tally.check('public keys are those of OpenSSL', key == theirs.public_key().public_bytes_raw(), seed)
-        tally.check('signatures are those of OpenSSL', signature == theirs.sign(message), seed, message)
-        tally.check('OpenSSL accepts our signatures', openssl_accepts(key, message, signature), seed, message)
-        tally.check('we accept signatures of OpenSSL', tako.ed25519_verify(key, message, theirs.sign(message)), seed)
+        tally.check('public keys are those of OpenSSL',
+                    key == theirs.public_key().public_bytes_raw(), seed)
+        tally.check('signatures are those of OpenSSL', signature == theirs.sign(message), seed,
+                    message)
+        tally.check('OpenSSL accepts our signatures', openssl_accepts(key, message, signature),
+                    seed, message)
+        tally.check('we accept signatures of OpenSSL',
+                    tako.ed25519_verify(key, message, theirs.sign(message)), seed)
         for what, case in mutations(chance, key, message, signature):
             tally.check(what + ' is refused by us', not tako.ed25519_verify(*case), case)
             tally.check(what + ' is refused by OpenSSL', not openssl_accepts(*case), case)
@@ -70,7 +75,7 @@ def check_ed25519(chance, tally):
 
 
 def mutations(chance, key, message, signature):
-    """(what, (key, message, signature)) of which no verifier may accept one."""
+    """Yield (what, (key, message, signature)) that every verifier has to refuse."""
     for _ in range(3):
         flipped = int.from_bytes(signature, 'little') ^ 1 << chance.randrange(512)
         yield 'a flipped bit', (key, message, flipped.to_bytes(64, 'little'))
@@ -80,20 +85,24 @@ def mutations(chance, key, message, signature):
 
 
 def plus_group_order(signature):
-    return signature[:32] + (int.from_bytes(signature[32:], 'little') + tako.L).to_bytes(32, 'little')
+    s = int.from_bytes(signature[32:], 'little') + tako.L
+    return signature[:32] + s.to_bytes(32, 'little')
 
 
 def check_pure25519(tally, seed, key, message, signature):
     tally.check('public keys are those of pure25519', pure25519.eddsa.publickey(seed) == key, seed)
-    tally.check('signatures are those of pure25519', pure25519.eddsa.sign(seed, message) == signature, seed, message)
-    tally.check('pure25519 accepts our signatures', pure25519_accepts(key, message, signature), seed, message)
-    # if this fails, pure25519 has been mended, and is the better oracle
+    tally.check('signatures are those of pure25519',
+                pure25519.eddsa.sign(seed, message) == signature, seed, message)
+    tally.check('pure25519 accepts our signatures', pure25519_accepts(key, message, signature),
+                seed, message)
+    # If this fails, pure25519 is fixed and a better oracle.
     tally.check('pure25519 accepts S + L, which we refuse',
                 pure25519_accepts(key, message, plus_group_order(signature)), seed, message)
 
 
 def check_versions(run, tally):
-    part = st.sampled_from(['0', '0', '1', '2', '10', '00', '01', 'a', 'b', 'B', 'rc', 'rc1', '1a', '+'])
+    part = st.sampled_from(['0', '0', '1', '2', '10', '00', '01', 'a', 'b', 'B', 'rc', 'rc1', '1a',
+                            '+'])
     few = st.lists(st.tuples(part, st.sampled_from('.-_')), min_size=1, max_size=5).map(
         lambda pairs: ''.join(text + separator for text, separator in pairs))
     anything = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=255)
@@ -103,8 +112,10 @@ def check_versions(run, tally):
     @run
     @hypothesis.given(versions, versions)
     def _order(one, other):
-        mine, theirs, order = tako.parse_version(one), tako.parse_version(other), naive_order(one, other)
-        comparisons = mine < theirs, mine == theirs, mine > theirs, mine <= theirs, mine >= theirs, mine != theirs
+        mine, theirs = tako.parse_version(one), tako.parse_version(other)
+        order = naive_order(one, other)
+        comparisons = (mine < theirs, mine == theirs, mine > theirs, mine <= theirs,
+                       mine >= theirs, mine != theirs)
         expected = order < 0, order == 0, order > 0, order <= 0, order >= 0, order != 0
         tally.check('versions have the naive order', comparisons == expected, one, other)
         tally.check('equal versions have one hash', order or hash(mine) == hash(theirs), one, other)
@@ -123,7 +134,8 @@ def check_versions(run, tally):
             bounds = tako.parse_pattern('{} <= v < {}'.format(lowest, below))
             found = [text for text in texts if tako.parse_version(text) in bounds]
         except tako.VersionError:
-            if naive_range(lowest, below, lowest) or not tako.parse_pattern(lowest) or not tako.parse_pattern(below):
+            if naive_range(lowest, below, lowest) or not tako.parse_pattern(
+                lowest) or not tako.parse_pattern(below):
                 raise
             found = []
         expected = [text for text in texts if naive_range(lowest, below, text)]
@@ -135,11 +147,13 @@ def check_versions(run, tally):
         bounds = tako.parse_pattern(prefix + '.*')
         for text in others + [prefix, prefix + '.a', prefix + '0']:
             tally.check('prefixes are the naive prefixes',
-                        (tako.parse_version(text) in bounds) is naive_prefix(prefix, text), prefix, text)
+                        (tako.parse_version(text) in bounds) is naive_prefix(prefix, text), prefix,
+                        text)
 
 
 def check_manifests(run, tally):
-    version = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20).filter(naive_parts)
+    version = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1,
+                      max_size=20).filter(naive_parts)
     entry = st.builds(tako.Entry, version.map(tako.parse_version), st.integers(0, 2 ** 63 - 1),
                       st.binary(min_size=32, max_size=32).map(bytes.hex))
     manifests = st.lists(entry, max_size=8, unique_by=lambda each: each.version).map(
@@ -158,10 +172,12 @@ def check_manifests(run, tally):
         sealed = tako.seal_manifest(manifest, SEED)
         opened = tako.open_manifest(sealed, [PUBLIC_KEY], 'here')
         lines = [[each.line() for each in one.entries] for one in (manifest, opened)]
-        tally.check('what is sealed opens to the same', opened == manifest and lines[0] == lines[1], manifest)
+        tally.check('what is sealed opens to the same', opened == manifest and lines[0] == lines[1],
+                    manifest)
         tally.check('there is one spelling', tako.seal_manifest(opened, SEED) == sealed, manifest)
         tally.check('OpenSSL accepts the signature',
-                    openssl_accepts(PUBLIC_KEY, sealed[:-89], tako.decode_base64(sealed[-89:-1].decode('ascii'), 64)))
+                    openssl_accepts(PUBLIC_KEY, sealed[:-89],
+                                    tako.decode_base64(sealed[-89:-1].decode('ascii'), 64)))
 
     @run
     @hypothesis.given(manifests, st.data())
@@ -172,16 +188,19 @@ def check_manifests(run, tally):
         head, tail, new = sealed[:at], sealed[at + 1:], bytes([byte])
         tally.check('a changed byte is refused', is_refused(head + new + tail), sealed, at, byte)
         tally.check('a byte less is refused', is_refused(head + tail), sealed, at)
-        tally.check('a byte more is refused', is_refused(head + new + sealed[at:]), sealed, at, byte)
+        tally.check('a byte more is refused', is_refused(head + new + sealed[at:]), sealed, at,
+                    byte)
         tally.check('a cut is refused', is_refused(head), sealed, at)
 
     pieces = st.sampled_from([
-        b'1', b'1.0', b'2', b'10', b'0', b'17', b'007', b' ', b' ', b'\n', b'\n', b'f' * 64, b'\r', b'\xff',
+        b'1', b'1.0', b'2', b'10', b'0', b'17', b'007', b' ', b' ', b'\n', b'\n', b'f' * 64, b'\r',
+        b'\xff',
         b'1 17 ' + b'0' * 64 + b'\n', b'2 17 ' + b'0' * 64 + b'\n', b'2.0 0 ' + b'a' * 64 + b'\n'])
     texts = st.lists(pieces, max_size=6).map(b''.join)
 
     @run
-    @hypothesis.given(st.one_of(texts, texts.map(lambda text: text + b'\n'), st.binary(max_size=300)))
+    @hypothesis.given(st.one_of(texts, texts.map(lambda text: text + b'\n'),
+                                st.binary(max_size=300)))
     def _garbage(garbage):
         body = tako.MANIFEST_HEADER + garbage
         signed = body + tako.encode_base64(tako.ed25519_sign(SEED, body)).encode('ascii') + b'\n'
@@ -189,7 +208,8 @@ def check_manifests(run, tally):
             opened = tako.open_manifest(signed, [PUBLIC_KEY], 'here')
         except tako.ManifestError:
             opened = None
-        tally.check('signed garbage is refused' if opened is None else 'what opens is what sealing makes',
+        tally.check('signed garbage is refused' if opened is None
+                    else 'what opens is what sealing makes',
                     opened is None or tako.seal_manifest(opened, SEED) == signed, body)
 
 

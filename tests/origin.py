@@ -1,12 +1,12 @@
-"""A publisher and its web server, whose faults are switched on by case.
+"""A publisher and its web server, which a test gives faults.
 
     origin = Origin(directory)
     origin.faults['/manifest'] = status(404)
 
-A fault is a function that answers a request in the server's place; it gets the handler, whose
-`body` is what an honest server would send (None where it has nothing).
+A fault is a function that answers a request in place of the server. It gets the handler, whose
+`body` is what an honest server sends (None if there is no such file).
 
-An honest server knows neither ranges nor validators, unless `has_ranges`, `has_several` and `etag` say so.
+A server supports ranges and ETags only if `has_ranges`, `has_several` and `etag` say so.
 """
 import hashlib
 import http.server
@@ -35,7 +35,7 @@ def entry_of(version, content):
 
 
 def write(path, content):
-    """Write a file, though it may be there and read-only."""
+    """Write a file, even over a read-only one."""
     if os.path.exists(path):
         os.chmod(path, 0o644)
     with open(path, 'wb') as stream:
@@ -43,7 +43,7 @@ def write(path, content):
 
 
 class Publisher:
-    """A directory that a server serves, and the entries that were published in it."""
+    """A directory that a server serves, and the entries published in it."""
 
     def __init__(self, directory, seed=SEED):
         self.directory = directory
@@ -52,7 +52,7 @@ class Publisher:
         os.makedirs(os.path.join(directory, 'store'), exist_ok=True)
 
     def publish(self, version, content):
-        """Add an image, as an honest publisher does; its entry."""
+        """Add an image, as an honest publisher does. Return its entry."""
         entry = entry_of(version, content)
         self.write('store/' + entry.digest, content)
         self.entries = sorted(self.entries + [entry])
@@ -60,14 +60,16 @@ class Publisher:
         return entry
 
     def index(self, entry, method=tako.BY_CONTENT, average=tako.CHUNK_AVERAGE_BYTES):
-        """Add the chunk index of an image; its path under the origin."""
-        made = tako.index_image(io.BytesIO(self.read('store/' + entry.digest)).read, method, average)
+        """Add the chunk index of an image. Return its path under the origin."""
+        made = tako.index_image(io.BytesIO(self.read('store/' + entry.digest)).read, method,
+                                average)
         self.write('store/{}.chunks'.format(entry.digest), tako.format_index(made))
         return '/store/{}.chunks'.format(entry.digest)
 
     def sign(self):
         """Write the manifest of self.entries, whatever they say."""
-        self.sign_body(tako.MANIFEST_HEADER + ''.join(entry.line() for entry in self.entries).encode() + b'\n')
+        self.sign_body(tako.MANIFEST_HEADER
+                       + ''.join(entry.line() for entry in self.entries).encode() + b'\n')
 
     def sign_body(self, body):
         signature = tako.ed25519_sign(self.seed, body)
@@ -86,27 +88,30 @@ class Origin(Publisher):
 
     def __init__(self, directory, seed=SEED, tls=None, host='127.0.0.1', port=0, is_serial=False):
         super().__init__(directory, seed)
-        self.faults = {}            # path -> what answers in the server's place
+        self.faults = {}            # path -> the fault that answers requests for it; '*' for all
         self.requests = []          # (path, headers), in order
         self.answers = []           # (path, status, bytes of the body that were sent), in order
         self.has_ranges = False     # answer a Range with 206 or 416, and heed If-Range
-        self.has_several = False    # answer a request for several ranges in parts, not with the whole
-        self.etag = None            # body -> the ETag that it is served with, for which If-None-Match may ask
+        self.has_several = False    # answer a request for several ranges in parts
+        self.etag = None            # a function that returns the ETag of a body
         self.released = threading.Event()       # what holds() waits for
         self.connections = 0
-        self.floods = []            # a list of one number for each answer of endless() and floods(): bytes sent
+        self.floods = []            # for each answer without end: a list with the bytes sent
         kind = _SerialServer if is_serial else _Server6 if ':' in host else _Server
         self._server = kind((host, port), _Handler)
         self._server.origin = self
         self.scheme = 'http'
         if tls is not None:
             self.scheme = 'https'
-            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True,
+                                                  do_handshake_on_connect=False)
         self.port = self._server.server_address[1]
-        self.url = '{}://{}:{}'.format(self.scheme, '[{}]'.format(host) if ':' in host else host, self.port)
+        self.url = '{}://{}:{}'.format(self.scheme, '[{}]'.format(host) if ':' in host else host,
+                                       self.port)
 
     def __enter__(self):
-        threading.Thread(target=self._server.serve_forever, kwargs={'poll_interval': 0.02}, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, kwargs={'poll_interval': 0.02},
+                         daemon=True).start()
         return self
 
     def __exit__(self, *error):
@@ -115,25 +120,25 @@ class Origin(Publisher):
         self._server.server_close()
 
     def flood(self):
-        """Begin an answer without end; return the list in which to count its bytes."""
+        """Begin an answer without end. Return the list in which to count its bytes."""
         self.floods.append([0])
         return self.floods[-1]
 
     @property
     def endless_bytes(self):
-        """Bytes that endless() and floods() have sent, in all answers."""
+        """Return the bytes that endless() and floods() have sent in all answers."""
         return sum(sent for sent, in self.floods)
 
     def paths(self):
-        """What was asked for, in order."""
+        """Return the paths of all requests, in order."""
         return [path for path, _ in self.requests]
 
     def asked(self, path, header):
-        """What this header was in each request for path, in order; None where there was none."""
+        """Return this header of each request for a path, in order; None if it has none."""
         return [headers.get(header) for each, headers in self.requests if each == path]
 
     def served(self, path):
-        """(status, bytes of the body that were sent) of each answer for path, in order."""
+        """Return (status, bytes of the body sent) of each answer for a path, in order."""
         return [(code, size) for each, code, size in self.answers if each == path]
 
 
@@ -143,11 +148,11 @@ class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request, client_address):
-        pass                        # clients that hang up are part of the tests
+        pass                        # tests have clients that hang up
 
 
 class _SerialServer(_Server):
-    """A server that serves one connection at a time, as long as that lasts; others wait."""
+    """A server that serves one connection at a time, to its end, while others wait."""
 
     def process_request(self, request, client_address):
         http.server.HTTPServer.process_request(self, request, client_address)
@@ -183,7 +188,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return None
 
     def serve(self, drop_at=None, is_chunked=False):
-        """Answer honestly; or hang up after drop_at bytes of the body."""
+        """Answer honestly, and hang up after drop_at bytes of the body if that is given."""
         origin, body, headers = self.server.origin, self.body, []
         if body is None:
             self.answer(404, b'not here\n')
@@ -194,7 +199,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.answer(304, b'', headers)
                 return
         code, ranges = 200, self.ranges(len(body))
-        if origin.has_ranges and ranges and self.headers.get('If-Range') in (None, self.etag_of(body)):
+        if origin.has_ranges and ranges and self.headers.get('If-Range') in (None,
+                                                                             self.etag_of(body)):
             if ranges[0][0] >= len(body):
                 self.answer(416, b'', headers + [('Content-Range', 'bytes */{}'.format(len(body)))])
                 return
@@ -210,19 +216,20 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self.server.origin.etag and self.server.origin.etag(body)
 
     def ranges(self, size):
-        """[(first byte, byte after the last)] that the client asks for, of so many; empty if it asks for the whole."""
+        """Return the requested ranges of so many bytes, as [(begin, end)]; empty for the whole."""
         found = re.findall('[=,]([0-9]+)-([0-9]*)', self.headers.get('Range', ''))
         return [(int(begin), min(int(last) + 1, size) if last else size) for begin, last in found]
 
     @property
     def first_byte(self):
-        """From which byte on the client asks for the body; None if it asks for the whole."""
+        """Return the first requested byte; None if the client requests the whole."""
         return self.ranges(0)[0][0] if self.ranges(0) else None
 
     def answer(self, code, body, headers=(), length=None, is_chunked=False):
-        """Send a whole answer; length: what to announce, if it is not the truth."""
+        """Send a whole answer. length: the Content-Length, if it is to be wrong."""
         is_whole = length in (None, len(body))
-        self.server.origin.answers.append((self.path, code, len(body)))     # before the client can have it
+        # Note the answer before the client can have it.
+        self.server.origin.answers.append((self.path, code, len(body)))
         self.send_response(code)
         if is_chunked:
             self.send_header('Transfer-Encoding', 'chunked')
@@ -240,7 +247,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.close_connection = True
 
     def hold(self):
-        """Send nothing more for as long as the origin is not released; then hang up."""
+        """Send nothing more until the origin is released; then hang up."""
         self.wfile.flush()
         self.server.origin.released.wait(30)
         self.hang_up()
@@ -250,7 +257,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 def joined(ranges):
-    """Ranges of which those that touch are one, as Apache answers."""
+    """Return the ranges with adjacent ones joined, as Apache does."""
     found = []
     for begin, end in ranges:
         if found and found[-1][1] == begin:
@@ -261,10 +268,11 @@ def joined(ranges):
 
 
 def in_ranges(ranges, body, boundary='THIS_SEPARATES'):
-    """Status, body and headers of an answer with these ranges of the body."""
+    """Return status, body and headers of an answer with these ranges of the body."""
     if len(ranges) == 1:
         begin, end = ranges[0]
-        return 206, body[begin:end], [('Content-Range', 'bytes {}-{}/{}'.format(begin, end - 1, len(body)))]
+        return 206, body[begin:end], [('Content-Range',
+                                       'bytes {}-{}/{}'.format(begin, end - 1, len(body)))]
     parts = ['\r\n--{}\r\nContent-Type: x/y\r\nContent-Range: bytes {}-{}/{}\r\n\r\n'.format(
         boundary, begin, end - 1, len(body)).encode() + body[begin:end] for begin, end in ranges]
     return (206, b''.join(parts) + '\r\n--{}--\r\n'.format(boundary).encode(),
@@ -278,33 +286,33 @@ def _chunk(piece):
 # ---- faults
 
 def status(code, body=b'no\n', headers=()):
-    """Answers with this status."""
+    """Answer with this status."""
     return lambda handler: handler.answer(code, body, headers)
 
 
 def serves(body, headers=()):
-    """Serves other bytes in place of the file's."""
+    """Send other bytes than those of the file."""
     return lambda handler: handler.answer(200, body, headers)
 
 
 def redirects(url, code=302):
-    """Sends the client elsewhere."""
+    """Redirect to this URL."""
     return status(code, b'', [('Location', url)])
 
 
 def hangs_up(handler):
-    """Takes the request and closes the connection without a word."""
+    """Read the request and close the connection."""
     handler.hang_up()
 
 
 def talks_nonsense(handler):
-    """Answers something that is not HTTP."""
+    """Answer something that is not HTTP."""
     handler.wfile.write(b'220 mail.example.com ESMTP\r\n\r\n')
     handler.hang_up()
 
 
 def cuts(at):
-    """Announces the whole length and hangs up after some bytes."""
+    """Announce the whole length and hang up after so many bytes."""
     def fault(handler):
         handler.answer(200, handler.body[:at], length=len(handler.body))
         handler.hang_up()
@@ -312,7 +320,7 @@ def cuts(at):
 
 
 def chunked(transform=lambda body: body, finish=True):
-    """Sends the body in chunks of a thousand bytes, without a length."""
+    """Send the body in chunks of a thousand bytes, without a length."""
     def fault(handler):
         handler.send_response(200)
         handler.send_header('Transfer-Encoding', 'chunked')
@@ -329,7 +337,7 @@ def chunked(transform=lambda body: body, finish=True):
 
 
 def until_closed(handler):
-    """Sends the body without any length, as HTTP/1.0 servers do."""
+    """Send the body without a length, as HTTP/1.0 servers do."""
     handler.send_response(200)
     handler.send_header('Connection', 'close')
     handler.end_headers()
@@ -338,7 +346,7 @@ def until_closed(handler):
 
 
 def endless(handler):
-    """Sends the body, and then more, for as long as the client takes it; counts what was sent."""
+    """Send the body and then more, until the client hangs up. Count the bytes."""
     handler.send_response(200)
     handler.send_header('Connection', 'close')
     handler.end_headers()
@@ -354,7 +362,7 @@ def endless(handler):
 
 
 def slowly(rate):
-    """Sends the file, or the ranges of it that are asked for, at so many bytes a second."""
+    """Send the file or the requested ranges, at so many bytes a second."""
     def fault(handler):
         ranges = handler.ranges(len(handler.body))
         code, body, headers = in_ranges(ranges, handler.body) if ranges else (200, handler.body, [])
@@ -369,7 +377,7 @@ def slowly(rate):
 
 
 def first(times, fault):
-    """The fault for so many requests, and then an honest server."""
+    """Answer so many requests with the fault, and further ones honestly."""
     left = [fault] * times
 
     def fault_then_honest(handler):
@@ -381,12 +389,12 @@ def first(times, fault):
 
 
 def drops(at, is_chunked=False):
-    """Serves honestly, and hangs up after so many bytes of the body, whatever was asked for."""
+    """Answer honestly, and hang up after so many bytes of the body."""
     return lambda handler: handler.serve(at, is_chunked)
 
 
 def holds(at):
-    """Announces the whole, sends so many bytes of it, and then nothing, for as long as the origin is not released."""
+    """Announce the whole, send so many bytes, and then nothing until the origin is released."""
     def fault(handler):
         handler.answer(200, handler.body[:at], length=len(handler.body))
         handler.hold()
@@ -394,7 +402,7 @@ def holds(at):
 
 
 def if_ranged(answer):
-    """Whoever asks for a range is answered so, with the first byte that was asked for; all others honestly."""
+    """Answer requests for a range with answer(handler, first byte), others honestly."""
     def fault(handler):
         if handler.first_byte is None:
             handler.serve()
@@ -404,9 +412,9 @@ def if_ranged(answer):
 
 
 def floods(head, piece, seconds=0.0, most=1 << 28):
-    """Sends head, and then piece over and over, with pauses between, for as long as the client takes it.
+    """Send head, and then piece again and again, with pauses, until the client hangs up.
 
-    Counts the bytes that went, in origin.floods; ends by itself after most of them, or 20 seconds.
+    Count the bytes in origin.floods. End after `most` bytes or 20 seconds.
     """
     def fault(handler):
         left, began, sent = most, time.monotonic(), handler.server.origin.flood()

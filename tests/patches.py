@@ -26,14 +26,15 @@ def stream(content, dictionary=1 << 20):
     """Return content as one stream of raw LZMA2."""
     if not content:
         return b''
-    return lzma.compress(content, lzma.FORMAT_RAW, filters=[{'id': lzma.FILTER_LZMA2, 'dict_size': dictionary}])
+    return lzma.compress(content, lzma.FORMAT_RAW,
+                         filters=[{'id': lzma.FILTER_LZMA2, 'dict_size': dictionary}])
 
 
 def segment(operations, differences=b'', new=b'', control=None):
     """Return a segment of these operations, each a (kind, length, change of the shift).
 
-    control: the bytes to write in place of the operations. A stream given as a tuple of one is written as it is,
-    any other is compressed.
+    control: the bytes to write in place of the operations. A stream given as a tuple of one is
+    written as it is, any other is compressed.
     """
     if control is None:
         numbers = [len(operations)] + [kind for kind, _, _ in operations]
@@ -42,7 +43,8 @@ def segment(operations, differences=b'', new=b'', control=None):
         numbers += [2 * change if change >= 0 else -2 * change - 1
                     for kind, _, change in operations if kind != tako.NEW]
         control = b''.join(map(number, numbers))
-    streams = [each if isinstance(each, tuple) else stream(each) for each in (control, differences, new)]
+    streams = [each if isinstance(each, tuple) else stream(each) for each
+               in (control, differences, new)]
     streams = [each[0] if isinstance(each, tuple) else each for each in streams]
     return b''.join([(2 * len(each) or 1).to_bytes(4, 'little') for each in streams] + streams)
 

@@ -1,4 +1,4 @@
-"""What test files share: contents of images, a scratch directory with a client in it, and runs of tako.py.
+"""What test files share: contents of images, a directory with a client, and runs of tako.py.
 
 There are three ways to run Tako, and each takes `limits`, a dict of constants of tako.py to change:
 
@@ -34,11 +34,12 @@ PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TAKO = os.path.join(PROJECT, 'tako.py')
 NOBODY = 65534
 RUN_SECONDS = 60
-TEMPORARIES = [name for limit, name in vars(tako).items() if limit.startswith('NEW_')]  # what a killed run may leave
+# the temporary files that a killed run may leave
+TEMPORARIES = [name for limit, name in vars(tako).items() if limit.startswith('NEW_')]
 
-
-# Runs tako.py, whose path is the first argument, with the limits and as the user that the second names, as JSON.
-# As nobody it may not even read this Python's modules, so it loads them before; and coverage may write nothing after.
+# Runs tako.py, whose path is the first argument, with limits and a user that the second names as
+# JSON. Nobody may not read the modules of this Python, so it imports them before it becomes nobody;
+# and it ends by _exit, as coverage could write nothing.
 STARTER = """
 import json, os, sys
 settings = json.loads(sys.argv[2])
@@ -48,7 +49,8 @@ for name, value in settings['limits'].items():
     assert hasattr(tako, name)
     setattr(tako, name, value)
 if settings['as_nobody']:
-    import array, bisect, difflib, encodings.idna, ipaddress, locale, lzma, select, socket, ssl, struct, urllib.parse, zlib
+    import array, bisect, difflib, encodings.idna, ipaddress, locale, lzma, select, socket, ssl
+    import struct, urllib.parse, zlib
     if os.getuid() == 0:
         os.setgroups([])
         os.setgid({0})
@@ -69,7 +71,8 @@ def noise(size, seed=1):
 def prose(size, seed=1):
     """Return English-like words, which contain many chunk markers."""
     source = random.Random(seed)
-    words = ' '.join(source.choice(('the', 'seen', 'tree', 'a', 'tentacle', 'sea')) for _ in range(size // 2))
+    words = ' '.join(source.choice(('the', 'seen', 'tree', 'a', 'tentacle', 'sea')) for _
+                     in range(size // 2))
     return words.encode()[:size]
 
 
@@ -78,14 +81,14 @@ IMAGE = b''.join(bytes.fromhex(origin.digest_of(str(number).encode())) for numbe
 
 
 def program(limits=(), as_nobody=False):
-    """Return what to give to Python to run tako.py with these limits, before the arguments of tako.py."""
+    """Return the arguments of Python that run tako.py, before those of tako.py."""
     if not limits and not as_nobody:
         return [TAKO]
     return ['-c', STARTER, TAKO, json.dumps({'limits': dict(limits), 'as_nobody': as_nobody})]
 
 
 class Result:
-    """What a process left behind: its exit code and what it printed."""
+    """The exit code of a run, and what it printed."""
 
     def __init__(self, code, out, err):
         self.code = code
@@ -97,27 +100,29 @@ class Result:
 
 
 def environment(changes):
-    """The variables that a run gets: ours without what would change it, and these."""
-    environ = {name: value for name, value in os.environ.items() if not name.lower().endswith('_proxy')}
+    """Return our environment with these changes and without what would affect a run."""
+    environ = {name: value for name,
+               value in os.environ.items() if not name.lower().endswith('_proxy')}
     environ.pop('TAKO_SECRET_KEY', None)
     environ.update(changes)
     return environ
 
 
 class Forks:
-    """The process of forks.py. The forks of the process that starts it may use it, too."""
+    """The process of forks.py, which forks of the starting process may use, too."""
 
     def __init__(self):
         self._socket = None
 
     def start(self):
-        """Start the process, unless it was started before."""
+        """Start the process if it does not run."""
         if self._socket is None:
             self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 server = os.path.join(PROJECT, 'tests', 'forks.py'), str(theirs.fileno())
                 self._process = subprocess.Popen(Scene.python + server, pass_fds=[theirs.fileno()],
-                                                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+                                                 stdin=subprocess.DEVNULL,
+                                                 stdout=subprocess.DEVNULL)
             atexit.register(self._stop, os.getpid())
 
     def _stop(self, starter):
@@ -126,13 +131,13 @@ class Forks:
             self._process.wait()
 
     def send(self, request, descriptors):
-        """Send a request."""
+        """Send a request and the descriptors of a run."""
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', descriptors).tobytes())
         self._socket.sendmsg([json.dumps(request).encode()], [rights])
 
 
 class Fork(subprocess.Popen):
-    """A run of tako.py that is a fork; to its user it is as any process."""
+    """A run of tako.py as a fork of forks.py. It is used like any Popen."""
 
     def __init__(self, request, stdin):
         FORKS.start()
@@ -140,7 +145,7 @@ class Fork(subprocess.Popen):
         super().__init__(request['arguments'], stdin=stdin, stdout=subprocess.PIPE,
                          stderr=subprocess.PIPE)
 
-    def _execute_child(self, _, *settings):     # in place of the one that Popen has for POSIX
+    def _execute_child(self, _, *settings):     # overrides the method of Popen that forks
         stdin, our_stdin, _, stdout, _, stderr = settings[9:15]
         self._reports, theirs = os.pipe()
         FORKS.send(self._request, [stdin, stdout, stderr, theirs])
@@ -155,14 +160,14 @@ class Fork(subprocess.Popen):
         return number
 
     def poll(self):
-        """The exit code; None if it runs."""
+        """Return the exit code, or None while it runs."""
         try:
             return self.wait(0)
         except subprocess.TimeoutExpired:
             return None
 
     def wait(self, timeout=None):
-        """Wait for the end; the exit code. Raises TimeoutExpired."""
+        """Wait for the end. Return the exit code. Raises TimeoutExpired."""
         if self.returncode is None:
             seconds = None if timeout is None else max(timeout, 0)
             if not select.select([self._reports], [], [], seconds)[0]:
@@ -174,7 +179,7 @@ class Fork(subprocess.Popen):
         return self.returncode
 
     def send_signal(self, sig):
-        """Send a signal to the run, unless it has ended."""
+        """Send a signal to the run if it has not ended."""
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, sig)
@@ -183,8 +188,8 @@ class Fork(subprocess.Popen):
 class Scene(unittest.TestCase):
     """A test with a scratch directory, self.directory, and a client in it."""
 
-    limits = {}         # of tako's, to be other than they are
-    python = (sys.executable, '-I', '-W', 'error')      # what runs it as a process
+    limits = {}         # constants of tako.py to change in each run
+    python = (sys.executable, '-I', '-W', 'error')      # runs tako.py as a process
 
     def setUp(self):
         self.directory = tempfile.mkdtemp(prefix='tako-test-')
@@ -197,29 +202,30 @@ class Scene(unittest.TestCase):
         return os.path.join(self.directory, *names)
 
     def write(self, name, content, mode=0o644):
-        """A file in the scratch directory; its path."""
+        """Write a file in the scratch directory. Return its path."""
         path = self.path(name)
         origin.write(path, content if isinstance(content, bytes) else content.encode())
         os.chmod(path, mode)
         return path
 
     def serve(self, name='served', **settings):
-        """An origin whose directory has this name, until the test ends."""
+        """Start an origin that serves this directory until the test ends. Return it."""
         server = origin.Origin(self.path(name), **settings)
         server.__enter__()
         self.addCleanup(server.__exit__)
         return server
 
-    def config(self, url, name='app.tako', version='*', public_keys=(origin.PUBLIC_KEY,), destination=None,
+    def config(self, url, name='app.tako', version='*', public_keys=(origin.PUBLIC_KEY,),
+               destination=None,
                more='', mirrors=()):
-        """Write a config; return its path. mirrors: the URLs after the first."""
+        """Write a config. Return its path. mirrors: the URLs after the first."""
         lines = ['Origin=' + each for each in (url,) + tuple(mirrors)]
         lines += ['Destination=' + (destination or self.destination), 'Version=' + version]
         lines += ['PublicKey=' + key for key in public_keys]
         return self.write(name, '\n'.join(lines) + '\n' + more)
 
     def empty_destination(self):
-        """Make the destination as it was before the first fetch."""
+        """Remove all that is in the destination."""
         remove_tree(self.destination)
         os.mkdir(self.destination)
 
@@ -232,7 +238,7 @@ class Scene(unittest.TestCase):
         return {'PATH': self.path('bin') + ':/usr/bin:/bin'}
 
     def start(self, *arguments, **settings):
-        """A running tako.py."""
+        """Start tako.py. Return the process."""
         is_plain = self._is_plain(settings)
         environ = environment(settings.pop('environ', {}))
         limits = settings.pop('limits', self.limits)
@@ -241,13 +247,15 @@ class Scene(unittest.TestCase):
                        'limits': limits, 'group': os.getpgrp()}
             return Fork(request, settings.get('stdin', subprocess.DEVNULL))
         settings.setdefault('preexec_fn', heed_signals)
-        command = list(self.python) + program(limits, settings.pop('as_nobody', False)) + list(arguments)
+        command = list(self.python) + program(limits,
+                                              settings.pop('as_nobody', False)) + list(arguments)
         return subprocess.Popen(command, env=environ,
-                                stdin=settings.pop('stdin', subprocess.DEVNULL), stdout=subprocess.PIPE,
+                                stdin=settings.pop('stdin', subprocess.DEVNULL),
+                                stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, cwd=self.directory, **settings)
 
     def run_tako(self, *arguments, **settings):
-        """Run tako.py as a process to its end; its Result."""
+        """Run tako.py as a process to its end. Return its Result."""
         content = settings.pop('input', None)
         if content is not None:
             settings['stdin'] = subprocess.PIPE
@@ -259,14 +267,14 @@ class Scene(unittest.TestCase):
         return result
 
     def _is_plain(self, settings):
-        """Whether a fork behaves as a new Python would with these settings."""
+        """Return whether a fork behaves like a new Python with these settings."""
         if FORKS is None or self.python != Scene.python:
             return False
         return set(settings) <= {'environ', 'limits', 'stdin'} and not any(
             name.startswith(('LC_', 'LANG', 'PYTHON')) for name in settings.get('environ', ()))
 
     def run_here(self, *arguments, **settings):
-        """Run tako.main() in this process, where what it uses can be patched; its Result."""
+        """Run tako.main() in this process, where tests can patch it. Return its Result."""
         environ = environment(settings.pop('environ', {}))
         limits = settings.pop('limits', self.limits)
         out, err = io.StringIO(), io.StringIO()
@@ -277,30 +285,31 @@ class Scene(unittest.TestCase):
             stack.enter_context(contextlib.redirect_stdout(out))
             stack.enter_context(contextlib.redirect_stderr(err))
             code = tako.main(arguments)
-            gc.collect()                # what was left open says so now, not in the middle of a later test
+            gc.collect()        # files left open warn now, not in the middle of a later test
         result = Result(code, out.getvalue(), err.getvalue())
         self.assertNoDefect(result)
         return result
 
     def assertNoDefect(self, result):
         """The run met no exception that tako.py does not expect."""
-        # of Tako itself; OpenSSL writes of an "alert internal error" that a server sent
+        # The colon tells it from "alert internal error", which OpenSSL says of a server.
         for words in ('Traceback', 'internal error: '):
             self.assertNotIn(words, result.out + result.err)
 
     def assertCode(self, code, result):
-        """The exit code is code; in trouble, stderr has a message and what to do about it."""
+        """The exit code is this one. After an error, stderr ends with a message and a hint."""
         self.assertEqual(code, result.code, result)
         if code not in (0, 130, 143):
             lines = result.err.splitlines()
-            self.assertTrue(lines and lines[-2].startswith('tako: ') and lines[-1].startswith('  '), result)
+            self.assertTrue(lines and lines[-2].startswith('tako: ') and lines[-1].startswith('  '),
+                            result)
 
     def assertQuiet(self, result):
-        """The run succeeded without a word."""
+        """The run succeeded and printed nothing."""
         self.assertEqual((0, '', ''), (result.code, result.out, result.err))
 
     def assertInPlace(self, content, destination=None):
-        """latest names an image with this content, read-only, under its digest; no temporary is left."""
+        """An image of this content is installed, read-only, and no temporary file is left."""
         root = destination or self.destination
         name = 'store/' + origin.digest_of(content)
         self.assertEqual(name, os.readlink(os.path.join(root, 'latest')))
@@ -311,11 +320,12 @@ class Scene(unittest.TestCase):
         self.assertNoTemporaries(root)
 
     def assertNoTemporaries(self, root=None):
-        self.assertEqual([], [name for name in os.listdir(root or self.destination) if name.endswith('.new')])
+        self.assertEqual([], [name for name in os.listdir(root or self.destination)
+                              if name.endswith('.new')])
 
 
 class UpdateScene(Scene):
-    """A test whose origin offers version 1.0 at first, and 1.1 and 2.0 once the client has it. Bounds are 1.*."""
+    """An origin that offers 1.0 at first, and 1.1 and 2.0 after have_one(). The bounds are 1.*."""
 
     limits = {'PAUSE_BUDGET_SECONDS': 0.0}
 
@@ -338,9 +348,9 @@ class UpdateScene(Scene):
 
 
 class Clock:
-    """Stands in for tako's time module: its pauses are noted and pass at once; all else is real.
+    """Stands in for the time module of tako.py. Pauses are noted and take no time; time is real.
 
-    on_sleep: called with the number of each pause, from 1 on, once it is over.
+    on_sleep: called with the number of each pause, from 1 on, after it.
     """
 
     def __init__(self, on_sleep=None):
@@ -362,12 +372,12 @@ class Clock:
                 self._on_sleep(len(self.pauses))
 
     def patch(self):
-        """In force while the `with` lasts."""
+        """Return a patch that puts this in place of the time module of tako.py."""
         return unittest.mock.patch.object(tako, 'time', self)
 
 
 def wait_until(condition, seconds=30):
-    """Return once condition() is true. Raises AssertionError if it is not within so many seconds."""
+    """Wait until condition() is true. Raises AssertionError after so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -376,12 +386,13 @@ def wait_until(condition, seconds=30):
 
 
 def read(path):
+    """Return the bytes of a file."""
     with open(path, 'rb') as stream:
         return stream.read()
 
 
 def snapshot(root):
-    """Everything below root: names, modes, link targets and bytes."""
+    """Return all that is below root: {name: (mode, link target or SHA-256)}."""
     found = {}
     for folder, folders, files in os.walk(root):
         for name in folders + files:
@@ -398,14 +409,14 @@ def snapshot(root):
 
 
 def state(root):
-    """The state of a destination, which is not damaged."""
+    """Return the state of a destination, which must not be damaged."""
     notes = tako.StateFile(tako.Destination(root))
     assert not notes.is_damaged
     return notes.state
 
 
 def write_state(root, new):
-    """Write the state of a destination, as of before its first success."""
+    """Write the state of a destination, without a time of success."""
     notes = tako.StateFile(tako.Destination(root))
     notes.write(new)
     if os.path.exists(notes.path):
@@ -413,25 +424,26 @@ def write_state(root, new):
 
 
 def signed_manifest(root):
-    """The bytes of the manifest of a directory; None if there is none."""
+    """Return the bytes of the manifest of a directory; None if there is none."""
     path = os.path.join(root, 'manifest')
     return read(path) if os.path.exists(path) else None
 
 
 def write_manifest(root, signed):
-    """Let these bytes be the manifest of a directory."""
+    """Write these bytes as the manifest of a directory."""
     tako.ImageDirectory(root).write_manifest(tako.SignedManifest(tako.Manifest(()), signed, ''))
 
 
 def fault_of_latest(root, public_key=origin.PUBLIC_KEY):
-    """How latest breaks its promise, to be absent or a whole image that the manifest lists; None if it keeps it."""
+    """Return what is wrong with latest, or None. It has to be absent or an intact listed image."""
     try:
         destination = tako.Destination(root, [tako.parse_public_key(public_key)])
         digest = destination.latest()
         if not digest:
             return None
         sizes = [entry.size for entry in destination.manifest().entries if entry.digest == digest]
-        return destination.image_fault(digest, sizes[0]) or None if sizes else 'no manifest lists ' + digest
+        return destination.image_fault(digest,
+                                       sizes[0]) or None if sizes else 'no manifest lists ' + digest
     except (tako.TakoError, OSError) as error:
         return str(error)
 
@@ -446,12 +458,13 @@ def as_root(*command):
 
 
 def heed_signals():
-    """Let the process end by signals that whoever started the tests may ignore, as nohup does."""
+    """Restore the default action of signals that the caller may ignore, as nohup does."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 def remove_tree(path):
+    """Remove a directory, even if parts of it are read-only."""
     for folder, folders, _ in os.walk(path):
         for name in folders:
             if not os.path.islink(os.path.join(folder, name)):
@@ -459,5 +472,5 @@ def remove_tree(path):
     shutil.rmtree(path)
 
 
-# TAKO_TESTS_START, if set, has each run start a Python, as it is in use
+# With TAKO_TESTS_START each run starts a Python, as in use.
 FORKS = None if os.environ.get('TAKO_TESTS_START') or sys.platform != 'linux' else Forks()

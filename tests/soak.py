@@ -1,8 +1,8 @@
-"""make soak: kills at random moments, for as long as SOAK_SECONDS says, and crowds.
+"""make soak: kills at random moments for SOAK_SECONDS, and many runs at once.
 
     PYTHONPATH=. python3 tests/soak.py [SEED]
 
-What is random is drawn from the seed that is printed first; given again, it draws the same.
+It prints its seed first. The same seed chooses the same moments again.
 """
 import os
 import random
@@ -19,23 +19,23 @@ import tako
 
 SECONDS = float(os.environ.get('SOAK_SECONDS', '300'))
 KILLS_WANTED = 200
-KILLS_A_ROUND = 10                      # then a run may finish
+KILLS_A_ROUND = 10                      # before a run may finish
 IMAGE_BYTES = 400000
-RATE = 1 << 21                          # of the slow line, in bytes a second: the image takes it a fifth of one
+RATE = 1 << 21                          # bytes a second: a download takes a fifth of a second
 CROWDS = (2, 50)
 KEEP = 3
 KEY = tako.parse_public_key(origin.PUBLIC_KEY)
 
 
 class Checks:
-    """What held and what did not, by what it was."""
+    """The checks that passed and failed, by kind."""
 
     def __init__(self):
         self.passed = {}
         self.failed = []
 
     def check(self, what, fault):
-        """Count what; fault is None if it held."""
+        """Count a check. fault: what is wrong, or None."""
         if fault is None:
             self.passed[what] = self.passed.get(what, 0) + 1
         else:
@@ -44,14 +44,14 @@ class Checks:
 
 
 class Ground:
-    """A scratch directory, with runs of tako.py that may be killed."""
+    """A scratch directory, and runs of tako.py that may be killed."""
 
     def __init__(self, directory, chance, checks):
         self.directory = directory
         self.chance = chance
         self.checks = checks
         self.kills = 0
-        self.length = 0.5               # of a whole run, in seconds, as it was measured last
+        self.length = 0.5               # seconds that the last whole run took
         self.environ = dict(os.environ, PATH=self.path('bin') + ':/usr/bin:/bin',
                             TAKO_SECRET_KEY=tako.format_secret_key(origin.SEED))
 
@@ -59,17 +59,19 @@ class Ground:
         return os.path.join(self.directory, *names)
 
     def start(self, *arguments):
-        return subprocess.Popen([sys.executable, '-I', '-W', 'error', scene.TAKO] + list(arguments), env=self.environ,
-                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return subprocess.Popen([sys.executable, '-I', '-W', 'error', scene.TAKO] + list(arguments),
+                                env=self.environ,
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE)
 
     def finish(self, *arguments):
-        """A run that nobody kills; its exit code, and what it said on stderr."""
+        """Do a run without a kill. Return its exit code and its stderr."""
         process = self.start(*arguments)
         _, err = process.communicate(timeout=120)
         return process.returncode, err.decode()
 
     def kill(self, *arguments):
-        """A run that is killed at a random moment, if it did not end before; whether it was."""
+        """Kill a run at a random moment. Return whether it had not ended before."""
         process = self.start(*arguments)
         time.sleep(self.chance.uniform(0, 1.1 * self.length))
         process.kill()
@@ -78,11 +80,12 @@ class Ground:
         return process.returncode < 0
 
     def image(self):
-        return bytes(bytearray(self.chance.getrandbits(8) for _ in range(1000))) * (IMAGE_BYTES // 1000)
+        return bytes(bytearray(self.chance.getrandbits(8) for _
+                               in range(1000))) * (IMAGE_BYTES // 1000)
 
 
 class Client(Ground):
-    """A destination with a unit, and a slow origin whose versions come one after another; on some, nothing runs."""
+    """A destination with a unit, and a slow origin with ever newer versions. Some are bad ones."""
 
     def __init__(self, directory, chance, checks, server):
         super().__init__(directory, chance, checks)
@@ -95,12 +98,13 @@ class Client(Ground):
         self.number = 0
         self.good = ''
         with open(self.path('app.tako'), 'w') as stream:
-            stream.write('Origin={}\nDestination={}\nPublicKey={}\nVersion=*\nRestart=app.service\nConfirm=0\nKeep={}\n'.format(
+            stream.write(
+                'Origin={}\nDestination={}\nPublicKey={}\nVersion=*\nRestart=app.service\nConfirm=0\nKeep={}\n'.format(
                 server.url, self.root, origin.PUBLIC_KEY, KEEP))
         self.offer(is_bad=False)
 
     def offer(self, is_bad):
-        """A newer version, of which half have much of the last and an index; old ones leave the origin, for room."""
+        """Publish a newer version, half of them with an index. Remove old ones from the origin."""
         self.number += 1
         is_like_the_last = self.number > 1 and self.chance.random() < 0.5
         if is_like_the_last:
@@ -116,7 +120,8 @@ class Client(Ground):
             self.bad.add(entry.digest)
         else:
             self.good = entry.digest
-        fake_systemd.install(self.directory, self.root, 'sleep 0.02; ' + fake_systemd.FAILS, sorted(self.bad))
+        fake_systemd.install(self.directory, self.root, 'sleep 0.02; ' + fake_systemd.FAILS,
+                             sorted(self.bad))
         self.newest = entry.digest
         self.served.append(entry.digest)
         for digest in self.served[:-KEEP]:
@@ -124,7 +129,7 @@ class Client(Ground):
         del self.served[:-KEEP]
 
     def is_settled(self):
-        """Whether the newest version was dealt with to the end."""
+        """Return whether the newest version was installed or rejected."""
         state = scene.state(self.root)
         return (not state.restart_due and tako.Destination(self.root).latest() == self.good
                 and (self.newest == self.good or self.newest in state.rejected))
@@ -138,7 +143,7 @@ class Client(Ground):
             self.offer(is_bad=self.chance.random() < 0.25)
 
     def moment(self):
-        """How far the update had come."""
+        """Return how far the update has come."""
         state = scene.state(self.root)
         if any(name.startswith('.partial-') for name in os.listdir(self.root)):
             return 'with part of an image'
@@ -154,7 +159,7 @@ class Client(Ground):
         return None if len(partials) <= 1 else 'more than one partial image'
 
     def converge(self):
-        """A run makes up for those that were killed; the next brings one more version, which is timed."""
+        """Do the run after the kills, and then a timed run of one more version."""
         code, err = self.finish('fetch', self.path('app.tako'))
         self.checks.check('convergence', self.fault_of_end(code, err))
         self.offer(is_bad=False)
@@ -165,25 +170,28 @@ class Client(Ground):
         self.offer(is_bad=self.chance.random() < 0.25)
 
     def fault_of_end(self, code, err):
-        """What is wrong after a run that ended by itself."""
-        if code not in ((0, 1) if self.newest in self.bad else (0,)) or 'Traceback' in err or 'a defect' in err:
+        """Return what is wrong after a run that was not killed, or None."""
+        if code not in ((0, 1) if self.newest in self.bad
+                        else (0,)) or 'Traceback' in err or 'a defect' in err:
             return 'exit code {}: {}'.format(code, err)
-        if code == 1:                   # the rollback was in this run: the next has nothing to do
+        if code == 1:                   # this run rolled back, so the next does nothing
             code, err = self.finish('fetch', self.path('app.tako'))
             if code or err:
                 return 'after a rollback: exit code {}: {}'.format(code, err)
         restarts = fake_systemd.restarts(self.directory)
         names = sorted(os.listdir(self.root))
         faults = (
-            (tako.Destination(self.root).latest() != self.good, 'latest is not the newest that runs'),
+            (tako.Destination(self.root).latest() != self.good,
+             'latest is not the newest that runs'),
             (restarts[-1:] != [self.good], 'the unit was not restarted on it'),
-            (names != ['.state', 'latest', 'manifest', 'store'], 'there is something left: {}'.format(names)),
+            (names != ['.state', 'latest', 'manifest', 'store'],
+             'there is something left: {}'.format(names)),
             (len(tako.Destination(self.root).images()) > KEEP, 'more images than Keep= says'))
         return next((fault for is_so, fault in faults if is_so), scene.fault_of_latest(self.root))
 
 
 class Shop(Ground):
-    """A directory that is published in."""
+    """A directory in which versions are published."""
 
     def __init__(self, directory, chance, checks):
         super().__init__(directory, chance, checks)
@@ -222,7 +230,7 @@ class Shop(Ground):
         return tako.open_manifest(signed, [KEY], 'manifest').entries if signed is not None else ()
 
     def fault(self):
-        """How the manifest or an image it lists is broken."""
+        """Return what is wrong with the manifest or a listed image, or None."""
         directory = tako.ImageDirectory(self.root)
         try:
             faults = [directory.image_fault(entry.digest, entry.size) for entry in self.entries()]
@@ -232,8 +240,9 @@ class Shop(Ground):
 
 
 def crowd(directory, size, checks):
-    """So many fetches at once make one download, and all succeed."""
-    served, destination, config = (os.path.join(directory, name) for name in ('served', 'destination', 'app.tako'))
+    """So many fetches at once all succeed, with one download."""
+    served, destination, config = (os.path.join(directory, name) for name
+                                   in ('served', 'destination', 'app.tako'))
     os.makedirs(served)
     os.mkdir(destination)
     with origin.Origin(served) as server:
@@ -249,12 +258,13 @@ def crowd(directory, size, checks):
             fault = 'exit code {}: {}'.format(process.returncode, err.decode())
             checks.check('one of a crowd', None if process.returncode == 0 and not err else fault)
         downloads = server.paths().count('/store/' + entry.digest)
-        checks.check('one download for a crowd', None if downloads == 1 else '{} downloads'.format(downloads))
+        checks.check('one download for a crowd',
+                     None if downloads == 1 else '{} downloads'.format(downloads))
     checks.check('latest after a crowd', scene.fault_of_latest(destination))
 
 
 def soak(directory, chance, checks, deadline):
-    """Crowds, then kills; how many."""
+    """Run many at once, then kill runs. Return how many fetches and stores were killed."""
     for size in CROWDS:
         crowd(os.path.join(directory, 'crowd-{}'.format(size)), size, checks)
     for name in ('served', 'client', 'shop'):
@@ -291,7 +301,8 @@ def main(arguments):
     for what, count in sorted(checks.passed.items()):
         print('{:6} times: {}'.format(count, what))
     print('{} fetches and {} stores were killed{}'.format(
-        fetches, stores, '' if fetches >= KILLS_WANTED else ', fewer than {}: the time was over'.format(KILLS_WANTED)))
+        fetches, stores, '' if fetches >= KILLS_WANTED
+        else ', fewer than {}: the time was over'.format(KILLS_WANTED)))
     print('{} passed, {} failed'.format(sum(checks.passed.values()), len(checks.failed)))
     return 1 if checks.failed else 0
 
