@@ -26,8 +26,10 @@ class AttackCase(unittest.TestCase):
 class OnlyOriginTest(AttackCase):
     def test_an_attack_by_the_only_origin_achieves_no_more_than_its_entry_says(self):
         def run(at):
+            # A run that fails need not ask again and again.
+            limits = dict(LIMITS, PAUSE_BUDGET_SECONDS=0.0) if at.attack.codes == (75,) else LIMITS
             with scene.Clock().patch():
-                return at.run('fetch', *at.attack.options, at.app, limits=LIMITS)
+                return at.run('fetch', *at.attack.options, at.app, limits=limits)
         self.assertEach(False, lambda _: True, run)
 
 
