@@ -78,6 +78,7 @@ def prose(size, seed=1):
 
 # No two blocks are alike, so bytes in a wrong place are wrong bytes.
 IMAGE = b''.join(bytes.fromhex(origin.digest_of(str(number).encode())) for number in range(20000))
+HERE = 300000           # bytes of it that a client has after an interruption
 
 
 def program(limits=(), as_nobody=False):
@@ -345,6 +346,47 @@ class UpdateScene(Scene):
 
     def image_url(self, entry):
         return '/store/' + entry.digest
+
+
+class ResumeScene(Scene):
+    """A client without an image, and an origin with one that supports ranges."""
+
+    limits = {'PAUSE_FIRST_SECONDS': 0.001, 'PAUSE_BUDGET_SECONDS': 0.02}
+
+    def setUp(self):
+        super().setUp()
+        self.origin = self.serve()
+        self.origin.has_ranges = True
+        self.entry = self.origin.publish('1.0', IMAGE)
+        self.image = '/store/' + self.entry.digest
+        self.app = self.config(self.origin.url)
+        self.partial = self.partial_of(self.entry)
+
+    def partial_of(self, entry):
+        """Return the path of the partial file of an image."""
+        return self.path('destination', '.partial-' + entry.digest)
+
+    def left_behind(self, content):
+        """Write a partial image, as a killed run leaves it."""
+        self.write('destination/.partial-' + self.entry.digest, content, 0o600)
+
+    def anew(self):
+        """Empty the destination and make the origin honest."""
+        self.empty_destination()
+        self.origin.requests.clear()
+        self.origin.answers.clear()
+        self.origin.faults.clear()
+
+    def assertFetched(self, ranges, served=None):
+        """The run installs the image without a warning, with these Range headers and answers."""
+        result = self.run_here('fetch', self.app)
+        self.assertEqual((0, self.app + ': 1.0 is installed\n', ''),
+                         (result.code, result.out, result.err))
+        self.assertInPlace(IMAGE)
+        self.assertEqual([], self.partials())
+        self.assertEqual(ranges, self.origin.asked(self.image, 'Range'))
+        if served is not None:
+            self.assertEqual(served, self.origin.served(self.image))
 
 
 class Clock:

@@ -1,25 +1,24 @@
-"""Sections 11, 15 and 16: what gateways, proxies and caches do to the responses of an honest origin."""
+"""Sections 11, 15 and 16: gateways, proxies and caches that change responses of an honest origin."""
 import time
 
 import origin
 import scene
-from scene import IMAGE, noise
-from test_resume import HERE, ResumeCase
+from scene import HERE, IMAGE, noise
 
 
 def fails_over_range(fault):
-    """Answers requests with Range by `fault`, and others honestly."""
+    """Answer requests with Range by this fault, others honestly."""
     return lambda handler: fault(handler) if handler.headers.get('Range') else handler.serve()
 
 
-class RangelessGatewayTest(ResumeCase):
-    """A gateway that fails over Range in the way of a download that broke off."""
+class RangelessGatewayTest(scene.ResumeScene):
+    """A gateway that fails requests with Range, after a download broke off."""
 
-    def test_the_image_is_requested_once_without_range_in_the_same_run(self):
+    def test_an_image_refused_with_range_is_requested_once_without(self):
         rest = 'bytes={}-'.format(HERE)
         cases = [(code, origin.status(code), [rest, None])
                  for code in (400, 403, 404, 405, 412, 500, 501, 503)]
-        # a kept connection may have been closed meanwhile, so a new one is tried first
+        # A kept connection may have ended, so fetch tries a new one first.
         cases += [('hangs up', origin.hangs_up, [rest, rest, None]),
                   ('no HTTP', origin.talks_nonsense, [rest, rest, None])]
         for name, fault, ranges in cases:
@@ -29,7 +28,7 @@ class RangelessGatewayTest(ResumeCase):
                 self.origin.faults[self.image] = fails_over_range(fault)
                 self.assertFetched(ranges)
 
-    def test_it_is_requested_so_for_the_rest_of_the_run(self):
+    def test_an_image_refused_with_range_is_requested_without_for_the_whole_run(self):
         times = [origin.drops(HERE)] * 3
 
         def fault(handler):
@@ -52,7 +51,7 @@ class RangelessGatewayTest(ResumeCase):
         self.assertCode(75, self.run_here('fetch', self.app))
         self.assertEqual(1, len(self.origin.asked(self.image, 'Range')))
 
-    def test_what_is_here_stays_if_the_host_fails_anyway(self):
+    def test_a_partial_image_stays_if_the_request_without_range_fails(self):
         self.left_behind(IMAGE[:HERE])
         self.origin.faults[self.image] = origin.status(500)
         self.assertCode(75, self.run_here('fetch', self.app))
@@ -60,11 +59,11 @@ class RangelessGatewayTest(ResumeCase):
         self.assertEqual(1, self.origin.asked(self.image, 'Range').count(None))
 
 
-class CacheTest(ResumeCase):
+class CacheTest(scene.ResumeScene):
     """A cache between the client and an honest origin."""
 
     def damaged_for(self, copy):
-        """A cache that has a damaged copy of the image, and gives it to those who take cached ones."""
+        """Return the fault of a cache with a damaged copy, which it sends unless a request forbids it."""
         def fault(handler):
             if handler.headers.get('Cache-Control') == 'no-cache':
                 handler.serve()
@@ -80,12 +79,12 @@ class CacheTest(ResumeCase):
                 self.assertFetched([None, None])
                 self.assertEqual([None, 'no-cache'], self.origin.asked(self.image, 'Cache-Control'))
 
-    def test_an_image_that_is_damaged_at_the_origin_is_refused_after_that(self):
+    def test_an_image_damaged_at_the_origin_is_refused_after_a_request_without_cache(self):
         self.origin.faults[self.image] = origin.serves(b'x' * len(IMAGE))
         self.assertCode(3, self.run_here('fetch', self.app))
         self.assertEqual([None, 'no-cache'], self.origin.asked(self.image, 'Cache-Control'))
 
-    def test_a_manifest_is_not_taken_from_a_cache_that_has_not_asked_the_origin(self):
+    def test_a_manifest_is_not_accepted_from_a_cache_without_validation(self):
         old = scene.read(self.origin.directory + '/manifest')
         self.assertCode(0, self.run_here('fetch', self.app))
         self.origin.publish('1.1', IMAGE[::-1])
@@ -93,14 +92,15 @@ class CacheTest(ResumeCase):
         self.assertCode(0, self.run_here('fetch', self.app))
         self.assertInPlace(IMAGE[::-1])
 
-    def test_an_index_is_not_taken_from_it_either(self):
+    def test_an_index_is_not_accepted_from_a_cache_without_validation(self):
         self.origin.index(self.entry)
         self.assertCode(0, self.run_here('fetch', self.app))
-        self.assertEqual({'no-cache'}, set(self.origin.asked(self.image + '.chunks', 'Cache-Control')))
+        self.assertEqual({'no-cache'},
+                         set(self.origin.asked(self.image + '.chunks', 'Cache-Control')))
 
 
-class CutManifestTest(ResumeCase):
-    """A connection's end is all that ends a manifest, and comes early."""
+class CutManifestTest(scene.ResumeScene):
+    """A manifest without a length ends with the connection, which ends too early."""
 
     def cut(self, size):
         content = scene.read(self.origin.directory + '/manifest')[:size]
@@ -110,7 +110,7 @@ class CutManifestTest(ResumeCase):
             handler.hang_up()
         return fault
 
-    def test_it_is_requested_again(self):
+    def test_a_truncated_manifest_is_requested_again(self):
         for size in (0, 1, 17, 18, 100, -1):
             with self.subTest(size):
                 self.anew()
@@ -118,13 +118,13 @@ class CutManifestTest(ResumeCase):
                 result = self.run_here('fetch', self.app, limits={'PAUSE_BUDGET_SECONDS': 1.0})
                 self.assertCode(0, result)
 
-    def test_the_last_message_says_so(self):
+    def test_an_error_of_a_truncated_manifest_names_the_cause(self):
         self.origin.faults['/manifest'] = self.cut(100)
         result = self.run_here('fetch', self.app)
         self.assertCode(75, result)
         self.assertIn('the connection may have ended early', result.err)
 
-    def test_a_page_in_its_place_is_refused(self):
+    def test_a_page_in_place_of_the_manifest_is_refused(self):
         page = b'HTTP/1.0 200 OK\r\n\r\n<html>log in</html>'
 
         def fault(handler):
@@ -134,10 +134,11 @@ class CutManifestTest(ResumeCase):
         self.assertCode(3, self.run_here('fetch', self.app))
 
 
-class ScanningProxyTest(ResumeCase):
-    """A proxy that holds a body back until it has scanned all of it."""
+class ScanningProxyTest(scene.ResumeScene):
+    """A proxy that holds a body back until it has scanned the whole."""
 
-    limits = {'PAUSE_FIRST_SECONDS': 0.001, 'PAUSE_BUDGET_SECONDS': 0.02, 'NETWORK_TIMEOUT_SECONDS': 0.2}
+    limits = {'PAUSE_FIRST_SECONDS': 0.001, 'PAUSE_BUDGET_SECONDS': 0.02,
+              'NETWORK_TIMEOUT_SECONDS': 0.2}
 
     def setUp(self):
         super().setUp()
@@ -147,16 +148,16 @@ class ScanningProxyTest(ResumeCase):
             handler.serve()
         self.origin.faults[self.image] = fault
 
-    def test_it_is_too_slow_as_a_rule(self):
+    def test_a_proxy_that_holds_the_body_back_times_out(self):
         result = self.run_here('fetch', self.app)
         self.assertCode(75, result)
         self.assertIn('timed out', result.err)
 
-    def test_stall_allows_it(self):
+    def test_stall_lets_fetch_wait_for_a_scanning_proxy(self):
         self.assertCode(0, self.run_here('fetch', '--stall', '5', self.app))
         self.assertInPlace(IMAGE)
 
-    def test_a_stall_longer_than_the_system_can_wait_allows_it(self):
+    def test_a_stall_longer_than_the_system_can_wait_works(self):
         self.assertCode(0, self.run_here('fetch', '--stall', '999999999', self.app))
 
     def test_an_invalid_stall_is_a_usage_error(self):
@@ -164,12 +165,12 @@ class ScanningProxyTest(ResumeCase):
 
 
 class RateLimitTest(scene.Scene):
-    """nginx's limit_req without burst: a request too soon after the one before gets 503."""
+    """A rate limit, like limit_req of nginx without burst: a request that is too soon gets 503."""
 
     limits = {'PAUSE_FIRST_SECONDS': 0.06, 'PAUSE_BUDGET_SECONDS': 3.0}
     EVERY_SECONDS = 0.05
 
-    def test_an_update_comes_with_at_most_one_warning(self):
+    def test_an_update_past_a_rate_limit_prints_at_most_one_warning(self):
         server = self.serve()
         server.has_ranges = True
         app = self.config(server.url)
@@ -195,14 +196,15 @@ class RateLimitTest(scene.Scene):
         self.assertLessEqual(result.err.count('downloading the whole image'), 1, result)
 
 
-class ReportedElsewhereTest(ResumeCase):
+class ReportedElsewhereTest(scene.ResumeScene):
     """Situations from the public issues of curl, apt, containerd and RAUC."""
 
-    def test_a_range_of_a_file_whose_size_the_server_does_not_say(self):
+    def test_a_range_of_unknown_total_size_is_accepted(self):
         """RFC 9110, 14.4."""
         def fault(handler):
             begin = int(handler.headers['Range'][6:-1])
-            handler.answer(206, IMAGE[begin:], [('Content-Range', 'bytes {}-{}/*'.format(begin, len(IMAGE) - 1))])
+            handler.answer(206, IMAGE[begin:],
+                           [('Content-Range', 'bytes {}-{}/*'.format(begin, len(IMAGE) - 1))])
         self.left_behind(IMAGE[:HERE])
         self.origin.faults[self.image] = fault
         self.assertFetched(['bytes={}-'.format(HERE)])
@@ -213,8 +215,8 @@ class ReportedElsewhereTest(ResumeCase):
             origin.status(416, b'<html>', [('Content-Range', 'bytes */{}'.format(len(IMAGE)))]))
         self.assertFetched(['bytes={}-'.format(HERE), None])
 
-    def test_a_redirect_that_expired_is_not_followed_again(self):
-        """The storage behind a registry signs its URLs for a short time."""
+    def test_an_expired_redirect_is_not_followed_again(self):
+        """For example, the storage of a registry signs its URLs for a short time."""
         tickets = iter('abc')
 
         def redirect(handler):
@@ -236,29 +238,29 @@ class ReportedElsewhereTest(ResumeCase):
         self.assertInPlace(IMAGE)
         self.assertEqual({'a', 'b'}, used)
 
-    def test_the_login_page_of_a_network_is_named_as_a_cause(self):
+    def test_an_error_names_the_login_page_of_a_network(self):
         self.origin.faults['/manifest'] = origin.serves(b'<html>log in</html>')
         result = self.run_here('fetch', self.app)
         self.assertCode(3, result)
         self.assertIn('login page', result.err)
 
-    def test_an_offer_to_upgrade_the_protocol_changes_nothing(self):
-        """Apache offers h2 to whoever asks for an update over HTTP/1.1."""
+    def test_an_offered_upgrade_of_the_protocol_is_ignored(self):
+        """For example, Apache offers h2 in responses of HTTP/1.1."""
         offer = [('Upgrade', 'h2,h2c'), ('Connection', 'Upgrade, Keep-Alive')]
         self.origin.faults[self.image] = origin.status(200, IMAGE, offer)
         self.assertFetched([None])
         self.assertEqual(1, self.origin.connections)
 
-    def test_a_network_that_asks_to_log_in_may_have_an_update_later(self):
+    def test_a_network_login_is_a_temporary_error(self):
         """RFC 6585, 6."""
         self.origin.faults['/manifest'] = origin.status(511)
         self.assertCode(75, self.run_here('fetch', self.app))
 
 
 class BusyIndexTest(scene.Scene):
-    """An origin that does not give an index for an hour, and has the image."""
+    """An origin that has the image, and answers 503 for its index for an hour."""
 
-    def test_the_whole_image_is_downloaded(self):
+    def test_the_whole_image_is_downloaded_if_the_index_is_busy(self):
         server = self.serve()
         server.has_ranges = True
         app, old = self.config(server.url), noise(600000)
@@ -266,6 +268,7 @@ class BusyIndexTest(scene.Scene):
         self.assertCode(0, self.run_here('fetch', app))
         new = server.publish('1.1', old + b'x')
         server.index(new)
-        server.faults['/store/{}.chunks'.format(new.digest)] = origin.status(503, headers=[('Retry-After', '3600')])
+        server.faults['/store/{}.chunks'.format(new.digest)] = origin.status(
+            503, headers=[('Retry-After', '3600')])
         self.assertCode(0, self.run_here('fetch', app))
         self.assertInPlace(old + b'x')

@@ -7,54 +7,13 @@ import unittest.mock
 import origin
 import scene
 import tako
-from scene import IMAGE
+from scene import HERE, IMAGE
 
 NEWER = IMAGE[::-1]
-HERE = 300000           # bytes that fetch received before the interruption
 FEW = 50000             # bytes that are too few to count as progress
 
 
-class ResumeCase(scene.Scene):
-    """A client without an image, and an origin with one that supports ranges."""
-
-    limits = {'PAUSE_FIRST_SECONDS': 0.001, 'PAUSE_BUDGET_SECONDS': 0.02}
-
-    def setUp(self):
-        super().setUp()
-        self.origin = self.serve()
-        self.origin.has_ranges = True
-        self.entry = self.origin.publish('1.0', IMAGE)
-        self.image = '/store/' + self.entry.digest
-        self.app = self.config(self.origin.url)
-        self.partial = self.partial_of(self.entry)
-
-    def partial_of(self, entry):
-        return self.path('destination', '.partial-' + entry.digest)
-
-    def left_behind(self, content):
-        """Write a partial image, as a killed run leaves it."""
-        self.write('destination/.partial-' + self.entry.digest, content, 0o600)
-
-    def anew(self):
-        """Empty the destination and make the origin honest."""
-        self.empty_destination()
-        self.origin.requests.clear()
-        self.origin.answers.clear()
-        self.origin.faults.clear()
-
-    def assertFetched(self, ranges, served=None):
-        """The run installs the image without a warning, with these Range headers and answers."""
-        result = self.run_here('fetch', self.app)
-        self.assertEqual((0, self.app + ': 1.0 is installed\n', ''),
-                         (result.code, result.out, result.err))
-        self.assertInPlace(IMAGE)
-        self.assertEqual([], self.partials())
-        self.assertEqual(ranges, self.origin.asked(self.image, 'Range'))
-        if served is not None:
-            self.assertEqual(served, self.origin.served(self.image))
-
-
-class FailingDiskTest(ResumeCase):
+class FailingDiskTest(scene.ResumeScene):
     """The disk loses or withholds a partial image, which hinders no later run."""
 
     def failing(self, name):
@@ -84,7 +43,7 @@ class FailingDiskTest(ResumeCase):
             self.assertFetched([None])
 
 
-class DropTest(ResumeCase):
+class DropTest(scene.ResumeScene):
     def test_a_run_requests_only_the_rest_after_a_break(self):
         self.origin.faults[self.image] = origin.first(1, origin.drops(HERE))
         self.assertFetched([None, 'bytes={}-'.format(HERE)],
@@ -128,7 +87,7 @@ class DropTest(ResumeCase):
         self.assertEqual([], self.partials())
 
 
-class ValidatorTest(ResumeCase):
+class ValidatorTest(scene.ResumeScene):
     def asked_after_a_drop(self, etag):
         self.origin.etag = etag
         self.origin.faults[self.image] = origin.first(1, origin.drops(HERE))
@@ -178,7 +137,7 @@ class ValidatorTest(ResumeCase):
                 self.assertEqual((200, len(IMAGE)), self.origin.served(self.image)[-1])
 
 
-class KilledTest(ResumeCase):
+class KilledTest(scene.ResumeScene):
     def test_bytes_received_before_a_signal_are_not_downloaded_again(self):
         for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)):
             with self.subTest(number):
@@ -199,7 +158,7 @@ class KilledTest(ResumeCase):
                 self.assertFetched(['bytes={}-'.format(len(kept))], [(206, len(IMAGE) - len(kept))])
 
 
-class SpoiltPartialTest(ResumeCase):
+class SpoiltPartialTest(scene.ResumeScene):
     """A partial image may hold anything: only the digest of the whole image counts."""
 
     def test_a_wrong_partial_image_is_discarded_and_the_whole_downloaded_once(self):
@@ -258,7 +217,7 @@ class SpoiltPartialTest(ResumeCase):
         self.assertEqual([], self.origin.asked(self.image, 'Range'))
 
 
-class RangeAnswerTest(ResumeCase):
+class RangeAnswerTest(scene.ResumeScene):
     """Servers that do not answer a Range as RFC 9110 says. attacks/ has more of their answers."""
 
     def setUp(self):
@@ -334,7 +293,7 @@ class RangeAnswerTest(ResumeCase):
         self.assertFalse(os.path.lexists(self.path('destination', 'latest')))
 
 
-class OnePartialTest(ResumeCase):
+class OnePartialTest(scene.ResumeScene):
     limits = {'PAUSE_BUDGET_SECONDS': 0.0}
 
     def test_the_download_of_a_newer_version_removes_older_partial_images(self):
