@@ -54,7 +54,7 @@ def texts(versions):
 class ManifestTest(unittest.TestCase):
 
     def assertRefused(self, kind, data, what='', keys=(PUBLIC_KEY,)):
-        """open_manifest raises exactly this class, with exit code 3 and the place in its message."""
+        """open_manifest raises exactly this class, with exit code 3 and the place in its text."""
         with self.assertRaises(tako.RefusedError) as caught:
             tako.open_manifest(data, keys, 'here')
         error = caught.exception

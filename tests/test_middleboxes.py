@@ -1,4 +1,4 @@
-"""Sections 11, 15 and 16: gateways, proxies and caches that change responses of an honest origin."""
+"""Sections 11, 15 and 16: gateways, proxies and caches before an honest origin."""
 import time
 
 import origin
@@ -63,7 +63,7 @@ class CacheTest(scene.ResumeScene):
     """A cache between the client and an honest origin."""
 
     def damaged_for(self, copy):
-        """Return the fault of a cache with a damaged copy, which it sends unless a request forbids it."""
+        """Return the fault of a cache with a damaged copy, which no-cache avoids."""
         def fault(handler):
             if handler.headers.get('Cache-Control') == 'no-cache':
                 handler.serve()

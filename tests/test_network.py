@@ -95,7 +95,7 @@ class AnswerTest(NetworkCase):
 
 
 class AddressTest(NetworkCase):
-    """127.0.0.1 and 127.0.0.2 stand for the addresses of a name, before and after a change in the DNS."""
+    """127.0.0.1 and 127.0.0.2 are addresses of a name before and after a change of the DNS."""
 
     def test_a_name_is_looked_up_again_if_its_addresses_fail(self):
         moved = self.serve('.', host='127.0.0.2', port=self.origin.port)

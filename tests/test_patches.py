@@ -253,7 +253,7 @@ class MemoryTest(unittest.TestCase):
                                os.path.join(directory, 'packed'))
 
     def test_making_a_patch_takes_limited_memory(self):
-        """The images have more seeds than fit in memory, a new part, and small changes in a part."""
+        """The images have more seeds than fit in memory, a new part and one with small changes."""
         self.assertTakesLittle('old, new = mmap.mmap(-1, 16 << 20), mmap.mmap(-1, 16 << 20)\n'
                                'for at in range(0, len(old), 1 << 20):\n'
                                '    old[at:at + (1 << 20)] = new[at:at + (1 << 20)] = '

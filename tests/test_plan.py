@@ -159,11 +159,11 @@ class InitTest(unittest.TestCase):
                 ('1.*', '1.2', state(), '1.2', 0), ('1.*', '1.0', state(), '1.0', 0),
                 ('1.*', '', state(), None, 1),
                 ('3.*', '1.2', state(), None, 0),
-                # out of bounds: the units that start now ask for the image that they restart on
+                # Out of bounds: units that a restart starts ask for the image of that restart.
                 ('1.*', '2.0', state(), None, 1),
                 ('1.*', '2.0', state(restart_due='2.0'), '2.0', 1),
                 ('1.*', '2.0', state(restart_due='1.2'), None, 1),
-                # out of bounds, and nothing in them may be installed
+                # Out of bounds, and no version in bounds may be installed.
                 ('1.*', '0.9', rejected, '0.9', 1),
                 ('1.*', '0.9', state(rejected=['1.2', '1.1']), None, 1),
                 ('*', '0.9', rejected, '0.9', 0)):
