@@ -250,15 +250,10 @@ class RefusalTest(scene.UpdateScene):
         for options in ((), ('--init',), ('--dry-run',), ('--retry-rejected',)):
             with self.subTest(options):
                 result = self.run_tako('fetch', self.app, *options)
-                self.assertEqual(
-                    (
-                        1,
-                        'tako: {}: {}/latest: not a link\n  move it away: Tako did not make it\n'.format(
-                            self.app, self.destination
-                        ),
-                    ),
-                    (result.code, result.err),
-                )
+                told = ('tako: {}: {}/latest: not a link\n'
+                        '  move it away: Tako did not make it\n')
+                self.assertEqual((1, told.format(self.app, self.destination)),
+                                 (result.code, result.err))
         self.assertEqual(b'mine', scene.read(os.path.join(self.destination, 'latest')))
 
     def test_a_manifest_installed_by_hand_protects_the_first_fetch(self):

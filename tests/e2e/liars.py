@@ -1,7 +1,7 @@
-"""Liars: an origin that attacks fetch in each way that is known, and what it may come to.
+"""Liars: an origin that attacks fetch in each way of the table in tests/attacks/.
 
-Each case is an attack of a table, on the whole program as a process: its exit code, its words, how long it took, how
-much memory and disk, and whether what was in place is as before, or what was signed; and then an honest run.
+Each case runs fetch as a process during an attack. It judges the exit code, the message, the time,
+memory and disk that it took, and the destination, and then an honest run.
 """
 import concurrent.futures
 import json
@@ -17,10 +17,11 @@ import suite
 from attacks import publishing, stage
 from attacks.attack import MIB, NEW, UPDATED
 
-SHORT = {'PAUSE_FIRST_SECONDS': 0.01, 'PAUSE_BUDGET_SECONDS': 0.1, 'NETWORK_TIMEOUT_SECONDS': 1.0, 'RATE_WINDOW_SECONDS': 2.0}
-SAMPLE_SECONDS = 0.02           # between two looks at how much disk is used
+SHORT = {'PAUSE_FIRST_SECONDS': 0.01, 'PAUSE_BUDGET_SECONDS': 0.1, 'NETWORK_TIMEOUT_SECONDS': 1.0,
+         'RATE_WINDOW_SECONDS': 2.0}
+SAMPLE_SECONDS = 0.02           # between two measurements of used disk
 
-# starts a command and writes what it took: wait4's usage, which no larger parent spoils
+# Runs a command and writes its exit code, seconds and peak memory, without that of the parent.
 MEASURED = """
 import json, os, resource, sys, time
 told, most = sys.argv[1], int(sys.argv[2])
@@ -36,26 +37,27 @@ with open(told, 'w') as stream:
 
 
 class MeasuredStage(stage.Stage):
-    """A stage on which a run is a process of its own, of which time, memory and disk are measured."""
+    """A stage whose runs are processes, of which time, memory and disk are measured."""
 
     limits = SHORT
 
     def used(self):
-        """Bytes of disk in the destination."""
+        """Return the bytes of disk that the destination uses."""
         found = 0
         for folder, _, names in os.walk(self.destination):
             for name in names:
                 try:
                     found += os.lstat(os.path.join(folder, name)).st_blocks * 512
-                except OSError:                 # on its way
+                except OSError:                 # the file is gone
                     pass
         return found
 
     def measure(self, limits, seconds, file_bytes):
-        """Run fetch; its Result, seconds, peak memory, peak disk."""
+        """Run fetch. Return its Result, seconds, peak memory and peak disk in bytes."""
         told = self.path('measured')
         command = [sys.executable, '-I', '-W', 'error'] + scene.program(limits)
-        environ = {name: value for name, value in os.environ.items() if not name.lower().endswith('_proxy')}
+        environ = {name: value for name,
+                   value in os.environ.items() if not name.lower().endswith('_proxy')}
         with open(self.path('out'), 'w+') as out, open(self.path('err'), 'w+') as err:
             process = subprocess.Popen(
                 [sys.executable, '-I', '-S', '-c', MEASURED, told, str(file_bytes)] + command
@@ -76,7 +78,7 @@ class MeasuredStage(stage.Stage):
 
 
 def suffer(attack, honest_memory, limits, with_mirror=False):
-    """Make the attack and judge what it achieved, then what an honest run does. Return its seconds and peak memory."""
+    """Make the attack and judge it, then an honest run. Return its seconds and peak memory."""
     with MeasuredStage(with_mirror, is_alone=bool(limits)) as at:
         at.begin(attack)
         result, seconds, memory, disk = at.measure(limits, attack.seconds, attack.disk)
@@ -89,7 +91,7 @@ def suffer(attack, honest_memory, limits, with_mirror=False):
 
 
 def honest_memory():
-    """The peak of an honest update, and of an honest first fetch."""
+    """Return the peak memory of an honest update or an honest first fetch, in bytes."""
     found = 0
     for start in ('old', 'nothing'):
         with MeasuredStage() as at:
@@ -101,7 +103,7 @@ def honest_memory():
 
 
 def suffer_with_true_limits(liars, memory):
-    """All of these at once: they wait, most of the time."""
+    """Make all attacks with real limits at once, as they mostly wait."""
     with concurrent.futures.ThreadPoolExecutor(len(publishing.WITH_TRUE_LIMITS)) as pool:
         futures = [(attack.name, pool.submit(suffer, attack, memory, {}, with_mirror))
                    for attack, with_mirror in publishing.WITH_TRUE_LIMITS]
@@ -114,14 +116,17 @@ def suffer_with_true_limits(liars, memory):
 def main():
     liars = suite.Suite('liars')
     memory = honest_memory()
-    wanted = os.environ.get('LIARS', '')            # a part of the names of cases
+    wanted = os.environ.get('LIARS', '')        # a part of the names of the cases to run
     longest, largest = (0, ''), (0, '')
-    for name, attack, with_mirror in liars.sample(each for each in attacks.cases() if wanted in each[0]):
+    for name, attack, with_mirror in liars.sample(each for each in attacks.cases() if wanted
+                                                  in each[0]):
         with liars.case(name):
             seconds, peak = suffer(attack, memory, SHORT, with_mirror)
             longest, largest = max(longest, (seconds, name)), max(largest, (peak, name))
             liars.count('beside an honest mirror' if with_mirror else 'attacks')
-    print('an honest update took {} MB at most; the longest attack {:.1f} s ({}), the largest {} MB ({})'.format(
+    print(
+        'an honest update took {} MB at most; '
+        'the longest attack {:.1f} s ({}), the largest {} MB ({})'.format(
         memory >> 20, *longest, largest[0] >> 20, largest[1]))
     if not os.environ.get('PROVE_SECONDS') and wanted in 'with true limits':
         suffer_with_true_limits(liars, memory)

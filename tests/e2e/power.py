@@ -1,7 +1,7 @@
-"""Power cuts on real file systems, at random moments and right after each step; and the order of system calls.
+"""Power cuts on real file systems, at random moments and after each step, and the order of syncs.
 
-After each cut: the log is replayed, the promise holds, what was reported as done is there, and one ordinary run
-makes up for the rest.
+After each cut the log is replayed, the promise holds, all that was reported as done is there, and
+one ordinary run completes the rest.
 """
 import contextlib
 import os
@@ -18,16 +18,17 @@ import tako
 from kernel import calls, disks, ground, order
 from suite import Suite, require_root
 
-SIZE = 400000                           # of the images
-RATE = 1 << 21                          # at which they come, in bytes a second
-PAUSE_SECONDS = 0.03                    # before a range comes, and between the pieces that store reads
+SIZE = 400000                           # bytes of each image
+RATE = 1 << 21                          # bytes a second of a download
+PAUSE_SECONDS = 0.03                    # before each range, and between the pieces that store reads
 PIECES = 8
-# cuts at random moments, on each file system; further ones come after each step
-CUTS = {'first': 60, 'update': 70, 'delta': 130, 'patch': 60, 'rollback': 60, 'repair': 10, 'store': 120, 'first store': 30}
-CUTS_WANTED = 100                       # of whole and differential fetches and of stores, where no time is set
-CUTS_AT_THE_END = 5                     # of each flow on each file system, right after its exit
-PROBE = 'store/' + tako.PROBE           # a rename that is tried before the image is downloaded
-# what gets its name in which order
+# cuts at random moments on each file system, beside those after each step
+CUTS = {'first': 60, 'update': 70, 'delta': 130, 'patch': 60, 'rollback': 60, 'repair': 10,
+        'store': 120, 'first store': 30}
+CUTS_WANTED = 100                       # of each kind of flow, if the time is not limited
+CUTS_AT_THE_END = 5                     # right after the exit of each flow on each file system
+PROBE = 'store/' + tako.PROBE           # fetch tries its rename before the download
+# the order of renames
 NAMES = {
     'first': ['manifest', 'store/image', '.state', 'latest', '.state'],
     'update': ['manifest', PROBE, 'store/image', '.state', '.state.back', '.state.done',
@@ -46,30 +47,33 @@ STEPS = ('fsync', 'rename', 'symlink', 'mkdir', 'unlink')
 
 
 class Cut(namedtuple('Cut', ('kind', 'flow', 'call', 'number', 'has_neighbour'))):
-    """When the power goes: after the number-th call of this name; without one, at random; number 0 means at the end."""
+    """The moment of a cut: after the nth call of this name, at the end (0) or at random."""
 
     __slots__ = ()
 
     def __str__(self):
-        when = 'after {} {}'.format(self.call, self.number) if self.call else 'at random' if self.number else 'at the end'
-        return '{} on {}, {}{}'.format(self.flow, self.kind, when, ', with a neighbour' * self.has_neighbour)
+        when = 'after {} {}'.format(
+            self.call, self.number) if self.call else 'at random' if self.number else 'at the end'
+        return '{} on {}, {}{}'.format(self.flow, self.kind, when,
+                                       ', with a neighbour' * self.has_neighbour)
 
 
 class Power:
-    """Flows on disks whose power is cut."""
+    """Runs of flows on disks whose power is cut."""
 
     def __init__(self, scratch, suite):
         self.scratch = scratch
         self.suite = suite
         self.kinds = []
-        self.lengths = {}               # of whole runs, in seconds, by kind and flow
-        self.done = {}                  # cuts that met a run, by what it was, and kind
+        self.lengths = {}               # (kind, flow) -> seconds of a whole run
+        self.done = {}                  # cuts that ended a run, by kind of disk and of flow
         self.traces = {flow.name: self.trace(flow) for flow in ground.FLOWS}
 
     def trace(self, flow):
-        """The calls of a whole run, with those of what it starts."""
+        """Return the calls of a whole run and of the processes that it starts."""
         self.scratch.begin(flow)
-        result, found = calls.record(self.scratch.run_flow(flow), self.scratch.path('trace'), calls.CHANGES, '-f')
+        result, found = calls.record(self.scratch.run_flow(flow), self.scratch.path('trace'),
+                                     calls.CHANGES, '-f')
         ground.check.assertEqual(flow.code(), result.code, result)
         return found
 
@@ -77,7 +81,7 @@ class Power:
         return disks.Disk(kind, self.scratch.path('{}.{}'.format(name, kind)), self.scratch.disk)
 
     def prepare(self):
-        """The disks that flows begin with."""
+        """Return the disks that flows begin with."""
         for kind in disks.KINDS:
             fault = disks.fault_of_kind(kind, self.scratch.directory)
             if fault is not None:
@@ -103,7 +107,7 @@ class Power:
                         yield Cut(kind, flow, call, number, has_neighbour)
 
     def steps(self, flow):
-        """The calls of a flow that bring something nearer to the disk: its name, and its number among those of that."""
+        """Yield the calls of a flow that change or sync the disk, as (name, number)."""
         counts = dict.fromkeys(STEPS, 0)
         for call in self.traces[flow.name]:
             if call.name in STEPS:
@@ -112,10 +116,11 @@ class Power:
                     yield call.name, counts[call.name]
 
     def start(self, flow, prefix=()):
-        """A run of a flow that takes its time."""
+        """Start a slow run of a flow."""
         if flow.config:
             return self.scratch.start(prefix, *self.scratch.arguments(flow))
-        process = self.scratch.start(prefix, 'store', '-o', self.scratch.root, '-', '2.0', stdin=subprocess.PIPE)
+        process = self.scratch.start(prefix, 'store', '-o', self.scratch.root, '-', '2.0',
+                                     stdin=subprocess.PIPE)
         threading.Thread(target=self.feed, args=(process.stdin,), daemon=True).start()
         return process
 
@@ -127,10 +132,10 @@ class Power:
                     stream.flush()
                     time.sleep(PAUSE_SECONDS)
         except OSError:
-            pass                        # whom it fed was killed
+            pass                        # the run was killed
 
     def length(self, kind, flow):
-        """How many seconds a run takes that nobody cuts off; measured once."""
+        """Return the seconds of a whole run, measured once."""
         if (kind, flow) not in self.lengths:
             disk = self.disk(kind, 'case')
             disk.copy(self.disk(kind, flow.begins))
@@ -146,7 +151,7 @@ class Power:
         return self.lengths[kind, flow]
 
     def run(self, cut):
-        """One cut, and what follows."""
+        """Make one cut, and judge the disk and the next run."""
         flow, scratch = cut.flow, self.scratch
         scratch.offer(flow)
         length = self.length(cut.kind, flow)
@@ -165,19 +170,24 @@ class Power:
         self.count(cut, code is not None)
 
     def count(self, cut, is_late):
-        what = {'delta': 'delta', 'patch': 'delta', 'store': 'store', 'first store': 'store'}.get(cut.flow.name, 'fetch')
-        self.suite.count('cuts after the exit' if is_late else 'cuts of {} on {}'.format(what, cut.kind))
+        what = {'delta': 'delta', 'patch': 'delta', 'store': 'store',
+                'first store': 'store'}.get(cut.flow.name, 'fetch')
+        self.suite.count('cuts after the exit' if is_late
+                         else 'cuts of {} on {}'.format(what, cut.kind))
         self.done[what, cut.kind] = self.done.get((what, cut.kind), 0) + (not is_late)
 
     def run_and_cut(self, cut, disk, length):
-        """A run that loses its power; its exit code, if it had one by then."""
+        """Cut the power during a run. Return its exit code if it had ended."""
         trace = self.scratch.path('trace')
-        prefix = calls.injected(trace, cut.call, 'signal=STOP:when={}'.format(cut.number)) if cut.call else ()
+        prefix = calls.injected(trace, cut.call,
+                                'signal=STOP:when={}'.format(cut.number)) if cut.call else ()
         process = self.start(cut.flow, prefix)
         try:
-            with disks.neighbour(self.scratch.disk) if cut.has_neighbour else contextlib.nullcontext():
+            with disks.neighbour(
+                self.scratch.disk) if cut.has_neighbour else contextlib.nullcontext():
                 if cut.call:
-                    ground.check.assertTrue(calls.wait_until_stopped(process, trace), 'this step did not come')
+                    ground.check.assertTrue(calls.wait_until_stopped(process, trace),
+                                            'this step did not come')
                 elif cut.number:
                     time.sleep(self.suite.chance.uniform(0, length))
                 else:
@@ -190,7 +200,7 @@ class Power:
 
 
 def end(process):
-    """See it dead, and all that it started."""
+    """Wait for the end of a killed run and of all that it started."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -204,7 +214,7 @@ def end(process):
 
 
 def paced(handler):
-    """Serves honestly, and an image slowly."""
+    """Answer honestly, and send an image slowly."""
     wanted = handler.headers.get('Range', '')
     if handler.path.startswith('/store/') and not handler.path.endswith('.chunks'):
         if not wanted or wanted.endswith('-'):
@@ -215,7 +225,7 @@ def paced(handler):
 
 
 def check_order(power, suite):
-    """No rename before the fsync of what it names, and nothing after it before its directory's."""
+    """Each rename follows the fsync of its file, and precedes only the fsync of its directory."""
     root, image = power.scratch.root, origin.digest_of(power.scratch.two)
     for flow in ground.FLOWS:
         found = power.traces[flow.name]
@@ -225,25 +235,30 @@ def check_order(power, suite):
             ground.check.assertEqual(NAMES[flow.name], names)
         for path in sorted(order.synced(found)):
             with suite.case('order of {}, had it not synced {}'.format(flow, path)):
-                ground.check.assertNotEqual([], order.objections(order.without_sync(found, path), root))
+                ground.check.assertNotEqual([],
+                                            order.objections(order.without_sync(found, path), root))
     with suite.case('order of an update that goes on where another was killed'):
         check_adoption(power.scratch, power.traces['update'])
 
 
 def check_adoption(scratch, trace):
-    """What another run has renamed and may not have synced is synced before latest names it."""
+    """fetch syncs an image that another run renamed before latest names it."""
     flow = next(flow for flow in ground.FLOWS if flow.name == 'update')
     names = order.names_given(trace, scratch.root)
     scratch.begin(flow)
     killed = scratch.run_flow(flow)(calls.injected(scratch.path('trace'), 'rename',
-                                                   'signal=KILL:when={}'.format(names.index('latest') + 1)))
+                                                   'signal=KILL:when={}'.format(
+                                                       names.index('latest') + 1)))
     ground.check.assertEqual(-signal.SIGKILL, killed.code)
     result, found = calls.record(scratch.run_flow(flow), scratch.path('trace'), calls.CHANGES, '-f')
     ground.check.assertEqual(0, result.code, result)
     ground.check.assertEqual([], order.objections(found, scratch.root))
-    ground.check.assertEqual(['.state.back', '.state.done', 'latest'], order.names_given(found, scratch.root)[:3])
-    rename = next(number for number, call in enumerate(found) if call.name == 'rename' and call.path(1).endswith('latest'))
-    ground.check.assertLessEqual({scratch.root, os.path.join(scratch.root, 'store')}, order.synced(found[:rename]))
+    ground.check.assertEqual(['.state.back', '.state.done', 'latest'],
+                             order.names_given(found, scratch.root)[:3])
+    rename = next(number for number, call in enumerate(found) if call.name == 'rename'
+                  and call.path(1).endswith('latest'))
+    ground.check.assertLessEqual({scratch.root, os.path.join(scratch.root, 'store')},
+                                 order.synced(found[:rename]))
 
 
 def main():

@@ -1,9 +1,9 @@
-"""Runs the suites beside it, each in a process of its own, and prints the closing table of `make prove`.
+"""Runs the suites of this directory, each in its own process, and prints the table of `make prove`.
 
     prove.py [SUITE...]
 
-PROVE_SECONDS, if it is set, is shared out among them. A suite that takes much longer than its share is ended.
-However a suite ends, what it started and what it wrote for a while ends with it.
+The suites share PROVE_SECONDS if it is set. A suite that takes much longer than its share is ended.
+After each suite its processes are ended and its temporary files removed.
 """
 import contextlib
 import ctypes
@@ -20,17 +20,20 @@ import suite
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 NOT_SUITES = ('suite', 'prove')
-ENDING_SECONDS = 600                    # for what a suite began within its share, and again its share
-CLEANING_SECONDS = 10                   # for a suite that is told to end
+ENDING_SECONDS = 600                    # beyond twice its share, before a suite is ended
+CLEANING_SECONDS = 10                   # between SIGTERM and SIGKILL
 MEMORY = '/dev/shm'
 PR_SET_CHILD_SUBREAPER = 36             # of prctl(2)
 
 
 def run(name, environ):
-    """The closing line of a suite; a failure of its own if it did not come to that."""
-    process = subprocess.Popen([sys.executable, '-u', os.path.join(HERE, name + '.py')], env=environ,
-                               stdout=subprocess.PIPE, universal_newlines=True, start_new_session=True)
-    clock = threading.Timer(2 * float(environ.get('PROVE_SECONDS') or 'inf') + ENDING_SECONDS, end, [process])
+    """Return the closing line of a suite, or a failure if it printed none."""
+    process = subprocess.Popen([sys.executable, '-u', os.path.join(HERE, name + '.py')],
+                               env=environ,
+                               stdout=subprocess.PIPE, universal_newlines=True,
+                               start_new_session=True)
+    clock = threading.Timer(2 * float(environ.get('PROVE_SECONDS') or 'inf') + ENDING_SECONDS, end,
+                            [process])
     if environ.get('PROVE_SECONDS'):
         clock.start()
     told = None
@@ -48,7 +51,8 @@ def run(name, environ):
         finally:
             kill_orphans()
     if told is None:
-        return {'name': name, 'passed': 0, 'failed': 1, 'skipped': 0, 'numbers': {}, 'seconds': 0, 'seed': 0,
+        return {'name': name, 'passed': 0, 'failed': 1, 'skipped': 0, 'numbers': {}, 'seconds': 0,
+                'seed': 0,
                 'why': ['ended with {} before it was done'.format(code)]}
     if code != 0 and not told['failed']:
         told['failed'] = 1
@@ -56,7 +60,7 @@ def run(name, environ):
 
 
 def end(process):
-    """Let a suite clean up, and kill what is left of it."""
+    """Let a suite clean up, and then kill its processes."""
     try:
         process.terminate()
         process.wait(CLEANING_SECONDS)
@@ -69,20 +73,20 @@ def end(process):
 
 
 def adopt_orphans():
-    """Be the parent of whatever a suite leaves behind, be it in a session of its own."""
+    """Adopt all processes that a suite leaves, even in their own sessions."""
     if sys.platform == 'linux':
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def kill_orphans():
-    """Kill what a suite that has ended left behind, and what that leaves behind in turn."""
+    """Kill the processes that an ended suite left, and their children."""
     for pid in iter(lambda: next(children(), None), None):
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
 
 def children():
-    """The process ids of our children."""
+    """Return the process ids of our children."""
     for path in glob.glob('/proc/[0-9]*/stat'):
         with contextlib.suppress(OSError), open(path) as stream:
             if int(stream.read().rpartition(')')[2].split()[1]) == os.getpid():
@@ -91,20 +95,24 @@ def children():
 
 @contextlib.contextmanager
 def room(environ):
-    """The environment of a suite, with folders for what it writes, on disk and in memory; they go when the `with` ends."""
+    """The environment of a suite, with temporary directories on disk and in memory."""
     with contextlib.ExitStack() as stack:
-        environ = dict(environ, TMPDIR=stack.enter_context(tempfile.TemporaryDirectory(prefix='tako-')))
+        environ = dict(environ,
+                       TMPDIR=stack.enter_context(tempfile.TemporaryDirectory(prefix='tako-')))
         if os.access(MEMORY, os.W_OK):
-            environ['PROVE_MEMORY'] = stack.enter_context(tempfile.TemporaryDirectory(prefix='tako-', dir=MEMORY))
+            environ['PROVE_MEMORY'] = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix='tako-', dir=MEMORY))
             os.chmod(environ['PROVE_MEMORY'], 0o755)
-        os.chmod(environ['TMPDIR'], 0o1777)     # as /tmp has it: not all that a suite starts is root
+        os.chmod(environ['TMPDIR'], 0o1777)     # for processes that are not root's
         yield environ
 
 
 def main(names):
-    names = names or sorted(os.path.basename(path)[:-3] for path in glob.glob(os.path.join(HERE, '*.py'))
+    names = names or sorted(os.path.basename(path)[:-3] for path
+                            in glob.glob(os.path.join(HERE, '*.py'))
                             if os.path.basename(path)[:-3] not in NOT_SUITES)
-    environ = dict(os.environ, PYTHONPATH=os.pathsep.join((os.path.dirname(os.path.dirname(HERE)), os.path.dirname(HERE))))
+    environ = dict(os.environ, PYTHONPATH=os.pathsep.join((os.path.dirname(os.path.dirname(HERE)),
+                                                           os.path.dirname(HERE))))
     if environ.get('PROVE_SECONDS'):
         environ['PROVE_SECONDS'] = str(int(environ['PROVE_SECONDS']) // len(names))
     suite.exit_on_signals()
@@ -113,12 +121,15 @@ def main(names):
     for name in names:
         with room(environ) as of_its_own:
             told.append(run(name, of_its_own))
-    print('\n{:<10} {:>7} {:>7} {:>7} {:>8}  {}'.format('suite', 'passed', 'failed', 'skipped', 'seconds', 'of it'))
+    print('\n{:<10} {:>7} {:>7} {:>7} {:>8}  {}'.format('suite', 'passed', 'failed', 'skipped',
+                                                        'seconds', 'of it'))
     for each in told:
-        print('{name:<10} {passed:>7} {failed:>7} {skipped:>7} {seconds:>8}  {of}'.format(of='; '.join(
+        print('{name:<10} {passed:>7} {failed:>7} {skipped:>7} {seconds:>8}  {of}'.format(
+            of='; '.join(
             ['{} {}'.format(number, what) for what, number in each['numbers'].items()]
             + ['skipped: ' + why for why in each['why']]), **each))
-    passed, failed, skipped = (sum(each[word] for each in told) for word in ('passed', 'failed', 'skipped'))
+    passed, failed, skipped = (sum(each[word] for each in told) for word
+                               in ('passed', 'failed', 'skipped'))
     print('{} passed, {} failed, {} skipped'.format(passed, failed, skipped))
     return 1 if failed else 0
 

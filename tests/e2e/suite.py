@@ -1,4 +1,4 @@
-"""What the suites of `make prove` have in common: cases that are counted, a share of time, a seed.
+"""What the suites of `make prove` share: counted cases, a share of the time, and a seed.
 
     suite = Suite('servers')
     for server in suite.sample(SERVERS):
@@ -6,8 +6,8 @@
             ...assertions...
     suite.close()
 
-PROVE_SECONDS is how long a suite may begin new cases; without it all are run. PROVE_SEED makes a sample
-happen again.
+A suite begins no case after PROVE_SECONDS; without it, it runs all cases. PROVE_SEED repeats a
+sample.
 """
 import contextlib
 import json
@@ -21,7 +21,7 @@ import unittest
 
 
 class Suite:
-    """A suite's cases as they pass, fail or are skipped, and why."""
+    """The cases of a suite that passed, failed or were skipped, and why."""
 
     def __init__(self, name):
         exit_on_signals()
@@ -32,21 +32,22 @@ class Suite:
         self._began = time.monotonic()
         self._seconds = float(seconds) if seconds else float('inf')
         self._passed, self._failed, self._skipped, self._numbers = 0, [], [], {}
-        print('== {}: seed {}{}'.format(name, self.seed, ', for {} s'.format(seconds) if seconds else ''), flush=True)
+        print('== {}: seed {}{}'.format(name, self.seed, ', for {} s'.format(seconds) if seconds
+                                        else ''), flush=True)
 
     @property
     def is_sample(self):
-        """Whether there is only so much time, and not for all cases."""
+        """Return whether the time is limited."""
         return self._seconds != float('inf')
 
     def has_time(self):
-        """Whether another case may begin."""
+        """Return whether another case may begin."""
         return time.monotonic() - self._began < self._seconds
 
     def sample(self, cases, share=1.0):
-        """All cases, in order; where time is given, in random order, and as many as there is time for, at least one.
+        """Yield the cases: all in order, or in a limited time at least one, in random order.
 
-        share: how much of the time that is left these cases may use.
+        share: the part of the remaining time that these cases may take.
         """
         cases = list(cases)
         if not self.is_sample:
@@ -63,7 +64,7 @@ class Suite:
 
     @contextlib.contextmanager
     def case(self, name):
-        """One case; what is raised in it is its failure, and the suite goes on."""
+        """Run one case. An exception in it is its failure, after which the suite continues."""
         try:
             yield
         except unittest.SkipTest as skipped:
@@ -75,37 +76,38 @@ class Suite:
             self._passed += 1
 
     def has_failed(self):
-        """Whether a case has."""
+        """Return whether a case has failed."""
         return bool(self._failed)
 
     def skip(self, name, why):
-        """A case that cannot be run here; said loudly."""
+        """Count and print a case that cannot be run here."""
         self._skipped.append((name, why))
         print('SKIPPED {}: {}: {}'.format(self.name, name, why), flush=True)
 
     def count(self, what, number=1):
-        """A number for the closing table, as of power cuts."""
+        """Add to a number of the closing table, for example of power cuts."""
         self._numbers[what] = self._numbers.get(what, 0) + number
 
     def close(self):
-        """Say how it went, in the form that prove.py reads; end the program."""
+        """Print the results in the form that prove.py reads, and end the program."""
         why = sorted({why for _, why in self._skipped})
         print('suite ' + json.dumps({
-            'name': self.name, 'passed': self._passed, 'failed': len(self._failed), 'skipped': len(self._skipped),
+            'name': self.name, 'passed': self._passed, 'failed': len(self._failed),
+            'skipped': len(self._skipped),
             'why': why, 'numbers': self._numbers, 'seconds': round(time.monotonic() - self._began),
             'seed': self.seed}), flush=True)
         sys.exit(1 if self._failed or not (self._passed or self._skipped) else 0)
 
 
 def exit_on_signals():
-    """Let SIGTERM and SIGHUP unwind each `with`, as Ctrl-C does; but not where nohup had one ignored."""
+    """Let SIGTERM and SIGHUP raise, as Ctrl-C does, unless they are ignored, as by nohup."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 def require_root(suite):
-    """Skip the whole suite unless it is run by root."""
+    """Skip the whole suite unless root runs it."""
     if os.getuid() != 0:
         suite.skip('all', 'needs root')
         suite.close()

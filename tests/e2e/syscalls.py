@@ -1,6 +1,7 @@
-"""Every system call of a fetch and a store that touches a file: a kill there, and each error that a disk may answer.
+"""A kill, and each error that a disk may return, at every system call of fetch and store on files.
 
-After each: a documented exit code, worded errors, the promise; and the next ordinary run makes up for it all.
+After each the exit code is a documented one, the message names the cause, the promise holds, and
+the next ordinary run completes all.
 """
 import signal
 from collections import Counter, namedtuple
@@ -8,23 +9,27 @@ from collections import Counter, namedtuple
 from kernel import calls, ground
 from suite import Suite
 
-SIZE = 300000                   # of the images: a run is to be short
-# what asks for, or changes, what is on a disk
-TOUCHES = ('openat', 'read', 'pread64', 'write', 'pwrite64', 'copy_file_range', 'lseek', 'ftruncate', 'fsync', 'fchmod',
-           'utimensat', 'flock', 'rename', 'symlink', 'readlink', 'unlink', 'mkdir', 'statfs', 'getdents64',
+SIZE = 300000                   # bytes of each image: runs are short
+# calls that read or change a disk
+TOUCHES = ('openat', 'read', 'pread64', 'write', 'pwrite64', 'copy_file_range', 'lseek',
+           'ftruncate', 'fsync', 'fchmod',
+           'utimensat', 'flock', 'rename', 'symlink', 'readlink', 'unlink', 'mkdir', 'statfs',
+           'getdents64',
            'newfstatat', 'close')
-ANSWERS = ('signal=KILL:when={}', 'error=ENOSPC:when={}', 'error=EIO:when={}', 'error=EACCES:when={}', 'error=EROFS:when={}')
-FROM_THEN_ON = 'error=EIO:when={}+'     # the disk has died; not for write, which also tells of it
-DYING = ('pwrite64', 'copy_file_range', 'ftruncate', 'fsync', 'fchmod', 'rename', 'symlink', 'unlink', 'mkdir')
-# runs that may have other calls than the recorded one: the line brings what it brings
-MISSED, MISSED_SHARE = 10, 0.1          # of all that are begun
-MISSED_SHARE_OF_EACH = 0.5              # of a flow's calls of one name; and of a sample
+ANSWERS = ('signal=KILL:when={}', 'error=ENOSPC:when={}', 'error=EIO:when={}',
+           'error=EACCES:when={}', 'error=EROFS:when={}')
+FROM_THEN_ON = 'error=EIO:when={}+'     # a dead disk; not for write, which also prints messages
+DYING = ('pwrite64', 'copy_file_range', 'ftruncate', 'fsync', 'fchmod', 'rename', 'symlink',
+         'unlink', 'mkdir')
+# Runs may have other calls than the recorded one, as a download arrives in other pieces.
+MISSED, MISSED_SHARE = 10, 0.1          # of all cases
+MISSED_SHARE_OF_EACH = 0.5              # of the calls of one name in a flow, and of a sample
 
 
 class Case(namedtuple('Case', ('flow', 'call', 'answer', 'text', 'renamed'))):
-    """A flow one of whose calls of this name, or more, is answered so.
+    """A flow in which one or more calls of this name get this answer.
 
-    text: the call, as it was recorded. renamed: the name that a file was given last before it.
+    text: the call as recorded. renamed: the target of the last rename before it.
     """
 
     __slots__ = ()
@@ -34,7 +39,7 @@ class Case(namedtuple('Case', ('flow', 'call', 'answer', 'text', 'renamed'))):
 
 
 def cases(scratch):
-    """Each call of each flow that is about what is in the scratch directory, with each answer."""
+    """Yield each call of each flow on the scratch directory, with each answer."""
     for flow in ground.FLOWS:
         scratch.begin(flow)
         _, recorded = calls.record(scratch.run_flow(flow), scratch.path('trace'), ','.join(TOUCHES))
@@ -49,27 +54,29 @@ def cases(scratch):
 
 
 def exit_codes(case, call, scratch):
-    """Those that may come of an error there."""
+    """Return the exit codes that an error of this call may have."""
     about, good = call.path(), case.flow.code()
     if about.endswith('.tako'):
-        return (good, 2)        # some a Python can do without, as the lseek with which it opens
+        return (good, 2)        # Python ignores some errors, such as that of lseek after open
     if (case.call, about) == ('newfstatat', scratch.root):
-        return (1, 2, 3)        # it may be the look at what the config names
+        return (1, 2, 3)        # the call may be on the Destination= of the config
     if about.startswith(scratch.path('served')):
-        return (good, 75)       # the origin's disk
+        return (good, 75)       # the disk of the origin
     failed = (1, 3) if case.flow.name == 'repair' else (1,)
-    return failed if case.call in ('fsync', 'flock') and not is_optional(case, about) else (good,) + failed
+    return failed if case.call in ('fsync',
+                                   'flock') and not is_optional(case, about) else (good,) + failed
 
 
 def is_optional(case, about):
-    """Whether a run may succeed without this: an index of a client, and the new file for a state that has room in the old."""
+    """Return whether a run may succeed without this: an index, or a new state if the disk is full."""
     if about.endswith('.chunks.new') or case.renamed.endswith('.chunks'):
         return True
-    return 'ENOSPC' in case.answer and (about.endswith('.state.new') or case.renamed.endswith('.state'))
+    return 'ENOSPC' in case.answer and (about.endswith('.state.new')
+                                        or case.renamed.endswith('.state'))
 
 
 def check_where(call, result, scratch):
-    """Whoever reads the message knows where to look."""
+    """The message names the file."""
     about = ' '.join(line for line in result.err.splitlines() if line.startswith('tako: '))
     if not call.path().endswith('.tako'):
         about = about.replace(scratch.path('http.tako'), '').replace(scratch.path('file.tako'), '')
@@ -77,7 +84,7 @@ def check_where(call, result, scratch):
 
 
 def run(case, scratch, suite):
-    """One case; whether the call was met."""
+    """Run one case. Return whether the run made the call."""
     scratch.begin(case.flow)
     trace = scratch.path('trace')
     result = scratch.run_flow(case.flow)(calls.injected(trace, case.call, case.answer))
@@ -103,9 +110,9 @@ def run(case, scratch, suite):
 
 
 def check_missed(missed, begun, is_sample):
-    """Few of the recorded calls did not come again: of all together, and of each flow's calls of one name.
+    """Few recorded calls were missed: of all, and of each flow's calls of one name.
 
-    missed, begun: how many cases, by flow and name. A sample has too few of each for that.
+    missed, begun: numbers of cases by (flow, name). A sample has too few of each.
     """
     all_missed, all_begun = sum(missed.values()), sum(begun.values())
     if is_sample:
@@ -113,7 +120,8 @@ def check_missed(missed, begun, is_sample):
         return
     ground.check.assertLessEqual(all_missed, MISSED + MISSED_SHARE * all_begun)
     for (flow, call), number in begun.items():
-        ground.check.assertLessEqual(missed[flow, call], MISSED_SHARE_OF_EACH * number, '{} of {}'.format(call, flow))
+        ground.check.assertLessEqual(missed[flow, call], MISSED_SHARE_OF_EACH * number,
+                                     '{} of {}'.format(call, flow))
 
 
 def main():

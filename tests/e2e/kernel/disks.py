@@ -9,27 +9,28 @@ import subprocess
 import threading
 import time
 
-# _IOR('X', 125, __u32), XFS_IOC_GOINGDOWN and EXT4_IOC_SHUTDOWN alike: from now on nothing reaches the device
+# _IOR('X', 125, __u32), which is XFS_IOC_GOINGDOWN and EXT4_IOC_SHUTDOWN: nothing more is written
 SHUTDOWN = 2 << 30 | 4 << 16 | ord('X') << 8 | 125
-NO_LOG_FLUSH = 2                        # not even what the log holds in memory
-CLONE_NEWNS = 0x20000                   # of unshare(2): mounts of our own
-UMOUNT_SECONDS = 20.0                   # for who was killed to let go of it, and the loop device of its file
-# size, what makes it, and how it is mounted: at its most forgetful, and with a neighbour
+NO_LOG_FLUSH = 2                        # not even the log in memory is written
+CLONE_NEWNS = 0x20000                   # of unshare(2): a mount namespace
+UMOUNT_SECONDS = 20.0                   # for killed processes and loop devices to release a file
+# size, command that makes it, options of mount that lose most, and those with a neighbour
 KINDS = {
-    'ext4': (64 << 20, ['mkfs.ext4', '-q', '-F'], ('loop,noauto_da_alloc', 'loop,noauto_da_alloc,data=writeback')),
+    'ext4': (64 << 20, ['mkfs.ext4', '-q', '-F'],
+             ('loop,noauto_da_alloc', 'loop,noauto_da_alloc,data=writeback')),
     'xfs': (320 << 20, ['mkfs.xfs', '-q'], ('loop', 'loop')),
 }
 
 
 def unshare_mounts():
-    """Let our mounts be ours alone: a copy in another's namespace would keep alive what is to lose its power."""
+    """Enter a mount namespace, so that no other one keeps a file system mounted."""
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     _run(['mount', '--make-rprivate', '/'])
 
 
 class Disk:
-    """A file system of one kind, in a file, to be mounted at a directory."""
+    """A file system of one kind in a file, which can be mounted at a directory."""
 
     def __init__(self, kind, file, at):
         self.file = file
@@ -37,20 +38,20 @@ class Disk:
         self._size, self._make, self._options = KINDS[kind]
 
     def make(self):
-        """A new and empty one."""
+        """Make a new and empty file system."""
         with open(self.file, 'xb') as stream:
             stream.truncate(self._size)
         _run(self._make + [self.file])
 
     def copy(self, other):
-        """Be the same as another, which is not mounted."""
+        """Copy another file system, which is not mounted."""
         if os.path.exists(self.file):
-            os.unlink(self.file)        # and no loop device knows the new one
+            os.unlink(self.file)        # no loop device uses the new file
         _run(['cp', '--sparse=always', other.file, self.file])
 
     @contextlib.contextmanager
     def mounted(self, has_neighbour=False):
-        """Mounted, and its log replayed, while the `with` lasts."""
+        """Mount it and replay its log, until the end of the `with`."""
         _run(['mount', '-o', self._options[has_neighbour], self.file, self.at])
         try:
             yield
@@ -66,10 +67,11 @@ class Disk:
             os.close(descriptor)
 
     def _unmount(self):
-        """Have it forgotten: no memory of it may outlive the power."""
+        """Unmount it, and wait until no cache of it is left."""
         deadline, is_mounted = time.monotonic() + UMOUNT_SECONDS, True
         while is_mounted or self._is_attached():
-            is_mounted = is_mounted and subprocess.call(['umount', self.at], stderr=subprocess.DEVNULL) != 0
+            is_mounted = is_mounted and subprocess.call(['umount', self.at],
+                                                        stderr=subprocess.DEVNULL) != 0
             if time.monotonic() >= deadline:
                 subprocess.call(['umount', '--lazy', self.at], stderr=subprocess.DEVNULL)
                 raise TimeoutError(self.at + ' stays busy')
@@ -81,19 +83,20 @@ class Disk:
                 with open(path) as stream:
                     if stream.read().strip() == self.file:
                         return True
-            except OSError:             # detached meanwhile
+            except OSError:             # it was detached
                 pass
         return False
 
 
 def _run(command):
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          universal_newlines=True)
     if done.returncode:
         raise OSError('{}: {}'.format(' '.join(command), done.stdout.strip()))
 
 
 def fault_of_kind(kind, folder):
-    """Why disks of this kind cannot be had here; None if they can."""
+    """Return why disks of this kind cannot be used here; None if they can."""
     at = os.path.join(folder, 'trial')
     os.makedirs(at, exist_ok=True)
     disk = Disk(kind, at + '.' + kind, at)
@@ -113,7 +116,7 @@ def fault_of_kind(kind, folder):
 
 @contextlib.contextmanager
 def neighbour(folder, seconds=0.003):
-    """Somebody else who writes in the same file system, and syncs: that brings names to the disk, and not what they name."""
+    """Another process that writes to the same file system and syncs, which syncs only names."""
     is_over = threading.Event()
 
     def write():
@@ -123,7 +126,7 @@ def neighbour(folder, seconds=0.003):
                     stream.write(b'.')
                     os.fsync(stream.fileno())
         except OSError:
-            pass                        # the power was cut
+            pass                        # the power is cut
 
     thread = threading.Thread(target=write)
     thread.start()

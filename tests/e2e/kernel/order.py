@@ -1,36 +1,39 @@
-"""What has to be on the disk before what, as it shows in the system calls of a run."""
+"""The order of system calls that change and sync a disk."""
 import os
 
 import tako
 
 WRITES = ('write', 'pwrite64', 'copy_file_range', 'ftruncate', 'fchmod', 'utimensat')
-# what rests on all names that were given before
+# steps that rely on all renames before
 STEPS = {'mkdir': 'made a directory', 'rename': 'renamed', 'unlink': 'removed', 'write': 'told',
          'execve': 'started a program', 'exit_group': 'ended'}
 
 
 class Pending:
-    """What a run has done and not yet brought to the disk, and what it did too early.
+    """The changes of a run that are not synced, and its steps that came too early.
 
-    A file's bytes and mode are synced before it is renamed to the name that counts; the directory that got the
-    name, before the next such name, before anything is removed, told or started, and before the end.
+    A file is synced before it is renamed to its final name. The directory of that name is synced
+    before the next rename, before a file is removed, a message printed or a unit restarted, and
+    before the end.
     """
 
     def __init__(self, root):
         self.root = root
         self.unsynced = set()           # files
-        self.unnamed = {}               # directories, and what is new in them
+        self.unnamed = {}               # directory -> its new names
         self.objections = []
 
     def take(self, call):
-        """The next call of the run."""
+        """Take the next call of the run."""
         path = call.path(1 if call.name == 'copy_file_range' else 0)
-        if call.name in ('execve', 'exit_group') or (call.name == 'write' and not path):    # to a pipe
+        # to a pipe
+        if call.name in ('execve', 'exit_group') or (call.name == 'write' and not path):
             self.rest_on(call)
-        elif call.result() < 0 or not (path + os.sep).startswith(self.root + os.sep) or tako.PROBE in call.text:
+        elif call.result() < 0 or not (path + os.sep).startswith(
+            self.root + os.sep) or tako.PROBE in call.text:
             pass
         elif call.name in WRITES:
-            if 'AT_FDCWD' not in call.text:     # the time of a file in place: it may be lost
+            if 'AT_FDCWD' not in call.text:     # the time of an installed file may be lost
                 self.unsynced.add(path)
         elif call.name in ('fsync', 'fdatasync'):
             self.unsynced.discard(path)
@@ -55,7 +58,7 @@ class Pending:
 
 
 def objections(calls, root):
-    """Each step, in words, that a run took before those that it rests on had reached the disk."""
+    """Return each step, in words, before which a run did not sync what it relies on."""
     pending = Pending(root)
     for call in calls:
         pending.take(call)
@@ -63,15 +66,16 @@ def objections(calls, root):
 
 
 def names_given(calls, root):
-    """The names that count, in the order in which they were given."""
-    return [os.path.relpath(call.path(1), root) for call in calls if call.name == 'rename' and call.result() == 0]
+    """Return the final names, in the order of their renames."""
+    return [os.path.relpath(call.path(1), root) for call in calls if call.name == 'rename'
+            and call.result() == 0]
 
 
 def synced(calls):
-    """The files and directories that were synced."""
+    """Return the files and directories that were synced."""
     return {call.path() for call in calls if call.name == 'fsync' and call.result() == 0}
 
 
 def without_sync(calls, path):
-    """The calls of a run that were the same, had it not synced this."""
+    """Return the calls of a run without the syncs of this file."""
     return [call for call in calls if not (call.name == 'fsync' and call.path() == path)]

@@ -1,7 +1,7 @@
-"""Fuzzes one target until a time is over, or a fault found: fuzz.py TARGET SECONDS SEED FOLDER, by an atheris' Python.
+"""Fuzzes one target for so many seconds, or until a fault: fuzz.py TARGET SECONDS SEED FOLDER.
 
-Seeds are written to FOLDER/seeds; the input that was at fault, or took too long, is left in FOLDER as crash-... or timeout-...
-The target `a planted fault` has one, which has to be found.
+It writes seeds to FOLDER/seeds. An input that fails or takes too long is left in FOLDER as
+crash-... or timeout-... The target `a planted fault` has a fault, which has to be found.
 """
 import os
 import resource
@@ -16,13 +16,13 @@ with atheris.instrument_imports(include=['tako', 'urllib.parse']):
 
 import targets
 
-MEMORY_BYTES = 192 << 20        # more than this process has when it begins: three decompressors, and a margin
-INPUT_SECONDS = 60              # that one input may take, on a machine that is busy otherwise
+MEMORY_BYTES = 192 << 20        # beyond the memory at the start: for three decompressors
+INPUT_SECONDS = 60              # that one input may take on a busy machine
 
 
 @atheris.instrument_func
 def planted(data):
-    """Fails at an input in 2^32, which is found by coverage alone: each byte that is right leads further."""
+    """Fail at one input of 2^32, which only coverage finds: each right byte reaches more code."""
     for at in range(4):
         if data[at:at + 1] != b'tako'[at:at + 1]:
             return
@@ -40,8 +40,10 @@ def main():
     with open('/proc/self/statm') as statm:
         has = int(statm.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (has + MEMORY_BYTES, has + MEMORY_BYTES))
-    atheris.Setup([sys.argv[0], '-max_total_time=' + seconds, '-seed=' + seed, '-timeout=' + str(INPUT_SECONDS),
-                   '-max_len=' + str(target.max_bytes), '-artifact_prefix=' + folder + os.sep, '-print_final_stats=1',
+    atheris.Setup([sys.argv[0], '-max_total_time=' + seconds, '-seed=' + seed,
+                   '-timeout=' + str(INPUT_SECONDS),
+                   '-max_len=' + str(target.max_bytes), '-artifact_prefix=' + folder + os.sep,
+                   '-print_final_stats=1',
                    '-verbosity=0', seeds], lambda data: targets.check(target, data) and None)
     atheris.Fuzz()
 

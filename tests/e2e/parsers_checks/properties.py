@@ -1,6 +1,6 @@
-"""What holds of all values that hypothesis thinks of: properties.py NAME SEED EXAMPLES.
+"""Properties of all values that hypothesis makes: properties.py NAME SEED EXAMPLES.
 
-tests/oracles.py has the order of versions, ranges and prefixes, and manifests; here is the rest.
+tests/oracles.py has those of versions, patterns and manifests.
 """
 import io
 import itertools
@@ -22,16 +22,18 @@ VERSIONS = st.lists(st.tuples(PARTS, st.sampled_from('.-_')), min_size=1, max_si
     lambda pairs: ''.join(text + separator for text, separator in pairs))
 PATTERNS = st.one_of(st.just('*'), VERSIONS, VERSIONS.map(lambda text: text + '.*'),
                      st.tuples(VERSIONS, VERSIONS).map('{0[0]} <= v < {0[1]}'.format))
-# images that are alike: pieces of few kinds, most of them in several
-PIECES = st.one_of(st.binary(max_size=40), st.sampled_from([b'e' * 700, bytes(3000), b'tree ' * 500, bytes(range(256)) * 9]))
+# similar images: pieces of few kinds, most of them in several images
+PIECES = st.one_of(st.binary(max_size=40), st.sampled_from([b'e' * 700, bytes(3000), b'tree ' * 500,
+                                                            bytes(range(256)) * 9]))
 IMAGES = st.lists(PIECES, max_size=12).map(b''.join)
 PROPERTIES = {}
 
 
 def holds(*strategies, **named):
-    """Have a function of these as a property, by its name."""
+    """Register a function of these values as a property, by its name."""
     def register(function):
-        PROPERTIES[function.__name__.replace('_', ' ')] = hypothesis.given(*strategies, **named)(function)
+        PROPERTIES[function.__name__.replace('_', ' ')] = hypothesis.given(*strategies,
+                                                                           **named)(function)
         return function
     return register
 
@@ -48,7 +50,8 @@ def base64_has_an_inverse_and_one_spelling(data):
 def secret_keys_have_an_inverse_and_one_spelling(seed, data):
     text = tako.format_secret_key(seed)
     assert tako.parse_secret_key(text) == seed
-    assert tako.parse_public_key(tako.encode_base64(tako.ed25519_public_key(seed))) == tako.ed25519_public_key(seed)
+    assert tako.parse_public_key(
+        tako.encode_base64(tako.ed25519_public_key(seed))) == tako.ed25519_public_key(seed)
     at, other = data.draw(st.integers(0, len(text) - 1)), data.draw(PRINTABLE)
     hypothesis.assume(text[at] != other)
     try:
@@ -76,7 +79,8 @@ def what_lies_between_two_versions_in_bounds_is_in_bounds(pattern, texts):
     assert '.' not in told.strip('.')
 
 
-@holds(PATTERNS, st.lists(st.tuples(VERSIONS.filter(naive_parts), st.sampled_from('._-')), min_size=1, max_size=6))
+@holds(PATTERNS, st.lists(st.tuples(VERSIONS.filter(naive_parts), st.sampled_from('._-')),
+                          min_size=1, max_size=6))
 def bounds_take_all_spellings_of_a_version_or_none(pattern, pairs):
     try:
         bounds = tako.parse_pattern(pattern)
@@ -89,7 +93,8 @@ def bounds_take_all_spellings_of_a_version_or_none(pattern, pairs):
         assert (tako.parse_version(other) in bounds) is (tako.parse_version(text) in bounds)
 
 
-ENTRIES = st.lists(st.builds(tako.Entry, VERSIONS.filter(naive_parts).map(tako.parse_version), st.integers(0, 3), DIGESTS),
+ENTRIES = st.lists(st.builds(tako.Entry, VERSIONS.filter(naive_parts).map(tako.parse_version),
+                             st.integers(0, 3), DIGESTS),
                    max_size=10, unique_by=lambda entry: entry.version)
 
 
@@ -106,10 +111,12 @@ def a_manifest_that_grew_by_entries_lost_none(entries, others):
     assert (lost is None and not missing) or lost.line() in missing
 
 
-@holds(IMAGES, st.sampled_from([tako.BY_CONTENT, tako.FIXED_SIZE]), st.lists(st.integers(1, 5000), min_size=1, max_size=9))
+@holds(IMAGES, st.sampled_from([tako.BY_CONTENT, tako.FIXED_SIZE]),
+       st.lists(st.integers(1, 5000), min_size=1, max_size=9))
 def chunks_are_those_of_the_definition_however_they_are_read(image, method, sizes):
     stream, turn = io.BytesIO(image), itertools.cycle(sizes)
-    chunks = list(tako.cut_chunks(lambda size: stream.read(min(size, next(turn))), method, tako.CHUNK_MIN_BYTES))
+    chunks = list(tako.cut_chunks(lambda size: stream.read(min(size, next(turn))), method,
+                                  tako.CHUNK_MIN_BYTES))
     average = tako.CHUNK_MIN_BYTES
     assert chunks == (cut_as_defined(image, average) if method == tako.BY_CONTENT
                       else [image[at:at + average] for at in range(0, len(image), average)])
@@ -118,9 +125,11 @@ def chunks_are_those_of_the_definition_however_they_are_read(image, method, size
 @holds(IMAGES, IMAGES, st.sampled_from([tako.BY_CONTENT, tako.FIXED_SIZE]), st.integers(0, 20000),
        st.dictionaries(DIGESTS, st.integers(0, 2 ** 64 - 1), max_size=tako.PATCHES_MAX))
 def an_index_and_an_older_image_plan_the_image(old, new, method, gap, patches):
-    index = tako.index_image(io.BytesIO(new).read, method, tako.CHUNK_MIN_BYTES)._replace(patches=tuple(patches.items()))
+    index = tako.index_image(io.BytesIO(new).read, method,
+                             tako.CHUNK_MIN_BYTES)._replace(patches=tuple(patches.items()))
     assert tako.parse_index(tako.format_index(index), len(new)) == index
-    found = tako.find_chunks(index, tako.hashed_chunks(io.BytesIO(old).read, method, tako.CHUNK_MIN_BYTES))
+    found = tako.find_chunks(index,
+                             tako.hashed_chunks(io.BytesIO(old).read, method, tako.CHUNK_MIN_BYTES))
     plan = tako.plan_image(index, found, bytes(len(index.lengths)))
     made = bytearray(len(new))
     for source, begin, size in plan.copies:
@@ -136,41 +145,53 @@ def an_index_and_an_older_image_plan_the_image(old, new, method, gap, patches):
 def a_patch_makes_the_image_it_was_made_for(old, new):
     pieces = []
     tako.make_patch(old, new, pieces.append, 64 << 20, lambda _: None)
-    assert b''.join(tako.apply_patch(io.BytesIO(b''.join(pieces)), lambda begin, size: old[begin:begin + size], len(new))) == new
+    assert b''.join(tako.apply_patch(io.BytesIO(b''.join(pieces)), lambda begin,
+                                     size: old[begin:begin + size], len(new))) == new
 
 
-@holds(IMAGES, st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 3000)), min_size=2, max_size=6),
+@holds(IMAGES,
+       st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 3000)), min_size=2, max_size=6),
        st.text(st.sampled_from('abcXYZ019_'), min_size=1, max_size=70))
 def parts_of_an_answer_are_those_sent(image, spans, boundary):
     image += bytes(8000)
-    sent = [('bytes {}-{}/{}'.format(begin, begin + size - 1, len(image)), image[begin:begin + size]) for begin, size in spans]
-    body = b''.join('\r\n--{}\r\nContent-Type: x/y\r\nContent-Range: {}\r\n\r\n'.format(boundary, of).encode() + part
+    sent = [('bytes {}-{}/{}'.format(begin, begin + size - 1, len(image)),
+             image[begin:begin + size]) for begin, size in spans]
+    body = b''.join('\r\n--{}\r\nContent-Type: x/y\r\nContent-Range: {}\r\n\r\n'.format(
+        boundary, of).encode() + part
                     for of, part in sent) + '\r\n--{}--\r\n'.format(boundary).encode()
     assert tako.parse_byteranges(body, 'multipart/byteranges; boundary=' + boundary) == sent
 
 
-TEXTS = st.text(st.characters(blacklist_characters='\n\r\0', blacklist_categories=['Cs']), max_size=30).map(str.strip)
+TEXTS = st.text(st.characters(blacklist_characters='\n\r\0', blacklist_categories=['Cs']),
+                max_size=30).map(str.strip)
 
 
-@holds(st.lists(st.tuples(st.sampled_from(['http', 'https']), st.integers(1, 65535), st.text('abc/%20', max_size=9)), min_size=1),
-       st.lists(SEEDS, min_size=1, max_size=3), TEXTS.filter(bool), PATTERNS, st.lists(st.text('ab.@:-_', min_size=1)),
-       st.integers(0, 3600), st.integers(1, 999), st.lists(TEXTS), st.randoms(use_true_random=False))
-def a_config_means_what_is_written(origins, seeds, destination, pattern, units, confirm, keep, comments, chance):
+@holds(st.lists(st.tuples(st.sampled_from(['http', 'https']), st.integers(1, 65535),
+                          st.text('abc/%20', max_size=9)), min_size=1),
+       st.lists(SEEDS, min_size=1, max_size=3), TEXTS.filter(bool), PATTERNS,
+       st.lists(st.text('ab.@:-_', min_size=1)),
+       st.integers(0, 3600), st.integers(1, 999), st.lists(TEXTS),
+       st.randoms(use_true_random=False))
+def a_config_means_what_is_written(origins, seeds, destination, pattern, units, confirm, keep,
+                                   comments, chance):
     keys = [tako.ed25519_public_key(seed) for seed in seeds]
     units = ['u' + unit for unit in units]
     templates = [unit for unit in units if unit.endswith('@') or re.search('@[.][ab]+$', unit)]
     origins = ['{}://host:{}/{}'.format(*each) for each in origins]
-    lists = [['Origin=' + each for each in origins], ['PublicKey = ' + tako.encode_base64(key) for key in keys],
+    lists = [['Origin=' + each for each in origins],
+             ['PublicKey = ' + tako.encode_base64(key) for key in keys],
              ['\tRestart= ' + unit for unit in units], ['# ' + comment for comment in comments],
-             ['Destination=' + destination], ['Version=' + pattern], ['Confirm={}'.format(confirm)], ['Keep={}'.format(keep)]]
+             ['Destination=' + destination], ['Version=' + pattern], ['Confirm={}'.format(confirm)],
+             ['Keep={}'.format(keep)]]
     lines = []
-    while any(lists):                           # the order counts within a key alone
+    while any(lists):                           # only the order of one key matters
         lines.append(chance.choice([each for each in lists if each]).pop(0))
     try:
         config = tako.parse_config(chance.choice(['\n', '\r\n']).join(lines))
     except tako.ConfigError as error:
-        # a template without an instance is refused; naive patterns are the oracles' business
-        assert error.what.startswith('Version= ') or (templates and error.what.startswith('Restart= ')), error.what
+        # A template without an instance is refused. tests/oracles.py checks patterns.
+        assert error.what.startswith('Version= ') or (
+            templates and error.what.startswith('Restart= ')), error.what
         return
     assert not templates, templates
     assert [each.url for each in config.origins] == [each.rstrip('/') for each in origins]
@@ -185,7 +206,8 @@ INVOCATIONS = st.one_of(st.just('-'), st.binary(min_size=16, max_size=16).map(by
 
 
 @holds(st.builds(tako.State, st.one_of(st.just(''), DIGESTS), st.one_of(st.just(''), DIGESTS),
-                 st.one_of(st.just(''), st.builds('{} {}'.format, DIGESTS, st.integers(0, 2 ** 63 - 1))),
+                 st.one_of(st.just(''),
+                           st.builds('{} {}'.format, DIGESTS, st.integers(0, 2 ** 63 - 1))),
                  st.lists(DIGESTS).map(tuple), st.lists(DIGESTS).map(tuple),
                  st.lists(st.builds('{} {} {}'.format, DIGESTS, TOKENS, TOKENS)).map(tuple),
                  st.lists(st.builds('{} {}'.format, TOKENS, INVOCATIONS)).map(tuple),
