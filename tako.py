@@ -3188,47 +3188,55 @@ class HttpClient:
 
             status 200 or 206       yield its response, and send further ones ahead
             anything else           request it again as open() does, and send no further ones ahead
-                                    to this host: it may serve one connection at a time
+            none in AHEAD_SECONDS   the same for the rest of the run, for this host: it may serve
+                                    one connection at a time
         """
         ahead: List[HttpConnection] = []
-        unsent, host = enumerate(each), endpoint(url)
+        unsent, may_send, host = enumerate(each), len(each) > 1, endpoint(url)
         try:
             for headers in each:
-                if len(each) > 1 and host not in self._single:
+                if may_send and host not in self._single:
                     for number, following in itertools.islice(unsent, CONNECTIONS - len(ahead)):
                         ahead.append(self._pool.connection(url, number % CONNECTIONS))
                         self._send_ahead(ahead[-1], url,
                                          dict(following, Authorization=authorization))
                 answer = self._receive_ahead(ahead.pop(0), url) if ahead else None
-                if answer is None and len(each) > 1:
-                    self._single.add(host)
-                    while ahead:
-                        ahead.pop().close()
+                may_send = answer is not None
+                while ahead and host in self._single:
+                    ahead.pop().close()
                 yield answer or self.open(url, authorization, headers)
         finally:
             for connection in ahead:
                 connection.close()
 
     def _send_ahead(self, connection: HttpConnection, url: str, asked: 'Dict[str, str]') -> None:
+        began = time.monotonic()
         try:
             connection.reuse()
             with self.deadline.limit(AHEAD_SECONDS, '', ''):
                 self._pool.send(connection, url, asked)
         except Exception:                       # _receive_ahead() finds it closed
             connection.close()
+            self._note_if_late(began, url)
 
     def _receive_ahead(self, connection: HttpConnection, url: str) -> 'Optional[Answer]':
         """Return the response to a request that was sent ahead; None if it needs open()."""
+        began, is_further = time.monotonic(), connection is not self._pool.connection(url)
         try:
-            is_further = connection is not self._pool.connection(url)
             with self.deadline.limit(AHEAD_SECONDS if is_further else float('inf'), '', ''):
                 answer = _answer(url, connection)
             if answer.status in (200, 206):
                 return answer
         except Exception:                       # open() raises it if it persists
-            pass
+            if is_further:
+                self._note_if_late(began, url)
         connection.close()
         return None
+
+    def _note_if_late(self, began: float, url: str) -> None:
+        """Send nothing ahead any more to a host that took AHEAD_SECONDS since `began`."""
+        if time.monotonic() - began >= AHEAD_SECONDS:
+            self._single.add(endpoint(url))
 
 
 def too_slow(seconds: float) -> str:
