@@ -24,12 +24,12 @@ PURE_NAMES = {'os.fsdecode', 'sys.version_info'}
 IMPURE_BUILTINS = {'open', 'print', 'input', 'exec', 'eval', 'compile', '__import__', 'globals', 'vars', 'breakpoint'}
 # The modules of the standard library; Python lists them itself from 3.10 on.
 STDLIB = getattr(sys, 'stdlib_module_names', None) or {
-    'argparse', 'array', 'base64', 'binascii', 'bisect', 'bz2',
-    'collections', 'concurrent', 'contextlib', 'datetime', 'difflib', 'email',
-    'errno', 'fcntl', 'functools', 'gc', 'gzip', 'hashlib', 'hmac', 'http', 'io', 'itertools', 'json', 'lzma', 'math',
-    'mmap',
-    'os', 'platform', 'queue', 'random', 're', 'resource', 'select', 'shutil', 'signal', 'socket', 'ssl', 'stat',
-    'string', 'struct', 'subprocess', 'sys', 'tempfile', 'threading', 'time', 'types', 'typing', 'urllib', 'zlib'}
+    '_thread', 'argparse', 'array', 'base64', 'binascii', 'bisect', 'bz2', 'calendar', 'collections',
+    'concurrent', 'contextlib', 'datetime', 'difflib', 'email', 'errno', 'fcntl', 'functools', 'gc',
+    'gzip', 'hashlib', 'hmac', 'http', 'io', 'ipaddress', 'itertools', 'json', 'lzma', 'math', 'mmap',
+    'os', 'platform', 'queue', 'random', 're', 'resource', 'select', 'shutil', 'signal', 'socket',
+    'ssl', 'stat', 'string', 'struct', 'subprocess', 'sys', 'tempfile', 'threading', 'time', 'types',
+    'typing', 'urllib', 'zlib'}
 
 
 class Source:
