@@ -2396,11 +2396,15 @@ def open_file(path: 'Union[str, bytes]') -> 'BinaryIO':
 
 
 def _open_regular(path: 'Union[str, bytes]', flags: int) -> int:
+    import stat
     descriptor = os.open(path, flags | os.O_NONBLOCK)   # a named pipe would wait for its writer
-    if not os.path.isfile(descriptor):
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotFileError(errno.EINVAL, 'not a regular file', path)
+        os.set_blocking(descriptor, True)
+    except OSError:
         os.close(descriptor)
-        raise NotFileError(errno.EINVAL, 'not a regular file', path)
-    os.set_blocking(descriptor, True)
+        raise
     return descriptor
 
 

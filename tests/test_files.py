@@ -1,4 +1,5 @@
 """Section 10: files that are whole or absent, locks, and bounded reading."""
+import errno
 import os
 import socket
 import subprocess
@@ -6,6 +7,7 @@ import sys
 import threading
 import time
 import unittest
+import unittest.mock
 
 import origin
 import scene
@@ -156,6 +158,18 @@ class NotFileTest(scene.Scene):
         with tako.open_file(self.write('file', b'content')) as stream:
             self.assertTrue(os.get_blocking(stream.fileno()))
             self.assertEqual(b'content', stream.read())
+
+    def test_a_file_that_the_disk_does_not_describe_is_not_taken_for_something_else(self):
+        """A state that counts as damaged would be replaced, and what it notes lost."""
+        path = self.write('file', b'content')
+        before = len(os.listdir('/proc/self/fd'))
+        failing = OSError(errno.EIO, 'Input/output error')
+        with unittest.mock.patch.object(os, 'fstat', side_effect=failing):
+            with self.assertRaises(OSError) as caught:
+                tako.open_file(path)
+        self.assertEqual(errno.EIO, caught.exception.errno)
+        self.assertNotIsInstance(caught.exception, tako.NotFileError)
+        self.assertEqual(before, len(os.listdir('/proc/self/fd')))
 
     def fetch(self):
         return self.run_tako('fetch', self.app, '--timeout', '20')

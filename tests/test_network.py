@@ -600,6 +600,13 @@ class TlsTest(NetworkCase):
         server = self.serve('.', tls=self.authority.context('DNS:images.example.com'))
         self.assertUntrusted(server.url + '/body', SSL_CERT_FILE=self.authority.bundle)
 
+    def test_a_final_dot_of_the_host_is_not_part_of_the_name_in_the_certificate(self):
+        server = self.serve('.', tls=self.authority.context('DNS:images.example.com'))
+        address = [(socket.AF_INET, socket.SOCK_STREAM, 0, '', ('127.0.0.1', server.port))]
+        with unittest.mock.patch.object(tako, 'resolve', lambda *_: address):
+            url = 'https://images.example.com.:{}/body'.format(server.port)
+            self.assertEqual(BODY, self.fetch(url, SSL_CERT_FILE=self.authority.bundle))
+
     def test_an_expired_certificate_is_not_trusted(self):
         server = self.serve('.', tls=self.authority.context(is_expired=True))
         why = 'expired' if sys.version_info >= (3, 7) else ''       # Python 3.6 does not say
