@@ -2621,9 +2621,30 @@ class Deadline:
             raise UnreachableError(*self._limits[-1][1:])
         return min(self.stall, seconds)
 
-    def rate_window(self) -> float:
-        """Return the seconds over which a rate is measured; more if longer waits are allowed."""
-        return RATE_WINDOW_SECONDS * max(1.0, self.stall / NETWORK_TIMEOUT_SECONDS)
+
+class RateWindow:
+    """Finds out whether a download is too slow, over one window of time after the other.
+
+    delivered: how many of its bytes came before.
+    """
+
+    def __init__(self, deadline: Deadline, delivered: int = 0) -> None:
+        self._deadline = deadline
+        self._began, self._before = time.monotonic(), delivered
+
+    def fault(self, delivered: int) -> str:
+        """Return what is wrong if a window is over and brought too little; otherwise ''.
+
+        delivered: how many bytes came until now. If longer waits are allowed, a window is longer.
+        """
+        seconds = time.monotonic() - self._began
+        slack = max(1.0, self._deadline.stall / NETWORK_TIMEOUT_SECONDS)
+        if seconds < RATE_WINDOW_SECONDS * slack:
+            return ''
+        if delivered - self._before < RATE_MIN_BYTES:
+            return f'delivered less than {RATE_MIN_BYTES} bytes in {seconds:.0f} seconds'
+        self._began, self._before = time.monotonic(), delivered
+        return ''
 
 
 class Backoff:
@@ -2695,7 +2716,7 @@ class HttpConnection:
         self._stream: Optional[socket.socket] = None
         self._buffer, self._position = b'', 0   # received bytes, and how many of them were read
         self._received = self._delivered = 0    # bytes of this response, and of its body
-        self._window = 0.0, 0                   # when it began, and `_delivered` at that time
+        self._rate = RateWindow(deadline)
         self._is_read = False                   # whether the last response was read to its end
         self._is_lasting = False                # whether the server keeps the connection open
 
@@ -2736,7 +2757,7 @@ class HttpConnection:
         does.
         """
         self._received = self._delivered = 0
-        self._window = time.monotonic(), 0
+        self._rate = RateWindow(self._deadline)
         is_http_1_0, status = False, 100
         while status < 200:
             match = re.fullmatch(STATUS_LINE, self._read_line())
@@ -2839,12 +2860,9 @@ class HttpConnection:
         self._received += len(piece)
         if self._received > FRAMING_MAX_BYTES + FRAMING_MAX_FACTOR * self._delivered + size:
             raise ProtocolError('too many bytes of headers or framing')
-        began, before = self._window
-        now = time.monotonic()
-        if now - began >= self._deadline.rate_window():
-            if self._delivered - before < RATE_MIN_BYTES:
-                raise OSError(too_slow(now - began))
-            self._window = now, self._delivered
+        fault = self._rate.fault(self._delivered)
+        if fault:
+            raise OSError(fault)
         return piece
 
 
@@ -3058,10 +3076,9 @@ class ConnectionPool:
         """
         scheme, host = endpoint(url)
         name = scheme if self._proxies.get(scheme) else 'all'
-        proxy = self._proxies.get(name, '')
-        origin, _ = _name_and_port(scheme, host)
-        no_proxy = self._proxies.get('no', '')
-        if not proxy or bypasses_proxy(origin, no_proxy) or bypasses_proxy(host, no_proxy):
+        proxy, no_proxy = self._proxies.get(name, ''), self._proxies.get('no', '')
+        if not proxy or any(bypasses_proxy(each, no_proxy)
+                            for each in (_name_and_port(scheme, host)[0], host)):
             return '', {}
         kind, _, rest = proxy.rpartition('://')
         userinfo, _, address = rest.partition('/')[0].rpartition('@')
@@ -3241,11 +3258,6 @@ class HttpClient:
         """Send nothing ahead any more to a host that took AHEAD_SECONDS since `began`."""
         if time.monotonic() - began >= AHEAD_SECONDS:
             self._single.add(endpoint(url))
-
-
-def too_slow(seconds: float) -> str:
-    """Return the message for a connection that is too slow."""
-    return f'delivered less than {RATE_MIN_BYTES} bytes in {seconds:.0f} seconds'
 
 
 def _answer(url: str, connection: HttpConnection) -> Answer:
@@ -5226,7 +5238,8 @@ class RangeStrategy(DeltaStrategy):
         total = assembly.taken + assembly.lacks()
         self._transfer.step(f'downloading {assembly.lacks()} bytes of {self._entry.version}, '
                             f'{len(assembly.ranges)} ranges, from {remote.image_url}')
-        began, before = time.monotonic(), assembly.taken
+        # each answer alone may be fast enough, and all of them too slow
+        rate = RateWindow(self._transfer.client.deadline, assembly.taken)
         while assembly.ranges:
             groups = _group_ranges(
                 assembly.ranges, RANGES_PER_REQUEST if remote.range_support == MULTIPART else 1)
@@ -5248,12 +5261,9 @@ class RangeStrategy(DeltaStrategy):
                     for data in parts:
                         assembly.take(data)
                         self._transfer.report.progress(self._transfer.label, assembly.taken, total)
-                    # each answer alone may have been fast enough
-                    seconds = time.monotonic() - began
-                    if seconds >= self._transfer.client.deadline.rate_window():
-                        if assembly.taken - before < RATE_MIN_BYTES:
-                            raise TransientError(f'{answer.url}: {too_slow(seconds)}')
-                        began, before = time.monotonic(), assembly.taken
+                    fault = rate.fault(assembly.taken)
+                    if fault:
+                        raise TransientError(f'{answer.url}: {fault}')
             finally:
                 answers.close()
 
@@ -6641,7 +6651,7 @@ def _make_index(directory: ImageDirectory, digest: str, report: Report) -> bool:
 class Patch:
     """The patch that makes the image of `entry` from the image of `older`, in one directory.
 
-    Raises TakoError if it has to be made, and the images are too large for this machine.
+    Raises TakoError if it must be made, and the images are too large for this machine.
     """
 
     def __init__(self, directory: ImageDirectory, older: Entry, entry: Entry) -> None:
