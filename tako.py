@@ -195,6 +195,7 @@ PROGRESS_MIN_BYTES = 1 << 16            # after this much progress, pauses start
 ETAG_MAX_CHARS = 200                    # a longer ETag is ignored
 FULL_ANSWER_SECONDS = 86400             # a manifest is requested without an ETag once in this time
 MANIFEST_SECONDS = 60.0                 # longest wait for a mirror's manifest if others have one
+DURATION_MAX_SECONDS = 1e9              # maximum value of --splay, --timeout and --max-age
 LOCK_WAIT_SECONDS = 120.0               # longest wait for another run in the same directory
 LOCK_POLL_SECONDS = 0.05                # interval between two attempts to lock
 ABANDONED_SECONDS = 3600.0              # age at which the original Tako's files are removed
@@ -1908,7 +1909,7 @@ class Config(namedtuple('Config', (
     bounds: Bounds
     units: 'Tuple[str, ...]'
     unit_lines: 'Dict[str, int]'
-    confirm_seconds: int
+    confirm_seconds: float
     keep: int
 
 
@@ -2040,11 +2041,25 @@ def _parse_units(value: str) -> 'List[str]':
     return value.split()
 
 
-def _parse_confirm(value: str) -> int:
-    if not re.fullmatch('[0-9]{1,9}', value) or int(value) > CONFIRM_MAX_SECONDS:
-        raise UsageError(f'{value!a} is not a number of seconds',
-                         f'give a number from 0 to {CONFIRM_MAX_SECONDS}')
-    return int(value)
+def parse_duration(text: str) -> 'Optional[float]':
+    """Return the seconds in 90, 0.5, 90s, 10m, 36h, 7d or 2w; None if it is none of these.
+
+    None if it is more than DURATION_MAX_SECONDS, too.
+    """
+    match = re.fullmatch('([0-9]{1,9}(?:[.][0-9]{1,9})?)([smhdw]?)', text)
+    if match is None:
+        return None
+    unit_seconds = {'': 1, 's': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 604800}[match.group(2)]
+    seconds = float(match.group(1)) * unit_seconds
+    return seconds if seconds <= DURATION_MAX_SECONDS else None
+
+
+def _parse_confirm(value: str) -> float:
+    seconds = parse_duration(value)
+    if seconds is None or seconds > CONFIRM_MAX_SECONDS:
+        raise UsageError(f'{value[:80]!a} is not a duration from 0 to {CONFIRM_MAX_SECONDS}s',
+                         'give a number of seconds, or write it like 90s, 10m or 1h')
+    return seconds
 
 
 def _parse_keep(value: str) -> int:
@@ -5657,7 +5672,7 @@ class Switch:
     def _watch(self, watch: UnitWatch) -> 'Steps':
         """Wait until the units have run for long enough. Raises as UnitWatch.look()."""
         if self._seconds and not watch.look(show_units(self._units)):
-            self._report.step('{}: watching {} for {} seconds'.format(
+            self._report.step('{}: watching {} for {:g} seconds'.format(
                 self._label, ' '.join(self._units), self._seconds))
             yield watch
         if watch.stopped:
@@ -5847,10 +5862,10 @@ class ImageFetch:
     notes: StateFile
     switch: Switch
 
-    def __init__(self, path: str, options: 'argparse.Namespace', client: HttpClient,
-                 report: Report, runs: Runs) -> None:
+    def __init__(self, path: str, config: Config, options: 'argparse.Namespace',
+                 client: HttpClient, report: Report, runs: Runs) -> None:
         self.path = path
-        self.config = load_config(path)
+        self.config = config
         self.destination = Destination(self.config.destination, self.config.public_keys)
         self.options = options
         self.client = client
@@ -6310,9 +6325,34 @@ def version_of(digest: str, manifest: Manifest) -> str:
                  if entry.digest == digest), digest)
 
 
-def load_config(path: str) -> Config:
-    """Return the config in a file, whose destination exists. Raises ConfigError."""
+def find_configs(operands: 'Iterable[str]') -> 'List[str]':
+    """Return the paths of all configs that CONFIG operands name, each once.
+
+    For a directory, these are its *.tako files, sorted. A directory without any stands for itself,
+    and read_config() raises the error.
+    """
+    paths: List[str] = []
+    for operand in operands:
+        try:
+            paths += _configs_in(operand) or [operand]
+        except OSError:     # a file; or read_config() raises the same error
+            paths.append(operand)
+    return list(dict.fromkeys(paths))
+
+
+def _configs_in(path: str) -> 'List[str]':
+    """Return the *.tako files in a directory, without hidden ones, as in the shell."""
+    return [os.path.join(path, name) for name in sorted(os.listdir(path))
+            if name.endswith('.tako') and not name.startswith('.')]
+
+
+def read_config(path: str) -> str:
+    """Return the text of a config. Raises ConfigError."""
     try:
+        if os.path.isdir(path):
+            raise ConfigError(
+                'a directory' if _configs_in(path) else 'no *.tako file in this directory',
+                'give the path of a config')
         content = read_at_most(CONFIG_MAX_BYTES, path)
         text = content.decode('utf-8').lstrip('\ufeff')
     except ValueError:
@@ -6323,7 +6363,12 @@ def load_config(path: str) -> Config:
     if len(content) > CONFIG_MAX_BYTES:
         raise ConfigError(f'longer than {CONFIG_MAX_BYTES} bytes',
                           'check the path: this is not a config')
-    config = parse_config(text)
+    return text
+
+
+def load_config(path: str) -> Config:
+    """Return the config in a file, whose destination exists. Raises ConfigError."""
+    config = parse_config(read_config(path))
     if not os.path.isdir(config.destination):
         raise ConfigError(f'Destination= is not an existing directory: {config.destination}',
                           'create it, and let the user that runs Tako write to it',
@@ -6339,30 +6384,60 @@ def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
     if arguments.splay:
         import random
         time.sleep(random.uniform(0, arguments.splay))
-    destinations: Dict[Tuple[int, int], str] = {}
     with HttpClient(os.environ) as client, Runs(report) as runs:
         if arguments.stall is not None:
             client.deadline.stall = min(arguments.stall, STALL_MAX_SECONDS)
-        configs = list(dict.fromkeys(arguments.configs))
-        for path in configs:
+        configs = _load_configs(find_configs(arguments.configs), report, runs.codes)
+        for number, (path, config) in enumerate(configs, 1):
             if arguments.timeout is not None:
                 client.deadline.start(arguments.timeout)
             try:
-                image = ImageFetch(path, arguments, client, report, runs)
-                # one directory may have several paths: through links and mounts
-                status = os.stat(image.config.destination)
-                other = destinations.setdefault((status.st_dev, status.st_ino), path)
-                if other != path:
-                    raise ConfigError(f'Destination= is the directory of {other}, too',
-                                      'give each config a directory of its own',
-                                      image.config.destination_line)
+                image = ImageFetch(path, config, arguments, client, report, runs)
                 if arguments.dry_run:
                     runs.codes.append(image.dry_run())
                 else:
-                    runs.start(path, image.run(), is_last=path == configs[-1])
+                    runs.start(path, image.run(), is_last=number == len(configs))
             except Exception as error:              # do not end the runs of other configs
                 runs.codes.append(report.error(path, error))
         return runs.finish()
+
+
+def _load_configs(paths: 'Iterable[str]', report: Report,
+                  codes: 'List[int]') -> 'List[Tuple[str, Config]]':
+    """Return the configs to fetch, with their paths.
+
+    Print the errors of the others, and add their exit codes to `codes`. Two configs with one
+    destination are both refused: otherwise their order would decide what is installed there.
+    """
+    groups: Dict[str, List[Tuple[str, Config]]] = {}
+    for path in paths:
+        try:
+            config = load_config(path)
+        except Exception as error:              # do not end the runs of other configs
+            codes.append(report.error(path, error))
+        else:
+            groups.setdefault(identify_directory(config.destination), []).append((path, config))
+    for group in groups.values():
+        if len(group) > 1:
+            for (path, config), (other, _) in zip(group, group[-1:] + group):
+                codes.append(report.error(path, shared_destination(
+                    other, config.destination_line)))
+    return [group[0] for group in groups.values() if len(group) == 1]
+
+
+def identify_directory(path: str) -> str:
+    """Return a text that is the same for all paths of a directory, through links and mounts."""
+    try:
+        status = os.stat(path)
+        return f'{status.st_dev}:{status.st_ino}'
+    except OSError:
+        return os.path.realpath(path)
+
+
+def shared_destination(other: str, line: int) -> ConfigError:
+    """Return the error of a config with the destination of the config `other`."""
+    return ConfigError(f'Destination= is the directory of {other}, too',
+                       'give each config a directory of its own', line)
 
 
 def rollback(arguments: 'argparse.Namespace', report: Report) -> int:
@@ -6370,7 +6445,7 @@ def rollback(arguments: 'argparse.Namespace', report: Report) -> int:
     path = arguments.config
     with HttpClient(os.environ) as client, Runs(report) as runs:
         try:
-            image = ImageFetch(path, arguments, client, report, runs)
+            image = ImageFetch(path, load_config(path), arguments, client, report, runs)
             runs.start(path, image.roll_back(), is_last=True)
         except Exception as error:
             return report.error(path, error)
@@ -6382,7 +6457,7 @@ def rollback(arguments: 'argparse.Namespace', report: Report) -> int:
 def status(arguments: 'argparse.Namespace', report: Report) -> int:
     """Run the status command, which uses no network. Return the most severe exit code."""
     codes, everything = [0], []
-    for path in arguments.configs:
+    for path in find_configs(arguments.configs):
         try:
             known = _status_of(path, load_config(path), report)
             everything.append(known)
@@ -7047,27 +7122,18 @@ class ArgumentParser(argparse.ArgumentParser):
         return f'see: {self.prog} --help'
 
 
-def _seconds(text: str) -> float:
-    if not re.fullmatch('[0-9]{1,9}([.][0-9]{1,9})?', text):
+def _duration(text: str) -> float:
+    seconds = parse_duration(text)
+    if seconds is None:
         raise argparse.ArgumentTypeError(
-            f'invalid number of seconds: {text!a} (examples: 90, 0.5)')
-    return float(text)
+            f'invalid duration: {text!a} (examples: 90, 90s, 10m, 36h, 7d)')
+    return seconds
 
 
 def _mebibytes(text: str) -> int:
     if not re.fullmatch('[0-9]{1,6}', text) or int(text) < 32:
         raise argparse.ArgumentTypeError(f'invalid number of MiB: {text!a} (at least 32)')
     return int(text) << 20
-
-
-def _age(text: str) -> float:
-    """Return the seconds in 90s, 15m, 36h, 7d or 2w."""
-    match = re.fullmatch('([0-9]{1,9})([smhdw])', text)
-    if not match:
-        raise argparse.ArgumentTypeError(
-            f'invalid age: {text!a} (examples: 90s, 15m, 36h, 7d, 2w)')
-    unit_seconds = {'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 604800}[match.group(2)]
-    return float(match.group(1)) * unit_seconds
 
 
 def parse_command_line(argv: 'Sequence[str]') -> argparse.Namespace:
@@ -7116,14 +7182,15 @@ def _add_fetch(parser: ArgumentParser) -> None:
     option('--no-delta', action='store_true',
            help='download the whole image, not just the differences')
     option('--retry-rejected', action='store_true', help='retry versions that were rolled back')
-    option('--splay', type=_seconds, default=0.0, metavar='SECONDS',
-           help='wait for a random time first, SECONDS at most (for cron)')
-    option('--timeout', type=_seconds, metavar='SECONDS',
+    option('--splay', type=_duration, default=0.0, metavar='TIME',
+           help='wait for a random time first, TIME at most (for cron; examples: 600, 10m)')
+    option('--timeout', type=_duration, metavar='TIME',
            help='limit how long each config waits for the lock and the network')
-    option('--stall', type=_seconds, metavar='SECONDS',
+    option('--stall', type=_duration, metavar='TIME',
            help=f'limit how long a connection may be silent ({NETWORK_TIMEOUT_SECONDS:.0f})')
     _add_levels(parser)
-    option('configs', nargs='+', metavar='CONFIG', help='config file of an image')
+    option('configs', nargs='+', metavar='CONFIG',
+           help='config file of an image, or a directory of such files, *.tako')
 
 
 def _add_levels(parser: ArgumentParser) -> None:
@@ -7145,9 +7212,10 @@ def _add_rollback(parser: ArgumentParser) -> None:
 def _add_status(parser: ArgumentParser) -> None:
     option = parser.add_argument
     option('--json', action='store_true', help='print JSON')
-    option('--max-age', type=_age, metavar='AGE',
-           help='exit with 1 if the last success is older than AGE (examples: 36h, 7d)')
-    option('configs', nargs='+', metavar='CONFIG', help='config file of an image')
+    option('--max-age', type=_duration, metavar='TIME',
+           help='exit with 1 if the last success is older than TIME (examples: 36h, 7d)')
+    option('configs', nargs='+', metavar='CONFIG',
+           help='config file of an image, or a directory of such files, *.tako')
 
 
 def _add_store(parser: ArgumentParser) -> None:

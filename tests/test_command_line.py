@@ -158,9 +158,10 @@ class OptionTest(scene.Scene):
 
     def test_an_invalid_value_is_quoted_with_valid_examples(self):
         for line, name, invalid, examples in (
-            ('fetch a --splay {}', 'splay', 'number of seconds: {!r}', '90, 0.5'),
-            ('fetch a --timeout={}', 'timeout', 'number of seconds: {!r}', '90, 0.5'),
-            ('status a --max-age {}', 'max_age', 'age: {!r}', '90s, 15m, 36h, 7d, 2w'),
+            ('fetch a --splay {}', 'splay', 'duration: {!r}', '90, 90s, 10m, 36h, 7d'),
+            ('fetch a --timeout={}', 'timeout', 'duration: {!r}', '90, 90s, 10m, 36h, 7d'),
+            ('fetch a --stall={}', 'stall', 'duration: {!r}', '90, 90s, 10m, 36h, 7d'),
+            ('status a --max-age {}', 'max_age', 'duration: {!r}', '90, 90s, 10m, 36h, 7d'),
         ):
             result = self.run_here(*line.format('x').split())
             self.assertCode(2, result)
@@ -171,6 +172,25 @@ class OptionTest(scene.Scene):
                 self.assertGreater(self.parsed(line.format(example), name)[0], 0)
         result = self.run_here('store', '-o', 'd', '--patch-memory', '31', 'i', '1')
         self.assertIn(": invalid number of MiB: '31' (at least 32)\n", result.err)
+
+    def test_each_option_takes_a_time_in_each_spelling(self):
+        for text, seconds in (('90', 90), ('0.5', 0.5), ('90s', 90), ('15m', 900), ('36h', 129600),
+                              ('7d', 604800), ('2w', 1209600), ('1.5h', 5400), ('007', 7)):
+            for line, name in (('fetch a --splay={}', 'splay'), ('fetch a --stall={}', 'stall'),
+                               ('fetch a --timeout={}', 'timeout'),
+                               ('status a --max-age={}', 'max_age')):
+                self.assertEqual((seconds,), self.parsed(line.format(text), name))
+
+    def test_an_invalid_time_is_a_usage_error(self):
+        for text in ('', 'd', '-1', '-1d', '+1', '7 d', '1y', '1ms', '1h30m', '7D', '.5', '1.',
+                     '0x1', '\u0661', '9' * 10, '9999999w'):
+            with self.subTest(text):
+                for line in (['fetch', 'a', '--splay=' + text], ['fetch', 'a', '--stall=' + text],
+                             ['fetch', 'a', '--timeout=' + text],
+                             ['status', 'a', '--max-age=' + text]):
+                    result = self.run_here(*line)
+                    self.assertCode(2, result)
+                    self.assertIn('invalid duration: {!a} ('.format(text), result.err)
 
     def test_an_unknown_option_names_the_one_it_resembles(self):
         for line, message in (

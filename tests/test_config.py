@@ -283,19 +283,20 @@ class ValueTest(ConfigTest):
             self.assertValueRefused('Restart', unit, ascii(unit[:80])
                                     + ' is a template without an instance', 'name an instance')
 
-    def test_confirm_takes_seconds(self):
+    def test_confirm_takes_a_time(self):
         self.assertEqual(tako.parse_config(CONFIG).confirm_seconds, 10)
-        for value in ('0', '1', '30', '007', str(tako.CONFIRM_MAX_SECONDS)):
+        for value, seconds in (('0', 0), ('1', 1), ('30', 30), ('007', 7), ('0.5', 0.5),
+                               ('30s', 30), ('10m', 600), ('1h', 3600),
+                               (str(tako.CONFIRM_MAX_SECONDS), tako.CONFIRM_MAX_SECONDS)):
             self.assertEqual(tako.parse_config(config('Confirm=' + value)).confirm_seconds,
-                             int(value))
+                             seconds)
 
-    def test_invalid_seconds_to_confirm_are_refused(self):
-        for value in ('', '-1', '+1', '1.5', '30s', '0x1', '1 2', '\u0661', 'yes',
-                      str(tako.CONFIRM_MAX_SECONDS + 1), '9' * 9,
-                      '0' * 10):
+    def test_invalid_times_to_confirm_are_refused(self):
+        for value in ('', '-1', '+1', '0x1', '1 2', '\u0661', 'yes', '1y', '61m', '2h', '1d',
+                      str(tako.CONFIRM_MAX_SECONDS + 1), '9' * 9, '0' * 10):
             with self.subTest(value):
                 self.assertValueRefused('Confirm', value, ascii(value)
-                                        + ' is not a number of seconds', 'from 0 to 3600')
+                                        + ' is not a duration from 0 to 3600s', '90s, 10m or 1h')
 
     def test_keep_takes_a_number_of_images(self):
         self.assertEqual(tako.parse_config(CONFIG).keep, 0)
