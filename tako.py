@@ -137,6 +137,7 @@ if TYPE_CHECKING:
     Waiting = Tuple[str, Run, Optional['UnitWatch']]        # a config's path, run and watched units
 
 __version__ = '0.1.0'
+RELEASED = 1793491200           # the date of this release, 2026-11-01; a clock before it is wrong
 
 
 # ======================================================================== 1  limits
@@ -209,6 +210,8 @@ HELP_COLUMNS = 80                       # width of the output of --help
 PROGRESS_EVERY_SECONDS = 0.2            # interval between two updates of the progress line
 STATE_MAX_BYTES = 1 << 20               # maximum size of the state file in a destination
 WITHDRAWN_MAX = 1000                    # the state file keeps this many withdrawn versions
+SEEN_MAX = 100                          # the state file keeps when this many versions were seen
+DELAY_MAX_SECONDS = 365 * 86400         # maximum value of Delay=
 
 # units
 SYSTEMCTL_TIMEOUT_SECONDS = 900.0       # longest restart of units; systemd usually gives up earlier
@@ -959,9 +962,35 @@ def check_spelling(manifest: Manifest, version: Version) -> None:
                                'choose a new version: these two are equal')
 
 
+def recalls(manifest: Manifest) -> 'List[Entry]':
+    """Return the entries whose image an older version has, too: these take back what is between."""
+    oldest = {entry.digest: entry for entry in reversed(manifest.entries)}
+    return [entry for entry in manifest.entries if oldest[entry.digest] is not entry]
+
+
 def compatible_entries(manifest: Manifest, bounds: Bounds) -> 'Iterator[Entry]':
     """Yield the entries whose versions are in `bounds`, newest first."""
     return (entry for entry in reversed(manifest.entries) if entry.version in bounds)
+
+
+def newer_entries(manifest: Manifest, bounds: Bounds, digest: str) -> 'List[Entry]':
+    """Return the entries in `bounds` that are newer than the image `digest`, newest first.
+
+    Return none if that image is not in bounds.
+    """
+    entries = list(compatible_entries(manifest, bounds))
+    digests = [entry.digest for entry in entries]
+    return entries[:digests.index(digest)] if digest in digests else []
+
+
+def recall_of(manifest: Manifest, bounds: Bounds, digest: str) -> 'Optional[Entry]':
+    """Return the newest entry in `bounds` that takes the image `digest` back, or None.
+
+    It is newer than that image, and lists the image of a version that is older.
+    """
+    newer = newer_entries(manifest, bounds, digest)
+    older = {entry.digest for entry in list(compatible_entries(manifest, bounds))[len(newer):]}
+    return next((entry for entry in newer if entry.digest in older), None)
 
 
 def nearest_versions(manifest: Manifest, bounds: Bounds) -> 'List[Version]':
@@ -1892,13 +1921,14 @@ class Origin(namedtuple('Origin', ('url', 'authorization'))):
 
 class Config(namedtuple('Config', (
         'origins', 'public_keys', 'destination', 'destination_line', 'bounds', 'units',
-        'unit_lines', 'confirm_seconds', 'keep'))):
+        'unit_lines', 'confirm_seconds', 'keep', 'delay'))):
     """The settings of one image.
 
     `origins` are mirrors of each other. `public_keys` have 32 bytes each; one of them must have
     signed the manifest. `destination_line` and `unit_lines` are line numbers in the config.
     `confirm_seconds` is how long units are watched after a restart; with 0, only the result of the
-    restart counts. `keep` is the number of images that stay in store/; with 0, all stay.
+    restart counts. `keep` is the number of images that stay in store/; with 0, all stay. `delay` is
+    the shortest and longest time before a new version is installed, in seconds; None for no delay.
     """
 
     __slots__ = ()
@@ -1911,6 +1941,7 @@ class Config(namedtuple('Config', (
     unit_lines: 'Dict[str, int]'
     confirm_seconds: float
     keep: int
+    delay: 'Optional[Tuple[int, int]]'
 
 
 def parse_config(text: str) -> Config:
@@ -1944,6 +1975,7 @@ def parse_config(text: str) -> Config:
                   units=tuple(unit for units in values['Restart'] for unit in units),
                   unit_lines=unit_lines,
                   confirm_seconds=values['Confirm'][0] if values['Confirm'] else CONFIRM_SECONDS,
+                  delay=values['Delay'][0] if values['Delay'] else None,
                   keep=values['Keep'][0] if values['Keep'] else 0)
 
 
@@ -2069,6 +2101,23 @@ def _parse_keep(value: str) -> int:
     return int(value)
 
 
+def _parse_delay(value: str) -> 'Tuple[int, int]':
+    shortest, dash, longest = value.partition('-')
+    delay = _delay_seconds(shortest), _delay_seconds(longest if dash else shortest)
+    if delay[0] > delay[1]:
+        raise UsageError(f'{value!a} begins with the longer time',
+                         'give the shorter time first, as in 1d-4d')
+    return delay
+
+
+def _delay_seconds(text: str) -> int:
+    seconds = parse_duration(text)
+    if seconds is None or seconds > DELAY_MAX_SECONDS:
+        raise UsageError(f'{text[:80]!a} is not a time up to {DELAY_MAX_SECONDS // 86400}d',
+                         'give one time or two, as in 36h, 2d or 1d-4d')
+    return int(seconds)
+
+
 REQUIRED_KEYS = {       # each with an example
     'Origin': 'https://images.example.com/app',
     'PublicKey': 'l0D28J2fiIXvWPbeZP7wkaq+dB55Gl2ysigl9mQH29k=',
@@ -2084,6 +2133,7 @@ CONFIG_KEYS: 'Dict[str, Callable[[str], Any]]' = {      # each with the function
     'Restart': _parse_units,
     'Confirm': _parse_confirm,
     'Keep': _parse_keep,
+    'Delay': _parse_delay,
 }
 
 
@@ -3502,6 +3552,7 @@ PROBE = '.probe.new'
 PARTIAL_OLDER_CHARS = 16        # a partial patch's name has this much of the older image's SHA-256
 BACK_LINK, BACK_STATE, DONE_STATE = '.latest.back', '.state.back', '.state.done'
 MISSING = 'is missing'
+MACHINE_ID_PATH = '/etc/machine-id'
 
 
 class SignedManifest(namedtuple('SignedManifest', ('manifest', 'signed', 'where'))):
@@ -3842,7 +3893,7 @@ class Destination(ImageDirectory):
 
 class State(namedtuple('State', (
         'previous', 'restart_due', 'received', 'rejected', 'withdrawn', 'validators',
-        'invocations', 'postponed'))):
+        'invocations', 'postponed', 'seen', 'machine'))):
     """What a destination remembers from one run to the next. An image is named by its SHA-256.
 
     previous: the image that was installed before the latest one, or ''.
@@ -3855,6 +3906,8 @@ class State(namedtuple('State', (
         unit did not run.
     postponed: images on which a unit failed that also failed on the previous image. They are
         installed again once the unit runs on the previous image.
+    seen: "SHA-256 seconds": when a version newer than the installed one was first seen, since 1970.
+    machine: a random number in hexadecimal that stands for a missing /etc/machine-id, or ''.
     """
 
     __slots__ = ()
@@ -3866,12 +3919,16 @@ class State(namedtuple('State', (
     validators: 'Tuple[str, ...]'
     invocations: 'Tuple[str, ...]'
     postponed: 'Tuple[str, ...]'
+    seen: 'Tuple[str, ...]'
+    machine: str
 
 
 STATE_REGEXES = {'validators': '[0-9a-f]{64} [!-~]+ [!-~]+',
                  'received': '[0-9a-f]{64} [0-9]{1,19}',
-                 'invocations': '[!-~]+ ([0-9a-f]{32}|-)'}         # others: a SHA-256
-STATE_SINGLES = ('previous', 'restart_due', 'received')             # others: a tuple
+                 'invocations': '[!-~]+ ([0-9a-f]{32}|-)',
+                 'seen': '[0-9a-f]{64} [0-9]{1,12}',
+                 'machine': '[0-9a-f]{32}'}                         # others: a SHA-256
+STATE_SINGLES = ('previous', 'restart_due', 'received', 'machine')          # others: a tuple
 
 
 def parse_state(text: str) -> State:
@@ -4034,6 +4091,15 @@ def time_of(path: str) -> int:
         return int(os.lstat(path).st_mtime)
     except FileNotFoundError:
         return 0
+
+
+def machine_id() -> str:
+    """Return the ID of this machine, 32 hexadecimal digits (machine-id(5)); '' if it has none."""
+    try:
+        text = read_at_most(KEY_FILE_MAX_BYTES, MACHINE_ID_PATH).decode('ascii', 'replace').strip()
+    except OSError:
+        return ''
+    return text if re.fullmatch('[0-9a-f]{32}', text) else ''
 
 
 def images_behind_loop_devices(devices: str = '/sys/block') -> 'Set[str]':
@@ -5457,21 +5523,34 @@ class FetchPlan(namedtuple('FetchPlan', ('entry', 'skipped', 'fault', 'is_instal
 
 
 def plan_fetch(manifest: Manifest, config: Config, state: State, latest: str,
-               fault_of: 'Callable[[Entry], str]', is_init: bool) -> 'Iterator[FetchPlan]':
+               fault_of: 'Callable[[Entry], str]', is_init: bool,
+               waiting: 'Optional[Mapping[str, int]]' = None) -> 'Iterator[FetchPlan]':
     """Yield the plan for each version in bounds, newest first, down to the installed one.
 
     The caller executes the first that is not skipped; if its image was withdrawn, the next one.
     latest: the SHA-256 of the installed image, or ''. fault_of: returns image_fault() of an entry,
     which reads all of the image, and is only called if its plan is needed. is_init: --init was
-    given.
+    given. waiting: what waiting_images() returned. No image waits if the installed one is damaged.
     """
-    for entry in compatible_entries(manifest, config.bounds):
+    waiting, held = waiting or {}, None             # held: the newest version that waits
+    entries = list(compatible_entries(manifest, config.bounds))
+    if waiting:
+        fault_of = functools.lru_cache(maxsize=None)(fault_of)
+    for entry in entries:
         is_installed = entry.digest == latest
         skipped = fault = ''
+        if held is None and entry.digest in waiting and not any(
+                fault_of(each) for each in entries if each.digest == latest):
+            held = entry
         if entry.digest in state.rejected:
             skipped = 'was rejected: a unit failed on it, or it was rolled back'
         elif entry.digest in state.postponed:
             skipped = 'waits until the units run on the installed image'
+        elif held is entry:
+            skipped = time.strftime('waits until %Y-%m-%d %H:%M UTC',
+                                    time.gmtime(waiting[entry.digest] + 59))    # the next minute
+        elif held is not None and not is_installed:
+            skipped = f'is superseded by {held.version}, which waits'
         else:
             fault = fault_of(entry)
         # the installed image: only if an earlier run left its restart due
@@ -5484,6 +5563,63 @@ def plan_fetch(manifest: Manifest, config: Config, state: State, latest: str,
         yield FetchPlan(entry, skipped, fault, is_installed, restart)
         if is_installed and not skipped:
             break
+
+
+def waiting_images(manifest: Manifest, config: Config, state: State, latest: str, machine: str,
+                   now: float) -> 'Dict[str, int]':
+    """Return the images that Delay= lets this machine not install yet: {SHA-256: until when}.
+
+    These are images in bounds, newer than the installed one, which is in bounds and not rejected.
+    They are not recalls, and were not rejected or withdrawn. There are none once versions have been
+    waiting for twice the longest delay. Times are in seconds since 1970. latest: the SHA-256 of the
+    installed image. machine: a text that no other machine has.
+    """
+    if config.delay is None or latest in state.rejected:
+        return {}
+    shortest, longest = config.delay
+    times = first_seen(state, now)
+    passed_over = {*state.rejected, *state.postponed, *state.withdrawn}
+    newer = {entry.digest: times.get(entry.digest, int(now))
+             for entry in newer_entries(manifest, config.bounds, latest)
+             if entry.digest not in passed_over}
+    if newer and now - min(newer.values()) >= 2 * longest:
+        return {}
+    for entry in recalls(manifest):
+        if entry.version in config.bounds:
+            newer.pop(entry.digest, None)
+    return {digest: until for digest, until in (
+        (digest, seen + shortest + _share(longest - shortest, machine, digest))
+        for digest, seen in newer.items()) if until > now}
+
+
+def _share(seconds: int, machine: str, digest: str) -> int:
+    """Return a part of so many seconds: over many machines all are equally frequent."""
+    number = int(hashlib.sha256(f'{machine} {digest}'.encode('ascii')).hexdigest()[:16], 16)
+    return (seconds + 1) * number >> 64
+
+
+def first_seen(state: State, now: float) -> 'Dict[str, int]':
+    """Return the times of State.seen by digest, without those that a wrong clock has given."""
+    times = {digest: int(seconds) for digest, seconds in (each.split() for each in state.seen)}
+    return {digest: seconds for digest, seconds in times.items() if RELEASED <= seconds <= now}
+
+
+def note_seen(manifest: Manifest, config: Config, state: State, latest: str,
+              now: float) -> 'Tuple[str, ...]':
+    """Return State.seen with the versions that are newer than the installed one, or above Version=.
+
+    There are at most SEEN_MAX: those in bounds and seen first take precedence, so a machine that
+    sees more of them is never the longer without an update.
+    """
+    if config.delay is None:
+        return ()
+    bounds, times = config.bounds, first_seen(state, now)
+    newer = [entry.digest for entry in newer_entries(manifest, bounds, latest)]
+    above = [entry.digest for entry in reversed(manifest.entries)
+             if entry.version not in bounds and not entry.version < bounds.lowest]
+    seen = {digest: times.get(digest, int(now)) for digest in newer + above}
+    order = sorted(seen, key=lambda digest: (digest not in newer, seen[digest]))
+    return tuple(f'{digest} {seen[digest]}' for digest in order[:SEEN_MAX])
 
 
 def plan_init(manifest: Manifest, bounds: Bounds, latest: str,
@@ -5611,12 +5747,15 @@ class Switch:
         else:
             self._commit()
 
-    def forget_rejected(self) -> None:
-        """Let rejected images be tried again."""
+    def forget_rejected(self, images: 'Optional[Set[str]]' = None) -> None:
+        """Let rejected images be tried again: these, or all. Does not write the state."""
         state, linked = self._notes.state, self._destination.latest()
-        if linked in state.rejected:                # a rollback was cut short
+        forgotten = {*state.rejected, *state.postponed} if images is None else images
+        if linked in state.rejected and linked in forgotten:    # a rollback was cut short
             state = state._replace(restart_due=linked, invocations=())
-        self._notes.state = state._replace(rejected=(), postponed=())
+        rejected, postponed = (tuple(each for each in listed if each not in forgotten)
+                               for listed in (state.rejected, state.postponed))
+        self._notes.state = state._replace(rejected=rejected, postponed=postponed)
 
     def _has_previous(self) -> bool:
         return self._notes.state.previous not in ('', self._notes.state.restart_due)
@@ -5874,6 +6013,7 @@ class ImageFetch:
         self.codes = [0]                        # exit codes; the most severe one counts
         self.changes: List[str] = []            # what the user is told
         self.size_note = ''                     # such as ' (2.9 MB instead of 68.1 MB)'
+        self.held = ''                          # which version waits for Delay=, and until when
         self.unknown_units: List[str] = []      # systemd will know them after the first fetch
         self.is_offline = False                 # no origin was reached, and --init needed none
         self.download: Optional[ImageDownload] = None   # the one that succeeded
@@ -5944,8 +6084,9 @@ class ImageFetch:
         plan = next(self._plans(manifest, self._image_fault), None)
         if plan is None:
             raise self._no_version(manifest, [])
-        steps = ', '.join(self._describe(plan, manifest)) or 'is installed'
-        self.report.result(f'{self.path}: {plan.entry.version}: {steps}')
+        steps = list(self._describe(plan, manifest)) or ['is installed']
+        steps += [self.held] if self.held else []
+        self.report.result(f'{self.path}: {plan.entry.version}: {", ".join(steps)}')
         return 0
 
     def _describe(self, plan: FetchPlan, manifest: Manifest) -> 'Iterator[str]':
@@ -5962,7 +6103,7 @@ class ImageFetch:
                    if self.unknown_units else 'would restart ' + ' '.join(self.config.units))
         previous = previous_after(state, latest, entry.digest)
         for digest in self._spare_images(manifest, entry.digest, previous):
-            yield 'would remove ' + version_of(digest, manifest)
+            yield 'would remove ' + version_of(digest, manifest, self.config.bounds)
 
     def _update(self) -> 'Steps':
         """Accept the newest manifest, install the newest version, and remove what Keep= allows."""
@@ -5977,7 +6118,7 @@ class ImageFetch:
         plan = self._provide_image(manifest)
         if plan.is_installed:
             self.report.unchanged(f'{self.path}: {plan.entry.version} is installed, '
-                                  f'the newest in {self.config.bounds.text}')
+                                  + (self.held or f'the newest in {self.config.bounds.text}'))
         else:
             yield from self._switch_to(plan)
         self.destination.clear_partials()
@@ -6004,12 +6145,38 @@ class ImageFetch:
     def _plans(self, manifest: Manifest,
                fault_of: 'Callable[[Entry], str]') -> 'Iterator[FetchPlan]':
         """Yield the plans that are not skipped."""
-        for plan in plan_fetch(manifest, self.config, self.notes.state, self.destination.latest(),
-                               fault_of, self.options.init):
+        latest = self.destination.latest()
+        waiting = self._waiting(manifest, latest)
+        for plan in plan_fetch(manifest, self.config, self.notes.state, latest, fault_of,
+                               self.options.init, waiting):
             if plan.skipped:
                 self._step(f'{plan.entry.version} {plan.skipped}')
+                if not self.held and plan.entry.digest in waiting:
+                    self.held = f'{plan.entry.version} {plan.skipped}'
             else:
                 yield plan
+
+    def _waiting(self, manifest: Manifest, latest: str) -> 'Dict[str, int]':
+        """Return waiting_images() after noting, durably, which versions this run sees first."""
+        before, now = self.notes.state, time.time()
+        if self.config.delay is None and not before.seen:
+            return {}
+        identity = machine_id()
+        state = before._replace(
+            seen=note_seen(manifest, self.config, before, latest, now),
+            machine='' if identity else before.machine or os.urandom(16).hex())
+        self.notes.state = state
+        if state != before and not self.options.dry_run:
+            self.notes.write(state)
+        if self.options.init or self.options.now:
+            return {}
+        waiting = waiting_images(manifest, self.config, state, latest, identity or state.machine,
+                                 now)
+        if waiting and now < RELEASED:
+            self.report.warning(
+                self.path, 'the clock is wrong, and a new version waits until it is right',
+                'set the clock, or run: tako fetch --now ' + self.path)
+        return waiting
 
     def _switch_to(self, plan: FetchPlan) -> 'Steps':
         message = f'{plan.entry.version} is installed{self.size_note}'
@@ -6034,7 +6201,16 @@ class ImageFetch:
                  else self._earlier(manifest))
         above = [each for each in compatible_entries(manifest, self.config.bounds)
                  if entry.version < each.version and each.digest != entry.digest]
-        message = f'rolled back to {entry.version}'
+        shown = version_of(entry.digest, manifest, self.config.bounds)
+        message = f'rolled back to {shown}'
+        if shown != entry.version.text:
+            message += f', the image of {entry.version}'
+        recall = recall_of(manifest, self.config.bounds, entry.digest)
+        if recall is not None:
+            self.report.warning(
+                self.path, f'{entry.version} was taken back: the publisher published the image of '
+                f'an older version again, as {recall.version}',
+                'to return to that one, run: tako fetch --retry-rejected ' + self.path)
         if above:
             message += ', rejected ' + join_names([each.version.text for each in above])
         self._check_units()
@@ -6086,7 +6262,8 @@ class ImageFetch:
         latest, previous = self.destination.latest(), self.notes.state.previous
         for digest in self._spare_images(manifest, latest, previous):
             self.destination.remove_image(digest)
-            self.changes.append('removed ' + version_of(digest, manifest))
+            self.changes.append(
+                'removed ' + version_of(digest, manifest, self.config.bounds))
 
     def _spare_images(self, manifest: Manifest, latest: str, previous: str) -> 'List[str]':
         """Return the images that Keep= lets this run remove once `latest` is installed."""
@@ -6100,7 +6277,7 @@ class ImageFetch:
     def _version_of(self, digest: str) -> str:
         """Return version_of(), for messages that are printed even if the manifest is invalid."""
         try:
-            return version_of(digest, self.destination.manifest())
+            return version_of(digest, self.destination.manifest(), self.config.bounds)
         except RefusedError:
             return digest
 
@@ -6128,6 +6305,7 @@ class ImageFetch:
         known = self.destination.accepted()
         offers = self.mirrors.each(lambda origin: self._ask_for_manifest(origin, known))
         newest = self._newest_of([offer.manifest for offer in offers] + [known])
+        self._forget_recalled(known.manifest, newest.manifest)
         # the file's time is that of the last check; it cannot be set on another user's file
         if not self.options.dry_run and (
                 newest.signed != known.signed or not touch(self.destination.manifest_path)):
@@ -6137,6 +6315,20 @@ class ImageFetch:
             f'{digest} {offer.origin.url} {offer.etag}' for offer in offers
             if offer.manifest.signed == newest.signed and offer.etag))
         return newest.manifest
+
+    def _forget_recalled(self, old: Manifest, new: Manifest) -> None:
+        """Let images be tried again that were rejected, and that `new` lists once more than `old`.
+
+        Written before `new` is, so that a power cut in between is made up for by the next run.
+        """
+        state = self.notes.state
+        if new is old or not state.rejected + state.postponed:
+            return
+        again = {entry.digest for entry in set(recalls(new)).difference(old.entries)}
+        if again.intersection(state.rejected + state.postponed):
+            self.switch.forget_rejected(again)
+            if not self.options.dry_run:
+                self.notes.write(self.notes.state)
 
     def _newest_of(self, manifests: 'List[SignedManifest]') -> SignedManifest:
         """Return the manifest that has all entries of the others. The last one is our own.
@@ -6319,10 +6511,10 @@ class ImageFetch:
         return None, ''
 
 
-def version_of(digest: str, manifest: Manifest) -> str:
-    """Return the newest version of an image, for messages; its SHA-256 if it is not listed."""
-    return next((entry.version.text for entry in reversed(manifest.entries)
-                 if entry.digest == digest), digest)
+def version_of(digest: str, manifest: Manifest, bounds: Bounds) -> str:
+    """Return the newest version of an image, in `bounds` if there is one; or else its SHA-256."""
+    entries = itertools.chain(compatible_entries(manifest, bounds), reversed(manifest.entries))
+    return next((entry.version.text for entry in entries if entry.digest == digest), digest)
 
 
 def find_configs(operands: 'Iterable[str]') -> 'List[str]':
@@ -6501,6 +6693,11 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
     installed = [entry for entry in compatible + list(manifest.entries[::-1])
                  if entry.digest == latest]
     downloaded, _, received = state.received.partition(' ')
+    waiting = waiting_images(manifest, config, state, latest, machine_id() or state.machine,
+                             time.time())
+    plans = plan_fetch(manifest, config, state, latest, lambda _: '', False, waiting)
+    first = next((plan for plan in plans if not plan.skipped or plan.entry.digest in waiting), None)
+    held = first if first is not None and first.skipped else None
     return {
         'config': path, 'destination': destination.root, 'pattern': config.bounds.text,
         'version': installed[0].version.text if installed else None,
@@ -6511,6 +6708,8 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
         'out_of_bounds': [entry.version.text for entry in manifest.entries
                           if entry.version not in config.bounds],
         'rejected': rejected, 'withdrawn': withdrawn,
+        'waiting': held and held.entry.version.text,
+        'waiting_until': held and waiting[held.entry.digest],
         'size': stored.get(latest),
         'received': int(received) if latest and downloaded == latest else None,
         'images': len(stored), 'image_bytes': sum(stored.values()),
@@ -6518,16 +6717,16 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
             state.restart_due == latest or latest in state.rejected),
         'last_check': time_of(destination.manifest_path) or None,
         'last_success': notes.last_success() or None,
-        'reason': _reason(config.bounds.text, compatible, installed, state, latest),
+        'reason': _reason(config.bounds.text, compatible, installed, state, latest, held),
     }
 
 
 def _reason(pattern: str, compatible: 'List[Entry]', installed: 'List[Entry]', state: State,
-            latest: str) -> str:
+            latest: str, held: 'Optional[FetchPlan]') -> str:
     """Return why this image is installed, and not a newer one.
 
     compatible: the entries in bounds, newest first. installed: the entries of the installed image.
-    latest: its SHA-256, or ''.
+    latest: its SHA-256, or ''. held: the plan of the version that waits for Delay=.
     """
     if not latest:
         return 'nothing is installed yet'
@@ -6536,6 +6735,8 @@ def _reason(pattern: str, compatible: 'List[Entry]', installed: 'List[Entry]', s
     fates = dict.fromkeys(state.withdrawn, 'was withdrawn')
     fates.update(dict.fromkeys(state.rejected, 'was rejected'))
     fates.update(dict.fromkeys(state.postponed, 'waits until the units run on the installed image'))
+    if held is not None:
+        fates[held.entry.digest] = held.skipped
     if fates.get(latest) == 'was rejected':
         return 'it was rejected; the next fetch rolls back, or installs another version'
     digests = [entry.digest for entry in compatible]
@@ -6590,10 +6791,15 @@ def store(arguments: 'argparse.Namespace', report: Report) -> int:
     """
     if arguments.reindex:
         return _reindex(arguments, report)
-    if arguments.image is None or arguments.version is None:
-        raise UsageError('the following arguments are required: IMAGE, VERSION',
-                         'see: tako store --help')
-    version = _new_version(arguments.version, arguments.image)
+    if arguments.again and arguments.version is None:
+        arguments.image, arguments.version = '', arguments.image
+    needs = 'VERSION' if arguments.again else 'IMAGE, VERSION'
+    if arguments.version is None or (arguments.image is None and not arguments.again):
+        raise UsageError('the following arguments are required: ' + needs, 'see: tako store --help')
+    if (arguments.image or arguments.patch_from) if arguments.again else arguments.without_image:
+        raise UsageError('--again OLD needs -o DIR and VERSION, and allows neither an image nor '
+                         '--patch-from; --without-image needs --again', 'see: tako store --help')
+    version = _new_version(arguments.version, arguments.image or '-')
     if arguments.image == arguments.key_file == '-':
         raise UsageError('standard input cannot be both the key and the image',
                          'give one of them as a file')
@@ -6613,7 +6819,7 @@ def _reindex(arguments: 'argparse.Namespace', report: Report) -> int:
     """Make missing chunk indexes, as of images that an older Tako stored. Return the exit code."""
     directory, root = ImageDirectory(arguments.output), arguments.output
     if any((arguments.image, arguments.dry_run, arguments.key, arguments.key_file,
-            arguments.patch_from)):
+            arguments.patch_from, arguments.again, arguments.without_image)):
         raise UsageError('--reindex needs -o DIR, and allows nothing else',
                          'see: tako store --help')
     with _lock(root, report):
@@ -6645,7 +6851,15 @@ def _publish(arguments: 'argparse.Namespace', directory: ImageDirectory, version
                        'clients that know it refuse a new one')
     check_spelling(manifest, version)
     older = _older_entries(directory, version, arguments.patch_from)
-    if arguments.dry_run:
+    if arguments.again:
+        verb = 'would store' if arguments.dry_run else 'stored'
+        entry = _entry_again(directory, version, arguments)
+        grown = add_entry(manifest, entry)
+        is_new = grown is not manifest
+        if is_new and not arguments.dry_run:
+            directory.write_manifest(SignedManifest(grown, seal_manifest(grown, seed),
+                                                    directory.manifest_path))
+    elif arguments.dry_run:
         entry, verb = Entry(version, *hash_blocks(_read_image(arguments.image))), 'would store'
         grown = add_entry(manifest, entry)
         for each in older:
@@ -6661,6 +6875,34 @@ def _publish(arguments: 'argparse.Namespace', directory: ImageDirectory, version
     else:
         report.unchanged(f'{root}: {version} is published already, with this image')
     _warn_of_order_and_gaps(directory, grown, entry, report)
+
+
+def _entry_again(directory: ImageDirectory, version: Version,
+                 arguments: 'argparse.Namespace') -> Entry:
+    """Return the entry that lists the image of the version --again once more, as `version`.
+
+    Raises RefusedError if machines that have a later version would not install it, or could not.
+    """
+    entries, old = directory.manifest().entries, parse_version(arguments.again)
+    listed = next((each for each in entries if each.version == old), None)
+    if listed is None:
+        raise UsageError(f'{old} is not in {directory.manifest_path}',
+                         'give --again the version to return to')
+    entry = Entry(version, listed.size, listed.digest)
+    if entry in entries:
+        return entry
+    first = _version_parts(version.text)[0]
+    not_below = [each.version for each in entries if not each.version < version
+                 and (each == listed or _version_parts(each.version.text)[0] == first)]
+    if not_below:
+        raise RefusedError(f'version {version} is not above {not_below[-1]}',
+                           'choose a version that is: machines only install a newer one')
+    fault = directory.image_fault(listed.digest, listed.size)
+    if fault and not (fault == MISSING and arguments.without_image):
+        raise RefusedError(
+            f'{listed.version}: {directory.image_path(listed.digest)} {fault}',
+            'restore it; if it is on the server and only missing here, add --without-image')
+    return entry
 
 
 def _store_image(arguments: 'argparse.Namespace', directory: ImageDirectory, version: Version,
@@ -7182,6 +7424,7 @@ def _add_fetch(parser: ArgumentParser) -> None:
     option('--no-delta', action='store_true',
            help='download the whole image, not just the differences')
     option('--retry-rejected', action='store_true', help='retry versions that were rolled back')
+    option('--now', action='store_true', help='install new versions without waiting for Delay=')
     option('--splay', type=_duration, default=0.0, metavar='TIME',
            help='wait for a random time first, TIME at most (for cron; examples: 600, 10m)')
     option('--timeout', type=_duration, metavar='TIME',
@@ -7227,6 +7470,10 @@ def _add_store(parser: ArgumentParser) -> None:
            help='also make patches from the N newest earlier images, or from the version N')
     option('--patch-memory', type=_mebibytes, default=512 << 20, metavar='MIB',
            help='limit the memory for making patches (default: 512)')
+    option('--again', default='', metavar='OLD',
+           help='take back what came after the version OLD: publish its image again, as VERSION')
+    option('--without-image', action='store_true',
+           help='with --again: allow that the image is not in DIR, but only on the server')
     option('--reindex', action='store_true',
            help='make the chunk indexes that are missing in DIR; store nothing')
     option('image', metavar='IMAGE', nargs='?', help='file to publish; - for standard input')

@@ -33,7 +33,9 @@ def random_state(chance):
                       chance.choice(['', digest() + ' 12345']), several(digest), several(digest),
                       several(lambda: ' '.join((digest(), random_word(chance),
                                                 random_word(chance)))),
-                      several(lambda: random_word(chance) + ' ' + digest()[:32]), several(digest))
+                      several(lambda: random_word(chance) + ' ' + digest()[:32]), several(digest),
+                      several(lambda: digest() + ' 1795824000'),
+                      chance.choice(['', digest()[:32]]))
 
 
 class FormatTest(scene.Scene):
@@ -52,7 +54,8 @@ class FormatTest(scene.Scene):
         self.assertEqual(['.state'], os.listdir(self.destination))
 
     def test_a_missing_state_is_empty(self):
-        self.assertEqual(tako.State('', '', '', (), (), (), (), ()), scene.state(self.destination))
+        self.assertEqual(tako.State('', '', '', (), (), (), (), (), (), ''),
+                         scene.state(self.destination))
 
     def test_keys_of_a_later_version_are_ignored(self):
         chance = random.Random(5)

@@ -46,7 +46,7 @@ class StatusTest(StatusCase):
              'version': '1.1',
              'digest': origin.digest_of(TWO), 'is_there': True, 'newest_compatible': '1.1',
              'out_of_bounds': ['0.9', '2.0'],
-             'rejected': [], 'withdrawn': [], 'images': 2, 'image_bytes': len(ONE + TWO),
+             'rejected': [], 'withdrawn': [], 'waiting': None, 'waiting_until': None, 'images': 2, 'image_bytes': len(ONE + TWO),
              'restart_due': False,
              'size': len(TWO), 'received': len(TWO),
              'reason': 'it is the newest version that matches 1.*'},
@@ -90,7 +90,7 @@ class StatusTest(StatusCase):
             self.publisher.publish('2.{}'.format(number), b'%d' % number)
         scene.write_manifest(self.destination, self.publisher.read('manifest'))
         rejected = tuple(origin.digest_of(b'%d' % number) for number in range(1, 7))
-        scene.write_state(self.destination, tako.State('', '', '', rejected, (), (), (), ()))
+        scene.write_state(self.destination, tako.parse_state('')._replace(rejected=rejected))
         text = self.run_tako('status', self.app).out
         self.assertIn(
             'of the newer versions, 1.7 is not installed yet, 1.6 was rejected, 1.5 was rejected, '
@@ -121,7 +121,7 @@ class StatusTest(StatusCase):
 
     def test_status_of_a_due_restart_and_a_missing_image(self):
         self.run_tako('fetch', self.app)
-        scene.write_state(self.destination, tako.State('', self.one.digest, '', (), (), (), (), ()))
+        scene.write_state(self.destination, tako.parse_state('')._replace(restart_due=self.one.digest))
         os.unlink(self.path('destination', 'store', self.one.digest))
         known = self.known()
         self.assertEqual((True, False), (known['restart_due'], known['is_there']))
@@ -165,7 +165,8 @@ class TroubleTest(StatusCase):
 
     def test_status_of_an_interrupted_rollback(self):
         scene.write_state(self.destination,
-                          tako.State('0' * 64, '0' * 64, '', (self.one.digest,), (), (), (), ()))
+                          tako.parse_state('')._replace(
+                              previous='0' * 64, restart_due='0' * 64, rejected=(self.one.digest,)))
         known = self.known()
         self.assertIn('it was rejected; the next fetch rolls back', known['reason'])
         self.assertTrue(known['restart_due'])
@@ -189,7 +190,7 @@ class TroubleTest(StatusCase):
 
     def test_a_version_installed_again_is_no_longer_withdrawn(self):
         scene.write_state(self.destination,
-                          tako.State('', '', '', (), (self.one.digest,), (), (), ()))
+                          tako.parse_state('')._replace(withdrawn=(self.one.digest,)))
         self.assertEqual(['1.0'], self.known()['withdrawn'])
         self.run_tako('fetch', self.app)
         self.assertEqual([], self.known()['withdrawn'])

@@ -303,7 +303,8 @@ def state_holds(state, _):
 STATE = tako.State(DIGESTS[1], DIGESTS[2], DIGESTS[3] + ' 17', (DIGESTS[4], DIGESTS[5]),
                    (DIGESTS[6],),
                    (DIGESTS[7] + ' https://images.example.com/app "e"',),
-                   ('app.service ' + DIGESTS[0][:32],), ())
+                   ('app.service ' + DIGESTS[0][:32],), (), (DIGESTS[8] + ' 1795824000',),
+                   DIGESTS[9][:32])
 
 
 def parse_byteranges(data):
