@@ -92,7 +92,7 @@ Exit codes:
 #  14  report            messages on stdout and stderr
 #  15  download          one image from mirrors: by a patch, as ranges, or whole
 #  16  fetch             network, destination and units, together for one config
-#  17  status            what is installed, without the network
+#  17  status            what is installed, and what is wrong with configs, without the network
 #  18  publish           store, sign, verify, gen-key, public-key
 #  19  command line      options, signals and exit codes
 
@@ -663,6 +663,21 @@ VERSION_REGEX = '([!-~]{1,%d})' % VERSION_MAX_CHARS
 PATTERN_PART_REGEX = r'(?!~)(?:(?![<>=,|^!()\[\]])[!-~]){1,%d}' % VERSION_MAX_CHARS
 PATTERN_FORMS = ('use * (any version), 1.* (all that begin with 1), 1.13.7 (only that one) '
                  'or 1.2 <= v < 2.0 (a range)')
+DOUBTFUL_PATTERNS = (       # regex, what such a pattern does, and a hint
+    (r'((?:[^*<]*?[._-])?)[xX](?:[._-][^*<]*)?', 'matches only a version of that name',
+     r'for a wildcard, write \1*'),
+    ('(?![xX]$)[^0-9*<]*', 'matches only a version of that name',
+     'for the newest version, write *'),
+    ('([0-9]{1,3})', r'matches only version \1, which equals \1.0',
+     r'for all versions that begin with \1, write \1.*'),
+    ('([0-9]+(?:[.][0-9]+)+)-([0-9]+(?:[.][0-9]+)+)', 'is one version, not a range',
+     r'write \1 <= v < \2'),
+    ('[vV]([0-9][^ ]*)(?:( <= v < )[vV]([^ ]*))?', 'matches no version that begins with a number',
+     r"write \1\2\3, unless the publisher's versions begin with v"),
+    ('[0-9._-]*[*]|[0-9._-]+ <= v < [0-9._-]+',
+     'also matches pre-releases, such as those with -rc1',
+     'no pattern excludes them all: see whether the publisher stores any there'),
+)
 _STRING, _END, _NUMBER = 0, 1, 2        # kinds of items, from the lowest to the highest
 
 
@@ -797,6 +812,14 @@ def parse_pattern(text: str) -> Bounds:
     if re.fullmatch(r'([^*]*[._-])?\*', text) and re.fullmatch(PATTERN_PART_REGEX, text):
         return _PrefixBounds(text, _version_parts(text[:-1]))
     return _ExactBounds(text, _pattern_version(text, text))
+
+
+def pattern_doubts(text: str) -> 'Iterator[Tuple[str, str]]':
+    """Yield in which ways a valid pattern may be meant otherwise, each with a hint."""
+    for regex, what, hint in DOUBTFUL_PATTERNS:
+        match = re.fullmatch(regex, text)
+        if match is not None:
+            yield f'{text} {match.expand(what)}', match.expand(hint)
 
 
 def _pattern_version(text: str, pattern: str) -> Version:
@@ -1944,60 +1967,84 @@ class Config(namedtuple('Config', (
     delay: 'Optional[Tuple[int, int]]'
 
 
+class Settings(namedtuple('Settings', ('values', 'errors'))):
+    """The text of a config: the values of each key by their lines, and all errors in order.
+
+    The value of a line that has an error is None.
+    """
+
+    __slots__ = ()
+    values: 'Dict[str, Dict[int, Any]]'
+    errors: 'List[ConfigError]'
+
+
 def parse_config(text: str) -> Config:
     """Return the settings in the text of a config.
 
     Raises ConfigError, which names the line, the key and what was expected.
     """
-    values: Dict[str, List[Any]] = {key: [] for key in CONFIG_KEYS}
-    lines: Dict[str, List[int]] = {key: [] for key in CONFIG_KEYS}
-    for line, key, value in _parse_settings(text):
-        if key not in CONFIG_KEYS:
-            raise _unknown_key(key, line)
-        if values[key] and key not in REPEATABLE_KEYS:
-            raise ConfigError(f'{key}= is already set in line {lines[key][0]}',
-                              'remove one of the two lines', line)
-        try:
-            values[key].append(CONFIG_KEYS[key](value))
-        except UsageError as error:
-            raise ConfigError(f'{key}= is invalid: {error.what}', error.hint, line) from None
-        lines[key].append(line)
-    for key, example in REQUIRED_KEYS.items():
-        if not values[key]:
-            raise ConfigError(f'{key}= is missing', f'add a line like {key}={example}')
-    unit_lines = {unit: line for line, units in zip(lines['Restart'], values['Restart'])
-                  for unit in units}
-    return Config(origins=tuple(values['Origin']),
-                  public_keys=tuple(values['PublicKey']),
-                  destination=values['Destination'][0],
-                  destination_line=lines['Destination'][0],
-                  bounds=values['Version'][0],
-                  units=tuple(unit for units in values['Restart'] for unit in units),
+    values, errors = parse_settings(text)
+    if errors:
+        raise errors[0]
+    unit_lines = {unit: line for line, units in values['Restart'].items() for unit in units}
+    (line, destination), = values['Destination'].items()
+    bounds, = values['Version'].values()
+    return Config(origins=tuple(values['Origin'].values()),
+                  public_keys=tuple(values['PublicKey'].values()),
+                  destination=destination,
+                  destination_line=line,
+                  bounds=bounds,
+                  units=tuple(unit for units in values['Restart'].values() for unit in units),
                   unit_lines=unit_lines,
-                  confirm_seconds=values['Confirm'][0] if values['Confirm'] else CONFIRM_SECONDS,
-                  delay=values['Delay'][0] if values['Delay'] else None,
-                  keep=values['Keep'][0] if values['Keep'] else 0)
+                  confirm_seconds=next(iter(values['Confirm'].values()), CONFIRM_SECONDS),
+                  delay=next(iter(values['Delay'].values()), None),
+                  keep=next(iter(values['Keep'].values()), 0))
 
 
-def _parse_settings(text: str) -> 'Iterator[Tuple[int, str, str]]':
-    """Yield the line number, key and value of each setting.
+def parse_settings(text: str) -> Settings:
+    """Return the settings in the text of a config, and all of its errors.
 
-    The syntax is systemd's, without continuation lines. Raises ConfigError for any other line.
+    The syntax is systemd's, without continuation lines.
     """
+    settings = Settings({key: {} for key in CONFIG_KEYS}, [])
     for number, line in enumerate(text.split('\n'), 1):
         line = line.strip()
         if line and line[0] not in '#;':
-            key, equals, value = line.partition('=')
-            if not equals:
-                raise ConfigError('not a setting: no = in this line',
-                                  'write each setting as Key=Value', number)
-            yield number, key.strip(), value.strip()
+            try:
+                _add_setting(settings.values, number, line)
+            except ConfigError as error:
+                settings.errors.append(error)
+    # a misspelt key is not reported as missing, too
+    hints = [error.hint for error in settings.errors]
+    settings.errors.extend(
+        ConfigError(f'{key}= is missing', f'add a line like {key}={example}')
+        for key, example in REQUIRED_KEYS.items()
+        if not settings.values[key] and f'did you mean {key}=?' not in hints)
+    return settings
+
+
+def _add_setting(values: 'Dict[str, Dict[int, Any]]', number: int, line: str) -> None:
+    """Parse a line, and add its value to those of its key. Raises ConfigError."""
+    key, equals, value = (part.strip() for part in line.partition('='))
+    if not equals:
+        raise ConfigError('not a setting: no = in this line',
+                          'write each setting as Key=Value', number)
+    if key not in CONFIG_KEYS:
+        raise _unknown_key(key, number)
+    if values[key] and key not in REPEATABLE_KEYS:
+        raise ConfigError(f'{key}= is already set in line {min(values[key])}',
+                          'remove one of the two lines', number)
+    values[key][number] = None
+    try:
+        values[key][number] = CONFIG_KEYS[key](value)
+    except UsageError as error:
+        raise ConfigError(f'{key}= is invalid: {error.what}', error.hint, number) from None
 
 
 def _unknown_key(key: str, line: int) -> ConfigError:
     """Return the error for a key that does not exist, with the key that it resembles."""
-    # Do not quote any other text. If a URL is broken over two lines, it may contain the password.
-    if not re.fullmatch('[A-Za-z0-9_-]{1,40}', key):
+    # Do not quote any other text: a part of a password or token, if a line was broken in two.
+    if not re.fullmatch('[A-Za-z_-]{1,40}', key):
         return ConfigError('invalid key before the =', 'write each setting as Key=Value', line)
     similar = most_similar(key, CONFIG_KEYS)
     hint = f'did you mean {similar}=?' if similar else 'use one of ' + ', '.join(CONFIG_KEYS)
@@ -4613,7 +4660,7 @@ class Report:
         self.level = NORMAL
         self.has_lost_output = False    # a line for stdout could not be written
         self.hint_if_lost = ''          # the hint of that error, instead of a general one
-        self._errors: Set[Tuple[str, str]] = set()      # the label and text of each printed error
+        self._errors: Set[Tuple[str, str]] = set()      # label and text of each printed error
 
     def result(self, *lines: str) -> None:
         """Print what the user asked for, or what changed."""
@@ -4643,11 +4690,11 @@ class Report:
             self._print_problem(WARNING, 'warning: ' + label if label else 'warning', what, hint)
 
     def error(self, label: str, error: Exception) -> int:
-        """Print an error that ended a step, once for each label. Return its exit code."""
+        """Print an error that ended a step, once for each label and line. Return its exit code."""
         known = as_tako_error(error)
         where = label if known.line is None else f'{label}:{known.line}'
-        if (label, known.what) not in self._errors:
-            self._errors.add((label, known.what))
+        if (where, known.what) not in self._errors:
+            self._errors.add((where, known.what))
             self._print_problem(ERROR, where, known.what, known.hint)
         return known.exit_code
 
@@ -6562,10 +6609,14 @@ def load_config(path: str) -> Config:
     """Return the config in a file, whose destination exists. Raises ConfigError."""
     config = parse_config(read_config(path))
     if not os.path.isdir(config.destination):
-        raise ConfigError(f'Destination= is not an existing directory: {config.destination}',
-                          'create it, and let the user that runs Tako write to it',
-                          config.destination_line)
+        raise missing_destination(config.destination, config.destination_line)
     return config
+
+
+def missing_destination(path: str, line: int) -> ConfigError:
+    """Return the error of a config whose destination is not a directory."""
+    return ConfigError(f'Destination= is not an existing directory: {path}',
+                       'create it, and let the user that runs Tako write to it', line)
 
 
 def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
@@ -6775,6 +6826,63 @@ def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
         'last check': date(known['last_check']),
         'last success': date(known['last_success'])}
     return [known['config']] + [f'  {name + ":":15}{value}' for name, value in lines.items()]
+
+
+def check(arguments: 'argparse.Namespace', report: Report) -> int:
+    """Run the check command, which uses no network. Return the most severe exit code."""
+    codes = [0]
+    destinations: Dict[str, str] = {}
+    for path in find_configs(arguments.configs):
+        try:
+            values, errors = parse_settings(read_config(path))
+            codes += [report.error(path, error) for error in errors]
+            doubts = itertools.chain(_doubts(path, values),
+                                     _absences(path, values, destinations, report))
+            for doubt in doubts:
+                report.warning(path if doubt.line is None else f'{path}:{doubt.line}',
+                               doubt.what, doubt.hint)
+            if not errors:
+                report.result(path + ': valid')
+        except (TakoError, OSError) as error:
+            codes.append(report.error(path, error))
+    return max(codes, key=SEVERITY.index)
+
+
+def _doubts(path: str, values: 'Dict[str, Dict[int, Any]]') -> 'Iterator[ConfigError]':
+    """Yield what may be meant otherwise in a config."""
+    for line, bounds in values['Version'].items():
+        for what, hint in pattern_doubts(bounds.text) if bounds else ():
+            yield ConfigError('Version=' + what, hint, line)
+    if not values['Keep']:
+        yield ConfigError('Keep= is missing: every image stays, and the disk fills up',
+                          'add a line like Keep=3')
+    for line, origin in values['Origin'].items():
+        if origin is not None and origin.authorization and os.stat(path).st_mode & 0o004:
+            yield ConfigError('others can read the password', 'run: chmod o-r ' + path, line)
+
+
+def _absences(path: str, values: 'Dict[str, Dict[int, Any]]', destinations: 'Dict[str, str]',
+              report: Report) -> 'Iterator[ConfigError]':
+    """Yield what is not on this machine, and which config has the same destination.
+
+    destinations: the config of each destination that was seen before.
+    """
+    for line, root in values['Destination'].items():
+        if root is not None:
+            other = destinations.setdefault(identify_directory(root), path)
+            if other != path:
+                yield shared_destination(other, line)
+            if not os.path.isdir(root):
+                yield missing_destination(root, line)
+    for line, unit in ((line, unit) for line, units in values['Restart'].items()
+                       for unit in units or ()):
+        try:
+            check_units({unit: line}, is_first=False)
+        except ConfigError as error:
+            yield error
+        except SystemdError as error:
+            report.step(f'{path}: the units of Restart= are not checked: {error.what}')
+            break
 
 
 # ======================================================================== 18 publish
@@ -7432,8 +7540,17 @@ def _add_fetch(parser: ArgumentParser) -> None:
     option('--stall', type=_duration, metavar='TIME',
            help=f'limit how long a connection may be silent ({NETWORK_TIMEOUT_SECONDS:.0f})')
     _add_levels(parser)
-    option('configs', nargs='+', metavar='CONFIG',
-           help='config file of an image, or a directory of such files, *.tako')
+    _add_configs(parser)
+
+
+def _add_check(parser: ArgumentParser) -> None:
+    _add_levels(parser)
+    _add_configs(parser)
+
+
+def _add_configs(parser: ArgumentParser) -> None:
+    parser.add_argument('configs', nargs='+', metavar='CONFIG',
+                        help='config file of an image, or a directory of such files, *.tako')
 
 
 def _add_levels(parser: ArgumentParser) -> None:
@@ -7457,8 +7574,7 @@ def _add_status(parser: ArgumentParser) -> None:
     option('--json', action='store_true', help='print JSON')
     option('--max-age', type=_duration, metavar='TIME',
            help='exit with 1 if the last success is older than TIME (examples: 36h, 7d)')
-    option('configs', nargs='+', metavar='CONFIG',
-           help='config file of an image, or a directory of such files, *.tako')
+    _add_configs(parser)
 
 
 def _add_store(parser: ArgumentParser) -> None:
@@ -7548,6 +7664,10 @@ COMMANDS = {
         status, _add_status, 'print what is installed, and why',
         'Print what is installed, why, and when fetch last checked it. Needs no\n'
         'network.', ''),
+    'check': Command(
+        check, _add_check, 'check configs for errors',
+        'Print all errors of each CONFIG, and warnings of what may be meant\n'
+        'otherwise or is not on this machine. Needs no network.', ''),
     'store': Command(
         store, _add_store, 'publish an image',
         'Copy IMAGE into DIR/store, and list it in DIR/manifest as VERSION. Any web\n'

@@ -278,5 +278,57 @@ class PatternTest(unittest.TestCase):
         self.assertGreater(min(outcomes.count(True), outcomes.count(False)), 500)
 
 
+class DoubtTest(unittest.TestCase):
+    """Valid patterns that may be meant otherwise, with what to write instead."""
+
+    def doubts(self, pattern):
+        tako.parse_pattern(pattern)
+        return list(tako.pattern_doubts(pattern))
+
+    def assertDoubt(self, pattern, what, hint):
+        self.assertEqual([(pattern + ' ' + what, hint)], self.doubts(pattern))
+
+    def test_a_wildcard_of_other_tools(self):
+        for pattern, meant in (('1.x', '1.*'), ('1.X', '1.*'), ('1.2.x', '1.2.*'),
+                               ('1.x.x', '1.*'), ('1-x', '1-*'), ('x', '*')):
+            self.assertDoubt(pattern, 'matches only a version of that name',
+                             'for a wildcard, write ' + meant)
+
+    def test_a_tag_of_other_tools(self):
+        for pattern in ('latest', 'stable', 'main'):
+            self.assertDoubt(pattern, 'matches only a version of that name',
+                             'for the newest version, write *')
+
+    def test_a_number_alone(self):
+        for pattern in ('1', '12'):
+            self.assertDoubt(pattern, 'matches only version {0}, which equals {0}.0'.format(pattern),
+                             'for all versions that begin with {0}, write {0}.*'.format(pattern))
+
+    def test_two_versions_that_look_like_a_range(self):
+        self.assertDoubt('1.2-2.0', 'is one version, not a range', 'write 1.2 <= v < 2.0')
+
+    def test_a_v_before_the_number(self):
+        for pattern, meant in (('v1.*', '1.*'), ('V1.2.3', '1.2.3'),
+                               ('v1.0 <= v < v2.0', '1.0 <= v < 2.0')):
+            self.assertDoubt(
+                pattern, 'matches no version that begins with a number',
+                "write {}, unless the publisher's versions begin with v".format(meant))
+
+    def test_pre_releases_that_a_pattern_matches(self):
+        for pattern, sample in (('*', '0-rc1'), ('1.*', '1.0-rc1'), ('1.2.*', '1.2.0-rc1'),
+                                ('1.2 <= v < 2.0', '1.2.1-rc1'), ('1 <= v < 2', '1.1-rc1'),
+                                ('1.2 <= v < 1.2.1', '1.2.0.1-rc1')):
+            self.assertIn(parse(sample), tako.parse_pattern(pattern))
+            self.assertLess(parse(sample), parse(sample.replace('-rc1', '')))
+            self.assertDoubt(pattern, 'also matches pre-releases, such as those with -rc1',
+                             'no pattern excludes them all: see whether the publisher stores any '
+                             'there')
+
+    def test_patterns_that_leave_no_doubt(self):
+        for pattern in ('1.13.7', '1.0', '20240506', '2024-05-06', '1.2-3', '1.0-rc.1', 'testing-1',
+                        '1.0-beta.*', 'testing-1.*', '1.0-xen', '1.0-av1', '1.0-v2'):
+            self.assertEqual([], self.doubts(pattern), pattern)
+
+
 if __name__ == '__main__':
     unittest.main()
