@@ -6926,8 +6926,8 @@ def store(arguments: 'argparse.Namespace', report: Report) -> int:
 def _reindex(arguments: 'argparse.Namespace', report: Report) -> int:
     """Make missing chunk indexes, as of images that an older Tako stored. Return the exit code."""
     directory, root = ImageDirectory(arguments.output), arguments.output
-    if any((arguments.image, arguments.dry_run, arguments.key, arguments.key_file,
-            arguments.patch_from, arguments.again, arguments.without_image)):
+    if any((arguments.image, arguments.dry_run, arguments.extend, arguments.key,
+            arguments.key_file, arguments.patch_from, arguments.again, arguments.without_image)):
         raise UsageError('--reindex needs -o DIR, and allows nothing else',
                          'see: tako store --help')
     with _lock(root, report):
@@ -6953,10 +6953,15 @@ def _publish(arguments: 'argparse.Namespace', directory: ImageDirectory, version
     """Publish an image as a version; with --dry-run, only print what that would change."""
     directory.check_file_system()
     root, manifest = directory.root, directory.manifest()
-    if not directory.accepted().signed and directory.images():
-        report.warning(root, 'there are images but no manifest, so a new one begins',
-                       'if there was a manifest, restore it and run store again: '
-                       'clients that know it refuse a new one')
+    if not directory.accepted().signed:
+        if arguments.extend or arguments.again:
+            raise UsageError(f'{directory.manifest_path}: no such file, so nothing was stored',
+                             'put the published manifest there; leave out --extend only for the '
+                             'very first version')
+        report.warning(root, 'has no manifest: this begins a new history; machines that know this '
+                       'key will refuse it',
+                       'ignore this for the first version; otherwise put the published manifest '
+                       'there, and run store --extend')
     check_spelling(manifest, version)
     older = _older_entries(directory, version, arguments.patch_from)
     if arguments.again:
@@ -7581,6 +7586,8 @@ def _add_store(parser: ArgumentParser) -> None:
     option = parser.add_argument
     _add_keys(parser)
     option('-o', '--output', metavar='DIR', required=True, help='publish in this directory')
+    option('--extend', action='store_true',
+           help='fail if DIR has no manifest: do not begin a new history (for CI)')
     option('--dry-run', action='store_true', help='print what would be stored; change nothing')
     option('--patch-from', default='', metavar='N',
            help='also make patches from the N newest earlier images, or from the version N')

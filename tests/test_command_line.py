@@ -526,6 +526,8 @@ class SignalTest(scene.Scene):
         os.mkdir(self.path('served'))
         os.mkfifo(self.path('pipe'))
         key = self.write('app.key', tako.format_secret_key(origin.SEED), 0o600)
+        self.assertCode(0, self.run_tako('store', '-f', key, '-o', self.path('served'), key, '0.9'))
+        before = scene.snapshot(self.path('served'))
         process = self.start('store', '-f', key, '-o', self.path('served'), self.path('pipe'),
                              '1.0')
         with open(self.path('pipe'), 'wb') as pipe:
@@ -534,7 +536,8 @@ class SignalTest(scene.Scene):
             scene.wait_until(lambda: os.path.exists(self.path('served', tako.NEW_IMAGE)))
             process.terminate()
             self.assertEqual((b'', b''), process.communicate(timeout=30))
-        self.assertEqual((143, []), (process.returncode, os.listdir(self.path('served'))))
+        self.assertEqual((143, before),
+                         (process.returncode, scene.snapshot(self.path('served'))))
 
 
 def stalls(handler):

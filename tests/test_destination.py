@@ -191,6 +191,7 @@ class OriginalTest(scene.Scene):
         key = self.write('app.key', tako.format_secret_key(origin.SEED), 0o600)
         new_key = self.write('new.key', tako.format_secret_key(origin.OTHER_SEED), 0o600)
         config = self.config('file://' + served)
+        self.assertCode(0, self.run_tako('store', '-f', key, '-o', served, image, '0.9'))
         for root, words in (
             (served, ('store', '-f', key, '-o', served, image, '1.0')),
             (self.destination, ('fetch', config)),

@@ -30,9 +30,14 @@ class RoadTest(scene.Scene):
         self.second = self.first + b'fixed'
 
     def store(self, content, version):
+        options = ['--extend'] * os.path.exists(os.path.join(self.served, 'manifest'))
         result = self.run_tako('store', '-f', self.key_file, '-o', self.served,
-                               self.write('image', content), version)
-        self.assertEqual((0, ''), (result.code, result.err))
+                               self.write('image', content), version, *options)
+        self.assertEqual(0, result.code, result)
+        if options:
+            self.assertEqual('', result.err)
+        else:
+            self.assertIn('this begins a new history', result.err)
 
     def walk(self, url, **environ):
         environ['PATH'] = self.path('bin') + ':/usr/bin:/bin'

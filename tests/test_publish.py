@@ -2,6 +2,8 @@
 
 import errno
 import os
+import re
+import shutil
 import subprocess
 import sys
 import unittest
@@ -75,6 +77,7 @@ class StoreTest(StoreCase):
 
     def test_a_line_end_after_the_secret_key_is_ignored(self):
         image, places = self.write('image', ONE), []
+        self.store(ONE, '0.9')
         for end in ('', '\n', '\r\n', '\r', '\n\n'):
             key_file = self.write('ends.key', self.secret + end, 0o600)
             for options, settings in (
@@ -141,13 +144,35 @@ class StoreTest(StoreCase):
         self.assertEqual(0, result.code)
         self.assertIn('listed images are missing from store/: 1.0', result.err)
 
-    def test_store_warns_of_images_without_a_manifest(self):
-        self.assertEqual('', self.store(ONE, '1.0').err)
+    def test_store_warns_whenever_a_manifest_begins(self):
+        warning = ('tako: warning: {}: has no manifest: this begins a new history; machines that '
+                   'know this key will refuse it\n  ignore this for the first version'.format(
+                       self.served))
+        self.assertIn(warning, self.store(ONE, '1.0', '--dry-run', '-f', self.key_file).err)
+        self.assertIn(warning, self.store(ONE, '1.0').err)
+        self.assertEqual('', self.store(TWO, '1.1').err)
         os.unlink(self.path('served', 'manifest'))
         result = self.store(TWO, '1.1')
         self.assertEqual(0, result.code)
-        self.assertIn('there are images but no manifest', result.err)
+        self.assertIn(warning, result.err)
         self.assertEqual((origin.entry_of('1.1', TWO),), self.manifest().entries)
+
+    def test_extend_fails_without_a_manifest_and_writes_nothing(self):
+        extend = '--extend', '-f', self.key_file
+        for spoil in (lambda: None, lambda: (self.store(ONE, '1.0'), os.unlink(
+                self.path('served', 'manifest')))):
+            spoil()
+            before = scene.snapshot(self.served)
+            for options in (extend, extend + ('--dry-run',)):
+                result = self.store(TWO, '1.1', *options)
+                self.assertCode(2, result)
+                self.assertIn('manifest: no such file, so nothing was stored\n'
+                              '  put the published manifest there', result.err)
+                self.assertEqual(('', before), (result.out, scene.snapshot(self.served)))
+        self.store(ONE, '1.0')
+        result = self.store(TWO, '1.1', *extend)
+        self.assertEqual((0, ''), (result.code, result.err))
+        self.assertEqual(2, len(self.manifest().entries))
 
     def test_one_image_may_have_two_versions(self):
         self.store(ONE, '1.0')
@@ -332,7 +357,7 @@ class StoreOptionsTest(StoreCase):
         self.assertIn('PublicKey=' + origin.PUBLIC_KEY, self.store(ONE, '1.0').out)
 
     def test_store_warns_of_a_version_that_is_not_the_newest(self):
-        self.assertEqual('', self.store(ONE, '1.10').err)
+        self.store(ONE, '1.10')
         result = self.store(TWO, '1.9')
         self.assertEqual(0, result.code)
         self.assertIn('warning: {}: 1.9 is older than 1.10, which stays the newest'.format(
@@ -708,8 +733,10 @@ class AloneTest(StoreCase):
         for version, options in (('1.0', ()), ('1.1', ('--patch-from', '1'))):
             with open(image, 'ab') as stream:
                 stream.write(version.encode())
-            self.assertEqual((0, ''), self.told('store', '-f', self.key_file, '-o', self.served,
-                                                image, version, *options))
+            code, err = self.told('store', '-f', self.key_file, '-o', self.served, image, version,
+                                  *options)
+            self.assertEqual(0, code)
+            self.assertNotIn('told: ', err)
         new_key = self.write('new.key', tako.format_secret_key(origin.OTHER_SEED), 0o600)
         self.assertEqual((0, ''),
                          self.told('sign', '-f', new_key, '-p', origin.PUBLIC_KEY, self.served))
@@ -721,6 +748,41 @@ class AloneTest(StoreCase):
         server = self.serve()
         server.publish('1.0', ONE)
         self.assertEqual((0, 'told: socket.connect\n'), self.told('fetch', self.config(server.url)))
+
+
+class PageTest(scene.Scene):
+    """The commands of a page, one after another, exit with 0."""
+
+    def run_page(self, name, *sections):
+        """Run the sh blocks of these sections, or of all. Return what each block printed."""
+        with open(os.path.join(scene.PROJECT, 'docs', name), encoding='utf-8') as stream:
+            parts = re.split('^## (.*)\n', stream.read(), flags=re.M)[1:]
+        text = ''.join(text for title, text in zip(parts[::2], parts[1::2])
+                       if title in sections or not sections)
+        shutil.copy(scene.TAKO, self.path('tako.py'))
+        os.mkdir(self.path('bin'))
+        os.symlink(sys.executable, self.path('bin', 'python3'))
+        printed = []
+        for commands in re.findall('^```sh\n(.*?)^```', text, re.M | re.S):
+            done = subprocess.run(['/bin/sh', '-ec', commands], cwd=self.directory,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                  env=scene.environment(self.environ_with_systemctl()))
+            printed.append(done.stdout.decode())
+            self.assertEqual(0, done.returncode, printed)
+        return printed
+
+    def test_a_ci_job_extends_the_manifest_of_the_server(self):
+        printed = self.run_page('distributing-images.md', 'Once: a key pair', 'For each version',
+                                'From a CI job')
+        self.assertIn('stored 1.0.1', printed[-1])
+        self.assertEqual(1, printed[-1].count('tako: warning: '))
+        self.assertCode(0, self.run_tako('verify', '-p', 'app.pub', 'www'))
+        config = self.config('file://' + self.path('www'), version='1.0.1',
+                             public_keys=[scene.read(self.path('app.pub')).decode().strip()])
+        self.assertCode(0, self.run_tako('fetch', config))
+
+    def test_the_examples_of_store_work(self):
+        self.assertIn('this begins a new history', self.run_page('tako-store.md')[1])
 
 
 class VerifyTest(StoreCase):
@@ -855,7 +917,8 @@ class GenKeyTest(scene.Scene):
     def test_the_key_files_of_gen_key_work_without_a_warning(self):
         self.run_tako('gen-key', '-o', 'app')
         os.mkdir(self.path('served'))
-        stored = self.run_tako('store', '-f', 'app.key', '-o', 'served', 'app.pub', '1.0')
+        for version in ('0.9', '1.0'):          # the first store warns that a manifest begins
+            stored = self.run_tako('store', '-f', 'app.key', '-o', 'served', 'app.pub', version)
         self.assertEqual((0, ''), (stored.code, stored.err))
         self.assertIn('PublicKey={}\n'.format(self.written()[1]), stored.out)
         self.assertEqual(0, self.run_tako('verify', '-p', 'app.pub', 'served').code)
