@@ -6964,16 +6964,19 @@ def _publish(arguments: 'argparse.Namespace', directory: ImageDirectory, version
                        'there, and run store --extend')
     check_spelling(manifest, version)
     older = _older_entries(directory, version, arguments.patch_from)
+    note, verb = '', 'would store' if arguments.dry_run else 'stored'
     if arguments.again:
-        verb = 'would store' if arguments.dry_run else 'stored'
         entry = _entry_again(directory, version, arguments)
+        note = f', the image of {arguments.again}'
         grown = add_entry(manifest, entry)
         is_new = grown is not manifest
         if is_new and not arguments.dry_run:
+            if not arguments.without_image:
+                directory.sync()
             directory.write_manifest(SignedManifest(grown, seal_manifest(grown, seed),
                                                     directory.manifest_path))
     elif arguments.dry_run:
-        entry, verb = Entry(version, *hash_blocks(_read_image(arguments.image))), 'would store'
+        entry = Entry(version, *hash_blocks(_read_image(arguments.image)))
         grown = add_entry(manifest, entry)
         for each in older:
             Patch(directory, each, entry)       # raises TakoError if store could not make it
@@ -6981,10 +6984,11 @@ def _publish(arguments: 'argparse.Namespace', directory: ImageDirectory, version
         is_new = grown is not manifest or directory.image_fault(entry.digest, entry.size) != ''
     else:
         entry, is_new = _store_image(arguments, directory, version, seed, older, report)
-        grown, verb = directory.manifest(), 'stored'
+        grown = directory.manifest()
     if is_new:
-        report.result('{}: {} {}, {} bytes, SHA-256 {}; clients need PublicKey={}'.format(
-            root, verb, version, entry.size, entry.digest, encode_base64(directory.public_keys[0])))
+        report.result('{}: {} {}{}, {} bytes, SHA-256 {}; clients need PublicKey={}'.format(
+            root, verb, version, note, entry.size, entry.digest,
+            encode_base64(directory.public_keys[0])))
     else:
         report.unchanged(f'{root}: {version} is published already, with this image')
     _warn_of_order_and_gaps(directory, grown, entry, report)

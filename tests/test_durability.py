@@ -508,6 +508,23 @@ class FetchCase(CrashCase):
         self.systemctl()
         return 'fetch', self.app
 
+    def recall(self):
+        """Return the command of a fetch that goes back to 1.0, which was rejected before."""
+        self.offer_three()
+        self.fetch()
+        state = scene.state(self.root)
+        scene.write_state(self.root, state._replace(rejected=(self.one.digest,)))
+        own(os.path.join(self.root, '.state'))
+        self.publish('1.3', ONE)
+        self.keep()
+        return 'fetch', self.app
+
+    def wait(self):
+        """Return the command of a fetch that first sees 1.2, which waits; 1.1 stays."""
+        self.offer_three()
+        self.newest = self.two
+        return 'fetch', self.config(self.origin.url, version='1.*', more=RESTART + 'Delay=1d\n')
+
     def last_restart(self):
         restarts = fake_systemd.restarts(self.directory)
         return 'store/' + restarts[-1] if restarts else ''
@@ -550,6 +567,12 @@ class FetchKilledTest(FetchCase):
     def test_a_rollback_survives_a_kill_at_every_step(self):
         self.assertSurvivesKills(*self.rollback())
 
+    def test_a_recall_survives_a_kill_at_every_step(self):
+        self.assertSurvivesKills(*self.recall())
+
+    def test_a_version_that_begins_to_wait_survives_a_kill_at_every_step(self):
+        self.assertSurvivesKills(*self.wait())
+
     def test_the_replacement_of_a_damaged_image_survives_a_kill_at_every_step(self):
         self.fetch()
         image = os.path.join(self.root, 'store', self.one.digest)
@@ -584,6 +607,12 @@ class FetchPowerCutTest(FetchCase):
 
     def test_a_rollback_survives_a_power_cut_at_every_step(self):
         self.assertSurvivesPowerCuts(*self.rollback())
+
+    def test_a_recall_survives_a_power_cut_at_every_step(self):
+        self.assertSurvivesPowerCuts(*self.recall())
+
+    def test_a_version_that_begins_to_wait_survives_a_power_cut_at_every_step(self):
+        self.assertSurvivesPowerCuts(*self.wait())
 
 
 class DeltaCase(FetchCase):
@@ -686,6 +715,15 @@ class FetchOrderTest(FetchCase):
             'latest is store/1.1', 'sync .',
             'systemctl restart -- app.service',
             'note received=1.2 5500 rejected=1.2', 'sync .'], self.story(trace))
+
+    def test_a_recall_forgets_the_rejection_before_the_manifest_is_written(self):
+        command = self.recall()
+        self.versions[self.one.digest] = '1.3'
+        told = self.story(self.trace(*command))
+        self.assertInOrder(['note previous=1.1 received=1.2 5500', 'sync .',
+                            'rename .manifest.new manifest', 'sync .', 'latest is store/1.3',
+                            'sync .', 'systemctl restart -- app.service'], told)
+        self.assertNotIn('.partial', ' '.join(told))
 
     def test_a_fetch_without_an_update_syncs_nothing(self):
         self.fetch()

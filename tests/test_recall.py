@@ -88,8 +88,8 @@ class StoreAgainTest(scene.Scene):
         listed = self.listed()
         result = self.store('--again', '1.4.1', '1.4.3')
         self.assertEqual(0, result.code, result)
-        self.assertIn('stored 1.4.3, {} bytes, SHA-256 {}; '.format(len(ONE), self.one.digest),
-                      result.out)
+        self.assertIn('stored 1.4.3, the image of 1.4.1, {} bytes, SHA-256 {}; '.format(
+            len(ONE), self.one.digest), result.out)
         self.assertEqual(listed[:2] + [('1.4.3', self.one.digest)] + listed[2:], self.listed())
         self.assertEqual(before, scene.snapshot(self.path('public', 'store')))
 
