@@ -6107,7 +6107,7 @@ class ImageFetch:
 
     def _fetch(self) -> 'Steps':
         """Take all steps of a fetch. Each error is printed; a success is recorded if none was."""
-        if not self.options.init:
+        if not (self.options.init or self.options.stage):
             yield from self._attempt(self.switch.resume())
         if ConfigError.exit_code not in self.codes:     # _update() would find the same error
             yield from self._attempt(self._update())
@@ -6143,12 +6143,13 @@ class ImageFetch:
             note = ' (this version was withdrawn)' if entry.digest in state.withdrawn else ''
             yield f'would download up to {entry.size} bytes from {self.mirrors.usable[0].url}{note}'
         if not plan.is_installed:
-            yield 'would install it'
-        if plan.restart == RESTART_NOW:
+            yield 'would stage it' if self.options.stage else 'would install it'
+        if plan.restart == RESTART_NOW and not self.options.stage:
             self._check_units()
             yield ('could not restart units unknown to systemd: ' + ' '.join(self.unknown_units)
                    if self.unknown_units else 'would restart ' + ' '.join(self.config.units))
-        previous = previous_after(state, latest, entry.digest)
+        previous = (state.previous if self.options.stage
+                    else previous_after(state, latest, entry.digest))
         for digest in self._spare_images(manifest, entry.digest, previous):
             yield 'would remove ' + version_of(digest, manifest, self.config.bounds)
 
@@ -6157,7 +6158,8 @@ class ImageFetch:
         try:
             manifest = self._accept_manifest()
         except UnreachableError:
-            yield from self._attempt(self._switch_offline())
+            if not self.options.stage:
+                yield from self._attempt(self._switch_offline())
             if self.options.init and self._is_init_done():
                 self.is_offline = True
                 return
@@ -6166,10 +6168,16 @@ class ImageFetch:
         if plan.is_installed:
             self.report.unchanged(f'{self.path}: {plan.entry.version} is installed, '
                                   + (self.held or f'the newest in {self.config.bounds.text}'))
+        elif self.options.stage:
+            staged = f'{plan.entry.version} is staged{self.size_note}'
+            if plan.fault:
+                self.changes.append(staged)
+            else:
+                self.report.unchanged(f'{self.path}: {staged}')
         else:
             yield from self._switch_to(plan)
         self.destination.clear_partials()
-        self._remove_spare(manifest)
+        self._remove_spare(manifest, plan.entry.digest)
         if self.download is not None and not self.options.no_delta:
             yield None                              # see Runs: the network is used again
             self._keep_index(plan.entry, self.download)
@@ -6305,21 +6313,24 @@ class ImageFetch:
             except OSError as error:
                 self._step(f'cannot write the index of {entry.version}: {error.strerror}')
 
-    def _remove_spare(self, manifest: Manifest) -> None:
-        latest, previous = self.destination.latest(), self.notes.state.previous
-        for digest in self._spare_images(manifest, latest, previous):
+    def _remove_spare(self, manifest: Manifest, newest: str) -> None:
+        for digest in self._spare_images(manifest, newest, self.notes.state.previous):
             self.destination.remove_image(digest)
             self.changes.append(
                 'removed ' + version_of(digest, manifest, self.config.bounds))
 
-    def _spare_images(self, manifest: Manifest, latest: str, previous: str) -> 'List[str]':
-        """Return the images that Keep= lets this run remove once `latest` is installed."""
+    def _spare_images(self, manifest: Manifest, newest: str, previous: str) -> 'List[str]':
+        """Return the images that Keep= lets this run remove once `newest` is in the store.
+
+        The installed image stays with --stage, which does not install `newest`.
+        """
         if not self.config.keep:
             return []
-        stored = {*self.destination.images(), latest} - {''}
+        stored = {*self.destination.images(), newest} - {''}
+        needed = {newest, previous, self.destination.latest() if self.options.stage else newest}
         return spare_images(stored, self.config.keep,
                             [entry.digest for entry in reversed(manifest.entries)],
-                            {latest, previous} | images_behind_loop_devices())
+                            needed | images_behind_loop_devices())
 
     def _version_of(self, digest: str) -> str:
         """Return version_of(), for messages that are printed even if the manifest is invalid."""
@@ -6538,7 +6549,7 @@ class ImageFetch:
         try:
             self.destination.check_space(size)
         except TakoError:
-            self._remove_spare(self.destination.manifest())
+            self._remove_spare(self.destination.manifest(), self.destination.latest())
             self.destination.check_space(size)
 
     def _older_image(self, entry: Entry) -> 'Tuple[Optional[BinaryIO], str]':
@@ -7532,9 +7543,12 @@ def _command_parser(name: str) -> ArgumentParser:
 
 def _add_fetch(parser: ArgumentParser) -> None:
     option = parser.add_argument
-    option('--init', action='store_true',
+    either = parser.add_mutually_exclusive_group().add_argument
+    either('--init', action='store_true',
            help='do nothing if an intact compatible image is installed; restart no unit '
                 '(for ExecStartPre=)')
+    either('--stage', action='store_true',
+           help='download the newest version, but leave its installation to the next fetch')
     option('--dry-run', action='store_true', help='print what would be done; change nothing')
     option('--no-verify', action='store_true',
            help='check the size of the installed image, not its SHA-256')
@@ -7575,7 +7589,7 @@ def _add_rollback(parser: ArgumentParser) -> None:
     option('--to', metavar='VERSION', default='', help='roll back to VERSION')
     _add_levels(parser)
     option('config', metavar='CONFIG', help='config file of an image')
-    parser.set_defaults(init=False, no_verify=False, retry_rejected=False)
+    parser.set_defaults(init=False, stage=False, no_verify=False, retry_rejected=False)
 
 
 def _add_status(parser: ArgumentParser) -> None:
