@@ -985,35 +985,25 @@ def check_spelling(manifest: Manifest, version: Version) -> None:
                                'choose a new version: these two are equal')
 
 
-def recalls(manifest: Manifest) -> 'List[Entry]':
-    """Return the entries whose image an older version has, too: these take back what is between."""
+def recalls(manifest: Manifest) -> 'Set[Entry]':
+    """Return the entries whose image an older version has: each takes back what is between."""
     oldest = {entry.digest: entry for entry in reversed(manifest.entries)}
-    return [entry for entry in manifest.entries if oldest[entry.digest] is not entry]
+    return set(manifest.entries).difference(oldest.values())
+
+
+def recall_of(digest: str, entries: 'Sequence[Entry]') -> 'Optional[Entry]':
+    """Return the newest entry that takes an image back: its own image is older. None if none does.
+
+    entries: newest first; one of them has the image `digest`.
+    """
+    digests = [entry.digest for entry in entries]
+    place = digests.index(digest)
+    return next((entry for entry in entries[:place] if entry.digest in digests[place:]), None)
 
 
 def compatible_entries(manifest: Manifest, bounds: Bounds) -> 'Iterator[Entry]':
     """Yield the entries whose versions are in `bounds`, newest first."""
     return (entry for entry in reversed(manifest.entries) if entry.version in bounds)
-
-
-def newer_entries(manifest: Manifest, bounds: Bounds, digest: str) -> 'List[Entry]':
-    """Return the entries in `bounds` that are newer than the image `digest`, newest first.
-
-    Return none if that image is not in bounds.
-    """
-    entries = list(compatible_entries(manifest, bounds))
-    digests = [entry.digest for entry in entries]
-    return entries[:digests.index(digest)] if digest in digests else []
-
-
-def recall_of(manifest: Manifest, bounds: Bounds, digest: str) -> 'Optional[Entry]':
-    """Return the newest entry in `bounds` that takes the image `digest` back, or None.
-
-    It is newer than that image, and lists the image of a version that is older.
-    """
-    newer = newer_entries(manifest, bounds, digest)
-    older = {entry.digest for entry in list(compatible_entries(manifest, bounds))[len(newer):]}
-    return next((entry for entry in newer if entry.digest in older), None)
 
 
 def nearest_versions(manifest: Manifest, bounds: Bounds) -> 'List[Version]':
@@ -5577,27 +5567,24 @@ def plan_fetch(manifest: Manifest, config: Config, state: State, latest: str,
     The caller executes the first that is not skipped; if its image was withdrawn, the next one.
     latest: the SHA-256 of the installed image, or ''. fault_of: returns image_fault() of an entry,
     which reads all of the image, and is only called if its plan is needed. is_init: --init was
-    given. waiting: what waiting_images() returned. No image waits if the installed one is damaged.
+    given. waiting: from plan_delay(). No image waits if the installed one is damaged.
     """
-    waiting, held = waiting or {}, None             # held: the newest version that waits
+    held, until = None, time.gmtime(0)              # the newest version that waits
     entries = list(compatible_entries(manifest, config.bounds))
-    if waiting:
-        fault_of = functools.lru_cache(maxsize=None)(fault_of)
+    fault_of = functools.lru_cache(maxsize=None)(fault_of) if waiting else fault_of
     for entry in entries:
         is_installed = entry.digest == latest
         skipped = fault = ''
-        if held is None and entry.digest in waiting and not any(
+        if waiting and held is None and entry.digest in waiting and not any(
                 fault_of(each) for each in entries if each.digest == latest):
-            held = entry
+            held, until = entry, time.gmtime(waiting[entry.digest] + 59)    # the next full minute
         if entry.digest in state.rejected:
             skipped = 'was rejected: a unit failed on it, or it was rolled back'
         elif entry.digest in state.postponed:
             skipped = 'waits until the units run on the installed image'
-        elif held is entry:
-            skipped = time.strftime('waits until %Y-%m-%d %H:%M UTC',
-                                    time.gmtime(waiting[entry.digest] + 59))    # the next minute
-        elif held is not None and not is_installed:
-            skipped = f'is superseded by {held.version}, which waits'
+        elif held and not is_installed:
+            skipped = (time.strftime('waits until %Y-%m-%d %H:%M UTC', until) if held is entry
+                       else f'is superseded by {held.version}, which waits')
         else:
             fault = fault_of(entry)
         # the installed image: only if an earlier run left its restart due
@@ -5612,61 +5599,38 @@ def plan_fetch(manifest: Manifest, config: Config, state: State, latest: str,
             break
 
 
-def waiting_images(manifest: Manifest, config: Config, state: State, latest: str, machine: str,
-                   now: float) -> 'Dict[str, int]':
-    """Return the images that Delay= lets this machine not install yet: {SHA-256: until when}.
+def plan_delay(manifest: Manifest, config: Config, state: State, latest: str, machine: str,
+               now: float) -> 'Tuple[Tuple[str, ...], Dict[str, int]]':
+    """Return State.seen, brought up to date, and the images that wait for Delay=: {SHA-256: until}.
 
-    These are images in bounds, newer than the installed one, which is in bounds and not rejected.
-    They are not recalls, and were not rejected or withdrawn. There are none once versions have been
-    waiting for twice the longest delay. Times are in seconds since 1970. latest: the SHA-256 of the
-    installed image. machine: a text that no other machine has.
-    """
-    if config.delay is None or latest in state.rejected:
-        return {}
-    shortest, longest = config.delay
-    times = first_seen(state, now)
-    passed_over = {*state.rejected, *state.postponed, *state.withdrawn}
-    newer = {entry.digest: times.get(entry.digest, int(now))
-             for entry in newer_entries(manifest, config.bounds, latest)
-             if entry.digest not in passed_over}
-    if newer and now - min(newer.values()) >= 2 * longest:
-        return {}
-    for entry in recalls(manifest):
-        if entry.version in config.bounds:
-            newer.pop(entry.digest, None)
-    return {digest: until for digest, until in (
-        (digest, seen + shortest + _share(longest - shortest, machine, digest))
-        for digest, seen in newer.items()) if until > now}
-
-
-def _share(seconds: int, machine: str, digest: str) -> int:
-    """Return a part of so many seconds: over many machines all are equally frequent."""
-    number = int(hashlib.sha256(f'{machine} {digest}'.encode('ascii')).hexdigest()[:16], 16)
-    return (seconds + 1) * number >> 64
-
-
-def first_seen(state: State, now: float) -> 'Dict[str, int]':
-    """Return the times of State.seen by digest, without those that a wrong clock has given."""
-    times = {digest: int(seconds) for digest, seconds in (each.split() for each in state.seen)}
-    return {digest: seconds for digest, seconds in times.items() if RELEASED <= seconds <= now}
-
-
-def note_seen(manifest: Manifest, config: Config, state: State, latest: str,
-              now: float) -> 'Tuple[str, ...]':
-    """Return State.seen with the versions that are newer than the installed one, or above Version=.
-
-    There are at most SEEN_MAX: those in bounds and seen first take precedence, so a machine that
-    sees more of them is never the longer without an update.
+    An image in bounds waits if it is newer than the installed one, except a recall, and one that
+    was rejected or withdrawn. None waits if the installed one is out of bounds or rejected, or once
+    an image was seen twice the longest delay ago. Times are in seconds since 1970. latest: the
+    SHA-256 of the installed image. machine: a text that no other machine has.
     """
     if config.delay is None:
-        return ()
-    bounds, times = config.bounds, first_seen(state, now)
-    newer = [entry.digest for entry in newer_entries(manifest, bounds, latest)]
+        return (), {}
+    bounds, (shortest, longest) = config.bounds, config.delay
+    digests = [entry.digest for entry in compatible_entries(manifest, bounds)]
+    newer = digests[:digests.index(latest)] if latest in digests else []
     above = [entry.digest for entry in reversed(manifest.entries)
              if entry.version not in bounds and not entry.version < bounds.lowest]
-    seen = {digest: times.get(digest, int(now)) for digest in newer + above}
-    order = sorted(seen, key=lambda digest: (digest not in newer, seen[digest]))
-    return tuple(f'{digest} {seen[digest]}' for digest in order[:SEEN_MAX])
+    noted = {digest: int(seconds) for digest, seconds in (each.split() for each in state.seen)}
+    # a time that a wrong clock gave begins anew
+    seen = {digest: noted[digest] if RELEASED <= noted.get(digest, 0) <= now else int(now)
+            for digest in newer + above}
+    passed_over = {*state.rejected, *state.postponed, *state.withdrawn, *(
+        entry.digest for entry in recalls(manifest) if entry.version in bounds)}
+    times = {digest: seen[digest] for digest in newer if digest not in passed_over}
+    if latest in state.rejected or now - min(times.values(), default=now) >= 2 * longest:
+        times = {}
+    # the share of this machine: 64 bits of a hash
+    waiting = {digest: time + shortest + ((longest - shortest + 1) * int(
+        hashlib.sha256(f'{machine} {digest}'.encode('ascii')).hexdigest()[:16], 16) >> 64)
+        for digest, time in times.items()}
+    order = sorted(seen, key=lambda digest: (digest not in newer, seen[digest]))[:SEEN_MAX]
+    return (tuple(f'{digest} {seen[digest]}' for digest in order),
+            {digest: until for digest, until in waiting.items() if until > now})
 
 
 def plan_init(manifest: Manifest, bounds: Bounds, latest: str,
@@ -6212,21 +6176,18 @@ class ImageFetch:
                 yield plan
 
     def _waiting(self, manifest: Manifest, latest: str) -> 'Dict[str, int]':
-        """Return waiting_images() after noting, durably, which versions this run sees first."""
-        before, now = self.notes.state, time.time()
-        if self.config.delay is None and not before.seen:
+        """Return the images that wait for Delay=. Note, durably, what this run has seen first."""
+        state, now = self.notes.state, time.time()
+        if self.config.delay is None and not state.seen:
             return {}
-        identity = machine_id()
-        state = before._replace(
-            seen=note_seen(manifest, self.config, before, latest, now),
-            machine='' if identity else before.machine or os.urandom(16).hex())
-        self.notes.state = state
-        if state != before and not self.options.dry_run:
-            self.notes.write(state)
+        own = machine_id()
+        number = '' if own else state.machine or os.urandom(16).hex()
+        seen, waiting = plan_delay(manifest, self.config, state, latest, own or number, now)
+        self.notes.state = state._replace(seen=seen, machine=number)
+        if self.notes.state != state and not self.options.dry_run:
+            self.notes.write(self.notes.state)
         if self.options.init or self.options.now:
             return {}
-        waiting = waiting_images(manifest, self.config, state, latest, identity or state.machine,
-                                 now)
         if waiting and now < RELEASED:
             self.report.warning(
                 self.path, 'the clock is wrong, and a new version waits until it is right',
@@ -6260,12 +6221,11 @@ class ImageFetch:
         message = f'rolled back to {shown}'
         if shown != entry.version.text:
             message += f', the image of {entry.version}'
-        recall = recall_of(manifest, self.config.bounds, entry.digest)
-        if recall is not None:
+        recall = recall_of(entry.digest, list(compatible_entries(manifest, self.config.bounds)))
+        if recall:
             self.report.warning(
-                self.path, f'{entry.version} was taken back: the publisher published the image of '
-                f'an older version again, as {recall.version}',
-                'to return to that one, run: tako fetch --retry-rejected ' + self.path)
+                self.path, f'{entry.version} was taken back: {recall.version} has the image of an '
+                'older version', 'run: tako fetch --retry-rejected ' + self.path)
         if above:
             message += ', rejected ' + join_names([each.version.text for each in above])
         self._check_units()
@@ -6375,17 +6335,15 @@ class ImageFetch:
         return newest.manifest
 
     def _forget_recalled(self, old: Manifest, new: Manifest) -> None:
-        """Let images be tried again that were rejected, and that `new` lists once more than `old`.
+        """Let rejected images be tried again that `new` lists once more than `old`.
 
-        Written before `new` is, so that a power cut in between is made up for by the next run.
+        This is durable before `new` is written, so that a power cut in between loses nothing.
         """
         state = self.notes.state
-        if new is old or not state.rejected + state.postponed:
-            return
-        again = {entry.digest for entry in set(recalls(new)).difference(old.entries)}
-        if again.intersection(state.rejected + state.postponed):
-            self.switch.forget_rejected(again)
-            if not self.options.dry_run:
+        if new is not old and state.rejected + state.postponed:
+            self.switch.forget_rejected(
+                {entry.digest for entry in recalls(new).difference(old.entries)})
+            if self.notes.state != state and not self.options.dry_run:
                 self.notes.write(self.notes.state)
 
     def _newest_of(self, manifests: 'List[SignedManifest]') -> SignedManifest:
@@ -6755,11 +6713,11 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
     installed = [entry for entry in compatible + list(manifest.entries[::-1])
                  if entry.digest == latest]
     downloaded, _, received = state.received.partition(' ')
-    waiting = waiting_images(manifest, config, state, latest, machine_id() or state.machine,
-                             time.time())
+    _, waiting = plan_delay(manifest, config, state, latest, machine_id() or state.machine,
+                            time.time())
     plans = plan_fetch(manifest, config, state, latest, lambda _: '', False, waiting)
     first = next((plan for plan in plans if not plan.skipped or plan.entry.digest in waiting), None)
-    held = first if first is not None and first.skipped else None
+    held = first if first and first.skipped else None
     return {
         'config': path, 'destination': destination.root, 'pattern': config.bounds.text,
         'version': installed[0].version.text if installed else None,
@@ -6910,15 +6868,16 @@ def store(arguments: 'argparse.Namespace', report: Report) -> int:
     """
     if arguments.reindex:
         return _reindex(arguments, report)
-    if arguments.again and arguments.version is None:
-        arguments.image, arguments.version = '', arguments.image
-    needs = 'VERSION' if arguments.again else 'IMAGE, VERSION'
-    if arguments.version is None or (arguments.image is None and not arguments.again):
-        raise UsageError('the following arguments are required: ' + needs, 'see: tako store --help')
-    if (arguments.image or arguments.patch_from) if arguments.again else arguments.without_image:
-        raise UsageError('--again OLD needs -o DIR and VERSION, and allows neither an image nor '
-                         '--patch-from; --without-image needs --again', 'see: tako store --help')
-    version = _new_version(arguments.version, arguments.image or '-')
+    operands = [each for each in (arguments.image, arguments.version) if each is not None]
+    needed = ['VERSION'] if arguments.again else ['IMAGE', 'VERSION']
+    if len(operands) < len(needed):
+        raise UsageError('the following arguments are required: ' + ', '.join(needed),
+                         'see: tako store --help')
+    if (len(operands) > 1 or arguments.patch_from if arguments.again
+            else arguments.without_image):
+        raise UsageError('--again takes VERSION alone, without --patch-from, and only it allows '
+                         '--without-image', 'see: tako store --help')
+    version = _new_version(operands[-1], '-' if arguments.again else arguments.image)
     if arguments.image == arguments.key_file == '-':
         raise UsageError('standard input cannot be both the key and the image',
                          'give one of them as a file')
@@ -7009,26 +6968,26 @@ def _entry_again(directory: ImageDirectory, version: Version,
                  arguments: 'argparse.Namespace') -> Entry:
     """Return the entry that lists the image of the version --again once more, as `version`.
 
-    Raises RefusedError if machines that have a later version would not install it, or could not.
+    Raises RefusedError if machines with a later version would not install it, or could not.
     """
     entries, old = directory.manifest().entries, parse_version(arguments.again)
-    listed = next((each for each in entries if each.version == old), None)
-    if listed is None:
+    first = _version_parts(version.text)[0]
+    listed = [each for each in entries if each.version == old]
+    if not listed:
         raise UsageError(f'{old} is not in {directory.manifest_path}',
                          'give --again the version to return to')
-    entry = Entry(version, listed.size, listed.digest)
+    entry = listed[0]._replace(version=version)
     if entry in entries:
         return entry
-    first = _version_parts(version.text)[0]
-    not_below = [each.version for each in entries if not each.version < version
-                 and (each == listed or _version_parts(each.version.text)[0] == first)]
-    if not_below:
-        raise RefusedError(f'version {version} is not above {not_below[-1]}',
+    rivals = [each.version for each in entries if not each.version < version
+              and (each.version == old or _version_parts(each.version.text)[0] == first)]
+    if rivals:
+        raise RefusedError(f'version {version} is not above {rivals[-1]}',
                            'choose a version that is: machines only install a newer one')
-    fault = directory.image_fault(listed.digest, listed.size)
+    fault = directory.image_fault(entry.digest, entry.size)
     if fault and not (fault == MISSING and arguments.without_image):
         raise RefusedError(
-            f'{listed.version}: {directory.image_path(listed.digest)} {fault}',
+            f'{old}: {directory.image_path(entry.digest)} {fault}',
             'restore it; if it is on the server and only missing here, add --without-image')
     return entry
 

@@ -37,8 +37,8 @@ class WaitingTest(unittest.TestCase):
 
     def waiting(self, settings, known, latest='1.0', listed=MANIFEST):
         names = {entry.digest: entry.version.text for entry in reversed(listed.entries)}
-        found = tako.waiting_images(listed, settings, known,
-                                    latest and ENTRIES[latest].digest, MACHINE, NOW)
+        _, found = tako.plan_delay(listed, settings, known, latest and ENTRIES[latest].digest,
+                                   MACHINE, NOW)
         return {names[digest]: until - NOW for digest, until in found.items()}
 
     def test_versions_wait_as_the_table_says(self):
@@ -93,12 +93,12 @@ class WaitingTest(unittest.TestCase):
     def test_the_share_of_a_machine_is_within_the_range_and_stays_the_same(self):
         shares = set()
         for number in range(1000):
-            until, = tako.waiting_images(MANIFEST, config('1d-4d'), state(), ENTRIES['1.2'].digest,
-                                         '{:032x}'.format(number), NOW).values()
+            until, = tako.plan_delay(MANIFEST, config('1d-4d'), state(), ENTRIES['1.2'].digest,
+                                     '{:032x}'.format(number), NOW)[1].values()
             self.assertTrue(NOW + DAY <= until <= NOW + 4 * DAY)
             shares.add(until)
-            again = tako.waiting_images(MANIFEST, config('1d-4d'), state({'1.3': HOUR}),
-                                        ENTRIES['1.2'].digest, '{:032x}'.format(number), NOW)
+            _, again = tako.plan_delay(MANIFEST, config('1d-4d'), state({'1.3': HOUR}),
+                                       ENTRIES['1.2'].digest, '{:032x}'.format(number), NOW)
             self.assertEqual([until - HOUR], list(again.values()))
         self.assertGreater(len(shares), 900)
 
@@ -161,7 +161,8 @@ class SeenTest(unittest.TestCase):
 
     def noted(self, settings, known, latest='1.1', listed=MANIFEST, now=NOW):
         names = {entry.digest: entry.version.text for entry in listed.entries}
-        noted = tako.note_seen(listed, settings, known, latest and ENTRIES[latest].digest, now)
+        noted, _ = tako.plan_delay(listed, settings, known, latest and ENTRIES[latest].digest,
+                                   MACHINE, now)
         return {names[digest]: int(seconds) - NOW
                 for digest, seconds in (each.split() for each in noted)}
 
@@ -187,8 +188,8 @@ class SeenTest(unittest.TestCase):
             origin.entry_of('1.{}'.format(number), b'%d' % number) for number in range(2, 200)))
         known = state()
         for listed, now in ((tako.Manifest(many.entries[:53]), NOW - HOUR), (many, NOW)):
-            known = known._replace(seen=tako.note_seen(listed, config(), known,
-                                                       ENTRIES['1.1'].digest, now))
+            known = known._replace(seen=tako.plan_delay(
+                listed, config(), known, ENTRIES['1.1'].digest, MACHINE, now)[0])
         self.assertEqual(100, tako.SEEN_MAX)
         times = [int(each.split()[1]) for each in known.seen]
         self.assertEqual([NOW - HOUR] * 50 + [NOW] * 50, times)
@@ -216,10 +217,9 @@ class Machine:
     def run(self, now, listed):
         """Do what a fetch at this time decides. Return when the next version may be installed."""
         now += NOW
-        self.state = self.state._replace(
-            seen=tako.note_seen(listed, self.settings, self.state, self.latest, now))
-        waiting = tako.waiting_images(listed, self.settings, self.state, self.latest, self.name,
-                                      now)
+        seen, waiting = tako.plan_delay(listed, self.settings, self.state, self.latest, self.name,
+                                        now)
+        self.state = self.state._replace(seen=seen)
         plan = next(plan for plan in tako.plan_fetch(listed, self.settings, self.state, self.latest,
                                                      lambda _: '', False, waiting)
                     if not plan.skipped)

@@ -32,8 +32,8 @@ class RecallTest(unittest.TestCase):
                 (['1.0=a', '1.1=a'], ['1.1']), (['1.0=a', '1.1=b', '1.2=a', '1.3=b'], ['1.2', '1.3']),
                 (['1.0=a', '1.1=b', '2.0=a'], ['2.0'])):
             with self.subTest(images):
-                self.assertEqual(expected, [entry.version.text
-                                            for entry in tako.recalls(manifest(*images))])
+                self.assertEqual(expected, sorted(entry.version.text for entry
+                                                  in tako.recalls(manifest(*images))))
 
     def test_an_image_is_taken_back_by_a_newer_version_with_an_older_image(self):
         for images, pattern, image, expected in (
@@ -49,11 +49,10 @@ class RecallTest(unittest.TestCase):
                 (['1.0=a', '1.1=b', '1.2=a', '1.3=b'], '*', 'a', '1.3'),
                 # versions out of bounds do not count
                 (['1.0=a', '1.1=b', '2.0=a'], '1.*', 'b', None),
-                (['1.0=a', '1.1=b', '1.2=a'], '1.1 <= v < 2', 'b', None),
-                (['1.0=a', '1.1=b', '1.2=a'], '2.*', 'b', None)):
+                (['1.0=a', '1.1=b', '1.2=a'], '1.1 <= v < 2', 'b', None)):
             with self.subTest(images=images, pattern=pattern, image=image):
-                found = tako.recall_of(manifest(*images), tako.parse_pattern(pattern),
-                                       origin.digest_of(image.encode()))
+                entries = tako.compatible_entries(manifest(*images), tako.parse_pattern(pattern))
+                found = tako.recall_of(origin.digest_of(image.encode()), list(entries))
                 self.assertEqual(expected, found and found.version.text)
 
     def test_an_image_has_the_name_of_its_newest_version_in_bounds(self):
@@ -291,8 +290,8 @@ class MachineTest(scene.UpdateScene):
         result = self.rollback()
         self.assertEqual((0, self.app + ': rolled back to 1.1, rejected 1.2\n'),
                          (result.code, result.out))
-        self.assertIn('tako: warning: {}: 1.1 was taken back: the publisher published the image of '
-                      'an older version again, as 1.2\n'.format(self.app), result.err)
+        self.assertIn('tako: warning: {}: 1.1 was taken back: 1.2 has the image of an older '
+                      'version\n'.format(self.app), result.err)
         self.assertInPlace(TWO)
         self.assertQuiet(self.fetch())
         self.assertCode(0, self.fetch('--retry-rejected'))

@@ -368,6 +368,44 @@ class Story:
         check.assertIn('removed 1.0.0\n', self.fetch())
         self.assert_served('1.3.0')
 
+    def take_a_release_back(self):
+        """A release that runs, and is bad all the same: the image before it is published again, and does not wait."""
+        self.machine.write('/etc/tako/app.tako', self.config('app', self.confirm + 'Delay=30d\n'))
+        self.publish_app('1.3.1')
+        self.machine.run('tako.py fetch --now /etc/tako/app.tako')
+        self.assert_served('1.3.1')
+        self.publisher.publish_again('app', '1.3.0', '1.3.2')
+        self.origin.requests.clear()
+        check.assertIn('1.3.2 is installed, restarted app.service', self.fetch())
+        check.assertEqual(['/app/manifest'], self.origin.paths())
+        self.assert_served('1.3.0')
+        check.assertEqual('1.3.2', self.status()['version'])
+        check.assertIn('1.3.1 was taken back', self.machine.run('tako.py rollback /etc/tako/app.tako').out)
+        self.assert_served('1.3.1')
+        self.machine.run('tako.py fetch --retry-rejected /etc/tako/app.tako')
+        self.assert_served('1.3.0')
+
+    def wait_before_an_update(self):
+        """Delay= in a unit that a timer starts; the share comes from the machine-id that systemd made."""
+        self.machine.write('/etc/tako/app.tako', self.config('app', self.confirm + 'Delay=1h-4h\n'))
+        self.publish_app('1.3.3')
+        began = time.time()
+        check.assertNotIn('1.3.3', self.fetch())
+        self.assert_served('1.3.0')
+        known = self.status()
+        check.assertEqual('1.3.3', known['waiting'])
+        self.machine.run('! grep ^machine= /var/lib/images/app/.state')
+        check.assertTrue(began - 5 + 3600 <= known['waiting_until'] <= time.time() + 4 * 3600)
+        check.assertRegex(self.machine.run('tako.py status /etc/tako/app.tako').out, r'1\.3\.3 waits until [-0-9]+ [0-9:]+ UTC\n')
+        self.machine.reboot()
+        self.fetch()
+        check.assertEqual(known['waiting_until'], self.status()['waiting_until'])
+        self.assert_served('1.3.0')
+        self.machine.write('/etc/tako/app.tako', self.config('app', self.confirm + 'Delay=5s\n'))
+        time.sleep(5)
+        check.assertRegex(self.fetch(), '1.3.3 is installed.*, restarted app.service')
+        self.assert_served('1.3.3')
+
     def origin_digest(self, version):
         """The SHA-256 of a published version of the application."""
         signed = scene.read(os.path.join(self.publisher.directory, 'app/manifest'))
@@ -407,6 +445,8 @@ STORY = (
     ('a power cut in a differential update', Story.lose_power_in_a_difference),
     ('a power cut in a restart', Story.lose_power_in_a_restart),
     ('old images, one of them mounted', Story.keep_what_is_mounted),
+    ('a release that is taken back', Story.take_a_release_back),
+    ('a wait before an update', Story.wait_before_an_update),
     ('a tako.py that does not work', Story.update_tako_itself),
 )
 

@@ -32,6 +32,13 @@ class Publisher:
     def __exit__(self, *error):
         self.origin.__exit__(*error)
 
+    def publish_again(self, name, old, version):
+        """Publish the image of an older version again."""
+        folder = os.path.join(self.directory, name)
+        done = subprocess.run([sys.executable, scene.TAKO, 'store', '--again', old, '-f', self._key, '-o', folder, version],
+                              stdout=subprocess.PIPE, universal_newlines=True, check=True)
+        self.say('publisher: tako store --again {} ... {}'.format(old, version), done.stdout)
+
     def publish(self, name, version, image):
         """Store a file, and remove it; the path of the image below the origin."""
         folder = os.path.join(self.directory, name)
