@@ -149,6 +149,7 @@ RELEASED = 1793491200           # the date of this release, 2026-11-01; a clock 
 # configs, keys and manifests
 CONFIG_MAX_BYTES = 1 << 20              # maximum size of a config
 KEY_FILE_MAX_BYTES = 4096               # maximum size of a key file; a secret key has 135 bytes
+TOKEN_MAX_BYTES = 8192                  # maximum size of a token; servers refuse longer headers
 MANIFEST_MAX_BYTES = 16 << 20           # maximum size of a manifest, about 170,000 entries
 IMAGE_MAX_BYTES = (1 << 63) - 1         # maximum size of an image
 VERSION_MAX_CHARS = 255                 # maximum length of a version
@@ -1916,6 +1917,8 @@ class _Unpacker:
 # A port may follow. The groups are the host and the port.
 HOST_REGEX = (r'(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]{1,63}(?:[.][A-Za-z0-9_-]{1,63})*[.]?)'
               r'(?::([0-9]{1,5}))?')
+TOKEN_REGEX = '[!-~]{1,%d}' % TOKEN_MAX_BYTES
+LOOPBACK_REGEX = (r'(127(?:[.](?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])){3}|\[::1\])(?::[0-9]+)?')
 # The names that systemd.unit(5) allows, except those that begin with a dash.
 UNIT_NAME_REGEX = (r'(?!-)(?=.{1,%d}$)(?:[A-Za-z0-9:_.@-]|\\x[0-9a-f]{2})+'
                    % UNIT_NAME_MAX_CHARS)
@@ -1932,9 +1935,29 @@ class Origin(namedtuple('Origin', ('url', 'authorization'))):
     authorization: str
 
 
+class Credentials(namedtuple('Credentials', (
+        'endpoint', 'token', 'authority', 'certificate', 'key'))):
+    """What a config needs to reach a private origin; each is empty if the config has none.
+
+    `endpoint` is the one host that gets the token and the client certificate. `token` is the token,
+    or @ and the name of a file; the others name PEM files. A name without / is that of a file in
+    $CREDENTIALS_DIRECTORY.
+    """
+
+    __slots__ = ()
+    endpoint: 'Tuple[str, str]'
+    token: str
+    authority: str
+    certificate: str
+    key: str
+
+
+NO_CREDENTIALS = Credentials(('', ''), '', '', '', '')
+
+
 class Config(namedtuple('Config', (
         'origins', 'public_keys', 'destination', 'destination_line', 'bounds', 'units',
-        'unit_lines', 'confirm_seconds', 'keep', 'delay'))):
+        'unit_lines', 'confirm_seconds', 'keep', 'delay', 'credentials'))):
     """The settings of one image.
 
     `origins` are mirrors of each other. `public_keys` have 32 bytes each; one of them must have
@@ -1955,6 +1978,7 @@ class Config(namedtuple('Config', (
     confirm_seconds: float
     keep: int
     delay: 'Optional[Tuple[int, int]]'
+    credentials: Credentials
 
 
 class Settings(namedtuple('Settings', ('values', 'errors'))):
@@ -1978,6 +2002,10 @@ def parse_config(text: str) -> Config:
         raise errors[0]
     unit_lines = {unit: line for line, units in values['Restart'].items() for unit in units}
     (line, destination), = values['Destination'].items()
+    token, authority, certificate, key = (
+        next(iter(values[each].values()), '')
+        for each in ('Token', 'Authority', 'ClientCertificate', 'ClientKey'))
+    home = endpoint(next(iter(values['Origin'].values())).url)
     bounds, = values['Version'].values()
     return Config(origins=tuple(values['Origin'].values()),
                   public_keys=tuple(values['PublicKey'].values()),
@@ -1988,6 +2016,8 @@ def parse_config(text: str) -> Config:
                   unit_lines=unit_lines,
                   confirm_seconds=next(iter(values['Confirm'].values()), CONFIRM_SECONDS),
                   delay=next(iter(values['Delay'].values()), None),
+                  credentials=Credentials(home if token or certificate else ('', ''),
+                                          token, authority, certificate, key),
                   keep=next(iter(values['Keep'].values()), 0))
 
 
@@ -2010,6 +2040,7 @@ def parse_settings(text: str) -> Settings:
         ConfigError(f'{key}= is missing', f'add a line like {key}={example}')
         for key, example in REQUIRED_KEYS.items()
         if not settings.values[key] and f'did you mean {key}=?' not in hints)
+    settings.errors.extend(_credential_errors(settings.values))
     return settings
 
 
@@ -2020,7 +2051,7 @@ def _add_setting(values: 'Dict[str, Dict[int, Any]]', number: int, line: str) ->
         raise ConfigError('not a setting: no = in this line',
                           'write each setting as Key=Value', number)
     if key not in CONFIG_KEYS:
-        raise _unknown_key(key, number)
+        raise _unknown_key(key, value, number)
     if values[key] and key not in REPEATABLE_KEYS:
         raise ConfigError(f'{key}= is already set in line {min(values[key])}',
                           'remove one of the two lines', number)
@@ -2031,12 +2062,34 @@ def _add_setting(values: 'Dict[str, Dict[int, Any]]', number: int, line: str) ->
         raise ConfigError(f'{key}= is invalid: {error.what}', error.hint, number) from None
 
 
-def _unknown_key(key: str, line: int) -> ConfigError:
+def _credential_errors(values: 'Dict[str, Dict[int, Any]]') -> 'Iterator[ConfigError]':
+    """Yield the errors of a token or client certificate that another host could receive."""
+    origins = [origin for origin in values['Origin'].values() if origin is not None]
+    hosts = {endpoint(origin.url) for origin in origins}
+    is_private = len(hosts) == 1 and all(
+        scheme == 'https' or (scheme == 'http' and re.fullmatch(LOOPBACK_REGEX, host))
+        for scheme, host in hosts)
+    for key in ('Token', 'ClientCertificate'):
+        for line in values[key] if origins and not is_private else ():
+            yield ConfigError(f'{key}= needs all Origin= on one https host, or a loopback address',
+                              'make each Origin= begin with the same https://host/, or write '
+                              'another config for the other host', line)
+    for line in values['Token'] if any(origin.authorization for origin in origins) else ():
+        yield ConfigError('Token= is set, and Origin= has a password',
+                          'remove one of the two: both use the Authorization header', line)
+    for line in values['ClientKey'] if not values['ClientCertificate'] else ():
+        yield ConfigError('ClientKey= is set without ClientCertificate=',
+                          'add a line like ClientCertificate=/etc/tako/client.pem', line)
+
+
+def _unknown_key(key: str, value: str, line: int) -> ConfigError:
     """Return the error for a key that does not exist, with the key that it resembles."""
-    # Do not quote any other text: a part of a password or token, if a line was broken in two.
-    if not re.fullmatch('[A-Za-z_-]{1,40}', key):
+    is_key = re.fullmatch('[A-Za-z0-9_-]{1,40}', key)
+    similar = most_similar(key, CONFIG_KEYS) if is_key else ''
+    # Quote nothing else. If a line is broken in two, the second part may contain a password, or be
+    # a token, which ends with = or ==.
+    if not is_key or not (similar or value.strip('=')):
         return ConfigError('invalid key before the =', 'write each setting as Key=Value', line)
-    similar = most_similar(key, CONFIG_KEYS)
     hint = f'did you mean {similar}=?' if similar else 'use one of ' + ', '.join(CONFIG_KEYS)
     return ConfigError(f'unknown key {key!a}', hint, line)
 
@@ -2081,6 +2134,13 @@ def _parse_origin(value: str) -> Origin:
     return Origin(f'{scheme}://{host}' + (slash + path).rstrip('/'), basic_authorization(userinfo))
 
 
+def endpoint(url: str) -> 'Tuple[str, str]':
+    """Return scheme and host:port of a URL, spelled in one way (RFC 6454, 4)."""
+    scheme, _, rest = url.partition('://')
+    host, default = rest.partition('/')[0].lower(), ':443' if scheme == 'https' else ':80'
+    return scheme, host[:-len(default)] if host.endswith(default) else host
+
+
 def basic_authorization(userinfo: str) -> str:
     """Return the value of the Authorization header for the user:password of a URL (RFC 7617).
 
@@ -2093,10 +2153,23 @@ def basic_authorization(userinfo: str) -> str:
     return 'Basic ' + encode_base64(user + b':' + password)
 
 
-def _parse_destination(value: str) -> str:
+def _parse_destination(value: str, kind: str = 'directory') -> str:
     if not value or '\0' in value:
-        raise UsageError('it is not a path', 'give the path of an existing directory')
+        raise UsageError('it is not a path', 'give the path of an existing ' + kind)
     return os.fsdecode(value.encode('utf-8'))       # the config is UTF-8, whatever the locale
+
+
+def _parse_file(value: str) -> str:
+    return _parse_destination(value, 'PEM file')
+
+
+def _parse_token(value: str) -> str:
+    if value.startswith('@'):
+        return '@' + _parse_destination(value[1:], 'file')
+    if not re.fullmatch(TOKEN_REGEX, value):
+        raise UsageError('it is not a token',       # do not quote it
+                         'give the token without spaces, or @ and the path of a file with it')
+    return value
 
 
 def _parse_units(value: str) -> 'List[str]':
@@ -2171,6 +2244,10 @@ CONFIG_KEYS: 'Dict[str, Callable[[str], Any]]' = {      # each with the function
     'Confirm': _parse_confirm,
     'Keep': _parse_keep,
     'Delay': _parse_delay,
+    'Token': _parse_token,
+    'Authority': _parse_file,
+    'ClientCertificate': _parse_file,
+    'ClientKey': _parse_file,
 }
 
 
@@ -3064,16 +3141,18 @@ class ConnectionPool:
     requests that are sent ahead.
     """
 
-    def __init__(self, environ: 'Mapping[str, str]', deadline: Deadline) -> None:
+    def __init__(self, environ: 'Mapping[str, str]', deadline: Deadline,
+                 credentials: Credentials) -> None:
         self._deadline = deadline
+        self._credentials = credentials
         self._connections: Dict[Tuple[str, str, int], HttpConnection] = {}
         self._addresses: Dict[Tuple[str, int], List[Any]] = {}  # the one that responded comes first
         # lower case wins; as in urllib, HTTP_PROXY may be a header of a request for a CGI script
         self._proxies = {name[:-6].lower(): environ[name] for name in sorted(environ)
                          if name.lower().endswith('_proxy')
                          and not (name == 'HTTP_PROXY' and 'REQUEST_METHOD' in environ)}
-        self._tls: Optional[ssl.SSLContext] = None
-        self._has_bundle = False                # whether _tls trusts all CAs of the system
+        self._tls: Dict[bool, ssl.SSLContext] = {}      # for the host of the credentials: True
+        self._has_bundle = False        # whether all CAs of the system are trusted, or Authority=
 
     def close(self) -> None:
         """Close all connections."""
@@ -3093,6 +3172,8 @@ class ConnectionPool:
         headers = {'Host': endpoint(url)[1], 'User-Agent': 'tako/' + __version__,
                    'Accept-Encoding': 'identity'}
         headers.update((name, value) for name, value in asked.items() if value)
+        if self._credentials.token and endpoint(url) == self._credentials.endpoint:
+            headers['Authorization'] = 'Bearer ' + self._credentials.token
         target = '/' + url.partition('://')[2].partition('/')[2]
         proxy, proxy_headers = self.proxy(url)
         if proxy and url.startswith('http:'):
@@ -3122,9 +3203,10 @@ class ConnectionPool:
 
     def _trust_bundle(self, error: Exception) -> bool:
         """Trust all CAs of the system if `error` is an unknown CA. Return whether that is new."""
-        if self._tls is None or self._has_bundle or 'CERTIFICATE_VERIFY_FAILED' not in str(error):
+        if not self._tls or self._has_bundle or 'CERTIFICATE_VERIFY_FAILED' not in str(error):
             return False
-        self._tls.load_default_certs()
+        for context in self._tls.values():
+            context.load_default_certs()
         self._has_bundle = True
         return True
 
@@ -3138,7 +3220,8 @@ class ConnectionPool:
                 if proxy:
                     self._open_tunnel(stream, host, port, proxy_headers)
                 stream.settimeout(self._deadline.packet_timeout())
-                stream = self._tls_context().wrap_socket(stream, server_hostname=name.rstrip('.'))
+                context = self.tls_context((scheme, host) == self._credentials.endpoint)
+                stream = context.wrap_socket(stream, server_hostname=name.rstrip('.'))
             return stream
         except BaseException:
             stream.close()
@@ -3164,11 +3247,23 @@ class ConnectionPool:
         if not 200 <= status < 300:
             raise TunnelError(status)
 
-    def _tls_context(self) -> 'ssl.SSLContext':
-        if self._tls is None:
-            directory = _authorities_by_hash()
-            self._tls, self._has_bundle = _tls_context(directory), directory is None
-        return self._tls
+    def tls_context(self, is_home: bool) -> 'ssl.SSLContext':
+        """Return the context for a host. is_home: it is the one that gets the client certificate.
+
+        Raises ConfigError if a file of the credentials is invalid.
+        """
+        if is_home not in self._tls:
+            _, _, authority, certificate, key = self._credentials
+            directory = None if authority or self._has_bundle else _authorities_by_hash()
+            self._has_bundle = directory is None
+            with loading(authority and f'Authority= {authority}'):
+                context = _tls_context(directory, authority)
+            if is_home and certificate:
+                keys = f'ClientCertificate= {certificate}' + (key and f', ClientKey= {key}')
+                with loading(keys):             # which never asks for the password of a key
+                    context.load_cert_chain(certificate, key or None, password=lambda: b'')
+            self._tls[is_home] = context
+        return self._tls[is_home]
 
     def proxy(self, url: str) -> 'Tuple[str, Dict[str, str]]':
         """Return host:port of the proxy for `url` and its headers; both are empty without a proxy.
@@ -3177,6 +3272,8 @@ class ConnectionPool:
         proxy.
         """
         scheme, host = endpoint(url)
+        if scheme == 'http' and (scheme, host) == self._credentials.endpoint:
+            return '', {}                       # the proxy would see the token
         name = scheme if self._proxies.get(scheme) else 'all'
         proxy, no_proxy = self._proxies.get(name, ''), self._proxies.get('no', '')
         if not proxy or any(bypasses_proxy(each, no_proxy)
@@ -3232,18 +3329,37 @@ class HttpClient:
     `rangeless_hosts` are those that fail over a Range, as endpoint() spells them.
     """
 
-    def __init__(self, environ: 'Mapping[str, str]') -> None:
+    def __init__(self, environ: 'Mapping[str, str]', credentials: Credentials = NO_CREDENTIALS,
+                 parent: 'Optional[HttpClient]' = None) -> None:
         self.rangeless_hosts: Set[Tuple[str, str]] = set()
-        self.deadline = Deadline()
-        self.backoff = Backoff()
-        self._pool = ConnectionPool(environ, self.deadline)
+        self.deadline: Deadline = Deadline() if parent is None else parent.deadline
+        self.backoff: Backoff = Backoff() if parent is None else parent.backoff
+        self._environ = environ
+        self._private: Dict[Credentials, HttpClient] = {}
+        self._pool = ConnectionPool(environ, self.deadline, credentials)
         self._single: Set[Tuple[str, str]] = set()      # hosts to which nothing is sent ahead
 
     def __enter__(self) -> 'HttpClient':
         return self
 
     def __exit__(self, *_: object) -> None:
+        for client in self._private.values():
+            client.__exit__()
         self._pool.close()
+
+    def private(self, credentials: Credentials) -> 'HttpClient':
+        """Return a client with these credentials, and with connections and TLS of its own.
+
+        It shares the deadline and the backoff. Raises ConfigError if a file cannot be loaded.
+        """
+        if credentials == NO_CREDENTIALS:
+            return self
+        if credentials not in self._private:
+            loaded = load_credentials(credentials, self._environ)
+            client = self._private[credentials] = HttpClient(self._environ, loaded, self)
+            if loaded.authority or loaded.certificate:
+                client._pool.tls_context(loaded.endpoint != ('', ''))
+        return self._private[credentials]
 
     def open(self, url: str, authorization: str = '',
              headers: 'Optional[Dict[str, str]]' = None) -> Answer:
@@ -3404,13 +3520,6 @@ def parse_byteranges(body: bytes, content_type: str) -> 'List[Tuple[str, bytes]]
     return parts
 
 
-def endpoint(url: str) -> 'Tuple[str, str]':
-    """Return scheme and host:port of a URL, spelled in one way (RFC 6454, 4)."""
-    scheme, _, rest = url.partition('://')
-    host, default = rest.partition('/')[0].lower(), ':443' if scheme == 'https' else ':80'
-    return scheme, host[:-len(default)] if host.endswith(default) else host
-
-
 def _shown(url: str) -> str:
     """Return a URL for messages, without its query: in a redirect, that may hold a password."""
     return url.partition('?')[0]
@@ -3442,13 +3551,60 @@ def _authorities_by_hash() -> 'Optional[str]':
     return paths.capath if is_hashed else None
 
 
-def _tls_context(directory: 'Optional[str]') -> 'ssl.SSLContext':
+class loading:
+    """Context manager: turn any error of loading files into a ConfigError.
+
+    where: the keys and paths of the files; empty if there are none, and errors are left as they
+    are.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: 'Optional[BaseException]', __: object) -> None:
+        if self._where and isinstance(error, (OSError, ValueError)):
+            # the text of a ValueError could quote the token
+            what = getattr(error, 'strerror', None) or 'the file has no valid content'
+            raise ConfigError(f'{self._where}: {what}',
+                              'check the path, and what is in the file') from None
+
+
+def load_credentials(credentials: Credentials, environ: 'Mapping[str, str]') -> Credentials:
+    """Return the credentials with the token itself, and with whole paths. Raises ConfigError."""
+    _, token, *files = credentials
+    if token.startswith('@'):
+        path = _credential_path('Token', token[1:], environ)
+        with loading(f'Token= {path}'):
+            token = read_at_most(TOKEN_MAX_BYTES, path).decode('ascii').strip()
+            if not re.fullmatch(TOKEN_REGEX, token):
+                raise ValueError
+    keys = 'Authority', 'ClientCertificate', 'ClientKey'
+    return Credentials(credentials.endpoint, token, *(
+        _credential_path(key, path, environ) for key, path in zip(keys, files)))
+
+
+def _credential_path(key: str, path: str, environ: 'Mapping[str, str]') -> str:
+    if not path or '/' in path:
+        return path
+    directory = environ.get('CREDENTIALS_DIRECTORY', '')
+    if not directory:
+        raise ConfigError(
+            f'{key}= {path} has no /, and $CREDENTIALS_DIRECTORY is not set',
+            f'give a path with a /, or add LoadCredential={path}:PATH to the unit')
+    return os.path.join(directory, path)
+
+
+def _tls_context(directory: 'Optional[str]', authority: str = '') -> 'ssl.SSLContext':
     """Return a context that requires TLS 1.2, a matching name, and a certificate of a trusted CA.
 
-    Trusted are the CAs in `directory`, or all of the system's if it is None.
+    Trusted are the CAs in the file `authority`, or in `directory`, or all of the system's if there
+    is neither.
     """
     import ssl
-    context = ssl.create_default_context(capath=directory)
+    context = ssl.create_default_context(cafile=authority or None, capath=directory)
     if hasattr(context, 'minimum_version'):
         context.minimum_version = ssl.TLSVersion.TLSv1_2    # novm: guarded
     else:                                       # Python 3.6
@@ -3494,7 +3650,8 @@ def _status_error(answer: Answer) -> UnreachableError:
         return TransientError(what, when, seconds)
     if answer.status == 404:
         return AbsentError(what, 'check Origin=, and whether the publisher stored a version there')
-    hint = {401: 'add user and password to Origin=: https://user:password@host/',
+    hint = {400: 'if the server demands a client certificate, set ClientCertificate=',
+            401: 'set Token=, or add user and password to Origin=: https://user:password@host/',
             403: 'check that the server lets this user, or everybody, read it',
             407: PROXY_PASSWORD_HINT}
     return UnreachableError(what, hint.get(answer.status, 'tell the administrator of the server'))
@@ -3518,7 +3675,10 @@ def _network_error(url: str, proxy: str, error: Exception) -> UnreachableError:
     if 'Cert' in type(error).__name__ or 'CERTIFICATE_VERIFY_FAILED' in str(error):
         why = getattr(error, 'verify_message', '') or error
         return UnreachableError(f'{where}: certificate not trusted: {why}',
-                                'set SSL_CERT_FILE to the CA that signed it, and check the clock')
+                                'set Authority= to the CA that signed it, and check the clock')
+    if re.search('(?i)alert[ _](bad[ _]certificate|certificate|unknown[ _]ca)', str(error)):
+        return UnreachableError(f'{where}: the server refused the client certificate: {error}',
+                                'set ClientCertificate= to one that it accepts, and that is valid')
     reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
     if (isinstance(error, TunnelError) and 400 <= error.status < 500
             and error.status not in (408, 429)):
@@ -6321,6 +6481,7 @@ class ImageFetch:
         that was accepted last.
         """
         known = self.destination.accepted()
+        self.client = self.client.private(self.config.credentials)
         offers = self.mirrors.each(lambda origin: self._ask_for_manifest(origin, known))
         newest = self._newest_of([offer.manifest for offer in offers] + [known])
         self._forget_recalled(known.manifest, newest.manifest)
@@ -6803,11 +6964,12 @@ def check(arguments: 'argparse.Namespace', report: Report) -> int:
     destinations: Dict[str, str] = {}
     for path in find_configs(arguments.configs):
         try:
-            values, errors = parse_settings(read_config(path))
+            text = read_config(path)
+            values, errors = parse_settings(text)
             codes += [report.error(path, error) for error in errors]
-            doubts = itertools.chain(_doubts(path, values),
-                                     _absences(path, values, destinations, report))
-            for doubt in doubts:
+            credentials = NO_CREDENTIALS if errors else parse_config(text).credentials
+            for doubt in itertools.chain(_doubts(path, values), _credential_doubts(credentials),
+                                         _absences(path, values, destinations, report)):
                 report.warning(path if doubt.line is None else f'{path}:{doubt.line}',
                                doubt.what, doubt.hint)
             if not errors:
@@ -6825,9 +6987,23 @@ def _doubts(path: str, values: 'Dict[str, Dict[int, Any]]') -> 'Iterator[ConfigE
     if not values['Keep']:
         yield ConfigError('Keep= is missing: every image stays, and the disk fills up',
                           'add a line like Keep=3')
-    for line, origin in values['Origin'].items():
-        if origin is not None and origin.authorization and os.stat(path).st_mode & 0o004:
-            yield ConfigError('others can read the password', 'run: chmod o-r ' + path, line)
+    secrets = [line for line, origin in values['Origin'].items() if origin and origin.authorization]
+    secrets += [line for line, token in values['Token'].items() if token and token[0] != '@']
+    for line in secrets if os.stat(path).st_mode & 0o004 else ():
+        yield ConfigError('others can read the password or token', 'run: chmod o-r ' + path, line)
+
+
+def _credential_doubts(credentials: Credentials) -> 'Iterator[ConfigError]':
+    """Yield which files of credentials cannot be used on this machine, or can be read by others."""
+    try:
+        with HttpClient(os.environ) as client:
+            client.private(credentials)
+    except (TakoError, ImportError) as error:
+        yield ConfigError(as_tako_error(error).what, as_tako_error(error).hint)
+    token, key = credentials.token, credentials.key or credentials.certificate
+    for path in [token[1:] if token.startswith('@') else '', key]:
+        if '/' in path and os.path.exists(path) and os.stat(path).st_mode & 0o004:
+            yield ConfigError(f'others can read {path}', 'run: chmod o-r ' + path)
 
 
 def _absences(path: str, values: 'Dict[str, Dict[int, Any]]', destinations: 'Dict[str, str]',

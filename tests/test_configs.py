@@ -230,7 +230,7 @@ Origin: https://me:hunter2==@h/app
 
     def test_a_password_that_others_can_read(self):
         path = self.fine(Origin='https://me:hunter2@h/app', mode=0o644)
-        self.assertWarned(path, 5, 'others can read the password', 'run: chmod o-r ' + path)
+        self.assertWarned(path, 5, 'others can read the password or token', 'run: chmod o-r ' + path)
         os.chmod(path, 0o640)
         self.assertEqual('', self.check(path).err)
         self.assertEqual('', self.check(self.fine(Origin='https://h/app', mode=0o644)).err)

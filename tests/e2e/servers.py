@@ -27,8 +27,8 @@ from servers_software import namespaces
 from servers_software.gateways import (HaproxyHints, HaproxyRefusal, HaproxySerial,
                                        NginxHeedingCache, NginxRateLimit, NginxRefusal,
                                        SerialServer, SquidDefaultCache)
-from servers_software.origins import (MOTO, ORIGINS, PASSWORD, USER, Lighttpd, Nginx, PythonServer,
-                                      Site)
+from servers_software.origins import (MOTO, ORIGINS, PASSWORD, TOKEN, USER, Lighttpd, Nginx,
+                                      PythonServer, Site)
 from servers_software.programs import HAS_IPV6, PATH
 from servers_software.proxies import CACHES, PROXIES, NginxCache
 from servers_software.wire import Wire
@@ -96,7 +96,8 @@ class Field:
         self.site = Site(self.root, {
             'right': self.authority.certify(), 'expired': self.authority.certify(is_expired=True),
             'wrong host': self.authority.certify('DNS:images.example.com'), 'self-signed': self.authority.certify_itself()},
-            origin.digest_of(self.contents[CONTENT_GONE]), self.passwords)
+            origin.digest_of(self.contents[CONTENT_GONE]), self.passwords, self.authority.bundle)
+        self.client = 'ClientCertificate={}\nClientKey={}\n'.format(*self.authority.certify('DNS:client'))
         self.origins, self.proxies, self._numbers = {}, {}, itertools.count(1)
         make_readable(directory)
 
@@ -406,6 +407,28 @@ def meet_password(field, kind, userinfo):
             stage.assertInPlace(content)
         else:
             stage.assertFailed(75, 'status 401', result, {})
+
+
+def meet_private(field, road, listener, place, lines, refusal):
+    """A server that demands a token or a client certificate, and whose CA only the config names."""
+    server = field.origins[Nginx]
+    with Stage(field, server, road=road, port=server.port[listener], place=place) as stage:
+        content = stage.publish('1.0', CONTENT_OLD)
+        del stage.environ['SSL_CERT_FILE']
+        stage.app = stage.config(stage.url, more='Authority={}\n'.format(field.authority.bundle)
+                                 + lines.format(token=TOKEN, client=field.client))
+        result = stage.fetch('-v')
+        stage.assertNotIn('hush', str(result))
+        if refusal:
+            stage.assertFailed(75, refusal, result, {})
+            return
+        stage.assertCode(0, result)
+        stage.assertInPlace(content)
+        content = stage.publish('1.1', CONTENT_NEW)     # by ranges
+        result = stage.fetch()
+        stage.assertCode(0, result)
+        stage.assertIn('instead of', result.out)
+        stage.assertInPlace(content)
 
 
 def meet_compression(field, kind, place):
@@ -730,7 +753,25 @@ def all_cases():
                 yield (proxy.name, listener, name, 'password'), meet_proxy, (ORIGINS[0], proxy, listener, userinfo)
         for scheme in ('http', 'https'):
             yield (proxy.name, scheme, 'nobody behind'), meet_proxy_without_a_server, (proxy, scheme)
+    yield from private_origins()
     yield from networks()
+
+
+def private_origins():
+    """Yield the cases of an nginx that demands a token or a client certificate."""
+    https, token = next(road for road in ROADS if road.name == 'TLS 1.3'), 'Token={token}\n'
+    for name, road, listener, place, lines, refusal in (
+            ('token', https, 'tls13', '/token', token, ''),
+            ('token on loopback', ROADS[0], 'http', '/token', token, ''),
+            ('wrong token', https, 'tls13', '/token', 'Token=hush\n', 'HTTP status 401'),
+            ('no token', https, 'tls13', '/token', '', 'HTTP status 401'),
+            ('client certificate', https, 'client', '', '{client}', ''),
+            ('no client certificate', https, 'client', '', '', 'HTTP status 400')):
+        yield (Nginx.name, 'private', name), meet_private, (road, listener, place, lines, refusal)
+    for road in ROADS:
+        if road.is_tls and road.proxy:
+            yield ((Nginx.name, 'private', road.name), meet_private,
+                   (road, 'client', '/token', '{client}' + token, ''))
 
 
 def networks():

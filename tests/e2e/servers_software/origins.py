@@ -6,6 +6,7 @@ What each serves is a folder of trees. Below it
     /zipped/<tree>/ is compressed for whoever accepts that
     /forced/<tree>/ is compressed whatever is accepted
     /secret/<tree>/ wants the user `me` with the password `se cret`
+    /token/<tree>/  demands a bearer token (nginx)
 
 and an image with the digest Site.gone is answered with 410 in all of them.
 """
@@ -23,16 +24,16 @@ from collections import namedtuple
 import scene
 from servers_software.programs import IPV6_ADDRESS, IPV6_HOST, NGINX, Program, free_port
 
-USER, PASSWORD = 'me', 'se cret'
+USER, PASSWORD, TOKEN = 'me', 'se cret', 'gho_Hush.hush-0123+/=='
 LOG_SECONDS = 10                # a server may take to write its log
 LISTENERS = ('http', 'http6', 'tls12', 'tls13', 'expired', 'wrong host', 'self-signed', 'up', 'down')
 MODULES = '/usr/lib/apache2/modules'
 MOTO = os.path.join(scene.PROJECT, '.venv-servers', 'bin', 'moto_server')
 
 
-class Site(namedtuple('Site', ('root', 'certificates', 'gone', 'passwords'))):
+class Site(namedtuple('Site', ('root', 'certificates', 'gone', 'passwords', 'authority'))):
     """root: the folder of trees. certificates: paths of certificate and key, by listener. gone: a digest.
-    passwords: an htpasswd file."""
+    passwords: an htpasswd file. authority: the certificate of the CA of clients."""
 
 
 class Served(namedtuple('Served', ('path', 'status', 'size'))):
@@ -112,22 +113,36 @@ NGINX_PATHS = '''
     location ~ ^/zipped/(.*)$ {{ alias {root}/$1; gzip on; gzip_types *; gzip_min_length 1; gzip_http_version 1.0; }}
     location ~ ^/forced/(.*)$ {{ alias {folder}/gz/$1; gzip_static always; }}
     location ~ ^/secret/(.*)$ {{ alias {root}/$1; auth_basic tako; auth_basic_user_file {passwords}; }}
+    location ~ ^/token/(.*)$ {{ if ($http_authorization != "Bearer {token}") {{ return 401; }} alias {root}/$1; }}
 '''
+NGINX_CLIENT = 'ssl_client_certificate {}; ssl_verify_client on;'
 
 
 class Nginx(Origin):
-    """nginx, as packaged."""
+    """nginx, as packaged. Its listener `client` demands a client certificate."""
 
     name = 'nginx'
     zips = forces = True
 
+    def __init__(self, folder, site):
+        super().__init__(folder, site)
+        self.port['client'] = free_port()
+
+    def listeners(self):
+        return LISTENERS + ('client',)
+
+    def tls_listeners(self):
+        yield from super().tls_listeners()
+        yield ('client', self.port['client']) + self.site.certificates['right'] + ('1.3',)
+
     def commands(self):
-        paths = NGINX_PATHS.format(folder=self.folder, **self.site._asdict())
+        paths = NGINX_PATHS.format(folder=self.folder, token=TOKEN, **self.site._asdict())
         tls = 'server {{ listen 127.0.0.1:{} ssl; ssl_certificate {}; ssl_certificate_key {}; ssl_protocols TLSv{}; {} }}'
         servers = ['server {{ listen 127.0.0.1:{http}; listen {ipv6}:{http6}; {paths} }}'.format(
             ipv6=IPV6_ADDRESS, paths=paths, **self.port)]
         servers += [tls.format(*each[1:], 'return 302 http://127.0.0.1:{http}$request_uri;'.format(**self.port)
-                               if each[0] == 'down' else paths) for each in self.tls_listeners()]
+                               if each[0] == 'down' else paths + NGINX_CLIENT.format(self.site.authority)
+                               if each[0] == 'client' else paths) for each in self.tls_listeners()]
         servers.append('server {{ listen 127.0.0.1:{up}; return 301 https://127.0.0.1:{tls13}$request_uri; }}'.format(
             **self.port))
         return [['nginx', '-e', self.path('error.log'), '-c', self.write(
