@@ -93,7 +93,7 @@ Exit codes:
 #  15  download          one image from mirrors: by a patch, as ranges, or whole
 #  16  fetch             network, destination and units, together for one config
 #  17  status            what is installed, and what is wrong with configs, without the network
-#  18  publish           store, sign, verify, gen-key, public-key
+#  18  publish           store, sign, verify, withdraw, gen-key, public-key
 #  19  command line      options, signals and exit codes
 
 if __name__ == '__main__':
@@ -866,16 +866,19 @@ class Manifest(namedtuple('Manifest', ('entries',))):
     entries: 'Tuple[Entry, ...]'
 
 
-def open_manifest(signed: bytes, public_keys: 'Sequence[bytes]', where: str) -> Manifest:
+def open_manifest(signed: bytes, public_keys: 'Optional[Sequence[bytes]]',
+                  where: str) -> Manifest:
     """Verify a manifest's bytes with `public_keys` (32 bytes each), then parse and return it.
 
     Only this function makes a Manifest of bytes that come from outside. `where` is the manifest's
     path or URL, for messages. In the order of the checks, it raises UnsignedError if there is no
     signature, SignatureError if none of the keys signed it, FormatError for a format of a newer
-    Tako, ManifestError if the content is invalid.
+    Tako, ManifestError if the content is invalid. Only withdraw() gives None instead of keys: then
+    any signature passes.
     """
     body, signature = _split_signature(signed, where)
-    if not any(ed25519_verify(key, body, signature) for key in public_keys):
+    if public_keys is not None and not any(
+            ed25519_verify(key, body, signature) for key in public_keys):
         raise SignatureError(
             f'{where}: not signed by any of the given public keys',
             "compare these keys with the publisher's key; if one is equal, the file was modified")
@@ -3720,6 +3723,7 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
 #     store/<sha256>.chunks           its chunk index
 #     store/<sha256>.<older>.patch    a patch that makes it from the image <older>
 #     manifest                        the signed list of versions, read-only
+#     .withdrawn                      the entries of images that withdraw removed
 #     .*.new                          temporary files; the next run that holds the lock removes them
 #     store/.probe.new                an empty temporary file, to test whether a rename works
 #
@@ -3745,7 +3749,7 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
 
 NEW_IMAGE, NEW_PATCH, NEW_INDEX = '.image.new', '.patch.new', '.chunks.new'
 NEW_MANIFEST, NEW_LINK, NEW_STATE = '.manifest.new', '.latest.new', '.state.new'
-PROBE = '.probe.new'
+PROBE, WITHDRAWN = '.probe.new', '.withdrawn'
 PARTIAL_OLDER_CHARS = 16        # a partial patch's name has this much of the older image's SHA-256
 BACK_LINK, BACK_STATE, DONE_STATE = '.latest.back', '.state.back', '.state.done'
 MISSING = 'is missing'
@@ -3764,10 +3768,10 @@ class SignedManifest(namedtuple('SignedManifest', ('manifest', 'signed', 'where'
 class ImageDirectory:
     """A directory of images, with the manifest that lists them.
 
-    root: its path. public_keys: 32 bytes each; the manifest is valid if one of them signed it.
+    root: its path. public_keys: as in open_manifest().
     """
 
-    def __init__(self, root: str, public_keys: 'Sequence[bytes]' = ()) -> None:
+    def __init__(self, root: str, public_keys: 'Optional[Sequence[bytes]]' = ()) -> None:
         self.root = root
         self.manifest_path = self.path('manifest')
         self.store_path = self.path('store')
@@ -3891,6 +3895,33 @@ class ImageDirectory:
         """Remove an image and its chunk index."""
         remove_if_there(self.image_path(digest))
         remove_if_there(self.index_path(digest))
+
+    def remove_images(self, digests: 'Set[str]') -> int:
+        """Remove images, their indexes, and the patches that make them. Return how many bytes.
+
+        The patches from these images stay, for clients that have one of them.
+        """
+        removed = 0
+        if os.path.isdir(self.store_path):
+            for name in os.listdir(self.store_path):
+                if name[:64] in digests:
+                    removed += os.lstat(self.image_path(name)).st_size
+                    remove_if_there(self.image_path(name))
+            sync_directory(self.store_path)
+        return removed
+
+    def withdrawn(self) -> 'Set[str]':
+        """Return the SHA-256 of each image that note_withdrawn() noted and that is not there."""
+        try:
+            text = read_at_most(MANIFEST_MAX_BYTES, self.path(WITHDRAWN)).decode('ascii', 'replace')
+        except FileNotFoundError:
+            return set()
+        return set(re.findall(' ([0-9a-f]{64})$', text, re.MULTILINE)).difference(self.images())
+
+    def note_withdrawn(self, entries: 'Iterable[Entry]') -> None:
+        """Write, durably, the entries of all withdrawn images, so that nobody misses them."""
+        content = ''.join(entry.line() for entry in entries).encode('ascii')
+        self._write(NEW_MANIFEST, content, self.path(WITHDRAWN))
 
     def read_index(self, digest: str, size: int) -> 'Optional[ChunkIndex]':
         """Return the chunk index of an image of `size` bytes; None if it is missing or damaged."""
@@ -7134,7 +7165,7 @@ def _publish(arguments: 'argparse.Namespace', directory: ImageDirectory, version
     if is_new:
         report.result('{}: {} {}{}, {} bytes, SHA-256 {}; clients need PublicKey={}'.format(
             root, verb, version, note, entry.size, entry.digest,
-            encode_base64(directory.public_keys[0])))
+            encode_base64(ed25519_public_key(seed))))
     else:
         report.unchanged(f'{root}: {version} is published already, with this image')
     _warn_of_order_and_gaps(directory, grown, entry, report)
@@ -7161,7 +7192,8 @@ def _entry_again(directory: ImageDirectory, version: Version,
         raise RefusedError(f'version {version} is not above {rivals[-1]}',
                            'choose a version that is: machines only install a newer one')
     fault = directory.image_fault(entry.digest, entry.size)
-    if fault and not (fault == MISSING and arguments.without_image):
+    if fault and not (fault == MISSING and arguments.without_image
+                      and entry.digest not in directory.withdrawn()):
         raise RefusedError(
             f'{old}: {directory.image_path(entry.digest)} {fault}',
             'restore it; if it is on the server and only missing here, add --without-image')
@@ -7190,6 +7222,7 @@ def _store_image(arguments: 'argparse.Namespace', directory: ImageDirectory, ver
             remove_if_there(directory.index_path(entry.digest))
         if is_new:
             sealed = seal_manifest(grown, seed)     # before the image, since it may be refused
+            _forget_withdrawn(directory, entry, report)
             directory.store_image(entry, new)
     _make_index(directory, entry.digest, report)    # Patch.make() reads it
     for patch in patches:
@@ -7207,15 +7240,22 @@ def _warn_of_order_and_gaps(directory: ImageDirectory, manifest: Manifest, entry
                             report: Report) -> None:
     root, newest = directory.root, manifest.entries[-1].version
     if newest != entry.version:
-        report.warning(root, f'{entry.version} is older than {newest}, which stays the newest',
-                       f'if clients that match both need this image, publish it above {newest}')
-    images = directory.images()
-    missing = [each.version.text for each in manifest.entries
-               if each.digest not in images and each != entry]
+        report.step(f'{root}: {entry.version} is older than {newest}, which stays the newest')
+    known = directory.withdrawn().union(directory.images(), [entry.digest])
+    missing = sum(each.digest not in known for each in manifest.entries)
     if missing:
-        report.warning(root, f'listed images are missing from store/: {join_names(missing)}',
-                       'if you withdrew them, make the server answer 410 for them; '
-                       'otherwise restore them')
+        report.warning(root, f'{missing} of {len(manifest.entries)} listed images are missing from '
+                       'store/; to list them, run: tako verify', '')
+
+
+def _forget_withdrawn(directory: ImageDirectory, entry: Entry, report: Report) -> None:
+    """Note that an image which may have been withdrawn is published again."""
+    withdrawn = directory.withdrawn()
+    if entry.digest in withdrawn:
+        directory.note_withdrawn(each for each in directory.manifest().entries
+                                 if each.digest in withdrawn and each.digest != entry.digest)
+        report.warning(directory.root, f'the image of {entry.version} was withdrawn, and is '
+                       'published again', 'remove the lines for it from the config of the server')
 
 
 def _make_index(directory: ImageDirectory, digest: str, report: Report) -> bool:
@@ -7388,18 +7428,85 @@ def verify(arguments: 'argparse.Namespace', report: Report) -> int:
     root = arguments.directory
     directory = ImageDirectory(root, [_read_public_key(arguments.public_key)])
     entries = _published_manifest(directory).manifest.entries
-    codes, intact = [0], 0
+    codes, intact, gone = [0], 0, 0
+    withdrawn = directory.withdrawn()
     for entry in entries:
         fault = directory.image_fault(entry.digest, entry.size)
         what = f'{entry.version}: {directory.image_path(entry.digest)} {fault}'
         if not fault:
             intact += 1
+        elif fault == MISSING and entry.digest in withdrawn:
+            gone += 1
         elif fault == MISSING:
-            codes.append(report.error(root, TakoError(what, 'restore it, unless you withdrew it')))
+            codes.append(report.error(root, TakoError(
+                what, 'restore it; if you meant to remove it, run: tako withdraw')))
         else:
             codes.append(report.error(root, RefusedError(what, 'restore the published image')))
-    report.result(f'{root}: the manifest is valid, {intact} of {len(entries)} images are intact')
+    report.result(f'{root}: the manifest is valid, {intact} of {len(entries)} images are intact'
+                  + (f', {gone} withdrawn' if gone else ''))
     return max(codes, key=SEVERITY.index)
+
+
+# the lines that make a server answer 410 for an image, its index and its patches
+GONE_LINES = {
+    'nginx': 'location ~ /store/{0} {{ return 410; }}',
+    'apache': 'RedirectMatch 410 /store/{0}',
+    'caddy': '@{0} path */store/{0}*\nhandle @{0} {{\n    respond 410\n}}',
+}
+
+
+def withdraw(arguments: 'argparse.Namespace', report: Report) -> int:
+    """Run the withdraw command: remove images. Print what the config of a server needs for them.
+
+    What is printed is about all withdrawn images, so that it can replace what an earlier run
+    printed. This signs nothing, so no key verifies the manifest unless -p gives one. Return the
+    exit code.
+    """
+    if bool(arguments.versions) == bool(arguments.keep):
+        raise UsageError('give either versions, or --keep N', 'see: tako withdraw --help')
+    keys = [_read_public_key(arguments.public_key)] if arguments.public_key else None
+    directory = ImageDirectory(arguments.output, keys)
+    with _lock(directory.root, report):
+        entries, withdrawn = _published_manifest(directory).manifest.entries, directory.withdrawn()
+        chosen = _entries_to_withdraw(arguments, entries, withdrawn)
+        digests = {entry.digest for entry in chosen}
+        gone = [entry for entry in entries if entry.digest in withdrawn | digests]
+        new = join_names([each.version.text for each in chosen if each.digest not in withdrawn])
+        outcome = f'would withdraw {new}' if new else 'nothing to withdraw'
+        if chosen and not arguments.dry_run:
+            directory.clear_leftovers()
+            # The note comes first. If this is interrupted after it, the images that are still there
+            # count as published, and the same command removes them.
+            directory.note_withdrawn(gone)
+            size = directory.remove_images(digests)
+            outcome = f'withdrew {new}; removed {format_size(size)}' if new else outcome
+    report.result(f'# {directory.root}: {outcome}')
+    for entry in {entry.digest: entry for entry in gone}.values():
+        report.result(f'# {entry.version} is withdrawn',
+                      *GONE_LINES[arguments.server].format(entry.digest).split('\n'))
+    return 0
+
+
+def _entries_to_withdraw(arguments: 'argparse.Namespace', entries: 'Sequence[Entry]',
+                         withdrawn: 'Set[str]') -> 'List[Entry]':
+    """Return the entries that the command line selects. Raises UsageError."""
+    if arguments.keep:
+        published = dict.fromkeys(entry.digest for entry in reversed(entries)
+                                  if entry.digest not in withdrawn)
+        kept = set(list(published)[:arguments.keep])
+        return [entry for entry in entries if entry.digest not in kept]
+    wanted = {parse_version(text) for text in arguments.versions}
+    unknown = wanted.difference(entry.version for entry in entries)
+    if unknown:
+        raise UsageError('not in the manifest: ' + join_names(sorted(map(str, unknown))),
+                         'give versions that were published: tako list prints them')
+    chosen = [entry for entry in entries if entry.version in wanted]
+    named = {entry.digest: entry.version for entry in chosen}
+    for entry in entries:
+        if entry.digest in named and entry.version not in wanted:
+            raise UsageError(f'{entry.version} has the same image as {named[entry.digest]}',
+                             'name both versions to withdraw their image')
+    return chosen
 
 
 def _lock(root: str, report: Report) -> DirectoryLock:
@@ -7635,6 +7742,12 @@ def _duration(text: str) -> float:
     return seconds
 
 
+def _count(text: str) -> int:
+    if not re.fullmatch('[1-9][0-9]{0,8}', text):
+        raise argparse.ArgumentTypeError(f'invalid number of images: {text!a} (from 1 on)')
+    return int(text)
+
+
 def _mebibytes(text: str) -> int:
     if not re.fullmatch('[0-9]{1,6}', text) or int(text) < 32:
         raise argparse.ArgumentTypeError(f'invalid number of MiB: {text!a} (at least 32)')
@@ -7752,6 +7865,7 @@ def _add_store(parser: ArgumentParser) -> None:
            help='with --again: allow that the image is not in DIR, but only on the server')
     option('--reindex', action='store_true',
            help='make the chunk indexes that are missing in DIR; store nothing')
+    _add_levels(parser)
     option('image', metavar='IMAGE', nargs='?', help='file to publish; - for standard input')
     option('version', metavar='VERSION', nargs='?', help='version of IMAGE, such as 1.2.0')
 
@@ -7762,6 +7876,19 @@ def _add_keys(parser: ArgumentParser) -> None:
            help='use this secret key (visible to other users in ps; prefer -f)')
     option('-f', '--key-file', metavar='FILE',
            help='read the secret key from FILE; - for standard input')
+
+
+def _add_withdraw(parser: ArgumentParser) -> None:
+    option = parser.add_argument
+    option('-o', '--output', metavar='DIR', required=True, help='published directory')
+    option('--keep', type=_count, metavar='N', help='withdraw all but the N newest images')
+    option('-p', '--public-key', metavar='PUBLIC',
+           help='first check that this key signed the manifest; may be a file')
+    option('--server', choices=list(GONE_LINES), default='nginx',
+           help='print lines for this server: ' + ', '.join(GONE_LINES) + ' (default: nginx)',
+           metavar='NAME')
+    option('--dry-run', action='store_true', help='print what would be done; change nothing')
+    option('versions', nargs='*', metavar='VERSION', help='version to withdraw')
 
 
 def _add_sign(parser: ArgumentParser) -> None:
@@ -7809,6 +7936,10 @@ examples:
   tako store -f app.key -o /srv/images/app app.img 1.2.0
   pass show app.key | tako store -f - -o /srv/images/app app.img 1.2.0'''
 
+WITHDRAW_EXAMPLES = '''examples:
+  tako withdraw -o /srv/images/app 1.2.0
+  tako withdraw -o /srv/images/app --keep 10 > gone.conf'''
+
 COMMANDS = {
     'fetch': Command(
         fetch, _add_fetch, 'install the newest version that Version= allows',
@@ -7840,6 +7971,11 @@ COMMANDS = {
         verify, _add_verify, 'check a published directory, or a mirror',
         'Check the signature of DIR/manifest, and size and SHA-256 of each image\n'
         'that it lists.', ''),
+    'withdraw': Command(
+        withdraw, _add_withdraw, 'remove published images',
+        'Remove the images of VERSIONs from DIR/store, and note that in\n'
+        'DIR/.withdrawn. The versions stay in the manifest. Print the lines that\n'
+        'make the server answer 410 for all withdrawn images.', WITHDRAW_EXAMPLES),
     'gen-key': Command(
         gen_key, _add_gen_key, 'make a key pair',
         'Print a new public key and its secret key, each on its own line. With -o,\n'
