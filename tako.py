@@ -212,7 +212,6 @@ PROGRESS_EVERY_SECONDS = 0.2            # interval between two updates of the pr
 STATE_MAX_BYTES = 1 << 20               # maximum size of the state file in a destination
 WITHDRAWN_MAX = 1000                    # the state file keeps this many withdrawn versions
 SEEN_MAX = 100                          # the state file keeps when this many versions were seen
-DELAY_MAX_SECONDS = 365 * 86400         # maximum value of Delay=
 
 # units
 SYSTEMCTL_TIMEOUT_SECONDS = 900.0       # longest restart of units; systemd usually gives up earlier
@@ -2215,20 +2214,12 @@ def _parse_keep(value: str) -> int:
 
 
 def _parse_delay(value: str) -> 'Tuple[int, int]':
-    shortest, dash, longest = value.partition('-')
-    delay = _delay_seconds(shortest), _delay_seconds(longest if dash else shortest)
-    if delay[0] > delay[1]:
-        raise UsageError(f'{value!a} begins with the longer time',
-                         'give the shorter time first, as in 1d-4d')
-    return delay
-
-
-def _delay_seconds(text: str) -> int:
-    seconds = parse_duration(text)
-    if seconds is None or seconds > DELAY_MAX_SECONDS:
-        raise UsageError(f'{text[:80]!a} is not a time up to {DELAY_MAX_SECONDS // 86400}d',
-                         'give one time or two, as in 36h, 2d or 1d-4d')
-    return int(seconds)
+    parts = value.split('-')
+    times = [int(seconds) for seconds in map(parse_duration, parts) if seconds is not None]
+    if len(parts) > 2 or len(times) < len(parts) or times[0] > times[-1]:
+        raise UsageError(f'{value[:80]!a} is not a time, or two with the shorter one first',
+                         'write it like 36h, 2d or 1d-4d')
+    return times[0], times[-1]
 
 
 REQUIRED_KEYS = {       # each with an example
@@ -6416,7 +6407,7 @@ class ImageFetch:
         if recall:
             self.report.warning(
                 self.path, f'{entry.version} was taken back: {recall.version} has the image of an '
-                'older version', 'run: tako fetch --retry-rejected ' + self.path)
+                'older version', 'to return to it: tako fetch --retry-rejected ' + self.path)
         if above:
             message += ', rejected ' + join_names([each.version.text for each in above])
         self._check_units()
@@ -7186,6 +7177,9 @@ def _entry_again(directory: ImageDirectory, version: Version,
     entry = listed[0]._replace(version=version)
     if entry in entries:
         return entry
+    if entry.digest in directory.withdrawn():
+        raise RefusedError(f'{old} was withdrawn',
+                           'give --again another version, or store this image again first')
     rivals = [each.version for each in entries if not each.version < version
               and (each.version == old or _version_parts(each.version.text)[0] == first)]
     if rivals:

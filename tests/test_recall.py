@@ -143,6 +143,15 @@ class StoreAgainTest(scene.Scene):
         self.assertEqual(0, self.store('--again', '1.4.1', '--without-image', '1.4.3').code)
         self.assertIn(('1.4.3', self.one.digest), self.listed())
 
+    def test_a_withdrawn_version_is_refused_in_any_case(self):
+        self.assertEqual(0, self.run_here('withdraw', '-o', self.path('public'), '1.4.1').code)
+        before = scene.snapshot(self.path('public'))
+        for options in ((), ('--without-image',)):
+            result = self.store('--again', '1.4.1', '1.4.3', *options)
+            self.assertCode(3, result)
+            self.assertIn('1.4.1 was withdrawn\n', result.err)
+        self.assertEqual(before, scene.snapshot(self.path('public')))
+
     def test_a_damaged_image_is_refused_in_any_case(self):
         path = self.path('public', 'store', self.one.digest)
         os.chmod(path, 0o644)
