@@ -1255,17 +1255,23 @@ def _parse_lengths(planes: bytes, method: int, average: int, size: int,
     return array.array('I', (a | b << 8 | c << 16 for a, b, c in zip(low, middle, high)))
 
 
-def fit_index(image: 'BinaryIO', size: int) -> ChunkIndex:
+def fit_index(image: 'BinaryIO', size: int, progress: 'Callable[[int], object]') -> ChunkIndex:
     """Return the index of an open image of `size` bytes that parse_index() accepts.
+
+    It calls `progress` with how many bytes of the image it has read.
 
     Chunks of repetitive content may have a third of the average size. If there are too many chunks
     then, they are made larger. Raises ValueError if CHUNK_MAX_BYTES is still too small.
     """
+    def read(count: int) -> bytes:
+        progress(image.tell())
+        return image.read(count)
+
     method, average = choose_chunks(image.read(CHUNK_HEAD_BYTES), size)
     while True:
         image.seek(0)
         try:
-            return parse_index(format_index(index_image(image.read, method, average)), size)
+            return parse_index(format_index(index_image(read, method, average)), size)
         except ValueError:
             if average >= CHUNK_MAX_BYTES:
                 raise
@@ -2638,9 +2644,22 @@ def hash_blocks(blocks: 'Iterable[bytes]') -> 'Tuple[int, str]':
     return size, sha256.hexdigest()
 
 
-def hash_file(path: str) -> str:
-    """Return the SHA-256 of a file, in hex. Raises OSError."""
-    return hash_blocks(read_blocks(open_file(path)))[1]
+def counted(blocks: 'Iterable[bytes]', progress: 'Callable[[int], object]') -> 'Iterator[bytes]':
+    """Yield the same blocks. After each, call `progress` with how many bytes there were so far."""
+    size = 0
+    for block in blocks:
+        yield block
+        size += len(block)
+        progress(size)
+
+
+def no_progress(size: int) -> None:
+    """Do nothing: for callers whose files are small, or who have nobody to tell."""
+
+
+def hash_file(path: str, progress: 'Callable[[int], object]') -> str:
+    """Return the SHA-256 of a file, in hex. For `progress` see counted(). Raises OSError."""
+    return hash_blocks(counted(read_blocks(open_file(path)), progress))[1]
 
 
 class DirectoryLock:
@@ -2827,11 +2846,12 @@ class Backoff:
         # by scheme and host: seconds of the next pause, and seconds left for all further ones
         self._hosts: Dict[Tuple[str, str], Tuple[float, float]] = {}
 
-    def pause(self, failed: 'Mapping[str, TakoError]', remaining: float) -> 'List[str]':
+    def pause(self, failed: 'Mapping[str, TakoError]', remaining: float,
+              step: 'Callable[[str], object]') -> 'List[str]':
         """Wait, and return which of the URLs that failed to request again.
 
-        `remaining` is how many seconds the run has left. Pauses are random within bounds, so that
-        the machines of a fleet do not all return at once. The error decides:
+        remaining: how many seconds the run has left. step: prints why it waits. Pauses are random
+        within bounds, so that the machines of a fleet do not all return at once. The error decides:
 
             CutShortError                   the shortest pause, which is not charged to the budget
             other TransientError            twice the pause before, or what the server asks for
@@ -2855,7 +2875,9 @@ class Backoff:
                 self._hosts[host] = min(2 * following, PAUSE_MAX_SECONDS), left
                 waits[url] = seconds
         if waits:
-            time.sleep(max(waits.values()))
+            url, seconds = max(waits.items(), key=lambda wait: wait[1])
+            step(f'trying again in {seconds:.1f} seconds: {failed[url].what}')
+            time.sleep(seconds)
         return list(waits)
 
 
@@ -3833,12 +3855,13 @@ class ImageDirectory:
             pass
         return images
 
-    def image_fault(self, digest: str, size: 'Optional[int]' = None,
-                    is_size_enough: bool = False) -> str:
+    def image_fault(self, digest: str, size: 'Optional[int]' = None, is_size_enough: bool = False,
+                    progress: 'Callable[[int], object]' = no_progress) -> str:
         """Return what is wrong with an image: MISSING, or how it is damaged. '' if it is intact.
 
         size: in bytes; None if it is unknown. is_size_enough: whether an image of that size counts
-        as intact; otherwise all of it is read. Raises PermissionError if this user cannot read it.
+        as intact; otherwise all of it is read, and `progress` is called with how many bytes were
+        read so far. Raises PermissionError if this user cannot read it.
         """
         path = self.image_path(digest)
         try:
@@ -3847,7 +3870,7 @@ class ImageDirectory:
                 return 'is damaged: it is not a file'
             if size not in (None, status.st_size):
                 return f'is damaged: it has {status.st_size} bytes and not {size}'
-            found = digest if is_size_enough else hash_file(path)
+            found = digest if is_size_enough else hash_file(path, progress)
         except FileNotFoundError:
             return MISSING
         except PermissionError:
@@ -3922,9 +3945,10 @@ class ImageDirectory:
         except (OSError, ValueError):
             return None
 
-    def make_index(self, digest: str) -> bool:
+    def make_index(self, digest: str, progress: 'Callable[[int], object]') -> bool:
         """Write the chunk index of an image, with the list of its patches, durably.
 
+        For `progress` see fit_index().
         Return False if the same index exists. Raises ValueError if clients would refuse the index.
         """
         patches = self._patches_to(digest)
@@ -3935,7 +3959,7 @@ class ImageDirectory:
             if index is not None and index.patches == patches:
                 return False
             if index is None:
-                index = fit_index(image, size)
+                index = fit_index(image, size, progress)
         raw = format_index(index._replace(patches=patches))
         parse_index(raw, size)
         self.write_index(digest, raw)
@@ -4871,9 +4895,9 @@ class Report:
         return known.exit_code
 
     def progress(self, label: str, size: int, total: int) -> None:
-        """Draw the progress line of a download if stderr is a terminal.
+        """Draw a line that says how far an image is read or downloaded, if stderr is a terminal.
 
-        size, total: how many bytes there are already, and will be.
+        size, total: how many bytes there are already, and will be; total is 0 if it is unknown.
         """
         err = self._err
         if self.level == QUIET or err is None or not err.isatty():
@@ -4885,11 +4909,27 @@ class Report:
         if now - progress.drawn >= PROGRESS_EVERY_SECONDS:
             self._progress, progress.drawn = progress, now
             rate = max(1.0, (size - progress.first_size) / (now - progress.began))
-            line = '{}: {:.1f} of {:.1f} MB, {:.1f} MB/s, {:.0f} s left '.format(
-                label, size / 1e6, total / 1e6, rate / 1e6, (total - size) / rate)
+            line = f'{label}: {size / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s '
+            if total:
+                line = '{}: {:.1f} of {:.1f} MB, {:.1f} MB/s, {:.0f} s left '.format(
+                    label, size / 1e6, total / 1e6, rate / 1e6, (total - size) / rate)
             columns = os.get_terminal_size(err.fileno()).columns or 80
             err.write('\r{}\x1b[K'.format(line[-(columns - 1):]))   # cut, so that it does not wrap
             err.flush()
+
+    def meter(self, label: str, total: int) -> 'Callable[[int], None]':
+        """Return progress() as a function of the size alone."""
+        return lambda size: self.progress(label, size, total)
+
+    def clear_progress(self) -> None:
+        """Remove the line that progress() has drawn."""
+        if self._progress is not None and self._err is not None:
+            self._progress = None
+            try:
+                self._err.write('\r\x1b[K')
+                self._err.flush()
+            except OSError:             # the terminal is gone
+                pass
 
     def _print_problem(self, priority: int, where: str, what: str, hint: str) -> None:
         text = f'{where}: {what}' if where else what
@@ -4911,9 +4951,7 @@ class Report:
         text = ''.join(prefix + ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
                        + '\n' for line in lines)
         try:
-            if self._progress is not None and self._err is not None:
-                self._progress = None
-                self._err.write('\r\x1b[K')
+            self.clear_progress()
             stream.write(text.encode(encoding, 'backslashreplace').decode(encoding))
             stream.flush()
         except OSError as error:
@@ -4927,7 +4965,7 @@ class Report:
 
 
 class Progress:
-    """The progress of one download on the terminal; sizes are in bytes, times are monotonic."""
+    """The progress of one file on the terminal; sizes are in bytes, times are monotonic."""
 
     def __init__(self, label: str, size: int, now: float) -> None:
         self.label = label
@@ -4971,14 +5009,15 @@ def _journal_name(stream: 'TextIO') -> str:
 class Mirrors:
     """The origins of one config in one run. A mirror that fails is reported and no longer used.
 
-    `warn` reports the error of a mirror if another mirror succeeds.
+    warn: reports the error of a mirror if another mirror succeeds. step: prints what comes next.
     """
 
     def __init__(self, origins: 'Sequence[Origin]', client: HttpClient,
-                 warn: 'Callable[[TakoError], object]') -> None:
+                 warn: 'Callable[[TakoError], object]', step: 'Callable[[str], object]') -> None:
         self.usable = list(origins)
         self._client = client
         self._warn = warn
+        self._step = step
 
     def first(self, attempt: 'Callable[[Origin], T]') -> 'T':
         """Call `attempt` for one mirror after the other until it succeeds, and return its result.
@@ -5037,7 +5076,7 @@ class Mirrors:
         while waiting:
             yield waiting
             again = self._client.backoff.pause({origin.url: errors[origin] for origin in waiting},
-                                               self._client.deadline.remaining())
+                                               self._client.deadline.remaining(), self._step)
             waiting = [origin for origin in waiting if origin.url in again]
 
     def _leave_out(self, errors: 'Mapping[Origin, TakoError]') -> None:
@@ -5076,6 +5115,7 @@ class Transfer:
         self.client = client
         self.report = report
         self.label = label
+        self.progress_label = f'{label}: {entry.version}'
         self.received = 0
         self.index = b''
         self.assembly: Optional[Assembly] = None
@@ -5171,7 +5211,7 @@ class Transfer:
             for chunk in at_most(length, self._counted(answer.chunks), answer.url):
                 partial.write(chunk[skipped:])
                 skipped = max(0, skipped - len(chunk))
-                self.report.progress(self.label, partial.size, size)
+                self.report.progress(self.progress_label, partial.size, size)
         except RefusedError:
             partial.cut_back(begin, sha256)     # no byte of a wrong body is worth keeping
             raise
@@ -5461,7 +5501,9 @@ class PatchStrategy(DeltaStrategy):
             if not self._transfer.is_first('shrunk', url):
                 raise PatchError('has one size and then another')
             patch.clear()
-        self._transfer.step(f'downloading {size - patch.size} bytes from {url}')
+        verb = 'resuming the download of' if patch.size else 'downloading'
+        self._transfer.step(f'{verb} a patch to {self._entry.version}, '
+                            f'{format_size(size - patch.size)}, from {origin.url}')
         if patch.size < size:
             self._transfer.receive(url, origin, size, patch)
 
@@ -5535,9 +5577,11 @@ class RangeStrategy(DeltaStrategy):
             another answer for several         from now on one range a request
         """
         assembly.ranges = remote.join_ranges(assembly.ranges)
-        total = assembly.taken + assembly.lacks()
-        self._transfer.step(f'downloading {assembly.lacks()} bytes of {self._entry.version}, '
-                            f'{len(assembly.ranges)} ranges, from {remote.image_url}')
+        progress = self._transfer.report.meter(self._transfer.progress_label,
+                                               assembly.taken + assembly.lacks())
+        self._transfer.step(
+            f'downloading {format_size(assembly.lacks())} of {self._entry.version} in '
+            f'{len(assembly.ranges)} ranges from {remote.origin.url}')
         # each answer alone may be fast enough, and all of them too slow
         rate = RateWindow(self._transfer.client.deadline, assembly.taken)
         while assembly.ranges:
@@ -5560,7 +5604,7 @@ class RangeStrategy(DeltaStrategy):
                         remote.range_support = SINGLE
                     for data in parts:
                         assembly.take(data)
-                        self._transfer.report.progress(self._transfer.label, assembly.taken, total)
+                        progress(assembly.taken)
                     fault = rate.fault(assembly.taken)
                     if fault:
                         raise TransientError(f'{answer.url}: {fault}')
@@ -5626,8 +5670,11 @@ class WholeStrategy:
         """Complete the partial file. If it is another image then, empty it: RefusedError."""
         transfer, url = self._transfer, remote.image_url
         entry, partial = transfer.entry, transfer.partial
+        size = format_size(entry.size)
         transfer.step(
-            f'downloading {entry.version}, {entry.size - partial.size} bytes, from {url}')
+            f'resuming the download of {entry.version} at {format_size(partial.size)} of {size} '
+            f'from {remote.origin.url}' if partial.size else
+            f'downloading {entry.version}, {size}, from {remote.origin.url}')
         if partial.size < entry.size or not entry.size:
             transfer.receive(url, remote.origin, entry.size, partial, answer, cache_control)
         digest = partial.sha256.hexdigest()
@@ -6210,8 +6257,8 @@ class ImageFetch:
         self.unknown_units: List[str] = []      # systemd will know them after the first fetch
         self.is_offline = False                 # no origin was reached, and --init needed none
         self.download: Optional[ImageDownload] = None   # the one that succeeded
-        self.mirrors = Mirrors(self.config.origins, client,
-                               lambda error: report.warning(path, error.what, error.hint))
+        self.mirrors = Mirrors(self.config.origins, client, lambda error: report.warning(
+            path, error.what, error.hint), self._step)
 
     def run(self) -> 'Run':
         """Bring the destination up to date. Return the exit code. Raises TakoError and OSError."""
@@ -6494,7 +6541,9 @@ class ImageFetch:
     def _image_fault(self, entry: Entry) -> str:
         """Return image_fault() of an entry. With --no-verify, do not read the installed image."""
         is_size_enough = self.options.no_verify and entry.digest == self.destination.latest()
-        return self.destination.image_fault(entry.digest, entry.size, is_size_enough)
+        return self.destination.image_fault(
+            entry.digest, entry.size, is_size_enough,
+            self.report.meter(f'{self.path}: checking {entry.version}', entry.size))
 
     def _accept_manifest(self) -> Manifest:
         """Return the newest manifest of all mirrors, verified and durable.
@@ -6673,7 +6722,13 @@ class ImageFetch:
                 self._make_room(entry.size - min(partial.size, partial.allocated()))
                 download = ImageDownload(entry, self.destination, partial, self.client,
                                          self.report, self.path)
-                download.run(self.mirrors, older, older_digest)
+                try:
+                    download.run(self.mirrors, older, older_digest)
+                except KeyboardInterrupt:
+                    if download.received:
+                        self._step(f'stopped: {format_size(download.received)} came and are kept; '
+                                   'the next fetch resumes the download')
+                    raise
                 self.destination.store_image(entry, partial)
         finally:
             if older is not None:
@@ -7204,7 +7259,9 @@ def _store_image(arguments: 'argparse.Namespace', directory: ImageDirectory, ver
     manifest = directory.manifest()
     directory.check_rename()
     with NewFile(directory.path(NEW_IMAGE)) as new:
-        for block in _read_image(arguments.image):
+        size = 0 if arguments.image == '-' else os.stat(arguments.image).st_size
+        for block in counted(_read_image(arguments.image),
+                             report.meter(f'{directory.root}: reading {version}', size)):
             new.write(block)
         entry = Entry(version, new.size, new.sha256.hexdigest())
         grown = add_entry(manifest, entry)
@@ -7255,7 +7312,9 @@ def _forget_withdrawn(directory: ImageDirectory, entry: Entry, report: Report) -
 def _make_index(directory: ImageDirectory, digest: str, report: Report) -> bool:
     """Make the chunk index of an image. Return False if it exists, or clients would refuse it."""
     try:
-        return directory.make_index(digest)
+        return directory.make_index(digest, report.meter(
+            f'{directory.root}: making the chunk index',
+            os.stat(directory.image_path(digest)).st_size))
     except ValueError as error:
         report.warning(directory.image_path(digest), f'has no chunk index: {error}',
                        'expect clients to download all of this image')
@@ -7425,7 +7484,8 @@ def verify(arguments: 'argparse.Namespace', report: Report) -> int:
     codes, intact, gone = [0], 0, 0
     withdrawn = directory.withdrawn()
     for entry in entries:
-        fault = directory.image_fault(entry.digest, entry.size)
+        fault = directory.image_fault(entry.digest, entry.size, progress=report.meter(
+            f'{root}: checking {entry.version}', entry.size))
         what = f'{entry.version}: {directory.image_path(entry.digest)} {fault}'
         if not fault:
             intact += 1
@@ -7995,6 +8055,7 @@ def main(argv: 'Sequence[str]') -> int:
         code = int(getattr(interrupt, 'exit_code', 128 + signal.SIGINT))
     except Exception as error:
         code = report.error('', error)
+    report.clear_progress()
     return 1 if code == 0 and report.has_lost_output else code
 
 

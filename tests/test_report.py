@@ -2,6 +2,7 @@
 import io
 import os
 import pty
+import signal
 import subprocess
 import sys
 import unittest
@@ -149,31 +150,102 @@ class ProgressTest(scene.Scene):
         except OSError as error:
             self.skipTest('needs a terminal, and this machine has no /dev/pts: {}'.format(error))
 
-    def test_a_terminal_shows_progress_and_then_a_clean_line(self):
-        os.mkdir(self.path('served'))
-        with origin.Origin(self.path('served')) as server:
-            entry = server.publish('1.0', b'x' * 3000000)
-            server.faults['/store/' + entry.digest] = origin.chunked()
-            config = self.config(server.url)
-            ours, theirs = self.open_terminal()
-            code = (
-                'import sys; sys.path.insert(0, sys.argv[1]); import tako; '
-                'tako.PROGRESS_EVERY_SECONDS = 1e-9\n'
-                    'tako.BLOCK_BYTES = 1 << 16; sys.exit(tako.main(sys.argv[2:]))')
-            process = subprocess.Popen([sys.executable, '-I', '-c', code, scene.PROJECT, 'fetch',
-                                        config],
-                                       stdout=subprocess.PIPE, stderr=theirs)
-            os.close(theirs)
-            seen = b''
-            try:
-                for block in iter(lambda: os.read(ours, 65536), b''):
-                    seen += block
-            except OSError:         # on Linux, if the other end is closed
-                pass
-            os.close(ours)
-            out = process.communicate()[0]
-        self.assertEqual(0, process.returncode, (seen, out))
-        self.assertRegex(
-            seen, rb'\r[^\r]*app.tako: [0-9.]+ of 3.0 MB, [0-9.]+ MB/s, [0-9]+ s left \x1b\[K')
-        self.assertTrue(seen.rstrip().endswith(b'\r\x1b[K'), seen[-200:])
-        self.assertEqual(config.encode() + b': 1.0 is installed\n', out)
+    def run_on_terminal(self, *arguments, stop_at=None):
+        """Run tako.py with a terminal as stderr. Return its exit code, its stdout, and the terminal.
+
+        stop_at: send SIGINT once the terminal shows these bytes.
+        """
+        code = ('import sys; sys.path.insert(0, sys.argv[1]); import tako; '
+                'tako.PROGRESS_EVERY_SECONDS = 1e-9; tako.BLOCK_BYTES = 1 << 16; '
+                'tako.PAUSE_FIRST_SECONDS = 0.01; tako.PAUSE_BUDGET_SECONDS = 0.015; '
+                'tako.stop_on_signals(); sys.exit(tako.main(sys.argv[2:]))')
+        ours, theirs = self.open_terminal()
+        process = subprocess.Popen([sys.executable, '-I', '-c', code, scene.PROJECT] +
+                                   list(arguments), stdout=subprocess.PIPE, stderr=theirs)
+        os.close(theirs)
+        seen = b''
+        try:
+            for block in iter(lambda: os.read(ours, 65536), b''):
+                seen += block
+                if stop_at is not None and stop_at in seen:
+                    stop_at = process.send_signal(signal.SIGINT)
+        except OSError:             # on Linux, if the other end is closed
+            pass
+        os.close(ours)
+        out = process.communicate()[0]
+        self.assertNotIn(b'Traceback', seen)
+        return process.returncode, out, seen
+
+    def assertProgress(self, label, seen, total=b'3.0'):
+        """The terminal showed progress with this label, and no trace of it is left."""
+        self.assertRegex(seen, b'\r' + label + b': [0-9.]+ of ' + total
+                         + b' MB, [0-9.]+ MB/s, -?[0-9]+ s left \x1b\\[K')
+        last = seen.rfind(b' MB/s')
+        self.assertIn(b'\r\x1b[K', seen[last:], seen[-200:])
+
+    def setUp(self):
+        super().setUp()
+        self.origin = self.serve()
+        self.entry = self.origin.publish('1.0', scene.noise(3000000))
+        self.app = self.config(self.origin.url)
+
+    def test_a_terminal_shows_the_progress_of_a_download_by_its_version(self):
+        self.origin.faults['/store/' + self.entry.digest] = origin.chunked()
+        code, out, seen = self.run_on_terminal('fetch', self.app)
+        self.assertEqual((0, self.app.encode() + b': 1.0 is installed\n'), (code, out))
+        self.assertProgress(b'[^\r]*app.tako: 1.0', seen)
+        self.assertIn('downloading 1.0, 3.0 MB, from {}\r\n'.format(self.origin.url).encode(), seen)
+
+    def test_a_terminal_shows_the_progress_of_a_check(self):
+        self.assertCode(0, self.run_tako('fetch', self.app))
+        code, out, seen = self.run_on_terminal('fetch', self.app)
+        self.assertEqual((0, b''), (code, out))
+        self.assertProgress(b'[^\r]*app.tako: checking 1.0', seen)
+
+    def test_a_terminal_shows_the_progress_of_store_and_verify(self):
+        image = self.write('image', scene.noise(3000000))
+        key, public = self.write('key', tako.format_secret_key(origin.SEED), 0o600), self.path('public')
+        os.mkdir(public)
+        code, _, seen = self.run_on_terminal('store', '-f', key, '-o', public, image, '1.0')
+        self.assertEqual(0, code, seen)
+        self.assertProgress(b'[^\r]*public: reading 1.0', seen)
+        self.assertProgress(b'[^\r]*public: making the chunk index', seen)
+        code, _, seen = self.run_on_terminal('verify', '-p', origin.PUBLIC_KEY, public)
+        self.assertEqual(0, code, seen)
+        self.assertProgress(b'[^\r]*public: checking 1.0', seen)
+
+    def test_a_pipe_has_progress_without_an_end(self):
+        image = self.write('image', scene.noise(3000000))
+        key, public = self.write('key', tako.format_secret_key(origin.SEED), 0o600), self.path('public')
+        os.mkdir(public)
+        os.mkfifo(self.path('pipe'))
+        with subprocess.Popen(['cp', image, self.path('pipe')]):
+            code, _, seen = self.run_on_terminal(
+                'store', '-f', key, '-o', public, self.path('pipe'), '1.0')
+        self.assertEqual(0, code, seen)
+        self.assertRegex(seen, rb'\r[^\r]*public: reading 1.0: [0-9.]+ MB, [0-9.]+ MB/s \x1b\[K')
+
+    def test_a_resumed_download_says_from_where(self):
+        self.origin.has_ranges = True
+        self.write('destination/.partial-' + self.entry.digest, scene.noise(3000000)[:1000000],
+                   0o600)
+        code, _, seen = self.run_on_terminal('fetch', self.app)
+        self.assertEqual(0, code)
+        self.assertIn('resuming the download of 1.0 at 1.0 MB of 3.0 MB from {}'.format(
+            self.origin.url).encode(), seen)
+
+    def test_a_wait_for_a_server_says_why_and_for_how_long(self):
+        self.origin.faults['/manifest'] = origin.status(503)
+        code, _, seen = self.run_on_terminal('fetch', self.app)
+        self.assertEqual(75, code)
+        self.assertRegex(seen, 'trying again in 0.0 seconds: {}/manifest: [^\r]*503'.format(
+            self.origin.url).encode())
+
+    def test_a_stopped_download_says_that_the_next_fetch_resumes_it(self):
+        self.origin.has_ranges = True
+        self.origin.faults['/store/' + self.entry.digest] = origin.holds(2000000)
+        code, out, seen = self.run_on_terminal('fetch', self.app, stop_at=b': 1.0: 1.')
+        self.assertEqual((130, b''), (code, out), seen)
+        self.assertRegex(seen, b'stopped: [12].[0-9] MB came and are kept; the next fetch resumes')
+        partial = self.path('destination', '.partial-' + self.entry.digest)
+        self.assertGreaterEqual(os.path.getsize(partial), 1000000)
