@@ -93,7 +93,7 @@ Exit codes:
 #  15  download          one image from mirrors: by a patch, as ranges, or whole
 #  16  fetch             network, destination and units, together for one config
 #  17  status            what is installed, and what is wrong with configs, without the network
-#  18  publish           store, sign, verify, withdraw, gen-key, public-key
+#  18  publish           store, sign, verify, withdraw, list, gen-key, public-key
 #  19  command line      options, signals and exit codes
 
 if __name__ == '__main__':
@@ -2113,7 +2113,7 @@ def most_similar(word: str, known: 'Iterable[str]') -> str:
     return by_lower_case[similar[0]] if similar else ''
 
 
-def _parse_origin(value: str) -> Origin:
+def parse_origin(value: str) -> Origin:
     """Return the Origin of a URL.
 
     Raises UsageError, which does not quote the URL, since it may contain a password.
@@ -2236,7 +2236,7 @@ REQUIRED_KEYS = {       # each with an example
 }
 REPEATABLE_KEYS = ('Origin', 'PublicKey', 'Restart')
 CONFIG_KEYS: 'Dict[str, Callable[[str], Any]]' = {      # each with the function that parses a value
-    'Origin': _parse_origin,
+    'Origin': parse_origin,
     'PublicKey': parse_public_key,
     'Destination': _parse_destination,
     'Version': parse_pattern,
@@ -6329,6 +6329,11 @@ class ImageFetch:
         self.report.result(f'{self.path}: {plan.entry.version}: {", ".join(steps)}')
         return 0
 
+    def offered(self) -> Manifest:
+        """Return the manifest that run() would accept. Changes nothing if dry_run is set."""
+        self._load()
+        return self._accept_manifest()
+
     def _describe(self, plan: FetchPlan, manifest: Manifest) -> 'Iterator[str]':
         """Yield what executing a plan would do, step by step."""
         entry, state, latest = plan.entry, self.notes.state, self.destination.latest()
@@ -7563,6 +7568,83 @@ def _entries_to_withdraw(arguments: 'argparse.Namespace', entries: 'Sequence[Ent
     return chosen
 
 
+VERSION_FACTS = 'matches', 'installed', 'stored', 'rejected', 'withdrawn'
+
+
+def list_versions(arguments: 'argparse.Namespace', report: Report) -> int:
+    """Run the list command: print the versions of an origin or a directory, newest first.
+
+    Return the exit code.
+    """
+    path, key = arguments.origin, arguments.public_key
+    is_url = '://' in path
+    if key is None and (is_url or os.path.isdir(path)):
+        raise UsageError('a URL or a directory needs -p PUBLIC', 'see: tako list --help')
+    try:
+        if key is None:
+            entries, facts = _offered_entries(path, load_config(path), arguments, report)
+        elif is_url:
+            config = _config_of(path, _read_public_key(key))
+            entries, _ = _offered_entries(config.origins[0].url, config, arguments, report)
+            facts = {}
+        else:
+            directory = ImageDirectory(path, [_read_public_key(key)])
+            entries = _published_manifest(directory).manifest.entries
+            facts = {'stored': _stored(directory, entries), 'withdrawn': directory.withdrawn()}
+    except (TakoError, OSError) as error:
+        return report.error('' if key else path, error)
+    rows = [{'version': each.version.text, 'size': each.size, 'digest': each.digest,
+             # None: unknown
+             **{name: each.digest in facts[name] if name in facts else None
+                for name in VERSION_FACTS}} for each in reversed(entries)]
+    if arguments.json:
+        import json
+        report.result(*json.dumps(rows, indent=2).split('\n'))
+    else:
+        report.result(*_version_lines(rows))
+    return 0
+
+
+def _offered_entries(label: str, config: Config, arguments: 'argparse.Namespace', report: Report
+                     ) -> 'Tuple[Sequence[Entry], Dict[str, Set[str]]]':
+    """Return the entries that a config's origins offer, and the digests for each fact."""
+    with HttpClient(os.environ) as client, Runs(report) as runs:
+        image = ImageFetch(label, config, arguments, client, report, runs)
+        entries = image.offered().entries
+    state = image.notes.state
+    return entries, {
+        'matches': {each.digest for each in entries if each.version in config.bounds},
+        'installed': {image.destination.latest()}, 'stored': _stored(image.destination, entries),
+        'rejected': set(state.rejected), 'withdrawn': set(state.withdrawn)}
+
+
+def _config_of(url: str, public_key: bytes) -> Config:
+    """Return a config for an origin, whose destination does not exist."""
+    try:
+        origin = parse_origin(url)
+    except UsageError as error:
+        raise UsageError('invalid URL: ' + error.what, error.hint) from None
+    example = parse_config(''.join(f'{key}={value}\n' for key, value in REQUIRED_KEYS.items()))
+    return example._replace(origins=(origin,), public_keys=(public_key,),
+                            destination='/' + os.urandom(16).hex())
+
+
+def _stored(directory: ImageDirectory, entries: 'Sequence[Entry]') -> 'Set[str]':
+    """Return the SHA-256 of each listed image that is in the store, of the right size."""
+    sizes = directory.images()
+    return {entry.digest for entry in entries if sizes.get(entry.digest) == entry.size}
+
+
+def _version_lines(rows: 'List[Dict[str, Any]]') -> 'Iterator[str]':
+    """Yield the lines of a table."""
+    cells = [('VERSION', 'SIZE', 'SHA-256', 'STATE')] + [
+        (row['version'], format_size(row['size']), row['digest'][:12],
+         ', '.join(name for name in VERSION_FACTS if row[name])) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    for line in cells:
+        yield '  '.join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
+
+
 def _lock(root: str, report: Report) -> DirectoryLock:
     """Return the lock of a directory, not yet taken. Raises UsageError if there is no directory."""
     if not os.path.isdir(root):
@@ -7902,6 +7984,17 @@ def _add_status(parser: ArgumentParser) -> None:
     _add_configs(parser)
 
 
+def _add_list(parser: ArgumentParser) -> None:
+    option = parser.add_argument
+    option('-p', '--public-key', metavar='PUBLIC',
+           help='public key that signed the manifest of a URL or DIR, or a file that contains it')
+    option('--json', action='store_true', help='print JSON')
+    option('origin', metavar='CONFIG|URL|DIR',
+           help='config of an image; with -p, the URL of an origin, or a published directory')
+    parser.set_defaults(init=False, stage=False, no_verify=False, retry_rejected=False,
+                        dry_run=True)
+
+
 def _add_store(parser: ArgumentParser) -> None:
     option = parser.add_argument
     _add_keys(parser)
@@ -7990,6 +8083,10 @@ examples:
   tako store -f app.key -o /srv/images/app app.img 1.2.0
   pass show app.key | tako store -f - -o /srv/images/app app.img 1.2.0'''
 
+LIST_EXAMPLES = '''examples:
+  tako list /etc/tako/app.tako
+  tako list -p app.pub https://images.example.com/app'''
+
 WITHDRAW_EXAMPLES = '''examples:
   tako withdraw -o /srv/images/app 1.2.0
   tako withdraw -o /srv/images/app --keep 10 > gone.conf'''
@@ -8013,6 +8110,11 @@ COMMANDS = {
         check, _add_check, 'check configs for errors',
         'Print all errors of each CONFIG, and warnings of what may be meant\n'
         'otherwise or is not on this machine. Needs no network.', ''),
+    'list': Command(
+        list_versions, _add_list, 'print the versions of an origin',
+        'Print the versions that an origin or a published directory offers, newest\n'
+        'first: size, beginning of the SHA-256, and for a CONFIG, which match\n'
+        'Version= and which are installed. Change nothing.', LIST_EXAMPLES),
     'store': Command(
         store, _add_store, 'publish an image',
         'Copy IMAGE into DIR/store, and list it in DIR/manifest as VERSION. Any web\n'

@@ -774,6 +774,13 @@ class PageTest(scene.Scene):
                              public_keys=[scene.read(self.path('app.pub')).decode().strip()])
         self.assertCode(0, self.run_tako('fetch', config))
 
+    def test_the_examples_of_list_work(self):
+        _, lists, newest = self.run_page('tako-list.md')
+        self.assertRegex(lists, '(?s)^VERSION +SIZE +SHA-256 +STATE\n2.0-beta.1 +100 kB +[0-9a-f]{12}\n'
+                                '1.1.0 .* matches\n1.0.0 .* matches, installed, stored\nVERSION')
+        self.assertEqual(3, lists.count('\n1.0.0  '))
+        self.assertEqual('1.1.0\n', newest)
+
     def test_the_examples_of_withdraw_work(self):
         printed = self.run_page('tako-withdraw.md')
         self.assertIn('would withdraw 1.1.0\n', printed[2])
