@@ -1963,13 +1963,19 @@ class Credentials(namedtuple('Credentials', (
 NO_CREDENTIALS = Credentials(('', ''), '', '', '', '')
 
 
+# The options that choose between a user's systemd and the system's: for systemctl and journalctl
+SYSTEM_MANAGER, USER_MANAGER = '', ' --user'
+MANAGERS = {'system': SYSTEM_MANAGER, 'user': USER_MANAGER}
+
+
 class Config(namedtuple('Config', (
         'origins', 'public_keys', 'destination', 'destination_line', 'bounds', 'units',
-        'unit_lines', 'confirm_seconds', 'keep', 'delay', 'credentials'))):
+        'unit_lines', 'manager', 'confirm_seconds', 'keep', 'delay', 'credentials'))):
     """The settings of one image.
 
     `origins` are mirrors of each other. `public_keys` have 32 bytes each; one of them must have
     signed the manifest. `destination_line` and `unit_lines` are line numbers in the config.
+    `manager` is SYSTEM_MANAGER or USER_MANAGER: the systemd that runs the units.
     `confirm_seconds` is how long units are watched after a restart; with 0, only the result of the
     restart counts. `keep` is the number of images that stay in store/; with 0, all stay. `delay` is
     the shortest and longest time before a new version is installed, in seconds; None for no delay.
@@ -1983,6 +1989,7 @@ class Config(namedtuple('Config', (
     bounds: Bounds
     units: 'Tuple[str, ...]'
     unit_lines: 'Dict[str, int]'
+    manager: str
     confirm_seconds: float
     keep: int
     delay: 'Optional[Tuple[int, int]]'
@@ -2022,6 +2029,7 @@ def parse_config(text: str) -> Config:
                   bounds=bounds,
                   units=tuple(unit for units in values['Restart'].values() for unit in units),
                   unit_lines=unit_lines,
+                  manager=next(iter(values['Manager'].values()), SYSTEM_MANAGER),
                   confirm_seconds=next(iter(values['Confirm'].values()), CONFIRM_SECONDS),
                   delay=next(iter(values['Delay'].values()), None),
                   credentials=Credentials(home if token or certificate else ('', ''),
@@ -2191,6 +2199,12 @@ def _parse_units(value: str) -> 'List[str]':
     return value.split()
 
 
+def _parse_manager(value: str) -> str:
+    if value not in MANAGERS:
+        raise UsageError(f'{value[:80]!a} is not a manager of units', 'write user or system')
+    return MANAGERS[value]
+
+
 def parse_duration(text: str) -> 'Optional[float]':
     """Return the seconds in 90, 0.5, 90s, 10m, 36h, 7d or 2w; None if it is none of these.
 
@@ -2243,6 +2257,7 @@ CONFIG_KEYS: 'Dict[str, Callable[[str], Any]]' = {      # each with the function
     'Restart': _parse_units,
     'Confirm': _parse_confirm,
     'Keep': _parse_keep,
+    'Manager': _parse_manager,
     'Delay': _parse_delay,
     'Token': _parse_token,
     'Authority': _parse_file,
@@ -4472,15 +4487,18 @@ class Unit:
         return f'{self.id} {state}' + (f' ({", ".join(reasons)})' if reasons else '')
 
 
-def show_units(names: 'Iterable[str]') -> 'Dict[str, Unit]':
+def show_units(names: 'Iterable[str]', manager: str = SYSTEM_MANAGER) -> 'Dict[str, Unit]':
     """Return the state of each unit, by the name given. It may be an alias or lack the suffix.
+
+    For `manager` see Config, here and below.
 
     Raises SystemdError if systemd does not answer.
     """
     names = list(names)
     properties = '--property=' + ','.join(UNIT_PROPERTIES)
     # systemctl prints one block for each name, in the order of the names
-    blocks = _ask_systemd('show', properties, '--', *names).strip().split('\n\n') if names else []
+    blocks = (_ask_systemd(manager, 'show', properties, '--', *names).strip().split('\n\n')
+              if names else [])
     if len(blocks) != len(names):
         raise SystemdError('systemctl show did not answer for each of ' + ' '.join(names),
                            'see: systemctl --version')
@@ -4488,7 +4506,7 @@ def show_units(names: 'Iterable[str]') -> 'Dict[str, Unit]':
             for name, block in zip(names, blocks)}
 
 
-def show_with_requirements(names: 'Iterable[str]') -> 'Dict[str, Unit]':
+def show_with_requirements(names: 'Iterable[str]', manager: str) -> 'Dict[str, Unit]':
     """Return the state of units and of all units that they require, directly or indirectly.
 
     Looks at REQUIREMENTS_MAX units, or a few more. Raises SystemdError.
@@ -4496,14 +4514,15 @@ def show_with_requirements(names: 'Iterable[str]') -> 'Dict[str, Unit]':
     found: Dict[str, Unit] = {}
     unseen = set(names)
     while unseen and len(found) < REQUIREMENTS_MAX:
-        shown = show_units(sorted(unseen))
+        shown = show_units(sorted(unseen), manager)
         found.update(shown)
         unseen = {name for unit in shown.values()
                   for name in unit.listed('Requires', 'BindsTo')} - set(found)
     return found
 
 
-def check_units(lines: 'Mapping[str, int]', is_first: bool) -> 'List[str]':
+def check_units(lines: 'Mapping[str, int]', is_first: bool,
+                manager: str = SYSTEM_MANAGER) -> 'List[str]':
     """Return the units that are unknown to systemd. Raises ConfigError if one cannot be restarted.
 
     lines: the line of each unit in the config. is_first: no image is installed yet, and unit files
@@ -4511,23 +4530,25 @@ def check_units(lines: 'Mapping[str, int]', is_first: bool) -> 'List[str]':
     SystemdError if systemd does not answer.
     """
     unknown = []
-    for name, unit in show_units(lines).items():
+    for name, unit in show_units(lines, manager).items():
         state, where = unit.properties.get('LoadState'), lines[name]
         if unit.id.endswith('.socket'):
             raise ConfigError(
                 f'Restart= {name}: a socket cannot be restarted while its service runs',
                 'name the service in Restart=', where)
         if state == 'masked':
-            raise ConfigError(f'Restart= {name} is masked',
-                              'remove it from Restart=, or run: systemctl unmask ' + name, where)
+            raise ConfigError(
+                f'Restart= {name} is masked',
+                f'remove it from Restart=, or run: systemctl{manager} unmask {name}', where)
         if state == 'not-found':
             if not is_first:
-                raise ConfigError(f'Restart= {name} is unknown to systemd',
-                                  'check the spelling, or run: systemctl daemon-reload', where)
+                raise ConfigError(
+                    f'Restart= {name} is unknown to systemd',
+                    f'check the spelling, or run: systemctl{manager} daemon-reload', where)
             unknown.append(name)
         elif state != 'loaded':
             raise ConfigError(f'Restart= {name}: systemd cannot load its unit file ({state})',
-                              'see: systemctl status ' + name, where)
+                              f'see: systemctl{manager} status {name}', where)
     return unknown
 
 
@@ -4542,9 +4563,11 @@ class UnitWatch:
 
     _end: float         # monotonic time after which a unit that has not settled is an error
 
-    def __init__(self, names: 'Iterable[str]', seconds: float, clock: 'Any') -> None:
+    def __init__(self, names: 'Iterable[str]', seconds: float, clock: 'Any',
+                 manager: str = SYSTEM_MANAGER) -> None:
         self.names = list(names)
         self.clock = clock
+        self.manager = manager
         self.stopped: List[str] = []            # units that somebody stopped: left as they are
         self.ids: Set[str] = set()              # the units' names, not their aliases
         self._seconds = seconds
@@ -4559,7 +4582,7 @@ class UnitWatch:
         noted: what note() returned in an earlier run; kept for units that have restarted since.
         Raises SystemdError if systemd does not answer.
         """
-        self._before = show_with_requirements(self.names)
+        self._before = show_with_requirements(self.names, self.manager)
         self.ids = {self._before[name].id for name in self.names}
         known = dict(each.split(' ') for each in noted)
         known.update((name, self._before[name].invocation or '-') for name in self._pending)
@@ -4588,16 +4611,17 @@ class UnitWatch:
         """
         blockers = [name for name, unit in self._before.items()
                     if name in self._pending or unit.has_failed]
-        _systemctl('reset-failed', '--', *blockers)     # an error is harmless: a unit is unloaded
+        # an error is harmless: a unit is unloaded
+        _systemctl(self.manager, 'reset-failed', '--', *blockers)
         for _ in range(2):
-            code, _, errors = _systemctl('restart', '--', *self._pending)
+            code, _, errors = _systemctl(self.manager, 'restart', '--', *self._pending)
             if not (code and re.search(NO_CONNECTION, errors)):
                 break
             # systemd continues the job without systemctl, even across a daemon-reexec; if it never
             # got the job, not all units are new, and the loop asks once more
             shown = self._await_settled()
             if all(self._is_new(name, shown[name]) for name in self._pending):
-                _raise_for([unit for unit in shown.values() if unit.has_failed],
+                self._raise_for([unit for unit in shown.values() if unit.has_failed],
                            ' after the restart')
                 return
         if code:
@@ -4609,7 +4633,7 @@ class UnitWatch:
     def _await_settled(self) -> 'Dict[str, Unit]':
         deadline = self.clock.monotonic() + SYSTEMCTL_TIMEOUT_SECONDS
         while True:
-            shown = show_units(self.names)
+            shown = show_units(self.names, self.manager)
             if (all(unit.is_settled for unit in shown.values())
                     or self.clock.monotonic() > deadline):
                 return shown
@@ -4620,11 +4644,12 @@ class UnitWatch:
         answer = '(exit code {}): {}'.format(code, '; '.join(
             line for line in errors.splitlines() if not line.startswith('See ')))
         if re.search(NO_CONNECTION, errors):
-            raise SystemdUnreachableError('systemctl cannot reach systemd ' + answer,
-                                          'see: systemctl status; the restart stays due')
+            raise SystemdUnreachableError(
+                'systemctl cannot reach systemd ' + answer,
+                f'see: systemctl{self.manager} status; the restart stays due')
         if ' canceled' in errors:       # what canceled the job may still be at work
             self._await_settled()
-        shown = show_with_requirements(self.names)
+        shown = show_with_requirements(self.names, self.manager)
         outcomes = {unit: kind + end for kind, unit, end in re.findall(JOB_SENTENCE, errors)}
         failed: List[Unit] = []
         undecided: List[str] = []
@@ -4641,10 +4666,10 @@ class UnitWatch:
                 self.stopped.append(name)
             elif not may_run or not is_running:
                 undecided.append(name)
-        _raise_for(failed, ': systemctl restart failed ' + answer)
+        self._raise_for(failed, ': systemctl restart failed ' + answer)
         if undecided:
             units = ' '.join(undecided)
-            hint = 'see: systemctl status ' + units
+            hint = f'see: systemctl{self.manager} status {units}'
             if re.search('denied|authentication', errors):
                 hint = 'run Tako as root, or let polkit allow this user to restart units'
             raise SystemdError(f'cannot restart {units}: systemctl restart failed {answer}',
@@ -4687,13 +4712,14 @@ class UnitWatch:
             self._until = dict.fromkeys(self.names, now + self._seconds)
             self._end = now + self._seconds + SYSTEMCTL_TIMEOUT_SECONDS
         watched = [name for name in self.names if name not in self.stopped]
-        _raise_for([shown[name] for name in watched if self._is_failure(name, shown[name])],
+        self._raise_for([shown[name] for name in watched if self._is_failure(name, shown[name])],
                    ' after the restart')
         waiting = [name for name in watched if self._is_undecided(name, shown[name], now)]
         if waiting and now > self._end:
             units = ' '.join(waiting)
-            raise SystemdError(f'{units}: still starting or stopping',
-                               f'see: systemctl status {units}; the restart stays due')
+            raise SystemdError(
+                f'{units}: still starting or stopping',
+                f'see: systemctl{self.manager} status {units}; the restart stays due')
         return not waiting
 
     def _is_failure(self, name: str, unit: Unit) -> bool:
@@ -4725,11 +4751,11 @@ class UnitWatch:
         answer.
         """
         known = dict(each.split(' ') for each in noted)
-        shown = show_units(self.names)
+        shown = show_units(self.names, self.manager)
         self.ids = {unit.id for unit in shown.values()}
         started = [name for name in self.names
                    if name in known and shown[name].invocation not in ('', known[name])]
-        _raise_for([shown[name] for name in started
+        self._raise_for([shown[name] for name in started
                     if shown[name].has_failed and shown[name].state == 'failed'],
                    ' after latest changed')
         # with Confirm=0, no look() follows that would find a failed start: restart() finds it
@@ -4738,20 +4764,20 @@ class UnitWatch:
                              if name not in started or shown[name].has_failed]
         return bool(self._pending)
 
-
-def _raise_for(failed: 'Sequence[Unit]', when: str) -> None:
-    """Raise UnitError if there are failed units."""
-    if failed:
-        raise UnitError(', '.join(unit.describe() for unit in failed) + when,
-                        'see: journalctl ' + ' '.join('-u ' + unit.id for unit in failed))
-
-
-def is_shutting_down() -> bool:
-    """Return whether the machine is shutting down."""
-    return _systemctl('is-system-running')[1].strip() == 'stopping'
+    def _raise_for(self, failed: 'Sequence[Unit]', when: str) -> None:
+        """Raise UnitError if there are failed units."""
+        if failed:
+            raise UnitError(', '.join(unit.describe() for unit in failed) + when,
+                            f'see: journalctl{self.manager} '
+                            + ' '.join('-u ' + unit.id for unit in failed))
 
 
-def _ask_systemd(*arguments: str) -> str:
+def is_shutting_down(manager: str) -> bool:
+    """Return whether this systemd stops all its units: the machine shuts down, or the user left."""
+    return _systemctl(manager, 'is-system-running')[1].strip() == 'stopping'
+
+
+def _ask_systemd(manager: str, *arguments: str) -> str:
     """Return the output of a systemctl command that changes nothing. Retry it for some seconds.
 
     Raises SystemdError, SystemdUnreachableError.
@@ -4759,19 +4785,21 @@ def _ask_systemd(*arguments: str) -> str:
     for number in range(SYSTEMCTL_TRIES):
         if number:
             time.sleep(SYSTEMCTL_PAUSE_SECONDS * 2 ** (number - 1))
-        code, output, errors = _systemctl(*arguments)
+        code, output, errors = _systemctl(manager, *arguments)
         if code == 0:
             return output
         is_systemd = 'not been booted with systemd' not in errors
         if not is_systemd:              # another init system runs: a retry is in vain
             break
     kind = SystemdUnreachableError if is_systemd else SystemdError
-    raise kind(f'systemctl cannot reach systemd (exit code {code}): '
-               + '; '.join(errors.splitlines()), 'see: systemctl status')
+    raise kind(f'systemctl{manager} cannot reach systemd (exit code {code}): '
+               + '; '.join(errors.splitlines()),
+               'to run the units of this user without a login, run: loginctl enable-linger'
+               if manager else 'see: systemctl status')
 
 
-def _systemctl(verb: str, *arguments: str) -> 'Tuple[int, str, str]':
-    """Run systemctl. Return its exit code, stdout and stderr.
+def _systemctl(manager: str, verb: str, *arguments: str) -> 'Tuple[int, str, str]':
+    """Run systemctl. Return its exit code, stdout and stderr. For `manager` see Config.
 
     Kill it after SYSTEMCTL_TIMEOUT_SECONDS, and return TIMED_OUT. Raises SystemdError if it cannot
     be run.
@@ -4781,9 +4809,11 @@ def _systemctl(verb: str, *arguments: str) -> 'Tuple[int, str, str]':
                if not name.startswith('SYSTEMD_LOG_')}
     environ.update(LC_ALL='C', SYSTEMD_COLORS='0', SYSTEMD_PAGER='')
     environ.pop('LANGUAGE', None)
+    if manager:                     # cron does not set this variable
+        environ.setdefault('XDG_RUNTIME_DIR', f'/run/user/{os.getuid()}')
     try:
         process = subprocess.Popen(
-            ('systemctl', verb, '--no-ask-password') + arguments, env=environ,
+            ['systemctl', verb, '--no-ask-password', *manager.split(), *arguments], env=environ,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except OSError as error:
         raise SystemdError(f'cannot run systemctl: {error.strerror}',
@@ -5920,6 +5950,7 @@ class Switch:
         self._label = label
         self._destination = destination
         self._units = config.unit_lines
+        self._manager = config.manager
         self._seconds = config.confirm_seconds
         self._notes = notes
         self._report = report
@@ -5967,7 +5998,7 @@ class Switch:
             yield from self._commit_or_roll_back(self._restart(watch))
 
     def _new_watch(self) -> UnitWatch:
-        return UnitWatch(self._units, self._seconds, time)
+        return UnitWatch(self._units, self._seconds, time, self._manager)
 
     def resume(self) -> 'Steps':
         """Finish what an earlier run left after it moved latest, or before it moved latest back.
@@ -5982,7 +6013,7 @@ class Switch:
         if not linked or state.restart_due != linked:
             self._notes.remove_prepared()
         elif self._units:
-            check_units(self._units, is_first=False)
+            check_units(self._units, is_first=False, manager=self._manager)
             yield from self._commit_or_roll_back(self._catch_up(self._new_watch()))
         else:
             self._commit()
@@ -6050,18 +6081,18 @@ class Switch:
 
     def _watch(self, watch: UnitWatch) -> 'Steps':
         """Wait until the units have run for long enough. Raises as UnitWatch.look()."""
-        if self._seconds and not watch.look(show_units(self._units)):
+        if self._seconds and not watch.look(show_units(self._units, self._manager)):
             self._report.step('{}: watching {} for {:g} seconds'.format(
                 self._label, ' '.join(self._units), self._seconds))
             yield watch
         if watch.stopped:
             names = ' '.join(watch.stopped)
-            if is_shutting_down():
+            if is_shutting_down(self._manager):
                 raise SystemdError(f'{names}: stopped, while the machine shuts down',
                                    'the next fetch checks them again')
             self._report.warning(
                 self._label, f'{names}: stopped by somebody after the restart',
-                f'run it on the new image with: systemctl start {names}')
+                f'run it on the new image with: systemctl{self._manager} start {names}')
 
     def _commit_or_roll_back(self, steps: 'Steps') -> 'Steps':
         """Take steps. Commit if they succeed, roll back if they raise UnitError.
@@ -6071,7 +6102,7 @@ class Switch:
         try:
             yield from steps
         except UnitError as error:
-            if is_shutting_down():                  # a unit may fail because another one stopped
+            if is_shutting_down(self._manager):     # a unit may fail because another one stopped
                 raise SystemdError(f'{error.what}, while the machine shuts down',
                                    'the next fetch checks them again') from None
             yield from self._roll_back(error)
@@ -6201,7 +6232,7 @@ class Runs:
         path, run, watch = waiting
         error: Optional[Exception] = None
         try:
-            if watch is not None and not watch.look(show_units(watch.names)):
+            if watch is not None and not watch.look(show_units(watch.names, watch.manager)):
                 return
         except Exception as found:
             error = found
@@ -6440,8 +6471,8 @@ class ImageFetch:
     def _check_units(self) -> None:
         """Raise ConfigError if a unit cannot be restarted, before anything is changed."""
         if self.config.units and not self.options.init:
-            self.unknown_units = check_units(self.config.unit_lines,
-                                             is_first=not self.destination.latest())
+            self.unknown_units = check_units(
+                self.config.unit_lines, not self.destination.latest(), self.config.manager)
 
     def _go_back(self) -> 'Steps':
         """Switch to an earlier image, and reject the versions above it."""
@@ -7104,7 +7135,7 @@ def _absences(path: str, values: 'Dict[str, Dict[int, Any]]', destinations: 'Dic
     for line, unit in ((line, unit) for line, units in values['Restart'].items()
                        for unit in units or ()):
         try:
-            check_units({unit: line}, is_first=False)
+            check_units({unit: line}, False, next(iter(values['Manager'].values()), None) or '')
         except ConfigError as error:
             yield error
         except SystemdError as error:

@@ -135,6 +135,7 @@ class KeyTest(ConfigTest):
             'PublicKey': ('Public-Key', 'PublicKeys', 'Public_Key', 'Pubkey'),
             'Destination': ('Destinaton', 'Destination_Path'), 'Version': ('Versions', 'Verison'),
             'Restart': ('Restarts', 'Resart'), 'Confirm': ('Confrim',), 'Keep': ('Keeps',),
+            'Manager': ('Managers', 'Manger'),
         }
         for known, several in misspellings.items():
             for misspelt in several:
@@ -173,12 +174,12 @@ class KeyTest(ConfigTest):
                 self.assertLess(len(self.refusal(key + '=x').what), 40)
 
     def test_a_key_that_comes_twice_is_refused(self):
-        settings = dict(SETTINGS, Confirm='30', Keep='3')
+        settings = dict(SETTINGS, Confirm='30', Keep='3', Manager='user')
         text = config('', **settings)
         for number, (key, value) in enumerate(settings.items(), 1):
             if key not in ('PublicKey', 'Origin'):
                 with self.subTest(key):
-                    self.assertRefused(text + '#\n{}={}\n'.format(key, value), 8,
+                    self.assertRefused(text + '#\n{}={}\n'.format(key, value), 9,
                                        '{}= is already set in line {}'.format(key, number),
                                        'remove one')
 
@@ -297,6 +298,14 @@ class ValueTest(ConfigTest):
             with self.subTest(value):
                 self.assertValueRefused('Confirm', value, ascii(value)
                                         + ' is not a duration from 0 to 3600s', '90s, 10m or 1h')
+
+    def test_manager_is_user_or_system(self):
+        for more, manager in (('', ''), ('Manager=system', ''), ('Manager=user', ' --user')):
+            self.assertEqual(manager, tako.parse_config(config(more)).manager)
+        for value in ('', 'User', '--user', 'root', 'user system'):
+            with self.subTest(value):
+                self.assertValueRefused('Manager', value, ascii(value)
+                                        + ' is not a manager of units', 'write user or system')
 
     def test_keep_takes_a_number_of_images(self):
         self.assertEqual(tako.parse_config(CONFIG).keep, 0)

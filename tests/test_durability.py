@@ -158,7 +158,7 @@ class Steps:
     def linking(self, target, path):
         return ['symlink', target, self.short(path)]
 
-    def commanding(self, verb, *arguments):
+    def commanding(self, manager, verb, *arguments):
         return ['systemctl', verb] + list(arguments) if verb == 'restart' else None
 
     def writing(self, file, chunk):

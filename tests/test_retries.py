@@ -433,9 +433,9 @@ class TimeoutTest(RetryCase):
         self.app = self.config(self.origin.url, more='Restart=app.service\nConfirm=500\n')
         systemctl = tako._systemctl
 
-        def slow_systemctl(verb, *arguments):
+        def slow_systemctl(manager, verb, *arguments):
             self.clock.ahead += 300 if verb == 'restart' else 0
-            return systemctl(verb, *arguments)
+            return systemctl(manager, verb, *arguments)
         with unittest.mock.patch.object(tako, '_systemctl', slow_systemctl):
             result = self.fetch('--timeout', '100', environ=self.environ_with_systemctl())
         self.assertEqual((0, self.app + ': 1.0 is installed, restarted app.service\n', ''),

@@ -499,6 +499,67 @@ class WithoutSystemdTest(UnitsCase):
         self.assertQuiet(self.run_here('fetch', self.app, environ={'PATH': self.path('served')}))
 
 
+class UserManagerTest(UnitsCase):
+    """Manager=user: the units of the user that runs Tako."""
+
+    def setUp(self):
+        super().setUp()
+        self.configure('Restart=app.service\nManager=user\n')
+        self.forget()
+
+    def calls(self):
+        """Return the arguments of each call of systemctl since forget()."""
+        with open(self.path('called')) as stream:
+            return [line.split() for line in stream]
+
+    def test_each_call_of_systemctl_asks_the_manager_of_the_user(self):
+        self.systemctl(fake_systemd.FAILS, self.two)
+        result = self.fetch()
+        self.assertCode(1, result)
+        self.assertEqual(['1.1', '1.0'], self.restarts())
+        self.assertIn('see: journalctl --user -u app.service', result.err)
+        self.assertInPlace(ONE)
+        calls = self.calls()
+        self.assertIn('restart', [call[0] for call in calls])
+        for call in calls:
+            self.assertEqual(['--no-ask-password', '--user'], call[1:3])
+
+    def test_systemctl_finds_the_manager_where_cron_does_not_say_where_it_is(self):
+        note = 'echo "$XDG_RUNTIME_DIR" > {}'.format(self.path('runtime'))
+        self.systemctl(note, self.two)
+        self.assertCode(0, self.fetch())
+        self.assertEqual('/run/user/{}\n'.format(os.getuid()),
+                         scene.read(self.path('runtime')).decode())
+        three = self.publish('1.2', THREE)
+        self.systemctl(note, three)
+        with self.clock.patch():
+            self.assertCode(0, self.run_here('fetch', self.app, environ=dict(
+                self.environ_with_systemctl(), XDG_RUNTIME_DIR='/elsewhere')))
+        self.assertEqual(b'/elsewhere\n', scene.read(self.path('runtime')))
+
+    def test_an_unreachable_manager_of_the_user_hints_at_lingering(self):
+        self.systemctl('echo Failed to connect to bus: No medium found >&2; exit 1', self.one)
+        result = self.fetch()
+        self.assertCode(75, result)
+        self.assertIn('systemctl --user cannot reach systemd', result.err)
+        self.assertIn('loginctl enable-linger', result.err)
+        self.assertInPlace(ONE)
+
+    def test_check_asks_the_manager_of_the_user(self):
+        self.run_command('check', self.app)
+        self.assertEqual([['show', '--no-ask-password', '--user']],
+                         [call[:3] for call in self.calls()])
+
+    def test_the_system_is_asked_without_this_line_or_with_system(self):
+        for more in ('', 'Manager=system\n'):
+            self.configure('Restart=app.service\n' + more)
+            self.forget()
+            self.publish('1.3' if more else '1.2', more.encode() + b'image')
+            self.assertCode(0, self.fetch())
+            self.assertTrue(self.calls())
+            self.assertEqual([], [call for call in self.calls() if '--user' in call])
+
+
 class InterruptedTest(UnitsCase):
     """A signal ends fetch while systemctl restarts the unit; the origin is down at the next run."""
 
