@@ -6386,6 +6386,7 @@ class ImageFetch:
         """Accept the newest manifest, install the newest version, and remove what Keep= allows."""
         try:
             manifest = self._accept_manifest()
+            plan = self._provide_image(manifest)
         except UnreachableError:
             if not self.options.stage:
                 yield from self._attempt(self._switch_offline())
@@ -6393,7 +6394,6 @@ class ImageFetch:
                 self.is_offline = True
                 return
             raise
-        plan = self._provide_image(manifest)
         if plan.is_installed:
             self.report.unchanged(f'{self.path}: {plan.entry.version} is installed, '
                                   + (self.held or f'the newest in {self.config.bounds.text}'))
