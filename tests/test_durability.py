@@ -469,6 +469,7 @@ class FetchCase(CrashCase):
         self.app = self.config(self.origin.url, version='1.*', more=RESTART)
         self.bad = ''
         self.is_pruned = False
+        self.is_staged = False
         self.one = self.publish('1.0', ONE)
 
     def publish(self, version, content):
@@ -525,6 +526,13 @@ class FetchCase(CrashCase):
         self.newest = self.two
         return 'fetch', self.config(self.origin.url, version='1.*', more=RESTART + 'Delay=1d\n')
 
+    def stage(self):
+        """Return the command that stages 1.2, and removes 1.0."""
+        self.offer_three()
+        self.is_staged = True
+        return 'fetch', '--stage', self.config(self.origin.url, version='1.*',
+                                               more=RESTART + 'Keep=1\n')
+
     def last_restart(self):
         restarts = fake_systemd.restarts(self.directory)
         return 'store/' + restarts[-1] if restarts else ''
@@ -535,6 +543,8 @@ class FetchCase(CrashCase):
         before = self.disk.names['.'].get('latest')
         allowed = {'store/' + self.newest.digest, 'store/' + self.bad,
                    before.target if before else None}
+        if self.is_staged:
+            allowed = {before.target}
         path = os.path.join(self.root, 'latest')
         self.assertIn(os.readlink(path) if os.path.lexists(path) else None, allowed)
 
@@ -573,6 +583,9 @@ class FetchKilledTest(FetchCase):
     def test_a_version_that_begins_to_wait_survives_a_kill_at_every_step(self):
         self.assertSurvivesKills(*self.wait())
 
+    def test_a_staged_version_survives_a_kill_at_every_step(self):
+        self.assertSurvivesKills(*self.stage())
+
     def test_the_replacement_of_a_damaged_image_survives_a_kill_at_every_step(self):
         self.fetch()
         image = os.path.join(self.root, 'store', self.one.digest)
@@ -610,6 +623,9 @@ class FetchPowerCutTest(FetchCase):
 
     def test_a_recall_survives_a_power_cut_at_every_step(self):
         self.assertSurvivesPowerCuts(*self.recall())
+
+    def test_a_staged_version_survives_a_power_cut_at_every_step(self):
+        self.assertSurvivesPowerCuts(*self.stage())
 
     def test_a_version_that_begins_to_wait_survives_a_power_cut_at_every_step(self):
         self.assertSurvivesPowerCuts(*self.wait())
