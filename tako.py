@@ -151,6 +151,8 @@ CONFIG_MAX_BYTES = 1 << 20              # maximum size of a config
 KEY_FILE_MAX_BYTES = 4096               # maximum size of a key file; a secret key has 135 bytes
 TOKEN_MAX_BYTES = 8192                  # maximum size of a token; servers refuse longer headers
 MANIFEST_MAX_BYTES = 16 << 20           # maximum size of a manifest, about 170,000 entries
+STAMP_MAX_BYTES = 1 << 10               # maximum size of a stamp
+STAMP_AHEAD_SECONDS = 86400             # a stamp that is more ahead of the clock is not accepted
 IMAGE_MAX_BYTES = (1 << 63) - 1         # maximum size of an image
 VERSION_MAX_CHARS = 255                 # maximum length of a version
 UNIT_NAME_MAX_CHARS = 255               # maximum length of a unit's name in systemd
@@ -837,12 +839,24 @@ def _pattern_version(text: str, pattern: str) -> Version:
 #
 #     <signature of all bytes above>
 #
-# A publisher only ever adds entries. The top of this file has an example.
+# A publisher only ever adds entries. The top of this file has an example. A stamp, signed in the
+# same way, states when a manifest was the newest one:
+#
+#     Tako Stamp 1
+#
+#     <UTC time> <number of entries> <SHA-256 of all bytes of the manifest above its signature>
+#
+#     <signature of all bytes above>
 
 MANIFEST_TITLE = b'Tako Manifest '      # begins every format; the number of the format follows
 MANIFEST_HEADER = MANIFEST_TITLE + b'1\n\n'
+STAMP_TITLE = b'Tako Stamp '
+STAMP_HEADER = STAMP_TITLE + b'1\n\n'
 SIGNATURE_LINE_BYTES = 89               # base64 of 64 bytes, and a newline
 ENTRY_REGEX = VERSION_REGEX + ' (0|[1-9][0-9]{0,18}) ([0-9a-f]{64})'
+TIME_REGEX = ('((?:19[7-9]|[2-9][0-9]{2})[0-9]-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])'
+              'T(?:[01][0-9]|2[0-3])(?::[0-5][0-9]){2}Z)')
+STAMP_REGEX = TIME_REGEX + ' (0|[1-9][0-9]{0,8}) ([0-9a-f]{64})'
 
 
 class Entry(namedtuple('Entry', ('version', 'size', 'digest'))):
@@ -872,21 +886,37 @@ def open_manifest(signed: bytes, public_keys: 'Optional[Sequence[bytes]]',
     Only this function makes a Manifest of bytes that come from outside. `where` is the manifest's
     path or URL, for messages. In the order of the checks, it raises UnsignedError if there is no
     signature, SignatureError if none of the keys signed it, FormatError for a format of a newer
-    Tako, ManifestError if the content is invalid. Only withdraw() gives None instead of keys: then
-    any signature passes.
+    Tako, ManifestError if the content is invalid. Only commands of the publisher give None instead
+    of keys: then any signature passes.
     """
-    body, signature = _split_signature(signed, where)
+    body = _open_signed(signed, public_keys, where, MANIFEST_TITLE)
+    return Manifest(tuple(_parse_entries(body, where)))
+
+
+def _open_signed(signed: bytes, public_keys: 'Optional[Sequence[bytes]]', where: str,
+                 title: bytes) -> bytes:
+    """Return the signed bytes of a manifest or a stamp, as `title` says, after verifying them."""
+    body, signature = split_signature(signed, where, title)
     if public_keys is not None and not any(
             ed25519_verify(key, body, signature) for key in public_keys):
         raise SignatureError(
             f'{where}: not signed by any of the given public keys',
             "compare these keys with the publisher's key; if one is equal, the file was modified")
-    _check_format(body, where)
-    return Manifest(tuple(_parse_entries(body, where)))
+    _check_format(body, where, title)
+    return body
 
 
 def seal_manifest(manifest: Manifest, secret_key: bytes) -> bytes:
     """Return the bytes of a manifest, signed with `secret_key` (a 32-byte seed).
+
+    Raises ManifestError as manifest_body() does.
+    """
+    body = manifest_body(manifest)
+    return join_signature(body, ed25519_sign(secret_key, body))
+
+
+def manifest_body(manifest: Manifest) -> bytes:
+    """Return the bytes of a manifest that are to be signed.
 
     Raises ManifestError if readers would refuse it: it is too long, or an entry is invalid or out
     of order.
@@ -899,29 +929,39 @@ def seal_manifest(manifest: Manifest, secret_key: bytes) -> bytes:
     if len(body) + SIGNATURE_LINE_BYTES > MANIFEST_MAX_BYTES:
         raise ManifestError('the new manifest', f'longer than {MANIFEST_MAX_BYTES} bytes',
                             'publish further versions in another directory')
-    return body + encode_base64(ed25519_sign(secret_key, body)).encode('ascii') + b'\n'
+    return body
 
 
-def _split_signature(signed: bytes, where: str) -> 'Tuple[bytes, bytes]':
+def join_signature(body: bytes, signature: bytes) -> bytes:
+    """Return the bytes of a manifest or a stamp with its signature of 64 bytes."""
+    return body + encode_base64(signature).encode('ascii') + b'\n'
+
+
+def split_signature(signed: bytes, where: str,
+                    title: bytes = MANIFEST_TITLE) -> 'Tuple[bytes, bytes]':
     """Return the signed bytes and the 64 bytes of the signature. Raises UnsignedError."""
     body, line = signed[:-SIGNATURE_LINE_BYTES], signed[-SIGNATURE_LINE_BYTES:]
     signature = decode_base64(line[:-1].decode('ascii', 'replace'), 64)
-    if signature is None or line[-1:] != b'\n' or not body.startswith(MANIFEST_TITLE):
-        raise UnsignedError(f'{where}: not a signed manifest',
+    if signature is None or line[-1:] != b'\n' or not body.startswith(title):
+        raise UnsignedError(f'{where}: not a signed {_kind_of(title)}',
                             'check what is there: another file, part of it, or a login page')
     return body, signature
 
 
-def _check_format(body: bytes, where: str) -> None:
+def _kind_of(title: bytes) -> str:
+    return title.split()[1].decode('ascii').lower()
+
+
+def _check_format(body: bytes, where: str, title: bytes) -> None:
     """Raise FormatError if a verified body has another format, ManifestError if it has none."""
-    if body.startswith(MANIFEST_HEADER):
+    if body.startswith(title + b'1\n\n'):
         return
-    # (?!1\n): format 1 has no other header than MANIFEST_HEADER
-    title = re.match(MANIFEST_TITLE + b'(?!1\n)([1-9][0-9]{0,8})\n', body)
-    if title is None:
+    # (?!1\n): format 1 has no other header
+    match = re.match(title + b'(?!1\n)([1-9][0-9]{0,8})\n', body)
+    if match is None:
         raise ManifestError(where, 'invalid header')
     raise FormatError(
-        f'{where}: unknown manifest format {int(title.group(1))}; this Tako is too old',
+        f'{where}: unknown {_kind_of(title)} format {int(match.group(1))}; this Tako is too old',
         f'update Tako: version {__version__} reads format 1 only')
 
 
@@ -943,6 +983,58 @@ def _parse_entries(body: bytes, where: str) -> 'Iterator[Entry]':
             raise ManifestError(where, f'line {number}: {version} does not come after {last}')
         last = version
         yield Entry(version, int(size), digest)
+
+
+class Stamp(namedtuple('Stamp', ('moment', 'entries', 'sha256'))):
+    """A statement of when a manifest was the newest.
+
+    moment: in UTC, spelled as 2026-11-27T23:00:00Z, so that a later time is a greater text. entries,
+    sha256: the number of entries of the manifest, and what body_sha256() returns.
+    """
+
+    __slots__ = ()
+    moment: str
+    entries: int
+    sha256: str
+
+    def seconds(self) -> int:
+        """Return the time in seconds since 1970."""
+        year, month, day, hour, minute, second = map(int, re.findall('[0-9]+', self.moment))
+        return 86400 * _day_number(year, month, day) + 3600 * hour + 60 * minute + second
+
+    def body(self) -> bytes:
+        """Return the bytes of the stamp that are to be signed."""
+        return STAMP_HEADER + f'{self.moment} {self.entries} {self.sha256}\n\n'.encode('ascii')
+
+
+def open_stamp(signed: bytes, public_keys: 'Sequence[bytes]', where: str) -> Stamp:
+    """Verify a stamp's bytes with `public_keys`, then parse and return it.
+
+    The arguments and the errors are those of open_manifest().
+    """
+    if len(signed) > STAMP_MAX_BYTES:
+        raise UnsignedError(f'{where}: not a stamp: longer than {STAMP_MAX_BYTES} bytes',
+                            'check what is there')
+    body = _open_signed(signed, public_keys, where, STAMP_TITLE)
+    match = re.fullmatch(STAMP_REGEX + '\n\n',
+                         body[len(STAMP_HEADER):].decode('ascii', 'replace'))
+    if match is not None:
+        year, month, day = (int(number) for number in match.group(1)[:10].split('-'))
+        if _day_number(year, month, day) < _day_number(year + month // 12, month % 12 + 1, 1):
+            return Stamp(match.group(1), int(match.group(2)), match.group(3))
+    raise ManifestError(where, 'invalid stamp', 'tell the publisher: the key signed this')
+
+
+def body_sha256(signed: bytes) -> str:
+    """Return the SHA-256, in hex, of the bytes of a manifest that are signed."""
+    return hashlib.sha256(signed[:-SIGNATURE_LINE_BYTES]).hexdigest()
+
+
+def _day_number(year: int, month: int, day: int) -> int:
+    """Return the number of days from 1970-01-01 to a date."""
+    years = year - (month < 3)      # a year from March on ends with its leap day
+    return (365 * years + years // 4 - years // 100 + years // 400
+            + (153 * ((month + 9) % 12) + 2) // 5 + day - 719469)
 
 
 def first_lost(old: Manifest, new: Manifest) -> 'Optional[Entry]':
@@ -3751,6 +3843,7 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
 #     store/<sha256>.chunks           its chunk index
 #     store/<sha256>.<older>.patch    a patch that makes it from the image <older>
 #     manifest                        the signed list of versions, read-only
+#     stamp                           when that manifest was the newest, as the publisher states
 #     .withdrawn                      the entries of images that withdraw removed
 #     .*.new                          temporary files; the next run that holds the lock removes them
 #     store/.probe.new                an empty temporary file, to test whether a rename works
@@ -3802,6 +3895,7 @@ class ImageDirectory:
     def __init__(self, root: str, public_keys: 'Optional[Sequence[bytes]]' = ()) -> None:
         self.root = root
         self.manifest_path = self.path('manifest')
+        self.stamp_path = self.path('stamp')
         self.store_path = self.path('store')
         self.public_keys = public_keys
         self._accepted: Optional[SignedManifest] = None
@@ -3845,6 +3939,15 @@ class ImageDirectory:
         """Replace the manifest, durably, by one whose signature was verified."""
         self._write(NEW_MANIFEST, new.signed, self.manifest_path)
         self._accepted = new
+
+    def read_stamp(self, public_keys: 'Sequence[bytes]') -> 'Tuple[Stamp, bytes]':
+        """Return the stamp of this directory, verified, and its bytes."""
+        signed = read_at_most(STAMP_MAX_BYTES, self.stamp_path)
+        return open_stamp(signed, public_keys, self.stamp_path), signed
+
+    def write_stamp(self, signed: bytes) -> None:
+        """Replace the stamp, durably, by one whose signature was verified."""
+        self._write(NEW_MANIFEST, signed, self.stamp_path)
 
     def _write(self, temporary: str, content: bytes, path: str) -> None:
         """Write a file durably: under the name `temporary`, which is then renamed to `path`."""
@@ -7170,15 +7273,16 @@ def store(arguments: 'argparse.Namespace', report: Report) -> int:
     if arguments.image == arguments.key_file == '-':
         raise UsageError('standard input cannot be both the key and the image',
                          'give one of them as a file')
-    seed = _read_secret_key(arguments, report)
+    signer = Signer(arguments, arguments.public_key, '-p PUBLIC', report)
     lock = _lock(arguments.output, report)
-    directory = ImageDirectory(arguments.output, [ed25519_public_key(seed)])
-    if arguments.dry_run:
-        _publish(arguments, directory, version, seed, report)
+    directory = ImageDirectory(arguments.output, [signer.public_key])
+    if arguments.dry_run or arguments.bytes:
+        arguments.dry_run = True
+        _publish(arguments, directory, version, signer, report)
         return 0
     with lock:
         directory.clear_leftovers()
-        _publish(arguments, directory, version, seed, report)
+        _publish(arguments, directory, version, signer, report)
     return 0
 
 
@@ -7186,7 +7290,8 @@ def _reindex(arguments: 'argparse.Namespace', report: Report) -> int:
     """Make missing chunk indexes, as of images that an older Tako stored. Return the exit code."""
     directory, root = ImageDirectory(arguments.output), arguments.output
     if any((arguments.image, arguments.dry_run, arguments.extend, arguments.key,
-            arguments.key_file, arguments.patch_from, arguments.again, arguments.without_image)):
+            arguments.key_file, arguments.patch_from, arguments.again, arguments.without_image,
+            arguments.bytes, arguments.signature, arguments.public_key)):
         raise UsageError('--reindex needs -o DIR, and allows nothing else',
                          'see: tako store --help')
     with _lock(root, report):
@@ -7208,7 +7313,7 @@ def _reindex(arguments: 'argparse.Namespace', report: Report) -> int:
 
 
 def _publish(arguments: 'argparse.Namespace', directory: ImageDirectory, version: Version,
-             seed: bytes, report: Report) -> None:
+             signer: 'Signer', report: Report) -> None:
     """Publish an image as a version; with --dry-run, only print what that would change."""
     directory.check_file_system()
     root, manifest = directory.root, directory.manifest()
@@ -7232,7 +7337,7 @@ def _publish(arguments: 'argparse.Namespace', directory: ImageDirectory, version
         if is_new and not arguments.dry_run:
             if not arguments.without_image:
                 directory.sync()
-            directory.write_manifest(SignedManifest(grown, seal_manifest(grown, seed),
+            directory.write_manifest(SignedManifest(grown, signer.seal(manifest_body(grown)),
                                                     directory.manifest_path))
     elif arguments.dry_run:
         entry = Entry(version, *hash_blocks(_read_image(arguments.image)))
@@ -7242,12 +7347,13 @@ def _publish(arguments: 'argparse.Namespace', directory: ImageDirectory, version
         # add_entry() returns the same manifest if the entry is listed
         is_new = grown is not manifest or directory.image_fault(entry.digest, entry.size) != ''
     else:
-        entry, is_new = _store_image(arguments, directory, version, seed, older, report)
+        entry, is_new = _store_image(arguments, directory, version, signer, older, report)
         grown = directory.manifest()
-    if is_new:
+    if arguments.bytes:
+        _print_bytes(manifest_body(grown), report)
+    elif is_new:
         report.result('{}: {} {}{}, {} bytes, SHA-256 {}; clients need PublicKey={}'.format(
-            root, verb, version, note, entry.size, entry.digest,
-            encode_base64(ed25519_public_key(seed))))
+            root, verb, version, note, entry.size, entry.digest, encode_base64(signer.public_key)))
     else:
         report.unchanged(f'{root}: {version} is published already, with this image')
     _warn_of_order_and_gaps(directory, grown, entry, report)
@@ -7286,7 +7392,8 @@ def _entry_again(directory: ImageDirectory, version: Version,
 
 
 def _store_image(arguments: 'argparse.Namespace', directory: ImageDirectory, version: Version,
-                 seed: bytes, older: 'Sequence[Entry]', report: Report) -> 'Tuple[Entry, bool]':
+                 signer: 'Signer', older: 'Sequence[Entry]',
+                 report: Report) -> 'Tuple[Entry, bool]':
     """Copy an image into a directory, make its index and patches, and list it in the manifest last.
 
     older: the entries to make patches from. Return the entry of the image, and whether this stored
@@ -7308,7 +7415,7 @@ def _store_image(arguments: 'argparse.Namespace', directory: ImageDirectory, ver
         if fault:           # an index that exists may be that of the damaged image
             remove_if_there(directory.index_path(entry.digest))
         if is_new:
-            sealed = seal_manifest(grown, seed)     # before the image, since it may be refused
+            sealed = signer.seal(manifest_body(grown))  # before the image: it may be refused
             _forget_withdrawn(directory, entry, report)
             directory.store_image(entry, new)
     _make_index(directory, entry.digest, report)    # Patch.make() reads it
@@ -7492,21 +7599,195 @@ def _standard_input() -> 'BinaryIO':
 def sign(arguments: 'argparse.Namespace', report: Report) -> int:
     """Run the sign command: sign the same manifest with another key. Return the exit code."""
     root = arguments.directory
-    seed = _read_secret_key(arguments, report)
-    old, new = _read_public_key(arguments.public_key), ed25519_public_key(seed)
-    directory = ImageDirectory(root, [old, new])
+    if not arguments.public_key and not arguments.bytes:
+        raise UsageError('the following arguments are required: -p/--public-key',
+                         'see: tako sign --help')
+    old = [_read_public_key(arguments.public_key)] if arguments.public_key else []
+    if arguments.bytes:
+        signed = _published_manifest(ImageDirectory(root, old or None)).signed
+        if not old:
+            report.warning(root, 'the signature of the manifest was not checked',
+                           'add -p OLDPUBLIC, or compare the entries with what you published')
+        _print_bytes(split_signature(signed, root)[0], report)
+        return 0
+    signer = Signer(arguments, arguments.public_key, '-p PUBLIC', report)
+    # with --signature, the new signature proves what the old one did
+    directory = ImageDirectory(root, None if arguments.signature else old + [signer.public_key])
     with _lock(root, report):
         directory.clear_leftovers()
         manifest, signed, _ = _published_manifest(directory)
-        sealed = seal_manifest(manifest, seed)
+        sealed = signer.seal(manifest_body(manifest))
         if sealed == signed:
             report.unchanged(f'{root}: signed with this key already')
         else:
             directory.write_manifest(
                 SignedManifest(manifest, sealed, directory.manifest_path))
             report.result(f'{root}: signed with another key; '
-                          f'clients need PublicKey={encode_base64(new)}')
+                          f'clients need PublicKey={encode_base64(signer.public_key)}')
     return 0
+
+
+class Signer:
+    """Signs with the secret key of a command, or with the signature that --signature gives.
+
+    public_key: 32 bytes. With --bytes and --signature, `public` gives it in place of a secret key;
+    `option` is how a command names it.
+    """
+
+    def __init__(self, arguments: 'argparse.Namespace', public: str, option: str,
+                 report: Report) -> None:
+        self._signature, self._seed, is_external = b'', b'', arguments.bytes or arguments.signature
+        if is_external and (not public or arguments.key or arguments.key_file):
+            raise UsageError(f'--bytes and --signature need {option}, and no secret key',
+                             'give the public key of the key that signs')
+        if arguments.signature:
+            self._signature = _read_signature(arguments.signature)
+        if is_external:
+            self.public_key = _read_public_key(public)
+        else:
+            self._seed = _read_secret_key(arguments, report)
+            self.public_key = ed25519_public_key(self._seed)
+
+    def seal(self, body: bytes) -> bytes:
+        """Return bytes with their signature. Raises RefusedError if --signature is not of them."""
+        if not self._signature:
+            return join_signature(body, ed25519_sign(self._seed, body))
+        if not ed25519_verify(self.public_key, body, self._signature):
+            raise RefusedError('the signature of --signature is not by this key, or not of these '
+                               'bytes', 'sign what the same command prints with --bytes now')
+        return join_signature(body, self._signature)
+
+
+def _read_signature(path: str) -> bytes:
+    """Return the 64 bytes of a signature from a file, which has these bytes or their base64."""
+    try:
+        content = _read_key(path)
+    except OSError as error:
+        raise UsageError(f'{path}: {error.strerror or error}', 'check the path') from error
+    text = _one_line(content.decode('ascii', 'replace'))
+    signature = content if len(content) == 64 else decode_base64(text, 64)
+    if signature is None:
+        raise UsageError(f'{path}: not a signature', 'give 64 bytes, or their base64')
+    return signature
+
+
+def _print_bytes(body: bytes, report: Report) -> None:
+    """Print the bytes that are to be signed, which are lines of ASCII."""
+    report.result(*body.decode('ascii', 'replace').split('\n')[:-1])
+
+
+def stamp(arguments: 'argparse.Namespace', report: Report) -> int:
+    """Run the stamp command: state that a manifest is the newest. Return the exit code."""
+    root, path = arguments.directory, arguments.last
+    signer = Signer(arguments, arguments.stamp_key, '--stamp-key STAMPPUBLIC', report)
+    if not path and arguments.key_file in (None, '-'):
+        raise UsageError('--last FILE is missing', 'name a file outside of DIR: it keeps what was '
+                         'stamped last')
+    path = path or arguments.key_file + '.last'
+    if os.path.realpath(path).startswith(os.path.realpath(root) + os.sep):
+        raise UsageError(f'{path}: is in {root}', 'name a file that those who write there cannot '
+                         'write: --last FILE')
+    directory = ImageDirectory(root, [_read_public_key(arguments.public_key)])
+    if directory.public_keys == [signer.public_key]:
+        report.warning(root, 'the stamp key is the release key, too',
+                       'use another key: otherwise a stamp adds little')
+    with _lock(root, report):
+        directory.clear_leftovers()
+        _stamp(arguments, directory, signer, path, report)
+    return 0
+
+
+def _stamp(arguments: 'argparse.Namespace', directory: ImageDirectory, signer: Signer, path: str,
+           report: Report) -> None:
+    """Stamp the manifest of a directory. `path`: of the file that keeps what was stamped last."""
+    root, pending = directory.root, path + '.bytes'
+    manifest, signed, _ = _published_manifest(directory)
+    last = _read_last(path, signer.public_key, arguments.replace, report)
+    moment = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(time.time()))
+    if arguments.signature:         # the moment is that of --bytes
+        moment = _read_pending(pending, signer).moment
+    new = Stamp(moment, len(manifest.entries), body_sha256(signed))
+    sealed = signer.seal(new.body()) if arguments.signature else b''
+    fault = stamp_fault(new, manifest, last, arguments.renew)
+    if fault and not arguments.replace:
+        raise RefusedError(f'{root}: {fault}', (
+            'look at the entries, then run tako stamp without --renew'
+            if arguments.renew else 'find out why; --replace stamps it nevertheless'))
+    if fault:
+        report.warning(root, fault, 'it is stamped nevertheless, as --replace asks')
+    if arguments.bytes and not arguments.dry_run:
+        _replace_file(pending, new.body())
+        _print_bytes(new.body(), report)
+        return
+    known = set(last[1].entries) if last else set()
+    report.result(*('+ ' + each.line().strip() for each in manifest.entries if each not in known))
+    if not arguments.dry_run:
+        sealed = sealed or signer.seal(new.body())
+        _replace_file(path, sealed + signed)
+        directory.write_stamp(sealed)
+        remove_if_there(pending)
+    told = (f'{root}: {"would stamp" if arguments.dry_run else "stamped"} {new.entries} entries '
+            f'at {new.moment}; clients need StampKey={encode_base64(signer.public_key)}')
+    (report.unchanged if arguments.renew else report.result)(told)
+
+
+def _read_pending(path: str, signer: Signer) -> Stamp:
+    """Return the stamp of which --bytes printed the bytes. Its signature is that of --signature."""
+    try:
+        body = read_at_most(STAMP_MAX_BYTES, path)
+    except FileNotFoundError:
+        raise UsageError(f'{path}: no such file', 'first run the same command with --bytes, in '
+                         'place of --signature') from None
+    return open_stamp(signer.seal(body), [signer.public_key], path)
+
+
+def stamp_fault(new: Stamp, manifest: Manifest, last: 'Optional[Tuple[Stamp, Manifest]]',
+                is_renewal: bool) -> str:
+    """Return why a stamp of a manifest should not be made; '' if it may be.
+
+    last: what was stamped last. is_renewal: --renew was given.
+    """
+    if new.seconds() < RELEASED:
+        return f'the clock is wrong: {new.moment} is before the release of this Tako'
+    if last is None:
+        return 'new entries: no manifest was stamped before' if is_renewal else ''
+    if new.moment < last[0].moment:
+        return f'the clock is wrong: {new.moment} is before the last stamp, of {last[0].moment}'
+    lost = first_lost(last[1], manifest)
+    if lost is not None:
+        return f'the manifest lacks or changes {lost.version}, which was stamped last'
+    return 'new entries' if is_renewal and new[1:] != last[0][1:] else ''
+
+
+def _read_last(path: str, stamp_key: bytes, is_replaced: bool,
+               report: Report) -> 'Optional[Tuple[Stamp, Manifest]]':
+    """Return what was stamped last, or None. The stamp proves the manifest, whoever signed that.
+
+    is_replaced: whether --replace was given, which ignores a damaged file.
+    """
+    try:
+        content = read_at_most(STAMP_MAX_BYTES + MANIFEST_MAX_BYTES, path)
+        sealed, title, signed = content.partition(MANIFEST_TITLE)
+        last, signed = open_stamp(sealed, [stamp_key], path), title + signed
+        if last.sha256 != body_sha256(signed):
+            raise RefusedError(f'{path}: damaged', 'restore it, or begin anew with --replace')
+        return last, open_manifest(signed, None, path)
+    except FileNotFoundError:
+        return None
+    except RefusedError as error:
+        if not is_replaced:
+            raise
+        report.warning(path, 'is ignored: ' + error.what, 'all entries are shown as new')
+        return None
+
+
+def _replace_file(path: str, content: bytes) -> None:
+    """Replace a file durably, outside of the directory whose lock this run holds."""
+    path = os.path.abspath(path)
+    remove_if_there(path + '.new')          # a killed run left it
+    with NewFile(path + '.new') as new:
+        new.write(content)
+        new.publish(path)
 
 
 def verify(arguments: 'argparse.Namespace', report: Report) -> int:
@@ -7532,9 +7813,31 @@ def verify(arguments: 'argparse.Namespace', report: Report) -> int:
                 what, 'restore it; if you meant to remove it, run: tako withdraw')))
         else:
             codes.append(report.error(root, RefusedError(what, 'restore the published image')))
+    note = f', {gone} withdrawn' if gone else ''
+    if arguments.stamp_key:
+        try:
+            note += f', stamped at {_verify_stamp(directory, arguments.stamp_key).moment}'
+        except TakoError as error:
+            codes.append(report.error(root, error))
     report.result(f'{root}: the manifest is valid, {intact} of {len(entries)} images are intact'
-                  + (f', {gone} withdrawn' if gone else ''))
+                  + note)
     return max(codes, key=SEVERITY.index)
+
+
+def _verify_stamp(directory: ImageDirectory, key: str) -> Stamp:
+    """Return the stamp of a directory, which names its manifest. Raises TakoError."""
+    accepted, hint = directory.accepted(), 'run: tako stamp'
+    try:
+        found, _ = directory.read_stamp([_read_public_key(key)])
+    except FileNotFoundError:
+        raise TakoError(f'{directory.stamp_path} is missing', hint) from None
+    if found[1:] != (len(accepted.manifest.entries), body_sha256(accepted.signed)):
+        raise TakoError(f'{directory.stamp_path} names another manifest, of {found.entries} '
+                        'entries', hint)
+    if found.seconds() > time.time() + STAMP_AHEAD_SECONDS:
+        raise TakoError(f'{directory.stamp_path} is in the future: {found.moment}',
+                        'check the clock here and where it was made, then ' + hint)
+    return found
 
 
 # the lines that make a server answer 410 for an image, its index and its patches
@@ -8041,6 +8344,9 @@ def _add_store(parser: ArgumentParser) -> None:
            help='take back what came after the version OLD: publish its image again, as VERSION')
     option('--without-image', action='store_true',
            help='with --again: allow that the image is not in DIR, but only on the server')
+    _add_external(parser)
+    option('-p', '--public-key', metavar='PUBLIC', default='',
+           help='with --bytes and --signature: the public key, or a file that contains it')
     option('--reindex', action='store_true',
            help='make the chunk indexes that are missing in DIR; store nothing')
     _add_levels(parser)
@@ -8054,6 +8360,14 @@ def _add_keys(parser: ArgumentParser) -> None:
            help='use this secret key (visible to other users in ps; prefer -f)')
     option('-f', '--key-file', metavar='FILE',
            help='read the secret key from FILE; - for standard input')
+
+
+def _add_external(parser: ArgumentParser) -> None:
+    option = parser.add_mutually_exclusive_group().add_argument
+    option('--bytes', action='store_true',
+           help='print the bytes that are to be signed elsewhere, as in a hardware module')
+    option('--signature', metavar='FILE', default='',
+           help='use this signature of these bytes: 64 bytes, or their base64')
 
 
 def _add_withdraw(parser: ArgumentParser) -> None:
@@ -8071,16 +8385,37 @@ def _add_withdraw(parser: ArgumentParser) -> None:
 
 def _add_sign(parser: ArgumentParser) -> None:
     _add_keys(parser)
-    _add_directory(parser, 'OLDPUBLIC')
+    _add_external(parser)
+    _add_directory(parser, 'OLDPUBLIC', is_key_required=False)
 
 
-def _add_verify(parser: ArgumentParser) -> None:
+def _add_stamp(parser: ArgumentParser) -> None:
+    option = parser.add_argument
+    _add_keys(parser)
+    _add_external(parser)
+    option('--stamp-key', metavar='STAMPPUBLIC', default='',
+           help='with --bytes and --signature: the public key of the stamp key, or its file')
+    option('--last', metavar='FILE', default='',
+           help='keep what was stamped last in FILE (default: the key file and .last)')
+    either = parser.add_mutually_exclusive_group().add_argument
+    either('--renew', action='store_true',
+           help='only renew the stamp of the manifest that was stamped last (for cron)')
+    either('--replace', action='store_true',
+           help='stamp a manifest that does not continue the last one')
+    option('--dry-run', action='store_true', help='print the new entries; change nothing')
     _add_directory(parser, 'PUBLIC')
 
 
-def _add_directory(parser: ArgumentParser, key_name: str) -> None:
+def _add_verify(parser: ArgumentParser) -> None:
+    parser.add_argument('--stamp-key', metavar='STAMPPUBLIC', default='',
+                        help='also check DIR/stamp: this public key, or the one in this file, '
+                             'signed it')
+    _add_directory(parser, 'PUBLIC')
+
+
+def _add_directory(parser: ArgumentParser, key_name: str, is_key_required: bool = True) -> None:
     option = parser.add_argument
-    option('-p', '--public-key', metavar=key_name, required=True,
+    option('-p', '--public-key', metavar=key_name, required=is_key_required, default='',
            help='public key that signed the manifest, or a file that contains it')
     option('directory', metavar='DIR', help='published directory')
 
@@ -8153,7 +8488,12 @@ COMMANDS = {
     'sign': Command(
         sign, _add_sign, 'sign a manifest with another key',
         'Verify DIR/manifest with the public key OLDPUBLIC, then sign it with the\n'
-        'secret key of another pair.', ''),
+        'secret key of another pair. With --signature, -p gives the new public key.', ''),
+    'stamp': Command(
+        stamp, _add_stamp, 'state that a manifest is the newest',
+        'Verify DIR/manifest with the public key PUBLIC, print its new entries, and\n'
+        'write DIR/stamp: at this time, this manifest was the newest. Machines whose\n'
+        'config has StampKey= accept no manifest without a stamp.', ''),
     'verify': Command(
         verify, _add_verify, 'check a published directory, or a mirror',
         'Check the signature of DIR/manifest, and size and SHA-256 of each image\n'
