@@ -132,6 +132,7 @@ if TYPE_CHECKING:
     Image = Union[bytes, mmap.mmap]
     Match = Tuple[int, int, int]        # start and end in the new image, distance to the older one
     T = TypeVar('T')
+    Values = Dict[str, Dict[int, Any]]      # of a config: {key: {line: value}}; None if invalid
     Steps = Generator[Optional['UnitWatch'], None, None]    # part of a Run
     Run = Generator[Optional['UnitWatch'], None, int]       # returns an exit code; see Runs
     Waiting = Tuple[str, Run, Optional['UnitWatch']]        # a config's path, run and watched units
@@ -2088,17 +2089,6 @@ class Config(namedtuple('Config', (
     credentials: Credentials
 
 
-class Settings(namedtuple('Settings', ('values', 'errors'))):
-    """The text of a config: the values of each key by their lines, and all errors in order.
-
-    The value of a line that has an error is None.
-    """
-
-    __slots__ = ()
-    values: 'Dict[str, Dict[int, Any]]'
-    errors: 'List[ConfigError]'
-
-
 def parse_config(text: str) -> Config:
     """Return the settings in the text of a config.
 
@@ -2107,52 +2097,56 @@ def parse_config(text: str) -> Config:
     values, errors = parse_settings(text)
     if errors:
         raise errors[0]
-    unit_lines = {unit: line for line, units in values['Restart'].items() for unit in units}
-    (line, destination), = values['Destination'].items()
-    token, authority, certificate, key = (
-        next(iter(values[each].values()), '')
-        for each in ('Token', 'Authority', 'ClientCertificate', 'ClientKey'))
-    home = endpoint(next(iter(values['Origin'].values())).url)
-    bounds, = values['Version'].values()
+    one = {key: next(iter(lines.values()), None) for key, lines in values.items()}
     return Config(origins=tuple(values['Origin'].values()),
                   public_keys=tuple(values['PublicKey'].values()),
-                  destination=destination,
-                  destination_line=line,
-                  bounds=bounds,
+                  destination=one['Destination'],
+                  destination_line=min(values['Destination']),
+                  bounds=one['Version'],
                   units=tuple(unit for units in values['Restart'].values() for unit in units),
-                  unit_lines=unit_lines,
-                  manager=next(iter(values['Manager'].values()), SYSTEM_MANAGER),
-                  confirm_seconds=next(iter(values['Confirm'].values()), CONFIRM_SECONDS),
-                  delay=next(iter(values['Delay'].values()), None),
-                  credentials=Credentials(home if token or certificate else ('', ''),
-                                          token, authority, certificate, key),
-                  keep=next(iter(values['Keep'].values()), 0))
+                  unit_lines=units_of(values),
+                  manager=one['Manager'] or SYSTEM_MANAGER,
+                  confirm_seconds=CONFIRM_SECONDS if one['Confirm'] is None else one['Confirm'],
+                  keep=one['Keep'] or 0,
+                  delay=one['Delay'],
+                  credentials=credentials_of(values))
 
 
-def parse_settings(text: str) -> Settings:
-    """Return the settings in the text of a config, and all of its errors.
+def units_of(values: 'Values') -> 'Dict[str, int]':
+    """Return the units of Restart=, each with its line."""
+    return {unit: line for line, units in values['Restart'].items() for unit in units or ()}
+
+
+def credentials_of(values: 'Values') -> Credentials:
+    """Return the credentials of a config, which may have errors."""
+    token, *files = (next(iter(values[key].values()), '') or '' for key in CREDENTIAL_KEYS)
+    is_private = token or files[1]
+    homes = [endpoint(origin.url) for origin in values['Origin'].values() if origin and is_private]
+    return Credentials(homes[0] if homes else ('', ''), token, *files)
+
+
+def parse_settings(text: str) -> 'Tuple[Values, List[ConfigError]]':
+    """Return the values in the text of a config, and all of its errors.
 
     The syntax is systemd's, without continuation lines.
     """
-    settings = Settings({key: {} for key in CONFIG_KEYS}, [])
+    values: Values = {key: {} for key in CONFIG_KEYS}
+    errors = []
     for number, line in enumerate(text.split('\n'), 1):
         line = line.strip()
         if line and line[0] not in '#;':
             try:
-                _add_setting(settings.values, number, line)
+                _add_setting(values, number, line)
             except ConfigError as error:
-                settings.errors.append(error)
-    # a misspelt key is not reported as missing, too
-    hints = [error.hint for error in settings.errors]
-    settings.errors.extend(
-        ConfigError(f'{key}= is missing', f'add a line like {key}={example}')
-        for key, example in REQUIRED_KEYS.items()
-        if not settings.values[key] and f'did you mean {key}=?' not in hints)
-    settings.errors.extend(_credential_errors(settings.values))
-    return settings
+                errors.append(error)
+    hints = [error.hint for error in errors]        # a misspelt key is not missing, too
+    errors += [ConfigError(f'{key}= is missing', f'add a line like {key}={example}')
+               for key, example in REQUIRED_KEYS.items()
+               if not values[key] and f'did you mean {key}=?' not in hints]
+    return values, errors + list(_credential_errors(values))
 
 
-def _add_setting(values: 'Dict[str, Dict[int, Any]]', number: int, line: str) -> None:
+def _add_setting(values: 'Values', number: int, line: str) -> None:
     """Parse a line, and add its value to those of its key. Raises ConfigError."""
     key, equals, value = (part.strip() for part in line.partition('='))
     if not equals:
@@ -2170,7 +2164,7 @@ def _add_setting(values: 'Dict[str, Dict[int, Any]]', number: int, line: str) ->
         raise ConfigError(f'{key}= is invalid: {error.what}', error.hint, number) from None
 
 
-def _credential_errors(values: 'Dict[str, Dict[int, Any]]') -> 'Iterator[ConfigError]':
+def _credential_errors(values: 'Values') -> 'Iterator[ConfigError]':
     """Yield the errors of a token or client certificate that another host could receive."""
     origins = [origin for origin in values['Origin'].values() if origin is not None]
     hosts = {endpoint(origin.url) for origin in origins}
@@ -2341,6 +2335,7 @@ REQUIRED_KEYS = {       # each with an example
     'Version': '1.*',
 }
 REPEATABLE_KEYS = ('Origin', 'PublicKey', 'Restart')
+CREDENTIAL_KEYS = ('Token', 'Authority', 'ClientCertificate', 'ClientKey')
 CONFIG_KEYS: 'Dict[str, Callable[[str], Any]]' = {      # each with the function that parses a value
     'Origin': parse_origin,
     'PublicKey': parse_public_key,
@@ -3379,12 +3374,11 @@ class ConnectionPool:
             _, _, authority, certificate, key = self._credentials
             directory = None if authority or self._has_bundle else _authorities_by_hash()
             self._has_bundle = directory is None
-            with loading(authority and f'Authority= {authority}'):
-                context = _tls_context(directory, authority)
-            if is_home and certificate:
-                keys = f'ClientCertificate= {certificate}' + (key and f', ClientKey= {key}')
-                with loading(keys):             # which never asks for the password of a key
-                    context.load_cert_chain(certificate, key or None, password=lambda: b'')
+            context = _load(f'Authority= {authority or "of the system"}',
+                            lambda: _tls_context(directory, authority))
+            if is_home and certificate:         # never ask for the password of the key
+                _load(f'ClientCertificate= {certificate}' + (key and f', ClientKey= {key}'),
+                      lambda: context.load_cert_chain(certificate, key or None, lambda: b''))
             self._tls[is_home] = context
         return self._tls[is_home]
 
@@ -3674,50 +3668,39 @@ def _authorities_by_hash() -> 'Optional[str]':
     return paths.capath if is_hashed else None
 
 
-class loading:
-    """Context manager: turn any error of loading files into a ConfigError.
-
-    where: the keys and paths of the files; empty if there are none, and errors are left as they
-    are.
-    """
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: 'Optional[BaseException]', __: object) -> None:
-        if self._where and isinstance(error, (OSError, ValueError)):
-            # the text of a ValueError could quote the token
-            what = getattr(error, 'strerror', None) or 'the file has no valid content'
-            raise ConfigError(f'{self._where}: {what}',
-                              'check the path, and what is in the file') from None
+def _load(where: str, load: 'Callable[[], T]') -> 'T':
+    """Return load(). Raises ConfigError if a file is missing or invalid. where: key and path."""
+    try:
+        return load()
+    except (OSError, ValueError) as error:
+        # the text of a ValueError could quote the token
+        what = getattr(error, 'strerror', None) or 'the file has no valid content'
+        raise ConfigError(f'{where}: {what}', 'check the path, and what is in the file') from None
 
 
 def load_credentials(credentials: Credentials, environ: 'Mapping[str, str]') -> Credentials:
     """Return the credentials with the token itself, and with whole paths. Raises ConfigError."""
-    _, token, *files = credentials
+    token, *files = credentials[1:]
     if token.startswith('@'):
         path = _credential_path('Token', token[1:], environ)
-        with loading(f'Token= {path}'):
-            token = read_at_most(TOKEN_MAX_BYTES, path).decode('ascii').strip()
-            if not re.fullmatch(TOKEN_REGEX, token):
-                raise ValueError
-    keys = 'Authority', 'ClientCertificate', 'ClientKey'
+        token = _load(f'Token= {path}', lambda: _read_token(path))
     return Credentials(credentials.endpoint, token, *(
-        _credential_path(key, path, environ) for key, path in zip(keys, files)))
+        _credential_path(key, path, environ) for key, path in zip(CREDENTIAL_KEYS[1:], files)))
 
 
 def _credential_path(key: str, path: str, environ: 'Mapping[str, str]') -> str:
-    if not path or '/' in path:
-        return path
     directory = environ.get('CREDENTIALS_DIRECTORY', '')
-    if not directory:
-        raise ConfigError(
-            f'{key}= {path} has no /, and $CREDENTIALS_DIRECTORY is not set',
-            f'give a path with a /, or add LoadCredential={path}:PATH to the unit')
-    return os.path.join(directory, path)
+    if path and '/' not in path and not directory:
+        raise ConfigError(f'{key}= {path} has no /, and $CREDENTIALS_DIRECTORY is not set',
+                          f'give a path with a /, or add LoadCredential={path}:PATH to the unit')
+    return os.path.join(directory, path) if path and '/' not in path else path
+
+
+def _read_token(path: str) -> str:
+    token = read_at_most(TOKEN_MAX_BYTES, path).decode('ascii').strip()
+    if not re.fullmatch(TOKEN_REGEX, token):
+        raise ValueError
+    return token
 
 
 def _tls_context(directory: 'Optional[str]', authority: str = '') -> 'ssl.SSLContext':
@@ -6913,38 +6896,33 @@ def version_of(digest: str, manifest: Manifest, bounds: Bounds) -> str:
 def find_configs(operands: 'Iterable[str]') -> 'List[str]':
     """Return the paths of all configs that CONFIG operands name, each once.
 
-    For a directory, these are its *.tako files, sorted. A directory without any stands for itself,
-    and read_config() raises the error.
+    For a directory, these are its *.tako files, sorted, without hidden ones. A directory without
+    any stands for itself, and read_config() raises the error.
     """
     paths: List[str] = []
     for operand in operands:
         try:
-            paths += _configs_in(operand) or [operand]
+            names = sorted(name for name in os.listdir(operand)
+                           if name.endswith('.tako') and not name.startswith('.'))
+            paths += [os.path.join(operand, name) for name in names] or [operand]
         except OSError:     # a file; or read_config() raises the same error
             paths.append(operand)
     return list(dict.fromkeys(paths))
 
 
-def _configs_in(path: str) -> 'List[str]':
-    """Return the *.tako files in a directory, without hidden ones, as in the shell."""
-    return [os.path.join(path, name) for name in sorted(os.listdir(path))
-            if name.endswith('.tako') and not name.startswith('.')]
-
-
 def read_config(path: str) -> str:
     """Return the text of a config. Raises ConfigError."""
     try:
-        if os.path.isdir(path):
-            raise ConfigError(
-                'a directory' if _configs_in(path) else 'no *.tako file in this directory',
-                'give the path of a config')
         content = read_at_most(CONFIG_MAX_BYTES, path)
         text = content.decode('utf-8').lstrip('\ufeff')
     except ValueError:
         raise ConfigError('not UTF-8 text', 'check the path: this is not a config') from None
     except OSError as error:
-        raise ConfigError(error.strerror or str(error),
-                          'check the path of the config') from error
+        what = error.strerror or str(error)
+        is_directory = isinstance(error, NotFileError) and os.path.isdir(path)
+        if is_directory and find_configs([path]) == [path]:
+            what += ', but a directory without *.tako files'
+        raise ConfigError(what, 'check the path; in a directory, name configs *.tako') from error
     if len(content) > CONFIG_MAX_BYTES:
         raise ConfigError(f'longer than {CONFIG_MAX_BYTES} bytes',
                           'check the path: this is not a config')
@@ -6954,15 +6932,16 @@ def read_config(path: str) -> str:
 def load_config(path: str) -> Config:
     """Return the config in a file, whose destination exists. Raises ConfigError."""
     config = parse_config(read_config(path))
-    if not os.path.isdir(config.destination):
-        raise missing_destination(config.destination, config.destination_line)
+    require_destination(config)
     return config
 
 
-def missing_destination(path: str, line: int) -> ConfigError:
-    """Return the error of a config whose destination is not a directory."""
-    return ConfigError(f'Destination= is not an existing directory: {path}',
-                       'create it, and let the user that runs Tako write to it', line)
+def require_destination(config: Config) -> None:
+    """Raise ConfigError if the destination is not a directory."""
+    if not os.path.isdir(config.destination):
+        raise ConfigError(f'Destination= is not an existing directory: {config.destination}',
+                          'create it, and let the user that runs Tako write to it',
+                          config.destination_line)
 
 
 def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
@@ -6976,7 +6955,8 @@ def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
     with HttpClient(os.environ) as client, Runs(report) as runs:
         if arguments.stall is not None:
             client.deadline.stall = min(arguments.stall, STALL_MAX_SECONDS)
-        configs = _load_configs(find_configs(arguments.configs), report, runs.codes)
+        configs = load_configs(find_configs(arguments.configs), lambda path, error:
+                               runs.codes.append(report.error(path, error)))
         for number, (path, config) in enumerate(configs, 1):
             if arguments.timeout is not None:
                 client.deadline.start(arguments.timeout)
@@ -6991,42 +6971,42 @@ def fetch(arguments: 'argparse.Namespace', report: Report) -> int:
         return runs.finish()
 
 
-def _load_configs(paths: 'Iterable[str]', report: Report,
-                  codes: 'List[int]') -> 'List[Tuple[str, Config]]':
-    """Return the configs to fetch, with their paths.
+def load_configs(paths: 'Iterable[str]',
+                 fail: 'Callable[[str, Exception], object]') -> 'List[Tuple[str, Config]]':
+    """Return the configs that can be fetched, with their paths. Call `fail` for each of the others.
 
-    Print the errors of the others, and add their exit codes to `codes`. Two configs with one
-    destination are both refused: otherwise their order would decide what is installed there.
+    Two configs with one destination both fail: otherwise their order would decide what is
+    installed there.
     """
     groups: Dict[str, List[Tuple[str, Config]]] = {}
+    usable = []
     for path in paths:
         try:
-            config = load_config(path)
+            config = parse_config(read_config(path))
+            groups.setdefault(_identity(config.destination), []).append((path, config))
         except Exception as error:              # do not end the runs of other configs
-            codes.append(report.error(path, error))
-        else:
-            groups.setdefault(identify_directory(config.destination), []).append((path, config))
+            fail(path, error)
     for group in groups.values():
-        if len(group) > 1:
-            for (path, config), (other, _) in zip(group, group[-1:] + group):
-                codes.append(report.error(path, shared_destination(
-                    other, config.destination_line)))
-    return [group[0] for group in groups.values() if len(group) == 1]
+        for (path, config), (other, _) in zip(group, group[-1:] + group):
+            try:
+                if other != path:
+                    raise ConfigError(f'Destination= is the directory of {other}, too',
+                                      'give each config a directory of its own',
+                                      config.destination_line)
+                require_destination(config)
+                usable.append((path, config))
+            except ConfigError as error:
+                fail(path, error)
+    return usable
 
 
-def identify_directory(path: str) -> str:
+def _identity(path: str) -> str:
     """Return a text that is the same for all paths of a directory, through links and mounts."""
     try:
         status = os.stat(path)
         return f'{status.st_dev}:{status.st_ino}'
     except OSError:
         return os.path.realpath(path)
-
-
-def shared_destination(other: str, line: int) -> ConfigError:
-    """Return the error of a config with the destination of the config `other`."""
-    return ConfigError(f'Destination= is the directory of {other}, too',
-                       'give each config a directory of its own', line)
 
 
 def rollback(arguments: 'argparse.Namespace', report: Report) -> int:
@@ -7176,26 +7156,28 @@ def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
 
 def check(arguments: 'argparse.Namespace', report: Report) -> int:
     """Run the check command, which uses no network. Return the most severe exit code."""
-    codes = [0]
-    destinations: Dict[str, str] = {}
+    codes, valid = [0], []
+
+    def warn(path: str, error: Exception) -> None:
+        known = as_tako_error(error)
+        report.warning(path if known.line is None else f'{path}:{known.line}',
+                       known.what, known.hint)
+
     for path in find_configs(arguments.configs):
         try:
-            text = read_config(path)
-            values, errors = parse_settings(text)
+            values, errors = parse_settings(read_config(path))
             codes += [report.error(path, error) for error in errors]
-            credentials = NO_CREDENTIALS if errors else parse_config(text).credentials
-            for doubt in itertools.chain(_doubts(path, values), _credential_doubts(credentials),
-                                         _absences(path, values, destinations, report)):
-                report.warning(path if doubt.line is None else f'{path}:{doubt.line}',
-                               doubt.what, doubt.hint)
-            if not errors:
-                report.result(path + ': valid')
+            for doubt in itertools.chain(_doubts(path, values), _absences(path, values, report)):
+                warn(path, doubt)
+            valid += [path] * (not errors)
         except (TakoError, OSError) as error:
             codes.append(report.error(path, error))
+    load_configs(valid, warn)                   # which looks at the destinations
+    report.result(*(path + ': valid' for path in valid))
     return max(codes, key=SEVERITY.index)
 
 
-def _doubts(path: str, values: 'Dict[str, Dict[int, Any]]') -> 'Iterator[ConfigError]':
+def _doubts(path: str, values: 'Values') -> 'Iterator[ConfigError]':
     """Yield what may be meant otherwise in a config."""
     for line, bounds in values['Version'].items():
         for what, hint in pattern_doubts(bounds.text) if bounds else ():
@@ -7209,34 +7191,20 @@ def _doubts(path: str, values: 'Dict[str, Dict[int, Any]]') -> 'Iterator[ConfigE
         yield ConfigError('others can read the password or token', 'run: chmod o-r ' + path, line)
 
 
-def _credential_doubts(credentials: Credentials) -> 'Iterator[ConfigError]':
-    """Yield which files of credentials cannot be used on this machine, or can be read by others."""
+def _absences(path: str, values: 'Values', report: Report) -> 'Iterator[Exception]':
+    """Yield which units and files of credentials cannot be used here, or can be read by others."""
+    credentials = credentials_of(values)
     try:
         with HttpClient(os.environ) as client:
             client.private(credentials)
     except (TakoError, ImportError) as error:
-        yield ConfigError(as_tako_error(error).what, as_tako_error(error).hint)
-    token, key = credentials.token, credentials.key or credentials.certificate
-    for path in [token[1:] if token.startswith('@') else '', key]:
-        if '/' in path and os.path.exists(path) and os.stat(path).st_mode & 0o004:
-            yield ConfigError(f'others can read {path}', 'run: chmod o-r ' + path)
-
-
-def _absences(path: str, values: 'Dict[str, Dict[int, Any]]', destinations: 'Dict[str, str]',
-              report: Report) -> 'Iterator[ConfigError]':
-    """Yield what is not on this machine, and which config has the same destination.
-
-    destinations: the config of each destination that was seen before.
-    """
-    for line, root in values['Destination'].items():
-        if root is not None:
-            other = destinations.setdefault(identify_directory(root), path)
-            if other != path:
-                yield shared_destination(other, line)
-            if not os.path.isdir(root):
-                yield missing_destination(root, line)
-    for line, unit in ((line, unit) for line, units in values['Restart'].items()
-                       for unit in units or ()):
+        yield error
+    secrets = credentials.token[1:] if credentials.token[:1] == '@' else '', (
+        credentials.key or credentials.certificate)
+    for secret in secrets:
+        if '/' in secret and os.path.exists(secret) and os.stat(secret).st_mode & 0o004:
+            yield ConfigError(f'others can read {secret}', 'run: chmod o-r ' + secret)
+    for unit, line in units_of(values).items():
         try:
             check_units({unit: line}, False, next(iter(values['Manager'].values()), None) or '')
         except ConfigError as error:

@@ -67,8 +67,10 @@ class DirectoryTest(ConfigsScene):
         for command in ('fetch', 'status', 'rollback', 'check'):
             result = self.run_tako(command, self.path('empty'))
             self.assertCode(2, result)
-            self.assertEqual('tako: {}: no *.tako file in this directory'.format(
-                self.path('empty')), result.err.splitlines()[0])
+            self.assertEqual(
+                'tako: {}: not a regular file, but a directory without *.tako files\n  check the '
+                'path; in a directory, name configs *.tako\n'.format(self.path('empty')),
+                result.err)
         result = self.run_tako('fetch', self.path('empty'), path)
         self.assertCode(2, result)
         self.assertInPlace(ONE, root)           # the others are fetched even so
@@ -87,14 +89,14 @@ class DirectoryTest(ConfigsScene):
         result = self.run_tako('fetch', self.etc)
         self.assertCode(2, result)
         self.assertIn('b.tako: No such file', result.err)
-        self.assertIn('c.tako: no *.tako file in this directory', result.err)
+        self.assertIn('c.tako: not a regular file', result.err)
         self.assertInPlace(ONE, root)
 
     def test_rollback_takes_no_directory(self):
         self.add('a.tako')
         result = self.run_tako('rollback', self.etc)
         self.assertCode(2, result)
-        self.assertIn('etc: a directory\n', result.err)
+        self.assertIn('etc: not a regular file\n', result.err)
 
 
 class SharedDestinationTest(ConfigsScene):
@@ -242,8 +244,9 @@ Origin: https://me:hunter2==@h/app
         result = self.check(one, two, three)
         self.assertEqual(0, result.code)
         self.assertEqual([
+            'tako: warning: {}:3: Destination= is the directory of {}, too'.format(one, three),
             'tako: warning: {}:3: Destination= is the directory of {}, too'.format(two, one),
-            'tako: warning: {}:5: Destination= is the directory of {}, too'.format(three, one)],
+            'tako: warning: {}:5: Destination= is the directory of {}, too'.format(three, two)],
             result.err.splitlines()[::2])
 
     def test_two_configs_with_one_destination_on_another_machine(self):
