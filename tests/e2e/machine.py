@@ -1,9 +1,12 @@
-"""A machine of its own: a minimal Debian that boots, with Tako set up in it as README.md and docs/ say.
+"""Boots a minimal Debian in a container, and installs Tako in it as README.md and docs/ describe.
 
-First a story: cloud-init's first boot, a unit that runs from an image, a timer, cron, versions that do not run,
-reboots and power cuts in the middle of updates. Units, configs, user-data and crontab are those of the pages; where
-something differs, `vary` says so. Then units of every kind, good and bad, see machine_parts/units.py. Then each page,
-with all its snippets, in their order.
+The suite has three parts:
+
+1. A story on one machine after another: the first boot with cloud-init, a unit that runs from an
+   image, a timer, cron, versions that fail, reboots and power cuts during updates. Its units,
+   configs, user-data and crontab are the snippets of the pages; pages.vary() marks each difference.
+2. Units of every type, good and bad: see machine_parts/units.py.
+3. Each page with all its snippets, from top to bottom: see machine_parts/walk.py.
 """
 import json
 import os
@@ -26,31 +29,36 @@ from machine_parts.publisher import Publisher
 
 PROJECT = scene.PROJECT
 TREE = os.path.join(PROJECT, 'build/machine/tree.squashfs')
-ROOM = '/run/tako-machine'
-SEED = '/var/lib/cloud/seed/nocloud/'
-HELD_AT = 2 << 20           # how far a download comes before the power goes
+SCRATCH = '/run/tako-machine'
+CLOUD_INIT_SEED = '/var/lib/cloud/seed/nocloud/'
+STALL_BYTES = 2 << 20       # how many bytes a download gets before it stalls
 CONFIRM = 'Restart=app.service\nConfirm='
-SHORTER = ('Confirm=30', 'Confirm=4')      # in a sample
-TOLD = ('base-files', 'cloud-init', 'cron', 'nginx-light', 'python3', 'systemd')        # packages, with their versions
+SHORTER = ('Confirm=30', 'Confirm=4')   # what a sample replaces in the config, and by what
+PRINTED_PACKAGES = ('base-files', 'cloud-init', 'cron', 'nginx-light', 'python3', 'systemd')
 COMMANDS = ('systemd-nspawn', 'unshare', 'nsenter', 'setpriv', 'ip', 'openssl')
 DOWNLOADING = 'docs/downloading-images.md'
+FAKETIME = '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1'
+GET_VERSION = ('import urllib.request as u; '
+               "print(u.urlopen('http://127.0.0.1:{}/version').read().decode())")
 
 check = unittest.TestCase()
 check.maxDiff = None
 
 
 def say(what, out=''):
-    """Tell what is done, and what came of it."""
+    """Print a step, and the first lines of its output."""
     print('  ' + what.replace('\n', '\n  '), flush=True)
     for line in out.splitlines()[:12]:
         print('      ' + line[:200], flush=True)
 
 
 def readme(path=None, begins=''):
+    """Return a snippet of README.md; for the arguments see pages.snippet()."""
     return pages.snippet(PROJECT, 'README.md', path, begins)
 
 
 def downloading(path=None, begins=''):
+    """Return a snippet of docs/downloading-images.md; for the arguments see pages.snippet()."""
     return pages.snippet(PROJECT, DOWNLOADING, path, begins)
 
 
@@ -66,116 +74,128 @@ class Story:
 
     def __init__(self, directory, confirm):
         self.directory = directory
-        self.confirm = confirm          # the lines for the config that have a unit looked at again
+        self.confirm = confirm          # the config's lines Restart= and Confirm=
         self.authority = certificates.Authority(directory)
         self.publisher = Publisher(os.path.join(directory, 'served'), self.authority, say)
         self.origin = self.publisher.origin
         self.machine = None
 
-    # ---- what is done in many steps
+    # ---- what many steps use
 
     def new_machine(self, name, user_data=None):
-        """A machine that has never been booted, and trusts the authority of https://images.example.com."""
+        """Create a machine that never booted, and that trusts the CA of images.example.com."""
         if self.machine is not None:
             self.machine.end()
         self.machine = machine = Container(TREE, os.path.join(self.directory, name), say)
-        machine.write('/usr/local/share/ca-certificates/example.crt', scene.read(self.authority.bundle))
+        machine.write('/usr/local/share/ca-certificates/example.crt',
+                      scene.read(self.authority.bundle))
         machine.chroot('update-ca-certificates')
-        say('a machine with ' + ', '.join(' '.join(each) for each in machine.packages() if each[0] in TOLD))
+        say('a machine with ' + ', '.join(' '.join(each) for each in machine.packages()
+                                          if each[0] in PRINTED_PACKAGES))
         if user_data is not None:
-            machine.write(SEED + 'user-data', user_data)
-            machine.write(SEED + 'meta-data', 'instance-id: {}\n'.format(name))
+            machine.write(CLOUD_INIT_SEED + 'user-data', user_data)
+            machine.write(CLOUD_INIT_SEED + 'meta-data', 'instance-id: {}\n'.format(name))
         return machine
 
     def publish_app(self, version, **settings):
-        image = images.application(self.directory, self.machine.path('/usr/bin/busybox'), version, **settings)
+        busybox = self.machine.path('/usr/bin/busybox')
+        image = images.application(self.directory, busybox, version, **settings)
         return self.publisher.publish('app', version, image)
 
     def publish_site(self, version):
         return self.publisher.publish('site', version, images.site(self.directory, version))
 
-    def assert_whole(self, name='app'):
-        """latest keeps its promise, as seen from outside."""
+    def assert_latest_intact(self, name='app'):
+        """Check latest from outside the machine: it names an intact image of the manifest."""
         root = self.machine.path('/var/lib/images/' + name)
         check.assertIsNone(scene.fault_of_latest(root))
         check.assertTrue(os.path.islink(os.path.join(root, 'latest')))
 
     def assert_served(self, version, port=images.PORT):
-        """The unit that runs from the image serves this version of it."""
-        ask = 'python3 -c "import urllib.request as u; print(u.urlopen(\'http://127.0.0.1:{}/version\').read().decode())"'
-        self.machine.until('{} | grep -Fx {}'.format(ask.format(port), version), 20)
+        """Check that the unit that runs from the image serves this version."""
+        command = 'python3 -c "{}" | grep -Fx {}'
+        self.machine.until(command.format(GET_VERSION.format(port), version), 20)
 
     def status(self, name='app'):
-        told = self.machine.run('tako.py status --json /etc/tako/{}.tako'.format(name), is_told=False).out
-        return json.loads(told)[0]
+        command = 'tako.py status --json /etc/tako/{}.tako'.format(name)
+        return json.loads(self.machine.run(command, is_printed=False).out)[0]
 
-    def told(self, name='app'):
-        """What tako@name.service has told the journal since this was last asked."""
-        ask = 'journalctl --sync; journalctl -q -o cat -u tako@{0}.service --cursor-file=/var/cursor-{0}'
-        return self.machine.run(ask.format(name), None, is_told=False).out
+    def new_journal(self, name='app'):
+        """Return what tako@NAME.service has logged since the last call of this."""
+        command = ('journalctl --sync; '
+                   'journalctl -q -o cat -u tako@{0}.service --cursor-file=/var/cursor-{0}')
+        return self.machine.run(command.format(name), None, is_printed=False).out
 
     def fetch(self, name='app', code=0):
-        """Start the unit that the timer starts, to its end; what it told the journal."""
-        self.told(name)
-        self.machine.run('systemctl start tako@{}.service'.format(name), 1 if code else 0, is_told=False)
-        told = self.told(name)
-        say('# systemctl start tako@{}.service'.format(name), told)
+        """Run the service that the timer starts, to its end. Return what it logged."""
+        self.new_journal(name)
+        command = 'systemctl start tako@{}.service'.format(name)
+        self.machine.run(command, 1 if code else 0, is_printed=False)
+        logged = self.new_journal(name)
+        say('# ' + command, logged)
         self.assert_exit(code, name)
-        return told
+        return logged
 
     def assert_exit(self, code, name='app'):
-        status = self.machine.run('systemctl show -P ExecMainStatus tako@{}.service'.format(name), is_told=False).out
-        check.assertEqual(str(code), status.strip())
-        self.assert_whole(name)
+        """Check the exit code of the service's last run, and latest."""
+        command = 'systemctl show -P ExecMainStatus tako@{}.service'.format(name)
+        check.assertEqual(str(code), self.machine.run(command, is_printed=False).out.strip())
+        self.assert_latest_intact(name)
 
     def config(self, name, more=''):
+        """Return the config of README.md, for another destination, with further lines."""
         return readme(begins='Origin=').replace('/app', '/' + name) + more
 
     # ---- first boots
 
     def boot_with_tako_in_the_image(self):
-        """README: user-data for a VM whose own image has tako.py in place."""
+        """README.md: user-data for a VM whose own image contains tako.py."""
         machine = self.new_machine('ready', readme(begins='#cloud-config'))
         machine.write('/usr/local/bin/tako.py', scene.read(scene.TAKO), 0o755)
         self.publish_app('1.0.0')
         self.first_boot()
 
     def boot_before_the_origin_is_up(self):
-        """The loop that stands in place of the last line goes on while the exit code is 75."""
+        """The page's loop, in place of the last line, repeats while the exit code is 75."""
         user_data = downloading(begins='#cloud-config')
         last = user_data.rstrip('\n').split('\n')[-1]
-        machine = self.new_machine('early', pages.vary(user_data, last + '\n', downloading(begins='  - |')))
+        user_data = pages.vary(user_data, last + '\n', downloading(begins='  - |'))
+        machine = self.new_machine('early', user_data)
         machine.write('/usr/local/bin/tako.py', scene.read(scene.TAKO), 0o755)
         self.origin.requests.clear()
         self.origin.faults['*'] = origin.first(1, origin.status(404))
         self.first_boot()
-        check.assertEqual(['/app/manifest'] * 2, [path for path in self.origin.paths() if path.endswith('manifest')])
+        check.assertEqual(['/app/manifest'] * 2, [path for path in self.origin.paths()
+                                                  if path.endswith('manifest')])
 
-    def boot_with_nothing(self):
-        """User-data that brings tako.py along."""
+    def boot_with_tako_in_the_user_data(self):
         with tempfile.TemporaryDirectory() as folder:
             shutil.copy(scene.TAKO, folder)
             with open(os.path.join(folder, 'app.tako'), 'w') as stream:
                 stream.write(readme(begins='Origin='))
-            subprocess.run(['sh', '-ec', downloading(begins='cat > user-data')], cwd=folder, check=True)
+            subprocess.run(['sh', '-ec', downloading(begins='cat > user-data')], cwd=folder,
+                           check=True)
             user_data = scene.read(os.path.join(folder, 'user-data'))
         machine = self.new_machine('machine', user_data)
         self.first_boot()
-        check.assertEqual(scene.read(scene.TAKO), scene.read(machine.path('/usr/local/bin/tako.py')))
+        check.assertEqual(scene.read(scene.TAKO),
+                          scene.read(machine.path('/usr/local/bin/tako.py')))
 
     def first_boot(self):
+        """Boot, and check that cloud-init ran the user-data and installed 1.0.0."""
+        log = '/var/log/cloud-init-output.log'
         self.machine.boot()
-        told = self.machine.run('cloud-init status --wait; grep tako /var/log/cloud-init-output.log')
-        check.assertIn('status: done', told.out)
-        check.assertIn('/etc/tako/app.tako: 1.0.0 is installed', self.machine.read('/var/log/cloud-init-output.log'))
+        status = self.machine.run('cloud-init status --wait; grep tako ' + log)
+        check.assertIn('status: done', status.out)
+        check.assertIn('/etc/tako/app.tako: 1.0.0 is installed', self.machine.read(log))
         check.assertEqual(readme(begins='Origin='), self.machine.read('/etc/tako/app.tako'))
-        self.assert_whole()
+        self.assert_latest_intact()
         self.machine.run('systemctl is-system-running --wait')
 
     # ---- units
 
     def run_a_unit_from_the_image(self):
-        """README's units, as they stand there; the application starts without a word to the origin."""
+        """README.md's units, unchanged: the application starts without a request to the origin."""
         machine = self.machine
         for name in ('tako@.service', 'tako@.timer', 'app.service'):
             path = '/etc/systemd/system/' + name
@@ -189,17 +209,21 @@ class Story:
         check.assertEqual([], self.origin.requests)
 
     def update_by_the_timer(self):
-        """Persistent=true: an hour was slept through. The update comes as a difference, and the unit runs from it."""
+        """Persistent=true makes up for a missed hour. The update is differential."""
         machine = self.machine
         path = self.publish_app('1.0.1')
-        machine.write('/etc/systemd/system/tako@.timer.d/now.conf', '[Timer]\nRandomizedDelaySec=0\n')
-        machine.run('systemctl daemon-reload; touch -d "2 hours ago" /var/lib/systemd/timers/stamp-tako@app.timer')
-        self.told()
+        machine.write('/etc/systemd/system/tako@.timer.d/now.conf',
+                      '[Timer]\nRandomizedDelaySec=0\n')
+        machine.run('systemctl daemon-reload; '
+                    'touch -d "2 hours ago" /var/lib/systemd/timers/stamp-tako@app.timer')
+        self.new_journal()
         machine.run('systemctl enable --now tako@app.timer')
-        machine.until('test "$(systemctl show -P InactiveEnterTimestampMonotonic tako@app.service)" -gt 0')
-        told = self.told()
-        say('# journalctl -u tako@app.service', told)
-        check.assertRegex(told, r'/etc/tako/app.tako: 1.0.1 is installed \(\S+ \S+ instead of \S+ \S+\), restarted app.service')
+        ended = 'systemctl show -P InactiveEnterTimestampMonotonic tako@app.service'
+        machine.until('test "$({})" -gt 0'.format(ended))
+        logged = self.new_journal()
+        say('# journalctl -u tako@app.service', logged)
+        check.assertRegex(logged, r'/etc/tako/app.tako: 1.0.1 is installed '
+                                  r'\(\S+ \S+ instead of \S+ \S+\), restarted app.service')
         self.assert_exit(0)
         self.assert_served('1.0.1')
         check.assertNotIn(None, self.origin.asked(path, 'Range'))
@@ -207,60 +231,66 @@ class Story:
         check.assertIn(':00:00 ', following)
 
     def update_by_cron(self):
-        """README's line, as it stands there, under a cron whose clock is set to shortly before 10:07."""
+        """README.md's line, unchanged, under a cron whose clock is set to just before 10:07."""
         machine = self.machine
         machine.write('/usr/sbin/sendmail', '#!/bin/sh\ncat >> /var/mail/root\n', 0o755)
-        machine.write('/root/no-splay/sitecustomize.py', 'import random\nrandom.uniform = lambda begin, end: begin\n')
-        machine.write('/etc/cron.d/tako', 'PYTHONPATH=/root/no-splay\n' + readme('/etc/cron.d/tako'))
+        machine.write('/root/no-splay/sitecustomize.py',
+                      'import random\nrandom.uniform = lambda begin, end: begin\n')
+        machine.write('/etc/cron.d/tako',
+                      'PYTHONPATH=/root/no-splay\n' + readme('/etc/cron.d/tako'))
         self.publish_app('1.0.2')
         mail = self.cron_at('10:06:57')
         check.assertIn('/etc/tako/app.tako: 1.0.2 is installed', mail)
-        self.assert_whole()
+        self.assert_latest_intact()
         self.assert_served('1.0.2')
         self.origin.requests.clear()
-        check.assertEqual('', self.cron_at('10:36:57'), 'cron mailed though nothing changed')
+        check.assertEqual('', self.cron_at('10:36:57'), 'cron sent mail though nothing changed')
         check.assertEqual(['/app/manifest'], self.origin.paths())
         self.origin.faults['*'] = origin.status(404)
         mail = self.cron_at('11:06:57')
         self.origin.faults.clear()
-        check.assertRegex(mail, r'\ntako: /etc/tako/app.tako: https://images.example.com/app/manifest: .*\n  [a-z]')
+        check.assertRegex(mail, r'\ntako: /etc/tako/app.tako: '
+                                r'https://images.example.com/app/manifest: .*\n  [a-z]')
         machine.run('rm /etc/cron.d/tako')
 
     def cron_at(self, clock):
-        """Start cron with its clock at this time of a day, and wait for the end of the job; the mail that it sent."""
+        """Start cron at this time of a day, and wait for the end of the job. Return its mail."""
         machine = self.machine
         machine.write('/etc/systemd/system/cron.service.d/clock.conf',
-                      '[Service]\nEnvironment=LD_PRELOAD=/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1\n'
-                      'Environment="FAKETIME=@2026-01-01 {}"\n'.format(clock))
-        begun = 'journalctl --sync; journalctl -q -t CRON --cursor-file=/var/cursor-cron | grep "CMD.*tako.py fetch"'
-        machine.run('rm -f /var/mail/root; systemctl daemon-reload; ' + begun, None, is_told=False)
-        say('at {} of a day, cron starts'.format(clock))
-        machine.run('systemctl restart cron', is_told=False)
+                      '[Service]\nEnvironment=LD_PRELOAD={}\n'
+                      'Environment="FAKETIME=@2026-01-01 {}"\n'.format(FAKETIME, clock))
+        begun = ('journalctl --sync; journalctl -q -t CRON --cursor-file=/var/cursor-cron '
+                 '| grep "CMD.*tako.py fetch"')
+        machine.run('rm -f /var/mail/root; systemctl daemon-reload; ' + begun, None,
+                    is_printed=False)
+        say('cron starts at {} by its clock'.format(clock))
+        machine.run('systemctl restart cron', is_printed=False)
         machine.until(begun, 30)
-        machine.until("! cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\\0' ' ' | grep -q -e '/CRO[N]' -e 'sendmai[l]'")
-        mail = machine.run('cat /var/mail/root', None, is_told=False)
+        machine.until("! cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\\0' ' ' "
+                      "| grep -q -e '/CRO[N]' -e 'sendmai[l]'")
+        mail = machine.run('cat /var/mail/root', None, is_printed=False)
         if mail.code:
             return ''
         say('mail', mail.out.partition('\n\n')[2])
         return mail.out
 
-    def go_back_from_a_program_that_is_missing(self):
-        """The unit does not start on 1.1.0, and that is enough for README's config."""
+    def roll_back_without_a_program(self):
+        """The unit cannot start from 1.1.0; README.md's config detects this without Confirm=."""
         self.publish_app('1.1.0', program=None)
-        told = self.fetch(code=1)
-        check.assertIn('app.service is ', told)
-        check.assertIn('rolled back to 1.0.2, and 1.1.0 is rejected', told)
+        logged = self.fetch(code=1)
+        check.assertIn('app.service is ', logged)
+        check.assertIn('rolled back to 1.0.2, and 1.1.0 is rejected', logged)
         self.assert_served('1.0.2')
         check.assertEqual((['1.1.0'], '1.0.2', False), self.rejection())
-        check.assertNotIn('1.1.0', self.fetch())                        # it is not tried again
+        check.assertNotIn('1.1.0', self.fetch())                        # it is not retried
         self.assert_served('1.0.2')
 
-    def go_back_from_a_program_that_dies(self):
-        """It starts, and ends a second later: Confirm= sees that."""
+    def roll_back_from_a_program_that_exits(self):
+        """The program starts, and exits a second later, which Confirm= detects."""
         self.machine.write('/etc/tako/app.tako', self.config('app', self.confirm))
         self.publish_app('1.1.1', program=images.DIES)
-        told = self.fetch(code=1)
-        check.assertIn('rolled back to 1.0.2, and 1.1.1 is rejected', told)
+        logged = self.fetch(code=1)
+        check.assertIn('rolled back to 1.0.2, and 1.1.1 is rejected', logged)
         self.assert_served('1.0.2')
         check.assertEqual((['1.1.1', '1.1.0'], '1.0.2', False), self.rejection())
         self.publish_app('1.1.2')
@@ -268,16 +298,18 @@ class Story:
         self.assert_served('1.1.2')
 
     def rejection(self):
-        known = self.status()
-        return known['rejected'], known['version'], known['restart_due']
+        """Return the rejected versions, the installed one, and whether a restart is due."""
+        status = self.status()
+        return status['rejected'], status['version'], status['restart_due']
 
     def run_from_a_tarball(self):
-        """A unit that unpacks what latest names."""
+        """A unit unpacks the tarball that latest names."""
         path = '/etc/systemd/system/site.service'
         self.machine.write(path, downloading(path))
         self.machine.write('/etc/tako/site.tako', self.config('site', 'Restart=site.service\n'))
         self.publish_site('1.0')
-        self.machine.run('mkdir -p /var/lib/images/site; systemctl daemon-reload; systemctl enable --now site.service')
+        self.machine.run('mkdir -p /var/lib/images/site; systemctl daemon-reload; '
+                         'systemctl enable --now site.service')
         self.assert_served('1.0', 8080)
         self.publish_site('1.1')
         check.assertIn('1.1 is installed, restarted site.service', self.fetch('site'))
@@ -286,42 +318,43 @@ class Story:
     # ---- reboots and power cuts
 
     def reboot_in_a_download(self):
-        """An orderly reboot in the middle of a whole download, which goes on afterwards where it was."""
+        """After an orderly reboot, fetch continues a whole download where it stopped."""
         path = self.publish_site('1.2')
         self.origin.requests.clear()
-        self.origin.faults[path] = origin.holds(HELD_AT)
+        self.origin.faults[path] = origin.holds(STALL_BYTES)
         self.machine.run('systemctl start --no-block tako@site.service')
         partial = '/var/lib/images/site/.partial-' + path.rpartition('/')[2]
-        self.machine.until('test "$(stat -c %s {})" -ge {}'.format(partial, HELD_AT))
+        self.machine.until('test "$(stat -c %s {})" -ge {}'.format(partial, STALL_BYTES))
         self.machine.reboot()
-        self.assert_whole('site')
+        self.assert_latest_intact('site')
         self.assert_served('1.1', 8080)
         self.origin.faults.clear()
-        check.assertRegex(self.fetch('site'), '/etc/tako/site.tako: 1.2 is installed.*, restarted site.service')
+        check.assertRegex(self.fetch('site'),
+                          '/etc/tako/site.tako: 1.2 is installed.*, restarted site.service')
         self.assert_served('1.2', 8080)
         first, *others = self.origin.asked(path, 'Range')
         check.assertIsNone(first)
         begins = [int(re.match('bytes=([0-9]+)-', each).group(1)) for each in others]
-        check.assertGreaterEqual(min(begins), HELD_AT - 5 * tako.CHUNK_AVERAGE_BYTES // 3)
+        check.assertGreaterEqual(min(begins), STALL_BYTES - 5 * tako.CHUNK_AVERAGE_BYTES // 3)
 
-    def lose_power_in_a_difference(self):
-        """The power goes when some ranges of a differential update have come; those are not asked for again."""
+    def lose_power_in_a_differential_update(self):
+        """The power fails after some ranges arrived; fetch does not request those again."""
         path = self.publish_app('1.2.0', changed=images.PIECES)
         self.origin.requests.clear()
         self.origin.answers.clear()
-        came = threading.Semaphore(2)       # how many ranges are answered before the server falls silent
+        answers = threading.Semaphore(2)    # how many ranges the server answers before it stalls
 
-        def silent(handler):
-            if came.acquire(blocking=False):
+        def stall(handler):
+            if answers.acquire(blocking=False):
                 handler.serve()
             else:
                 self.origin.released.wait(60)
-        self.origin.faults[path] = silent
+        self.origin.faults[path] = stall
         self.machine.run('systemctl start --no-block tako@app.service')
         self.machine.until('test -s /var/lib/images/app/.partial-' + path.rpartition('/')[2])
         wait_until(lambda: len(self.origin.asked(path, 'Range')) > 2)
-        self.machine.cut()
-        self.assert_whole()
+        self.machine.cut_power()
+        self.assert_latest_intact()
         self.machine.boot()
         self.assert_served('1.1.2')
         self.origin.faults.clear()
@@ -334,34 +367,37 @@ class Story:
         check.assertEqual(2, len(set(before) - set(after)), (before, after))
 
     def lose_power_in_a_restart(self):
-        """The power goes while the new version has still to prove itself.
+        """The power fails while fetch watches the unit on the new version.
 
-        The boot starts it from the new image, so the next fetch watches it, and does not restart it.
+        The boot starts the unit from the new image, so the next fetch watches it, and does not
+        restart it.
         """
         self.machine.write('/etc/tako/app.tako', self.config('app', downloading(begins=CONFIRM)))
         self.publish_app('1.3.0')
         self.machine.run('systemctl start --no-block tako@app.service')
         self.assert_served('1.3.0')
-        self.machine.cut()
+        self.machine.cut_power()
         self.machine.boot()
-        self.assert_whole()
+        self.assert_latest_intact()
         self.assert_served('1.3.0')
         self.machine.write('/etc/tako/app.tako', self.config('app', self.confirm))
-        check.assertEqual((True, '1.3.0'), (self.status()['restart_due'], self.status()['version']))
-        ask = 'systemctl show -P InvocationID app.service'
-        before = self.machine.run(ask, is_told=False).out
+        status = self.status()
+        check.assertEqual((True, '1.3.0'), (status['restart_due'], status['version']))
+        invocation = 'systemctl show -P InvocationID app.service'
+        before = self.machine.run(invocation, is_printed=False).out
         check.assertNotIn('restarted', self.fetch())
-        check.assertEqual(before, self.machine.run(ask, is_told=False).out)
+        check.assertEqual(before, self.machine.run(invocation, is_printed=False).out)
         check.assertFalse(self.status()['restart_due'])
 
-    # ---- what else a machine meets
+    # ---- what else happens to a machine
 
-    def keep_what_is_mounted(self):
-        """Keep=1 removes old images, but none that is mounted."""
+    def keep_mounted_images(self):
+        """Keep=1 removes old images, except for mounted ones."""
         root = '/var/lib/images/app'
         oldest = self.origin_digest('1.0.0')
         self.machine.run('mount -o loop,ro {}/store/{} /mnt'.format(root, oldest))
-        self.machine.write('/etc/tako/app.tako', self.config('app', readme(begins='Restart=') + 'Keep=1\n'))
+        self.machine.write('/etc/tako/app.tako',
+                           self.config('app', readme(begins='Restart=') + 'Keep=1\n'))
         check.assertIn('removed ', self.fetch())
         check.assertIn(oldest, os.listdir(self.machine.path(root + '/store')))
         self.machine.run('cat /mnt/www/version; umount /mnt')
@@ -369,8 +405,9 @@ class Story:
         self.assert_served('1.3.0')
 
     def take_a_release_back(self):
-        """A release that runs, and is bad all the same: the image before it is published again, and does not wait."""
-        self.machine.write('/etc/tako/app.tako', self.config('app', self.confirm + 'Delay=30d\n'))
+        """The publisher publishes the earlier image again; fetch installs it despite Delay=."""
+        self.machine.write('/etc/tako/app.tako',
+                           self.config('app', self.confirm + 'Delay=30d\n'))
         self.publish_app('1.3.1')
         self.machine.run('tako.py fetch --now /etc/tako/app.tako')
         self.assert_served('1.3.1')
@@ -380,26 +417,32 @@ class Story:
         check.assertEqual(['/app/manifest'], self.origin.paths())
         self.assert_served('1.3.0')
         check.assertEqual('1.3.2', self.status()['version'])
-        check.assertIn('1.3.1 was taken back', self.machine.run('tako.py rollback /etc/tako/app.tako').out)
+        check.assertIn('1.3.1 was taken back',
+                       self.machine.run('tako.py rollback /etc/tako/app.tako').out)
         self.assert_served('1.3.1')
         self.machine.run('tako.py fetch --retry-rejected /etc/tako/app.tako')
         self.assert_served('1.3.0')
 
     def wait_before_an_update(self):
-        """Delay= in a unit that a timer starts; the share comes from the machine-id that systemd made."""
-        self.machine.write('/etc/tako/app.tako', self.config('app', self.confirm + 'Delay=1h-4h\n'))
+        """Delay= in a service that a timer starts.
+
+        The machine's share of the range of Delay= comes from the machine-id that systemd made.
+        """
+        self.machine.write('/etc/tako/app.tako',
+                           self.config('app', self.confirm + 'Delay=1h-4h\n'))
         self.publish_app('1.3.3')
         began = time.time()
         check.assertNotIn('1.3.3', self.fetch())
         self.assert_served('1.3.0')
-        known = self.status()
-        check.assertEqual('1.3.3', known['waiting'])
+        status = self.status()
+        check.assertEqual('1.3.3', status['waiting'])
         self.machine.run('! grep ^machine= /var/lib/images/app/.state')
-        check.assertTrue(began - 5 + 3600 <= known['waiting_until'] <= time.time() + 4 * 3600)
-        check.assertRegex(self.machine.run('tako.py status /etc/tako/app.tako').out, r'1\.3\.3 waits until [-0-9]+ [0-9:]+ UTC\n')
+        check.assertTrue(began - 5 + 3600 <= status['waiting_until'] <= time.time() + 4 * 3600)
+        check.assertRegex(self.machine.run('tako.py status /etc/tako/app.tako').out,
+                          r'1\.3\.3 waits until [-0-9]+ [0-9:]+ UTC\n')
         self.machine.reboot()
         self.fetch()
-        check.assertEqual(known['waiting_until'], self.status()['waiting_until'])
+        check.assertEqual(status['waiting_until'], self.status()['waiting_until'])
         self.assert_served('1.3.0')
         self.machine.write('/etc/tako/app.tako', self.config('app', self.confirm + 'Delay=5s\n'))
         time.sleep(5)
@@ -407,13 +450,14 @@ class Story:
         self.assert_served('1.3.3')
 
     def origin_digest(self, version):
-        """The SHA-256 of a published version of the application."""
+        """Return the SHA-256 of a published version of the application."""
         signed = scene.read(os.path.join(self.publisher.directory, 'app/manifest'))
-        entries = tako.open_manifest(signed, [tako.parse_public_key(origin.PUBLIC_KEY)], 'manifest').entries
+        keys = [tako.parse_public_key(origin.PUBLIC_KEY)]
+        entries = tako.open_manifest(signed, keys, 'manifest').entries
         return next(entry.digest for entry in entries if entry.version.text == version)
 
     def update_tako_itself(self):
-        """A tako.py that does not work is not what runs next."""
+        """The page's config for tako.py rolls back a tako.py that does not work."""
         good, bad = (os.path.join(self.directory, name) for name in ('good.py', 'bad.py'))
         shutil.copy(scene.TAKO, good)
         with open(bad, 'w') as stream:
@@ -428,23 +472,24 @@ class Story:
         check.assertEqual('', self.fetch_by_hand('app'))
 
     def fetch_by_hand(self, name):
-        return self.machine.run('python3 /usr/local/bin/tako.py fetch /etc/tako/{}.tako'.format(name)).out
+        command = 'python3 /usr/local/bin/tako.py fetch /etc/tako/{}.tako'
+        return self.machine.run(command.format(name)).out
 
 
 STORY = (
-    ('first boot, tako.py is in the image', Story.boot_with_tako_in_the_image),
-    ('first boot, before the origin is up', Story.boot_before_the_origin_is_up),
-    ('first boot, user-data brings tako.py', Story.boot_with_nothing),
+    ('first boot with tako.py in the image', Story.boot_with_tako_in_the_image),
+    ('first boot before the origin is up', Story.boot_before_the_origin_is_up),
+    ('first boot with tako.py in the user-data', Story.boot_with_tako_in_the_user_data),
     ('a unit runs from an image', Story.run_a_unit_from_the_image),
     ('an update by the timer', Story.update_by_the_timer),
     ('an update by cron', Story.update_by_cron),
-    ('a version without its program', Story.go_back_from_a_program_that_is_missing),
-    ('a version that dies', Story.go_back_from_a_program_that_dies),
+    ('a version without its program', Story.roll_back_without_a_program),
+    ('a version that exits', Story.roll_back_from_a_program_that_exits),
     ('a unit that unpacks a tarball', Story.run_from_a_tarball),
     ('a reboot in a download', Story.reboot_in_a_download),
-    ('a power cut in a differential update', Story.lose_power_in_a_difference),
+    ('a power cut in a differential update', Story.lose_power_in_a_differential_update),
     ('a power cut in a restart', Story.lose_power_in_a_restart),
-    ('old images, one of them mounted', Story.keep_what_is_mounted),
+    ('old images, one of them mounted', Story.keep_mounted_images),
     ('a release that is taken back', Story.take_a_release_back),
     ('a wait before an update', Story.wait_before_an_update),
     ('a tako.py that does not work', Story.update_tako_itself),
@@ -453,45 +498,45 @@ STORY = (
 
 def main():
     suite = suites.Suite('machine')
-    tempfile.gettempdir()                       # which remembers TMPDIR
-    os.environ.pop('TMPDIR', None)              # that is no directory of the machines that boot here
-    os.mkdir(ROOM)
+    tempfile.gettempdir()               # keeps TMPDIR for this process,
+    os.environ.pop('TMPDIR', None)      # as the machines that boot here have no such directory
+    os.mkdir(SCRATCH)
     confirm = downloading(begins=CONFIRM)
     if suite.is_sample:
         confirm = pages.vary(confirm, *SHORTER)
-    story = Story(ROOM, confirm)
+    story = Story(SCRATCH, confirm)
     with story.publisher:
         for name, step in STORY:
             say('\n{}'.format(name))
             with suite.case(name):
                 step(story)
-            if suite.has_failed():      # each step goes on where the last one ended
+            if suite.has_failed():      # each step begins where the last one ended
                 say('the story ends here')
                 break
         story.machine.end()
-    units.run(suite, ROOM, TREE, say)
-    walk.walk(suite, PROJECT, ROOM, TREE, say)
+    units.run(suite, SCRATCH, TREE, say)
+    walk.walk(suite, PROJECT, SCRATCH, TREE, say)
     suite.close()
 
 
-def why_not():
-    """Why it cannot be run here; None if it can."""
+def obstacle():
+    """Return why this suite cannot run here, or None if it can."""
     if os.getuid() != 0:
         return 'needs root'
     if not os.path.exists(TREE):
-        return 'there is no Debian to boot: see what make prepare-machine says'
+        return 'there is no Debian to boot: see what make prepare-machine prints'
     missing = [name for name in COMMANDS if shutil.which(name) is None]
     if missing:
-        return 'lacking: ' + ' '.join(missing)
-    if not namespaces.are_possible():
-        return 'there are no namespaces to be had here'
+        return 'commands that are not installed: ' + ' '.join(missing)
+    if not namespaces.are_available():
+        return 'the kernel refuses namespaces'
     return None
 
 
 if __name__ == '__main__':
-    if why_not():
+    if obstacle():
         idle = suites.Suite('machine')
-        idle.skip('all', why_not())
+        idle.skip('all', obstacle())
         idle.close()
     namespaces.enter()
     main()

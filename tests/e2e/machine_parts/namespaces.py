@@ -1,7 +1,7 @@
-"""A suite in namespaces of its own: what it mounts, starts and listens on ends with it, however it ends.
+"""Runs a suite in its own namespaces, so that its mounts, processes and sockets end with it.
 
-In the network namespace there is nothing but loopback, so the suite may listen on ports 80 and 443 of it. The
-mount namespace has a /run of its own, in memory, for all that the suite writes.
+The network namespace has only loopback, so the suite may listen on ports 80 and 443. The mount
+namespace has its own /run, in memory, for all that the suite writes.
 """
 import glob
 import os
@@ -11,25 +11,31 @@ import sys
 
 INSIDE = 'TAKO_MACHINE_INSIDE'
 CGROUPS = 'tako-machine-'
-# process 1 of a container ends when all in it are reaped; this reaps those whose parents were killed out here
+# Process 1 of a container ends only when all its processes are reaped. This shell reaps those
+# whose parents were killed from outside.
 REAPER = '"$@"; exit $?'
 UNSHARE = ['unshare', '--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc']
 
 
-def are_possible():
-    """Whether this user and this kernel can have them."""
-    return subprocess.call(UNSHARE + ['true'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
+def are_available():
+    """Return whether this user and this kernel can create namespaces."""
+    return subprocess.call(UNSHARE + ['true'], stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL) == 0
 
 
 def enter():
-    """Go on inside; the process that called waits there, passes on the exit code, and never returns from this."""
+    """Run this program again in new namespaces.
+
+    Outside, wait for that run and exit with its exit code. Inside, return.
+    """
     if os.environ.get(INSIDE):
-        _settle()
+        _set_up()
         return
-    heal()
+    remove_stale_cgroups()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     inside = subprocess.Popen(
-        ['setpriv', '--pdeathsig', 'KILL'] + UNSHARE + ['sh', '-c', REAPER, 'sh', sys.executable, '-u'] + sys.argv,
+        ['setpriv', '--pdeathsig', 'KILL'] + UNSHARE
+        + ['sh', '-c', REAPER, 'sh', sys.executable, '-u'] + sys.argv,
         env=dict(os.environ, **{INSIDE: str(os.getpid())}))
     try:
         code = inside.wait()
@@ -38,12 +44,12 @@ def enter():
     finally:
         inside.kill()
         inside.wait()
-        heal(os.getpid())
+        remove_stale_cgroups(os.getpid())
     sys.exit(code)
 
 
-def _settle():
-    """The new namespaces are furnished: loopback, /run, and control groups below which those of a container go."""
+def _set_up():
+    """Set up loopback, /run, and a control group that the containers' groups are created in."""
     for mount in _hierarchies():
         group = os.path.join(mount, CGROUPS + os.environ[INSIDE])
         os.makedirs(group, exist_ok=True)
@@ -54,15 +60,18 @@ def _settle():
 
 
 def _hierarchies():
-    """Where the control groups are mounted that systemd sorts processes into."""
+    """Yield the mount points of the control groups that systemd uses."""
     for line in open('/proc/mounts'):
         _, mount, kind, options = line.split()[:4]
         if kind == 'cgroup2' or (kind == 'cgroup' and 'name=systemd' in options.split(',')):
             yield mount
 
 
-def heal(own=None):
-    """Remove the control groups of runs that are dead; all else of theirs went with their namespaces."""
+def remove_stale_cgroups(own=None):
+    """Remove the control groups of ended runs; all else of theirs ended with their namespaces.
+
+    own: process id of a run whose group is removed, too.
+    """
     for mount in _hierarchies():
         for top in glob.glob(os.path.join(mount, CGROUPS + '*')):
             pid = int(top.rpartition('-')[2])
@@ -72,7 +81,7 @@ def heal(own=None):
 
 
 def _remove_group(folder):
-    for _ in range(100):                        # the last process may be on its way out
+    for _ in range(100):                        # the last process may not have ended yet
         try:
             os.rmdir(folder)
             return

@@ -1,25 +1,27 @@
-"""The snippets of README.md and docs/: each fenced block, and each indented one, in the order of its page."""
+"""The snippets of README.md and docs/: each fenced or indented block, in the order of its page."""
 import collections
 import glob
 import os
 import re
 
-# what an indented block, which names no language, begins with if it is to be run
+# the first word of an indented block that a reader runs; such a block names no language
 COMMAND = re.compile(r'(python3|mkdir|make|scp|rsync|systemctl|cd|ln|PYTHONPATH=\S+) ')
 CRON_LINE = re.compile(r'[0-9*][0-9,*/-]* [0-9*]\S* \S+ \S+ \S+ root ')
 FENCE = re.compile(r'( *)```(\w*)$')
 
 
 class Block(collections.namedtuple('Block', 'page line language text path is_output')):
-    """One snippet. language: as the page says it, or commands, cron, or '' for what is only shown.
+    """One snippet.
 
-    is_output: whether the paragraph before says that it is what the snippet before prints.
-    path: the first file below /etc in backquotes in the paragraph before, which says what the snippet is to be.
+    language: as the page names it, or commands, cron, or '' for a block that is only shown.
+    is_output: whether the paragraph before says that this is the output of the snippet before.
+    path: the first file under /etc that the paragraph before has in backquotes: where the snippet
+    belongs. None if there is none.
     """
 
     @property
     def is_synopsis(self):
-        """Whether it says how a command is called, as the pages of commands do."""
+        """Return whether it is the synopsis of a command, as on the pages of commands."""
         return not self.language and re.match(r'tako [a-z-]+( |$)', self.first_line()) is not None
 
     def __str__(self):
@@ -30,12 +32,13 @@ class Block(collections.namedtuple('Block', 'page line language text path is_out
 
 
 def pages(project):
-    """The names of all pages, README.md first."""
-    return ['README.md'] + sorted('docs/' + os.path.basename(path) for path in glob.glob(os.path.join(project, 'docs', '*.md')))
+    """Return the paths of all pages, README.md first."""
+    found = glob.glob(os.path.join(project, 'docs', '*.md'))
+    return ['README.md'] + sorted('docs/' + os.path.basename(path) for path in found)
 
 
 def blocks_of(project, page):
-    """The Blocks of a page, from top to bottom."""
+    """Return the Blocks of a page, from top to bottom."""
     with open(os.path.join(project, page)) as stream:
         lines = stream.read().split('\n')
     blocks, number = [], 0
@@ -65,23 +68,29 @@ def _language(text):
 
 
 def _intent(before):
-    """What the last paragraph of these lines says of the block that follows: its path, and whether it is output."""
+    """Return path and is_output of the block that follows these lines.
+
+    The last paragraph of the lines says both.
+    """
     paragraph = '\n'.join(before).rstrip().rpartition('\n\n')[2]
     found = re.search('`(/etc/[^` ]+)`', paragraph)
     return found.group(1) if found else None, paragraph.startswith('prints')
 
 
 def snippet(project, page, path=None, begins=''):
-    """The text of the one block of a page that is for this path, or begins so."""
+    """Return the text of the one block of a page for this path (None: any) that begins so."""
     found = [block.text for block in blocks_of(project, page)
-             if path in (None, block.path) and block.text.startswith(begins) and block.language != 'console']
+             if path in (None, block.path) and block.text.startswith(begins)
+             and block.language != 'console']
     if len(found) != 1:
-        raise AssertionError('{} has {} blocks for {} that begin with {!r}'.format(page, len(found), path, begins))
+        raise AssertionError('{} has {} blocks for {} that begin with {!r}'.format(
+            page, len(found), path, begins))
     return found[0]
 
 
 def vary(text, before, after):
-    """The text of a snippet with this one difference, for which the page has to have the place."""
+    """Return a snippet with `before`, which it contains exactly once, replaced by `after`."""
     if text.count(before) != 1:
-        raise AssertionError('{!r} is not once in:\n{}'.format(before, text))
+        raise AssertionError('{} times, not once, {!r} in:\n{}'.format(
+            text.count(before), before, text))
     return text.replace(before, after)

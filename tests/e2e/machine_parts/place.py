@@ -1,8 +1,8 @@
-"""One image on a machine that runs: its versions, config and destination, and its units.
+"""One image on a running machine: its versions, config and destination, and its units.
 
 In units, programs and configs, NAME stands for the name of the place, and VERSION for the version
-of a program. Every program first adds its version to a file, so that a test sees which image was
-started, and how often.
+of a program. Every program first appends its version to a file, so that a case sees which images
+were started, and how often.
 """
 import json
 import os
@@ -34,14 +34,17 @@ check.maxDiff = None
 def service(settings=RUN, unit='', install='WantedBy=multi-user.target'):
     """Return the text of a service.
 
-    install: '' for a unit that nothing wants, which systemd unloads as soon as it is inactive.
+    install: '' for a unit that no other unit wants. systemd unloads it as soon as it is inactive.
     """
     text = '[Unit]\n{}[Service]\n{}'.format(unit, settings)
     return text + '[Install]\n{}\n'.format(install) if install else text
 
 
 class Place:
-    """See the top of this file. The end of its `with` stops its units, and removes their files."""
+    """One image on a machine, as the top of this file describes it.
+
+    A context manager: its end stops the units, and removes their files.
+    """
 
     def __init__(self, machine, publisher, name, say, is_sample):
         self.machine = machine
@@ -49,11 +52,11 @@ class Place:
         self.name = name
         self.service = name + '.service'
         self.destination = '/var/lib/images/' + name
-        self.manifest = '/{}/manifest'.format(name)         # below the origin
+        self.manifest = '/{}/manifest'.format(name)         # under the origin
         self.config_path = '/etc/tako/{}.tako'.format(name)
-        self.units = []         # whose files are in the machine
-        self.instances = []     # of these, where they are templates
-        self.images = {}        # by version, the path of the image below the origin
+        self.units = []         # the units whose files are in the machine
+        self.instances = []     # the instances of those units that are templates
+        self.images = {}        # version -> path of the image under the origin
         self.is_sample = is_sample
         self._say = say
 
@@ -71,7 +74,7 @@ class Place:
             os.unlink(self.machine.path('/etc/systemd/system/' + unit))
 
     def beside(self, name):
-        """Another place on the same machine, which has to be left, too."""
+        """Return another place on the same machine. The caller calls its __exit__()."""
         return Place(self.machine, self.publisher, name, self._say, self.is_sample).__enter__()
 
     def say(self, what, out=''):
@@ -80,7 +83,7 @@ class Place:
     def named(self, text):
         return text.replace('NAME', self.name)
 
-    # ---- what there is
+    # ---- versions, units and configs
 
     def publish(self, version, program=RUNS):
         """Publish a version whose image is a shell script."""
@@ -93,7 +96,7 @@ class Place:
         self.images[version] = self.publisher.publish(self.name, version, stream.name)
 
     def unit(self, text=None, name=None):
-        """Write a unit file; the manager has still to be told."""
+        """Write a unit file. systemd reads it after a daemon-reload."""
         name, text = name or self.service, service() if text is None else text
         self.machine.write('/etc/systemd/system/' + name, self.named(text))
         if name not in self.units:
@@ -107,15 +110,16 @@ class Place:
         self.machine.write(self.config_path, self.named(lines + more))
 
     def line_of(self, begins):
-        """FILE:LINE of the line of the config that begins so."""
+        """Return "FILE:LINE: " of the line of the config that begins so."""
         lines = self.machine.read(self.config_path).split('\n')
         number = [each.startswith(begins) for each in lines].index(True) + 1
         return '{}:{}: '.format(self.config_path, number)
 
     def begin(self, text=None, units=(), program=RUNS, **settings):
-        """Have 1.0 in place, and the units running from it.
+        """Install 1.0, and start the units from it.
 
-        text: the service's. units: pairs of a name and a text, of further units.
+        text: the service's unit file. units: (name, text) of each further unit.
+        settings: for config().
         """
         self.unit(text)
         for name, other in units:
@@ -126,7 +130,7 @@ class Place:
         self.start_units()
 
     def start_units(self):
-        """Make systemd read all unit files of this place, and start them."""
+        """Let systemd read all unit files of this place, and start the units."""
         wanted = [unit for unit in self.units
                   if '[Install]' in self.machine.read('/etc/systemd/system/' + unit)]
         started = [unit for unit in self.units if '@.' not in unit] + self.instances
@@ -135,30 +139,34 @@ class Place:
             self.ask('systemctl enable -q ' + ' '.join(wanted))
         self.ask('systemctl start ' + ' '.join(started))
 
-    # ---- what is done
+    # ---- commands
 
     def tako(self, command='fetch', code=0, environ='', options='', seconds=120):
-        """Run a command of tako.py on the config, and expect this exit code; what it prints."""
+        """Run a command of tako.py on the config, and expect this exit code. Return its output."""
         return self.finish(self.start(command, environ, options), code, seconds)
 
     def start(self, command='fetch', environ='', options=''):
-        """A running tako.py; its process id in the machine is in a file."""
-        self.said = 'env {} python3 /usr/local/bin/tako.py {} {} {}'.format(
+        """Start a command of tako.py. Return its process. A file has its id inside the machine."""
+        self._command = 'env {} python3 /usr/local/bin/tako.py {} {} {}'.format(
             environ, command, self.config_path, options)
-        return self.machine.start('echo $$ > {}{}.pid; exec {}'.format(RAN, self.name, self.said))
+        return self.machine.start('echo $$ > {}{}.pid; exec {}'.format(
+            RAN, self.name, self._command))
 
     def finish(self, process, code=0, seconds=120):
-        """Wait for the end of start(), and expect this exit code (None: any); what it printed."""
+        """Wait for a process of start(), and expect this exit code (None: any).
+
+        Return its output.
+        """
         try:
             printed = process.communicate(timeout=seconds)[0].decode('utf-8', 'replace')
         except subprocess.TimeoutExpired:
             process.kill()
             raise AssertionError('no end within {} s: {}\n{}'.format(
-                seconds, self.said, self.shown())) from None
-        self.say('# ' + self.said, printed)
+                seconds, self._command, self.shown())) from None
+        self.say('# ' + self._command, printed)
         if code not in (None, process.returncode):
             raise AssertionError('{}\nexit code {} instead of {}:\n{}\n{}'.format(
-                self.said, process.returncode, code, printed, self.shown()))
+                self._command, process.returncode, code, printed, self.shown()))
         check.assertNotIn('Traceback', printed)
         return printed
 
@@ -167,24 +175,24 @@ class Place:
         self.run('kill -s {} {}'.format(name, self.machine.read(RAN + self.name + '.pid').strip()))
 
     def run(self, command, code=0, seconds=120):
-        """Run a shell command in the machine; what it prints."""
+        """Run a shell command in the machine, and print it. Return its output."""
         printed = self.ask(self.named(command), code, seconds)
         self.say('# ' + self.named(command), printed)
         return printed
 
     def ask(self, command, code=0, seconds=120):
-        """Run a shell command of which the report of the suite need not tell; what it prints."""
-        return self.machine.run(command, code, seconds, is_told=False).out
+        """Run a shell command in the machine without printing it. Return its output."""
+        return self.machine.run(command, code, seconds, is_printed=False).out
 
     def starts(self):
-        """The versions that were started, in order."""
+        """Return the versions that were started, in order."""
         try:
             return self.machine.read(RAN + self.name).split()
         except FileNotFoundError:
             return []
 
     def wait_for_start(self, version, times=1):
-        """Wait until this version has been started so often."""
+        """Wait until this version has been started this many times."""
         deadline = time.monotonic() + START_SECONDS
         while self.starts().count(version) < times:
             if time.monotonic() > deadline:
@@ -197,10 +205,10 @@ class Place:
         test = 'test "$(systemctl show -P ActiveState {})" = {}'
         self.machine.until(test.format(unit or self.service, state), seconds)
 
-    # ---- what came of it
+    # ---- results
 
     def shown(self):
-        """What systemd knows of the units, for a failure's report."""
+        """Return what systemd knows of the units, for the report of a failure."""
         units = self.units + self.instances
         ask = 'systemctl show --property={} -- {}; journalctl -q --no-pager -n 15 -u {}'
         return self.ask(ask.format(','.join(PROPERTIES), ' '.join(units), ' -u '.join(units)), None)
@@ -210,7 +218,7 @@ class Place:
         return json.loads(self.ask(ask + self.config_path))[0]
 
     def known(self):
-        """What status says: the version, the rejected ones, and whether a restart is due."""
+        """Return what status prints: the version, rejected versions, whether a restart is due."""
         known = self.status()
         return known['version'], sorted(known['rejected']), known['restart_due']
 
@@ -221,9 +229,9 @@ class Place:
         return self.images[version].rpartition('/')[2]
 
     def assert_now(self, version, rejected=(), is_due=False, state='active', unit=None):
-        """latest names this version, which is intact, and status says so.
+        """Check that this version is installed and intact, and that status prints this.
 
-        state: that of the unit, which was started from this version if it is active.
+        state: the ActiveState of the unit. If it is active, it was started from this version.
         """
         found = self.known() + (self.state_of(unit),)
         if found != (version, sorted(rejected), is_due, state):
@@ -234,10 +242,10 @@ class Place:
         if state == 'active' and unit is None and self.starts():
             check.assertEqual(version, self.starts()[-1])
 
-    def manifests_asked_for(self):
-        """How often the manifest was asked for."""
+    def manifest_requests(self):
+        """Return how often the origin was asked for the manifest."""
         return self.publisher.origin.paths().count(self.manifest)
 
-    def assert_not_asked_for(self, version):
-        """No byte of this version's image was asked for."""
+    def assert_not_requested(self, version):
+        """Check that the origin was never asked for this version's image."""
         check.assertNotIn(self.images[version], self.publisher.origin.paths())

@@ -1,4 +1,4 @@
-"""The publisher of the images, and the server that the pages call https://images.example.com/."""
+"""A publisher of images, and its server, which the pages call https://images.example.com/."""
 import os
 import subprocess
 import sys
@@ -7,11 +7,14 @@ import origin
 import scene
 import tako
 
-SECRET_KEY = tako.format_secret_key(origin.SEED)         # that of the examples in the pages
+SECRET_KEY = tako.format_secret_key(origin.SEED)         # the key of the examples in the pages
 
 
 class Publisher:
-    """Publishes in folders of a directory, which are served below https://images.example.com/ while `with` lasts."""
+    """Publishes images in folders of a directory.
+
+    A context manager that serves the directory as https://images.example.com/.
+    """
 
     def __init__(self, directory, authority, say):
         self.directory = directory
@@ -32,20 +35,23 @@ class Publisher:
     def __exit__(self, *error):
         self.origin.__exit__(*error)
 
-    def publish_again(self, name, old, version):
-        """Publish the image of an older version again."""
-        folder = os.path.join(self.directory, name)
-        done = subprocess.run([sys.executable, scene.TAKO, 'store', '--again', old, '-f', self._key, '-o', folder, version],
-                              stdout=subprocess.PIPE, universal_newlines=True, check=True)
-        self.say('publisher: tako store --again {} ... {}'.format(old, version), done.stdout)
-
     def publish(self, name, version, image):
-        """Store a file, and remove it; the path of the image below the origin."""
-        folder = os.path.join(self.directory, name)
-        os.makedirs(folder, exist_ok=True)
-        done = subprocess.run([sys.executable, scene.TAKO, 'store', '-f', self._key, '-o', folder, image, version],
-                              stdout=subprocess.PIPE, universal_newlines=True, check=True)
-        self.say('publisher: tako store ... {}'.format(version), done.stdout)
+        """Publish a file, and remove it. Return the path of the image under the origin."""
+        os.makedirs(self._folder(name), exist_ok=True)
+        self._store(name, image, version)
         path = '/{}/store/{}'.format(name, origin.digest_of(scene.read(image)))
         os.remove(image)
         return path
+
+    def publish_again(self, name, old, version):
+        """Publish the image of an older version again."""
+        self._store(name, '--again', old, version)
+
+    def _store(self, name, *arguments):
+        options = ['-f', self._key, '-o', self._folder(name)]
+        done = subprocess.run([sys.executable, scene.TAKO, 'store'] + options + list(arguments),
+                              stdout=subprocess.PIPE, universal_newlines=True, check=True)
+        self.say('publisher: tako store ' + ' '.join(arguments), done.stdout)
+
+    def _folder(self, name):
+        return os.path.join(self.directory, name)

@@ -1,7 +1,8 @@
-"""What Tako makes of units that fail, under a real systemd: cases, each with units of its own.
+"""Cases of units under a real systemd, mostly of units that fail after an update.
 
-A case is a function of a Place. Those under @case run several at a time in one machine. Those under
-@alone restart the manager or the machine, and run one after another. A sample runs some of each.
+A case is a function of a Place, which gives it its own units. The cases under @case run several at
+a time in one machine. Those under @alone restart systemd or the machine, and run one after another.
+A sample runs some of each.
 """
 import contextlib
 import os
@@ -21,19 +22,19 @@ from machine_parts.place import RAN, RUN, RUNS, Place, service
 from machine_parts.publisher import Publisher
 
 WORKERS = 4
-SHARE = 0.4             # of the time that is left, in a sample
+SHARE = 0.4             # the part of a sample's remaining time for each kind of case
 NOBODY = 'HOME=/ setpriv --reuid=65534 --regid=65534 --clear-groups'
-ENDS = 'exit 1\n'
-ENDS_WELL = 'exit 0\n'
+FAILS = 'exit 1\n'
+EXITS_WITH_0 = 'exit 0\n'
 DIES_LATER = 'sleep 1\nexit 1\n'
 AUTO_RESTART = 'Restart=always\nRestartSec=50ms\n'
 LIMITED = 'StartLimitBurst=2\nStartLimitIntervalSec=300\n'
 FIRST_TIME = '[ $(grep -cFx VERSION {}NAME) = 1 ] '.format(RAN)
 SLEEPS = 'ExecStart=/bin/sleep 1000\n'
 ONESHOT = 'Type=oneshot\n' + RUN
-SLOW = 'ExecStartPre=/bin/sleep 4\n' + RUN      # a restart that something can happen in
+SLOW = 'ExecStartPre=/bin/sleep 4\n' + RUN      # long enough to interrupt a restart
 
-TOGETHER, ALONE = {}, {}                        # the cases, by name
+TOGETHER, ALONE = {}, {}                        # name -> case
 
 check = unittest.TestCase()
 check.maxDiff = None
@@ -46,7 +47,7 @@ def case(function):
 
 
 def alone(function):
-    """Register a case that has the machine for itself."""
+    """Register a case that runs alone in the machine."""
     ALONE[function.__name__.replace('_', '-')] = function
     return function
 
@@ -54,13 +55,13 @@ def alone(function):
 # ---- README's config and unit
 
 @case
-def readme_program_ends_at_once(place):
-    assert_readme_rolls_back(place, ENDS)
+def readme_program_fails_at_once(place):
+    assert_readme_rolls_back(place, FAILS)
 
 
 @case
-def readme_program_ends_at_once_and_restarts_soon(place):
-    assert_readme_rolls_back(place, ENDS, 'RestartSec=100ms')
+def readme_program_fails_at_once_and_restarts_soon(place):
+    assert_readme_rolls_back(place, FAILS, 'RestartSec=100ms')
 
 
 @case
@@ -70,7 +71,7 @@ def readme_program_dies_after_4_seconds(place):
 
 @case
 def readme_program_dies_after_60_seconds(place):
-    """The limit of the promise: this is after Confirm=."""
+    """Tako promises no rollback here: the program dies after the seconds of Confirm=."""
     if place.is_sample:
         raise unittest.SkipTest('takes longer than a sample has')
     readme_place(place)
@@ -82,7 +83,7 @@ def readme_program_dies_after_60_seconds(place):
 
 
 def assert_readme_rolls_back(place, program, restart_seconds='RestartSec=30s'):
-    """Run README's config and unit ten times, side by side; only the names differ."""
+    """Run README.md's config and unit ten times at once, under different names."""
     others = range(1 if place.is_sample else 9)
     places = [place] + [place.beside('{}-{}'.format(place.name, number)) for number in others]
     try:
@@ -100,7 +101,7 @@ def assert_readme_rolls_back(place, program, restart_seconds='RestartSec=30s'):
 
 
 def readme_place(place, restart_seconds='RestartSec=30s'):
-    """README's config and unit in this place, running 1.0."""
+    """Install README.md's config and unit in this place, and start it from 1.0."""
     text = readme('/etc/systemd/system/app.service')
     text = pages.vary(pages.vary(text, '/app.tako', '/NAME.tako'), '/images/app/', '/images/NAME/')
     place.unit(pages.vary(text, 'RestartSec=30s', restart_seconds))
@@ -108,7 +109,7 @@ def readme_place(place, restart_seconds='RestartSec=30s'):
     lines = lines.replace('/app', '/NAME').replace('app.service', 'NAME.service')
     place.machine.write(place.config_path, place.named(lines))
     publish_squashfs([place], '1.0', RUNS)
-    place.start_units()                         # which fetches 1.0, by ExecStartPre=
+    place.start_units()                         # ExecStartPre= fetches 1.0
     place.assert_now('1.0')
 
 
@@ -117,7 +118,7 @@ def readme(path=None, begins=''):
 
 
 def publish_squashfs(places, version, program):
-    """Publish one squashfs in each of these places."""
+    """Publish the same squashfs in each of these places."""
     busybox = places[0].machine.path('/usr/bin/busybox')
     image = images.application(place_folder(places[0]), busybox, version, '#!/bin/sh\n' + program)
     for each in places:
@@ -134,8 +135,8 @@ def place_folder(place):
 # ---- programs that fail
 
 @case
-def program_dies_again_and_again(place):
-    """Each time it comes again and is active: NRestarts tells."""
+def program_dies_repeatedly(place):
+    """systemd restarts the unit, which is active each time. NRestarts counts the restarts."""
     place.begin(service('Restart=always\nRestartSec=100ms\n' + RUN), confirm=10)
     place.publish('1.1', 'sleep 3\nexit 1\n')
     check.assertIn('rolled back to 1.0, and 1.1 is rejected', place.tako(code=1))
@@ -143,8 +144,8 @@ def program_dies_again_and_again(place):
 
 
 @case
-def program_ends_well_too_soon(place):
-    """A service that exits 0 by itself does not run."""
+def program_exits_with_0_too_soon(place):
+    """A service that exits with 0 by itself does not run."""
     place.begin()
     place.publish('1.1', 'sleep 1\n')
     place.tako(code=1)
@@ -152,8 +153,11 @@ def program_ends_well_too_soon(place):
 
 
 @case
-def program_ends_well_and_systemd_forgets_it(place):
-    """A unit that is not enabled looks as if it had been stopped. The restart's result counts."""
+def program_exits_with_0_and_systemd_unloads_it(place):
+    """A unit that is not enabled looks as if somebody had stopped it.
+
+    Only the result of the restart counts.
+    """
     place.begin(service(install=''))
     place.publish('1.1', 'sleep 1\n')
     check.assertIn(place.service, place.tako().partition('tako: ')[2])
@@ -162,7 +166,7 @@ def program_ends_well_and_systemd_forgets_it(place):
 
 @case
 def program_is_trusted(place):
-    """Confirm=0: the restart's own result is all that counts."""
+    """With Confirm=0 only the result of the restart counts."""
     place.begin(service('Type=simple\n' + RUN), confirm=0)
     place.publish('1.1', DIES_LATER)
     place.tako()
@@ -171,9 +175,9 @@ def program_is_trusted(place):
 
 
 @case
-def fixed_version_is_taken(place):
+def fixed_version_is_installed(place):
     place.begin()
-    place.publish('1.1', ENDS)
+    place.publish('1.1', FAILS)
     place.tako(code=1)
     check.assertEqual('', place.tako())
     place.publish('1.2')
@@ -196,10 +200,10 @@ def two_services_of_which_one_fails(place):
 
 @case
 def first_image_is_bad(place):
-    """There is nothing to go back to: each run tries again, until a good version comes."""
+    """No earlier image exists: each run retries, until a good version is published."""
     place.unit()
     place.config()
-    place.publish('1.0', ENDS)
+    place.publish('1.0', FAILS)
     place.run('systemctl daemon-reload')
     for _ in range(2):
         place.tako(code=1)
@@ -212,8 +216,8 @@ def first_image_is_bad(place):
 
 @case
 def unit_had_failed_before(place):
-    """A good version mends it."""
-    place.begin(service('Type=simple\n' + RUN), program=ENDS)
+    """The unit runs on a good version."""
+    place.begin(service('Type=simple\n' + RUN), program=FAILS)
     place.wait_for_state('failed')
     place.publish('1.1')
     place.tako()
@@ -225,23 +229,23 @@ def unit_had_failed_before(place):
 @case
 def start_limit_is_hit_by_the_bad_image(place):
     place.begin(service(AUTO_RESTART + RUN, LIMITED))
-    place.publish('1.1', ENDS)
+    place.publish('1.1', FAILS)
     place.tako(code=1)
     place.assert_now('1.0', ['1.1'])
 
 
 @case
 def start_limit_by_default_and_a_large_earlier_image(place):
-    """The bad image is started again and again while the earlier one is hashed."""
+    """systemd restarts the unit on the bad image while Tako hashes the earlier image."""
     place.begin(service(AUTO_RESTART + RUN), program=RUNS + '\n' * (64 << 20))
-    place.publish('1.1', ENDS)
+    place.publish('1.1', FAILS)
     place.tako(code=1)
     place.assert_now('1.0', ['1.1'])
 
 
 @case
 def start_limit_was_hit_before(place):
-    """By restarts of a unit that runs; a reload of the manager begins to count anew."""
+    """Restarts of a running unit hit the limit. A daemon-reload resets the count."""
     place.begin(service(unit=LIMITED))
     place.run('while systemctl restart NAME.service; do :; done')
     check.assertEqual('failed', place.state_of())
@@ -263,15 +267,15 @@ def seven_good_versions_at_once(place):
 
 @case
 def database_is_down(place):
-    """It runs on neither image: the machine is at fault, until it runs on the earlier one."""
+    """The unit runs on neither image: Tako rejects none before it runs on the earlier one."""
     needs = 'test -e /var/lib/NAME-database || exit 1\n' + RUNS
     place.run('touch /var/lib/NAME-database')
     place.begin(program=needs)
     place.run('rm /var/lib/NAME-database')
     place.publish('1.1', needs)
     for _ in range(2):
-        told = place.tako(code=1)
-        check.assertIn(place.service + ' failed', told)
+        printed = place.tako(code=1)
+        check.assertIn(place.service + ' failed', printed)
         place.assert_now('1.0', is_due=True, state='failed')
     place.run('touch /var/lib/NAME-database')
     place.tako()
@@ -281,7 +285,7 @@ def database_is_down(place):
 
 @case
 def requirement_is_down(place):
-    """The same, with a unit of its own that is required."""
+    """The same, where the unit requires a unit for the database."""
     database = service('Type=oneshot\nExecStart=/usr/bin/test -e /var/lib/NAME-database\n')
     place.run('touch /var/lib/NAME-database')
     place.begin(service(unit='Requires=NAME-database.service\nAfter=NAME-database.service\n'),
@@ -299,14 +303,14 @@ def requirement_is_down(place):
 
 @case
 def requirement_unpacks_the_image(place):
-    """The oneshot fails on the bad image."""
+    """The required oneshot fails on the bad image."""
     unpacks = service(ONESHOT + 'RemainAfterExit=yes\n', 'PartOf=NAME.service\n')
     place.begin(service(SLEEPS, 'Requires=NAME-unpack.service\nAfter=NAME-unpack.service\n'),
-                [('NAME-unpack.service', unpacks)], program=ENDS_WELL)
-    place.publish('1.1', ENDS)
+                [('NAME-unpack.service', unpacks)], program=EXITS_WITH_0)
+    place.publish('1.1', FAILS)
     check.assertIn(place.name + '-unpack.service failed', place.tako(code=1))
     place.assert_now('1.0', ['1.1'])
-    place.publish('1.2', ENDS_WELL)
+    place.publish('1.2', EXITS_WITH_0)
     place.tako()
     place.assert_now('1.2', ['1.1'])
 
@@ -329,7 +333,7 @@ def exec_condition_is_not_met(place):
 
 @case
 def assertion_is_not_met(place):
-    """systemd does not start it, so this says nothing about the image."""
+    """systemd does not start the unit, so its image cannot be at fault."""
     place.run('touch /var/lib/NAME-wanted')
     place.begin(service(unit='AssertPathExists=/var/lib/NAME-wanted\n'))
     place.run('rm /var/lib/NAME-wanted')
@@ -368,14 +372,14 @@ def manual_restart_is_refused(place):
 
 @case
 def user_may_not_restart(place):
-    """One good version after another: none is rejected; root then makes up for the restart."""
+    """Tako rejects no good version. A later run as root makes up for the restart."""
     place.begin()
     place.run('chown -R nobody {} '.format(place.destination))
     for version in ('1.1', '1.2'):
         place.publish(version)
-        told = place.tako(code=1, environ=NOBODY)
-        check.assertIn('Access denied', told)
-        check.assertIn('polkit', told)
+        printed = place.tako(code=1, environ=NOBODY)
+        check.assertIn('Access denied', printed)
+        check.assertIn('polkit', printed)
         place.assert_now(version, is_due=True, unit=place.service)
     check.assertEqual(['1.0'], place.starts())
     place.tako()
@@ -384,7 +388,7 @@ def user_may_not_restart(place):
 
 @case
 def user_would_have_to_authenticate(place):
-    """As with polkit, and nobody to ask."""
+    """systemctl refuses as it does with polkit and without a terminal."""
     place.begin()
     environ = wrap_systemctl(place, REFUSES)
     place.publish('1.1')
@@ -400,7 +404,7 @@ def systemctl_leaves_a_child_with_its_pipes(place):
     place.publish('1.1')
     place.tako(environ=environ)
     place.assert_now('1.1')
-    place.publish('1.2', ENDS)
+    place.publish('1.2', FAILS)
     place.tako(code=1, environ=environ)
     place.assert_now('1.1', ['1.2'])
     check.assertLess(time.monotonic() - began, 60)
@@ -410,10 +414,10 @@ def systemctl_leaves_a_child_with_its_pipes(place):
 def systemctl_is_verbose(place):
     place.begin()
     environ = 'SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console LANG=de_DE.UTF-8'
-    for version, program, code in (('1.1', RUNS, 0), ('1.2', ENDS, 1)):
+    for version, program, code in (('1.1', RUNS, 0), ('1.2', FAILS, 1)):
         place.publish(version, program)
-        told = place.tako(code=code, environ=environ)
-        check.assertNotIn('changing state', told)
+        printed = place.tako(code=code, environ=environ)
+        check.assertNotIn('changing state', printed)
     place.assert_now('1.1', ['1.2'])
 
 
@@ -426,17 +430,20 @@ esac
 
 
 def wrap_systemctl(place, begins):
-    """Make a systemctl that does this first; return the environment in which it is found."""
+    """Make a systemctl that runs these shell commands first.
+
+    Return the environment variables with which Tako finds it.
+    """
     wrapper = '#!/bin/sh\n{}exec /usr/bin/systemctl "$@"\n'.format(begins)
     place.machine.write(place.named('/opt/NAME/systemctl'), place.named(wrapper), 0o755)
     return place.named('PATH=/opt/NAME:$PATH')
 
 
-# ---- what others do meanwhile
+# ---- what others do at the same time
 
 @case
-def somebody_stops_it_in_the_restart(place):
-    """It stays stopped. systemd calls it failed, by the signal that ended ExecStartPre=."""
+def unit_is_stopped_in_the_restart(place):
+    """The unit stays stopped. Its state is failed, as a signal ended ExecStartPre=."""
     place.begin(service(SLOW))
     place.publish('1.1')
     run = place.start()
@@ -449,9 +456,9 @@ def somebody_stops_it_in_the_restart(place):
 
 
 @case
-def somebody_stops_a_oneshot_in_the_restart(place):
-    """systemd calls it failed then, by the signal that it was stopped with."""
-    place.begin(service('Type=oneshot\nRemainAfterExit=yes\n' + RUN), program=ENDS_WELL)
+def oneshot_is_stopped_in_the_restart(place):
+    """The state of the unit is failed, as a signal ended its program."""
+    place.begin(service('Type=oneshot\nRemainAfterExit=yes\n' + RUN), program=EXITS_WITH_0)
     place.publish('1.1', 'sleep 20\n')
     run = place.start()
     place.wait_for_start('1.1')
@@ -461,20 +468,20 @@ def somebody_stops_a_oneshot_in_the_restart(place):
 
 
 @case
-def somebody_stops_it_in_the_watch(place):
+def unit_is_stopped_in_the_watch(place):
     assert_stopped_in_the_watch(place, RUNS, 'inactive')
 
 
 @case
-def somebody_stops_a_program_that_ends_with_143(place):
-    """As Java does when it is told to end: systemd calls it failed, though it was stopped."""
+def stopped_program_exits_with_143(place):
+    """Java exits with 143 after SIGTERM, so the state of the stopped unit is failed."""
     program = 'trap "exit 143" TERM\nwhile :; do sleep 0.1; done\n'
     assert_stopped_in_the_watch(place, program, 'failed')
 
 
 @case
-def somebody_stops_a_unit_that_is_not_enabled(place):
-    """systemd forgets it at once; what is left is the result of the restart."""
+def unit_that_is_not_enabled_is_stopped(place):
+    """systemd unloads the unit at once. Only the result of the restart counts."""
     assert_stopped_in_the_watch(place, RUNS, 'inactive', install='')
 
 
@@ -494,8 +501,8 @@ def assert_stopped_in_the_watch(place, program, state, **settings):
 
 
 @case
-def somebody_restarts_it_in_the_watch(place):
-    """The watch begins anew: its second start dies after the first one's watch is over."""
+def unit_is_restarted_in_the_watch(place):
+    """The watch begins again: the program fails after the first watch would have ended."""
     place.begin(confirm=4)
     place.publish('1.1', FIRST_TIME + '|| { sleep 3; exit 1; }\n' + RUNS)
     run = place.start()
@@ -507,7 +514,7 @@ def somebody_restarts_it_in_the_watch(place):
 
 
 @case
-def somebody_restarts_it_in_the_watch_and_it_runs(place):
+def unit_is_restarted_in_the_watch_and_it_runs(place):
     place.begin(confirm=3)
     place.publish('1.1')
     run = place.start()
@@ -520,7 +527,7 @@ def somebody_restarts_it_in_the_watch_and_it_runs(place):
 
 @case
 def tako_is_killed_in_the_watch(place):
-    """The next run finds the unit running, and restarts it no more."""
+    """The next run finds the unit running, and does not restart it."""
     place.begin(confirm=3)
     place.publish('1.1')
     run = place.start()
@@ -535,8 +542,8 @@ def tako_is_killed_in_the_watch(place):
 
 
 @case
-def tako_is_told_to_end_in_the_watch(place):
-    """The same, in good order."""
+def tako_is_terminated_in_the_watch(place):
+    """The same, with SIGTERM."""
     place.begin(confirm=3)
     place.publish('1.1')
     run = place.start()
@@ -567,7 +574,7 @@ def tako_is_killed_and_the_unit_fails(place):
 
 @case
 def several_configs_in_one_run(place):
-    """They are watched together; one of them fails."""
+    """Tako watches the units of all configs at the same time. One of them fails."""
     places = [place] + [place.beside('{}-{}'.format(place.name, number)) for number in range(4)]
     try:
         for each in places:
@@ -578,7 +585,7 @@ def several_configs_in_one_run(place):
         took = time.monotonic() - began
         for each in places:
             each.assert_now(*('1.0', ['1.1']) if each is places[1] else ('1.1',))
-        check.assertLess(took, 25)              # and one after another: five times six
+        check.assertLess(took, 25)              # one after another, they take five times six
     finally:
         for each in places[1:]:
             each.__exit__()
@@ -586,15 +593,15 @@ def several_configs_in_one_run(place):
 
 @case
 def two_configs_of_one_unit(place):
-    """Their watches come one after another, so that it is clear whose image is at fault."""
+    """Tako watches them one after another, so that it knows whose image is at fault."""
     other = place.beside(place.name + '-2')
     try:
         other.config(restart=place.service)
-        other.publish('1.0', ENDS_WELL)
+        other.publish('1.0', EXITS_WITH_0)
         other.tako('fetch --init')
         place.begin(service('ExecStartPre=/bin/sh /var/lib/images/NAME-2/latest\n' + RUN))
         place.publish('1.1')
-        other.publish('1.1', ENDS)
+        other.publish('1.1', FAILS)
         place.tako(code=1, options=other.config_path)
         place.assert_now('1.1')
         other.assert_now('1.0', ['1.1'], unit=place.service)
@@ -602,10 +609,13 @@ def two_configs_of_one_unit(place):
         other.__exit__()
 
 
-# ---- units of every kind
+# ---- units of every type
 
-def kind(name, text, bad=ENDS, program=RUNS, units=(), state='active', **settings):
-    """Register a case: the bad 1.1 is rolled back, the good 1.2 is kept. bad=None: no bad one."""
+def kind(name, text, bad=FAILS, program=RUNS, units=(), state='active', **settings):
+    """Register a case: Tako rolls the bad 1.1 back, and keeps the good 1.2.
+
+    bad: the program of 1.1; None for no 1.1.
+    """
     def run(place):
         place.begin(text, units, program, **settings)
         if bad is not None:
@@ -638,32 +648,33 @@ kind('type_simple_killed', service('Type=simple\n' + RUN), 'sleep 1\nkill -KILL 
 kind('type_simple_not_enabled', service('Type=simple\n' + RUN, install=''), DIES_LATER)
 kind('type_exec', service('Type=exec\n' + RUN))
 kind('type_exec_dies_later', service('Type=exec\n' + RUN), DIES_LATER)
-kind('type_notify', service(NOTIFY), ENDS, READY + RUNS)
+kind('type_notify', service(NOTIFY), FAILS, READY + RUNS)
 kind('type_notify_dies_later', service(NOTIFY), READY + DIES_LATER, READY + RUNS)
 kind('type_notify_never_ready', service(NOTIFY + 'TimeoutStartSec=2\n'), RUNS, READY + RUNS)
 kind('type_notify_watchdog', service(NOTIFY + 'WatchdogSec=1\n'), READY + RUNS,
      READY + FEEDS_THE_WATCHDOG, confirm=4)
-kind('type_forking', FORKING, ENDS, FORKS.format(1000, 0))
+kind('type_forking', FORKING, FAILS, FORKS.format(1000, 0))
 kind('type_forking_dies_later', FORKING, FORKS.format(1, 1), FORKS.format(1000, 0))
-kind('type_oneshot', service(ONESHOT), ENDS, ENDS_WELL, state='inactive')
-kind('type_oneshot_not_enabled', service(ONESHOT, install=''), ENDS, ENDS_WELL, state='inactive')
-kind('type_oneshot_remains', service(REMAINS), ENDS, ENDS_WELL)
-kind('type_oneshot_collected', service(ONESHOT, COLLECTED, install=''), ENDS, ENDS_WELL,
+kind('type_oneshot', service(ONESHOT), FAILS, EXITS_WITH_0, state='inactive')
+kind('type_oneshot_not_enabled', service(ONESHOT, install=''), FAILS, EXITS_WITH_0,
      state='inactive')
-kind('type_oneshot_remains_collected', service(REMAINS, COLLECTED), ENDS, ENDS_WELL)
+kind('type_oneshot_remains', service(REMAINS), FAILS, EXITS_WITH_0)
+kind('type_oneshot_collected', service(ONESHOT, COLLECTED, install=''), FAILS, EXITS_WITH_0,
+     state='inactive')
+kind('type_oneshot_remains_collected', service(REMAINS, COLLECTED), FAILS, EXITS_WITH_0)
 kind('part_of', service(unit='PartOf=NAME-main.service\n'), None, RUNS, MAIN,
      restart='NAME-main.service')
-kind('timer', service(ONESHOT, install=''), None, ENDS_WELL, TIMER, restart='NAME.timer',
+kind('timer', service(ONESHOT, install=''), None, EXITS_WITH_0, TIMER, restart='NAME.timer',
      state='inactive')
-kind('triggered', TRIGGERED, None, ENDS_WELL, TIMER, state='inactive')
-kind('triggered_and_fails', TRIGGERED, DIES_LATER, ENDS_WELL, TIMER, state='inactive')
-kind('target', service(NOTIFY, 'PartOf=NAME.target\n'), ENDS, READY + RUNS, TARGET,
+kind('triggered', TRIGGERED, None, EXITS_WITH_0, TIMER, state='inactive')
+kind('triggered_and_fails', TRIGGERED, DIES_LATER, EXITS_WITH_0, TIMER, state='inactive')
+kind('target', service(NOTIFY, 'PartOf=NAME.target\n'), FAILS, READY + RUNS, TARGET,
      restart='NAME.target')
 
 
 @case
 def template_instance(place):
-    """Its slice has a name that systemctl quotes, as has that of each template with a hyphen."""
+    """The template has a hyphen in its name, so systemctl quotes the name of its slice."""
     unit = place.name + '@one.service'
     place.instances.append(unit)
     instances = service('Type=exec\n' + RUN, install='')
@@ -693,7 +704,7 @@ def alias(place):
 
 @case
 def unit_is_masked(place):
-    """The other unit of the same line is fine."""
+    """The same line names another unit, which is good."""
     place.begin()
     place.run('ln -s /dev/null /run/systemd/system/NAME-m.service')
     assert_refused(place, 'NAME.service NAME-m.service', 'masked')
@@ -727,7 +738,7 @@ def unit_is_a_template(place):
 
 @case
 def unit_is_a_socket(place):
-    """Of a service that runs, as it does once there was a connection."""
+    """The socket's service already runs, as after a first connection."""
     place.begin()
     place.unit('[Socket]\nListenStream=/run/NAME-s\n', place.name + '-s.socket')
     place.unit(service(SLEEPS, install=''), place.name + '-s.service')
@@ -738,15 +749,18 @@ def unit_is_a_socket(place):
 
 
 def assert_refused(place, restart, word):
-    """See that it is an error of the config before a byte of the image comes, and can be mended."""
+    """Check that this Restart= is an error before any download of the image.
+
+    After the config is corrected, fetch installs the image.
+    """
     place.run('systemctl daemon-reload')
     place.config(restart=restart)
     place.publish('1.1')
     for options in ('--dry-run', ''):
-        told = place.tako(code=2, options=options)
-        check.assertIn(place.line_of('Restart='), told)
-        check.assertIn(word, told)
-    place.assert_not_asked_for('1.1')
+        printed = place.tako(code=2, options=options)
+        check.assertIn(place.line_of('Restart='), printed)
+        check.assertIn(word, printed)
+    place.assert_not_requested('1.1')
     place.config()
     place.assert_now('1.0')
     check.assertEqual(['1.0'], place.starts())
@@ -756,7 +770,7 @@ def assert_refused(place, restart, word):
 
 @case
 def unit_file_comes_with_the_image(place):
-    """Where nothing is installed yet, an unknown unit is a warning, and its restart is due."""
+    """If no image is installed yet, an unknown unit is a warning, and its restart is due."""
     place.config()
     place.publish('1.0')
     check.assertIn(place.service, place.tako(options='--dry-run'))
@@ -770,7 +784,7 @@ def unit_file_comes_with_the_image(place):
 
 
 @case
-def init_does_not_look_at_units(place):
+def init_does_not_check_units(place):
     place.config()
     place.publish('1.0')
     place.run('ln -sf /dev/null /run/systemd/system/NAME.service; systemctl daemon-reload')
@@ -779,17 +793,20 @@ def init_does_not_look_at_units(place):
     place.run('rm /run/systemd/system/NAME.service; systemctl daemon-reload')
 
 
-# ---- a way back by hand, and without an origin
+# ---- rollback by hand, and without an origin
 
 @case
 def rollback_by_hand(place):
-    """To the image before; what is listed above it is rejected, later versions come as ever."""
+    """Roll back to the previous image, and reject the newer versions that are published.
+
+    A version that is published later is installed.
+    """
     place.begin()
     place.publish('1.1')
     place.tako()
-    asked = place.manifests_asked_for()
+    requests = place.manifest_requests()
     check.assertIn('rolled back to 1.0', place.tako('rollback'))
-    check.assertEqual(asked, place.manifests_asked_for())
+    check.assertEqual(requests, place.manifest_requests())
     place.assert_now('1.0', ['1.1'])
     check.assertEqual('', place.tako())
     place.assert_now('1.0', ['1.1'])
@@ -809,8 +826,8 @@ def rollback_is_undone(place):
 
 
 @case
-def rollback_without_a_noted_image(place):
-    """The newest intact older one that is here; a damaged one is passed over."""
+def rollback_without_a_state_file(place):
+    """Roll back to the newest older image that is intact, past a damaged one."""
     three_versions(place)
     place.run('rm {}/.state'.format(place.destination))
     image = place.machine.path(place.destination + '/store/' + place.digest_of('1.1'))
@@ -835,7 +852,7 @@ def rollback_to_a_version(place):
 
 @case
 def rollback_to_an_image_that_does_not_run(place):
-    """The admin's choice stays, and the restart stays due."""
+    """The image that the admin chose stays installed, and the restart stays due."""
     place.begin(program='test -e /var/lib/NAME-works || exit 1\n' + RUNS, confirm=1)
     place.publish('1.1')
     place.tako()
@@ -870,7 +887,7 @@ def bounds_move_while_the_origin_is_down(place):
 
 @case
 def bounds_move_before_the_unit_starts(place):
-    """--init alone: it switches, restarts nothing, and the unit starts."""
+    """fetch --init switches and restarts nothing. Then the unit starts."""
     place.begin()
     place.publish('1.1')
     place.tako()
@@ -916,12 +933,12 @@ FILLS = 'python3 /root/fill.py /var/lib/images/NAME\nexit 1\n'
 
 
 def disk(name):
-    """Register a case: the unit fills the disk of the destination, then fails."""
+    """Register a case: the unit fills the disk of the destination, and fails."""
     def run(place):
         path = make_disk(place, *DISKS[name])
         place.machine.write('/root/fill.py', FILLER)
         mount = 'mount -o loop {} {}'.format(path, place.destination)
-        if place.machine.run(mount, None, is_told=False).code:
+        if place.machine.run(mount, None, is_printed=False).code:
             raise unittest.SkipTest('cannot mount ' + name)
         try:
             place.begin(service('Type=exec\n' + RUN), confirm=8)
@@ -949,7 +966,7 @@ def disk(name):
 
 
 def make_disk(place, size, make):
-    """Make a file system in a file of the machine; return its path there."""
+    """Make a file system in a file of the machine. Return the path of the file there."""
     if shutil.which(make[0]) is None:
         raise unittest.SkipTest('no ' + make[0])
     path = '/root/{}.disk'.format(place.name)
@@ -963,10 +980,10 @@ for kind_of_disk in DISKS:
     disk(kind_of_disk)
 
 
-# ---- the manager restarts, and the machine
+# ---- systemd restarts, or the machine
 
 @alone
-def manager_restarts_in_the_restart(place):
+def systemd_restarts_in_the_restart(place):
     place.begin(service(SLOW))
     place.publish('1.1')
     run = place.start()
@@ -978,7 +995,7 @@ def manager_restarts_in_the_restart(place):
 
 
 @alone
-def manager_restarts_in_the_watch(place):
+def systemd_restarts_in_the_watch(place):
     place.begin(confirm=4)
     place.publish('1.1')
     run = place.start()
@@ -991,7 +1008,7 @@ def manager_restarts_in_the_watch(place):
 
 
 @alone
-def manager_restarts_and_the_image_is_bad(place):
+def systemd_restarts_and_the_image_is_bad(place):
     place.begin(service(SLOW), confirm=4)
     place.publish('1.1', DIES_LATER)
     run = place.start()
@@ -1004,9 +1021,9 @@ def manager_restarts_and_the_image_is_bad(place):
 
 @alone
 def machine_shuts_down(place):
-    """One restart is under way then, another comes too late: no image is rejected.
+    """One unit's restart is in progress then, and another's is requested too late.
 
-    Both units run after the boot, and are restarted no more.
+    Tako rejects no image. Both units run after the boot, and Tako does not restart them again.
     """
     late = place.beside(place.name + '-late')
     late.begin()
@@ -1034,14 +1051,14 @@ def machine_shuts_down(place):
 
 
 @alone
-def power_goes_in_the_watch(place):
-    """At the next boot the unit fails, which counts."""
+def power_fails_in_the_watch(place):
+    """The unit fails at the next boot, after which fetch rolls back."""
     place.begin(confirm=60)
     place.publish('1.1', FIRST_TIME + '|| exit 1\n' + RUNS)
     place.start()
     place.wait_for_start('1.1')
     time.sleep(2)
-    place.machine.cut()
+    place.machine.cut_power()
     place.machine.boot()
     place.wait_for_state('failed')
     place.config()
@@ -1050,7 +1067,7 @@ def power_goes_in_the_watch(place):
     place.assert_now('1.0', ['1.1'])
 
 
-# ---- all of them
+# ---- the run of all cases
 
 def run(suite, room, tree, say):
     """Run all cases in one machine; in a sample, some of them."""
@@ -1083,7 +1100,7 @@ def run(suite, room, tree, say):
 
 @contextlib.contextmanager
 def ending(machine):
-    """Be done with a machine when the `with` ends."""
+    """End a machine when the `with` ends."""
     try:
         yield
     finally:
@@ -1091,7 +1108,7 @@ def ending(machine):
 
 
 def run_case(cases, name, place_of):
-    """Run a case; return its name, what it raised or None, and how many seconds it took."""
+    """Run a case. Return its name, the exception that it raised or None, and its seconds."""
     began, failure = time.monotonic(), None
     try:
         with place_of(name) as place:
@@ -1102,7 +1119,7 @@ def run_case(cases, name, place_of):
 
 
 def together(names, place_of):
-    """Run some cases at a time; yield what run_case() returns of each, as they end."""
+    """Run cases, WORKERS at a time. Yield the results of run_case() in the order they end."""
     results, lock = queue.Queue(), threading.Lock()
 
     def work():
@@ -1126,7 +1143,7 @@ def together(names, place_of):
 
 
 def report(suite, name, failure, seconds):
-    """Count a case, and say how it went."""
+    """Count a case, and print its result."""
     with suite.case('units: ' + name):
         if failure is not None:
             raise failure

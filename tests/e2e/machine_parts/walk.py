@@ -1,9 +1,16 @@
-"""Walks through each page on a machine of its own, and does with every snippet what a reader would do with it.
+"""Follows each page on its own machine, and does with every snippet what a reader would do with it.
 
-sh blocks and indented commands go into one shell, in a directory that holds tako.py, in the order of the page. A
-config goes to /etc/tako and has to be accepted; a unit is installed, and `systemd-analyze verify` has to be content;
-user-data passes `cloud-init schema`; an nginx section is served from; what a console shows is what the commands
-print; a synopsis names the options that --help names. What is only shown, as output and formats, stays.
+In the order of the page:
+
+- sh blocks and indented commands go into one shell, in a directory that contains tako.py.
+- A config goes to /etc/tako, and tako.py accepts it.
+- A unit is installed, and `systemd-analyze verify` finds no fault in it.
+- User-data passes `cloud-init schema`.
+- nginx serves from an nginx section.
+- The commands of a console print the output that the page shows.
+- A synopsis names the options that --help names.
+
+Other blocks without a language, such as formats, are only counted.
 """
 import contextlib
 import os
@@ -15,6 +22,7 @@ import time
 import unittest
 
 import certificates
+import origin
 import scene
 from machine_parts import images, pages
 from machine_parts.container import Container
@@ -23,52 +31,58 @@ from machine_parts.publisher import SECRET_KEY, Publisher
 HERE = '/root/page'
 SHELL_SECONDS = 180
 NGINX = '/etc/nginx/conf.d/page.conf'
+PUBLIC_KEY = origin.PUBLIC_KEY
 
-# What cannot be run here, and why: (page, first line).
-NOT_HERE = {
-    ('README.md', 'make check'): 'all tests: make check runs them on this machine, the gate on each Python',
-    ('docs/performance.md', 'make bench'): 'measures, for a quarter of an hour: make bench',
+# (page, first line) of each snippet that cannot run here: why
+SKIPPED = {
+    ('README.md', 'make check'): 'the gate runs all tests, on each Python',
+    ('docs/performance.md', 'make bench'): 'measures for a quarter of an hour',
 }
-# Commands that end only when they are ended, and what shows that they work.
-FOREVER = {
-    ('docs/distributing-images.md', 'cd public && python3 -m http.server --bind 127.0.0.1 8000'): 'http://127.0.0.1:8000/manifest',
+# (page, first line) of each command that does not end by itself: a URL that shows that it works
+SERVERS = {
+    ('docs/distributing-images.md',
+     'cd public && python3 -m http.server --bind 127.0.0.1 8000'): 'http://127.0.0.1:8000/manifest',
 }
 
 AN_IMAGE = 'head -c 100000 /dev/urandom > app.img\n'
-AN_ORIGIN = AN_IMAGE + """
+PUBLISHED = AN_IMAGE + """
 (umask 077; echo '{}' > app.key)
 mkdir -p public
 python3 tako.py store -f app.key -o public app.img 1.0
 """.format(SECRET_KEY)
 ELSEWHERE = 'mkdir -p /srv/elsewhere; cd /srv/elsewhere; cp {}/tako.py .\n'.format(HERE)
-A_CONFIG = """
-printf '%s\\n' "Origin=file://$PWD/public" PublicKey=l0D28J2fiIXvWPbeZP7wkaq+dB55Gl2ysigl9mQH29k= \\
+CONFIG = """
+printf '%s\\n' "Origin=file://$PWD/public" PublicKey={} \\
     Destination=/var/lib/images/app 'Version=1.*' > /etc/tako/app.tako
 mkdir -p /var/lib/images/app
+""".format(PUBLIC_KEY)
+FOUR_RELEASES = ELSEWHERE + PUBLISHED + CONFIG + """
+printf '%s\\n' '[Service]' Type=oneshot RemainAfterExit=yes \\
+    'ExecStart=/usr/bin/grep -q good /var/lib/images/app/latest' \\
+    > /etc/systemd/system/app.service
+systemctl daemon-reload
+echo Restart=app.service >> /etc/tako/app.tako
+for version in 1.4.0=good 1.4.1=good 1.4.2=bad 2.0.0=good; do
+    { cat app.img; echo $version; } > new.img
+    python3 tako.py store -f app.key -o public new.img ${version%=*}
+    python3 tako.py fetch /etc/tako/app.tako || test $version = 1.4.2=bad
+done
 """
-# What a page, or one of its consoles, takes for granted.
+INSTALLED = ELSEWHERE + PUBLISHED + CONFIG + 'python3 tako.py fetch /etc/tako/app.tako\n'
+# The commands that run before a page, or before one of its consoles: what the page presupposes.
 BEFORE = {
     'README.md': 'mkdir -p /srv/images/app\n' + AN_IMAGE,
     'docs/distributing-images.md': 'mkdir -p /srv/images/app\n',
-    'docs/differential-updates.md': AN_ORIGIN + 'rm public/store/*.chunks\n',
-    'docs/manifest-format.md': AN_ORIGIN + 'ln -s public/store store\n',
-    'docs/unattended.md': ELSEWHERE + AN_ORIGIN + A_CONFIG + 'python3 tako.py fetch /etc/tako/app.tako\n',
-    'docs/versions.md': AN_ORIGIN,
+    'docs/differential-updates.md': PUBLISHED + 'rm public/store/*.chunks\n',
+    'docs/manifest-format.md': PUBLISHED + 'ln -s public/store store\n',
+    'docs/unattended.md': INSTALLED,
+    'docs/versions.md': PUBLISHED,
     ('docs/configuration.md', '$ python3 tako.py fetch app.tako'): """
-        printf '%s\\n' Origin=file:///srv PublicKey=l0D28J2fiIXvWPbeZP7wkaq+dB55Gl2ysigl9mQH29k= Destination=/srv \\
-            'Verson=1.*' > app.tako""",
-    ('docs/tako-status.md', '$ python3 tako.py status /etc/tako/app.tako'): ELSEWHERE + AN_ORIGIN + A_CONFIG + """
-        printf '%s\\n' '[Service]' Type=oneshot RemainAfterExit=yes \\
-            'ExecStart=/usr/bin/grep -q good /var/lib/images/app/latest' > /etc/systemd/system/app.service
-        systemctl daemon-reload
-        echo Restart=app.service >> /etc/tako/app.tako
-        for version in 1.4.0=good 1.4.1=good 1.4.2=bad 2.0.0=good; do
-            { cat app.img; echo $version; } > new.img
-            python3 tako.py store -f app.key -o public new.img ${version%=*}
-            python3 tako.py fetch /etc/tako/app.tako || test $version = 1.4.2=bad
-        done""",
+        printf '%s\\n' Origin=file:///srv PublicKey={} Destination=/srv \\
+            'Verson=1.*' > app.tako""".format(PUBLIC_KEY),
+    ('docs/tako-status.md', '$ python3 tako.py status /etc/tako/app.tako'): FOUR_RELEASES,
 }
-# What has to hold at the end of a page.
+# The commands that run after a page, and must succeed.
 AFTER = {
     'README.md': '''
         python3 tako.py verify -p "$(cat app.pub)" /srv/images/app
@@ -93,29 +107,34 @@ except urllib.error.HTTPError as error:
 print(status)
 sys.exit(str(status) != sys.argv[2])
 """
-# Pages on which https://images.example.com is the publisher's; distributing-images.md sets up one of its own.
+# The pages for which Publisher serves https://images.example.com; distributing-images.md sets up
+# its own server.
 WITH_PUBLISHER = ('README.md', 'docs/downloading-images.md')
-# Units of a page that are there before its first snippet.
-UNITS_BEFORE = {'docs/downloading-images.md': ('/etc/systemd/system/app.service', '/etc/systemd/system/site.service')}
+# The units of a page that are installed before its first snippet.
+UNITS_BEFORE = {
+    'docs/downloading-images.md': ('/etc/systemd/system/app.service',
+                                   '/etc/systemd/system/site.service'),
+}
 
 check = unittest.TestCase()
 check.maxDiff = None
 
 
 def walk(suite, project, room, tree, say):
-    """All pages; in a sample, those that there is time for."""
-    told = [block for page in pages.pages(project) for block in pages.blocks_of(project, page)]
-    with suite.case('what the pages do not have'):
-        known = set(NOT_HERE) | set(FOREVER) | {key for key in BEFORE if isinstance(key, tuple)}
-        there = {(block.page, first_command(block)) for block in told}
-        stale = {key for key in known if key not in there and os.path.exists(os.path.join(project, key[0]))}
+    """Follow all pages; in a sample, as many as there is time for."""
+    blocks = [block for page in pages.pages(project) for block in pages.blocks_of(project, page)]
+    with suite.case('the snippets that this program names are on the pages'):
+        named = set(SKIPPED) | set(SERVERS) | {key for key in BEFORE if isinstance(key, tuple)}
+        on_pages = {(block.page, first_command(block)) for block in blocks}
+        stale = {key for key in named - on_pages
+                 if os.path.exists(os.path.join(project, key[0]))}
         check.assertEqual(set(), stale)
-    for page in suite.sample(sorted({block.page for block in told})):
+    for page in suite.sample(sorted({block.page for block in blocks})):
         say('\n{}'.format(page))
         directory = os.path.join(room, page.replace('/', '-'))
         with suite.case(page), Walk(project, page, directory, tree, say) as reader:
             for block in pages.blocks_of(project, page):
-                reason = NOT_HERE.get((page, first_command(block)))
+                reason = SKIPPED.get((page, first_command(block)))
                 if reason:
                     suite.skip(str(block), reason)
                 elif not block.language and not block.is_output and not block.is_synopsis:
@@ -127,12 +146,12 @@ def walk(suite, project, room, tree, say):
 
 
 def first_command(block):
-    """The first line, without a remark at its end."""
+    """Return the first line of a block, without a comment at its end."""
     return re.sub(' +# .*', '', block.first_line())
 
 
 class Walk:
-    """One page, its machine, and the shell that its commands go into."""
+    """One page, its machine, and the shell that runs its commands."""
 
     def __init__(self, project, page, directory, tree, say):
         self.project = project
@@ -140,14 +159,14 @@ class Walk:
         self.directory = directory
         self.tree = tree
         self.say = say
-        self.before = None          # the snippet before
-        self.printed = ''           # what the last commands printed
-        self.config = ''            # the last whole config
+        self.before = None          # the previous snippet
+        self.printed = ''           # the output of the last commands
+        self.config = ''            # the last complete config
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
             self.machine = Container(self.tree, self.directory, self.say)
-            self._furnish(stack)
+            self._set_up(stack)
             self.machine.boot()
             stack.callback(self.machine.end)
             self.shell = Shell(self.machine)
@@ -161,17 +180,19 @@ class Walk:
     def __exit__(self, *error):
         self._stack.close()
 
-    def _furnish(self, stack):
-        """What the machine has before it boots: a directory that holds tako.py, root's key for ssh, an origin."""
+    def _set_up(self, stack):
+        """Give the machine, before it boots, tako.py, a key of root for ssh, and an origin."""
         machine = self.machine
         os.makedirs(machine.path(HERE))
         for name in ('tako.py', 'Makefile', 'tests'):
-            subprocess.run(['cp', '-r', os.path.join(self.project, name), machine.path(HERE)], check=True)
+            subprocess.run(['cp', '-r', os.path.join(self.project, name), machine.path(HERE)],
+                           check=True)
         os.makedirs(machine.path('/etc/tako'))
-        if self.page != 'README.md':        # which brings it there
+        if self.page != 'README.md':        # which installs it
             shutil.copy(scene.TAKO, machine.path('/usr/local/bin/tako.py'))
         machine.chroot('ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-f', '/root/.ssh/id_ed25519')
-        shutil.copy(machine.path('/root/.ssh/id_ed25519.pub'), machine.path('/root/.ssh/authorized_keys'))
+        shutil.copy(machine.path('/root/.ssh/id_ed25519.pub'),
+                    machine.path('/root/.ssh/authorized_keys'))
         machine.write('/root/get.py', GET)
         machine.write('/etc/ssh/ssh_config.d/page.conf', 'StrictHostKeyChecking accept-new\n')
         if self.page in WITH_PUBLISHER:
@@ -179,29 +200,35 @@ class Walk:
 
     def _serve(self, stack):
         authority = certificates.Authority(self.directory)
-        publisher = stack.enter_context(Publisher(os.path.join(self.directory, 'served'), authority, self.say))
-        publisher.publish('app', '1.4.2', images.application(self.directory, self.machine.path('/usr/bin/busybox'), '1.4.2'))
-        publisher.publish('tako', '0.1.0', shutil.copy(scene.TAKO, os.path.join(self.directory, 'tako.py')))
-        self.machine.write('/usr/local/share/ca-certificates/example.crt', scene.read(authority.bundle))
+        publisher = Publisher(os.path.join(self.directory, 'served'), authority, self.say)
+        stack.enter_context(publisher)
+        busybox = self.machine.path('/usr/bin/busybox')
+        publisher.publish('app', '1.4.2', images.application(self.directory, busybox, '1.4.2'))
+        copy = shutil.copy(scene.TAKO, os.path.join(self.directory, 'tako.py'))
+        publisher.publish('tako', '0.1.0', copy)
+        self.machine.write('/usr/local/share/ca-certificates/example.crt',
+                           scene.read(authority.bundle))
         self.machine.chroot('update-ca-certificates')
 
     def do(self, block):
-        """What its language says is to be done with a block."""
+        """Do with a block what its language asks for."""
         self.say('{}:{}{}'.format(block.page, block.line, ', ' + block.path if block.path else ''))
-        how = {'sh': self.commands, 'commands': self.commands, 'console': self.console, 'ini': self.ini, 'cron': self.cron,
-               'yaml': self.yaml, 'nginx': self.nginx, 'js': self.rules, '': self.shown}
-        how[block.language](block)
+        do = {'sh': self.commands, 'commands': self.commands, 'console': self.console,
+              'ini': self.ini, 'cron': self.cron, 'yaml': self.yaml, 'nginx': self.nginx,
+              'js': self.rules, '': self.shown}
+        do[block.language](block)
         self.before = block
 
     def commands(self, block):
-        text, url = block.text, FOREVER.get((block.page, first_command(block)))
+        text, url = block.text, SERVERS.get((block.page, first_command(block)))
         if url is not None:
-            text = "setsid sh -c '{}' > /dev/null 2>&1 &\nserver=$!\nsleep 1\n{}\nkill -- -$server\n".format(text, get(url))
+            text = ("setsid sh -c '{}' > /dev/null 2>&1 &\nserver=$!\nsleep 1\n{}\n"
+                    'kill -- -$server\n').format(text, get(url))
         self.printed = self.shell.run(text)
         self.say('$ ' + block.first_line(), self.printed)
 
     def console(self, block):
-        """Each line after a prompt is a command; what follows up to the next is what it prints."""
+        """Run the command after each prompt, and compare its output with the lines that follow."""
         before = BEFORE.get((block.page, first_command(block)))
         if before:
             self.shell.run(before + '\ncd ' + HERE)
@@ -211,85 +238,101 @@ class Walk:
             check.assertEqual(alike(output), alike(printed))
 
     def shown(self, block):
+        """Compare the output of the last commands, or the options of a synopsis with --help."""
         if block.is_output:
             check.assertEqual(alike(block.text), alike(self.printed))
             return
         option = r'(?<![\w-])--?[a-z][a-z-]*'
-        usage = self.shell.run('python3 tako.py {} --help'.format(block.text.split()[1])).partition('\n\n')[0]
-        check.assertEqual(set(re.findall(option, usage)) - {'-h'}, set(re.findall(option, block.text)))
+        text = self.shell.run('python3 tako.py {} --help'.format(block.text.split()[1]))
+        options = set(re.findall(option, text.partition('\n\n')[0]))
+        check.assertEqual(options - {'-h'}, set(re.findall(option, block.text)))
 
     def ini(self, block):
+        """Write a config, or some lines of one together with the rest, and see it accepted."""
         if block.text.startswith('['):
             self.unit(block)
             return
         lines = block.text
         if 'Destination=' in lines:
             self.config = lines
-        else:                               # a few lines for a config that is there
+        else:                               # the lines replace those of the last config
             keys = re.findall('^([A-Z][A-Za-z]*)=', lines, re.M)
             given = self.config or pages.snippet(self.project, 'README.md', begins='Origin=')
-            lines += ''.join(line for line in given.splitlines(True) if line.partition('=')[0] not in keys)
+            lines += ''.join(line for line in given.splitlines(True)
+                             if line.partition('=')[0] not in keys)
         destination = re.search('^Destination=(.*)', lines, re.M).group(1)
         path = '/etc/tako/{}.tako'.format(os.path.basename(destination))
         self.machine.write(path, lines)
-        accept = 'test -d {0} || {{ mkdir -p {0}; trap "rmdir {0}" EXIT; }}; python3 {1}/tako.py status {2}'
-        self.machine.run(accept.format(destination, HERE, path), is_told=False)
+        accept = ('test -d {0} || {{ mkdir -p {0}; trap "rmdir {0}" EXIT; }}; '
+                  'python3 {1}/tako.py status {2}')
+        self.machine.run(accept.format(destination, HERE, path), is_printed=False)
         if self.page == 'docs/downloading-images.md' and lines == self.config:
-            self.machine.write(HERE + '/app.tako', lines)       # as "with the config as app.tako" asks for
+            # The page says "with the config as app.tako".
+            self.machine.write(HERE + '/app.tako', lines)
 
     def unit(self, block):
+        """Install a unit, and verify it; a template by one of its instances."""
         self.machine.write(block.path, block.text)
-        # a template is looked at as one of its instances; /usr/bin/app is in the image, where systemd-analyze does not look
-        verify = 'ln -s true /usr/bin/app; systemd-analyze verify {}; rm /usr/bin/app'.format(block.path.replace('@.', '@app.'))
-        check.assertEqual('', self.machine.run(verify, is_told=False).out)
-        self.machine.run('systemctl daemon-reload', is_told=False)
+        # /usr/bin/app is in the image, where systemd-analyze does not look.
+        verify = 'ln -s true /usr/bin/app; systemd-analyze verify {}; rm /usr/bin/app'
+        path = block.path.replace('@.', '@app.')
+        check.assertEqual('', self.machine.run(verify.format(path), is_printed=False).out)
+        self.machine.run('systemctl daemon-reload', is_printed=False)
 
     def cron(self, block):
-        """The story has seen cron run README's line."""
+        """See that cron reads the line without complaint; the story checks that cron runs it."""
         check.assertEqual(pages.snippet(self.project, 'README.md', '/etc/cron.d/tako'), block.text)
         self.machine.write(block.path, block.text)
-        self.machine.run('systemctl restart cron; sleep 1; journalctl --sync', is_told=False)
-        told = self.machine.run('journalctl -q -o cat -t cron', is_told=False).out
-        check.assertIn('Skipping @reboot jobs', told)
-        check.assertNotRegex(told, '(?i)error|bad ')
+        self.machine.run('systemctl restart cron; sleep 1; journalctl --sync', is_printed=False)
+        logged = self.machine.run('journalctl -q -o cat -t cron', is_printed=False).out
+        check.assertIn('Skipping @reboot jobs', logged)
+        check.assertNotRegex(logged, '(?i)error|bad ')
 
     def yaml(self, block):
+        """Validate user-data, or lines that replace the last line of the previous snippet."""
         text = block.text
-        if not text.startswith('#cloud-config'):        # in place of the last line of what was before
+        if not text.startswith('#cloud-config'):
             check.assertEqual('yaml', self.before.language)
             text = '\n'.join(self.before.text.rstrip('\n').split('\n')[:-1]) + '\n' + text
         self.machine.write('/root/user-data', text)
-        check.assertIn('Valid', self.machine.run('cloud-init schema --config-file /root/user-data').out)
+        printed = self.machine.run('cloud-init schema --config-file /root/user-data').out
+        check.assertIn('Valid', printed)
 
     def rules(self, block):
-        """Rules of polkit, which is not in this machine: that they name what Tako asks for is all there is to see."""
+        """See that rules for polkit name what Tako asks for; polkit is not in this machine."""
         check.assertTrue(block.path.startswith('/etc/polkit-1/rules.d/'), block.path)
         for word in ('org.freedesktop.systemd1.manage-units', '"restart"', '"reset-failed"'):
             check.assertIn(word, block.text)
 
     def nginx(self, block):
-        """A whole server section, or lines that go into the one before; every location answers as it should."""
+        """Serve from a server section, or from the last one with these lines added.
+
+        Every location answers with its status.
+        """
         text = block.text
         if not text.startswith('server {'):
             text = pages.vary(self.machine.read(NGINX), 'server {\n', 'server {\n' + text)
         self.machine.write(NGINX, text)
         for name in re.findall('/etc/nginx/(server.[a-z]+)', block.text):
-            shutil.copy(self.machine.path(HERE + '/' + name), self.machine.path('/etc/nginx/' + name))
+            shutil.copy(self.machine.path(HERE + '/' + name),
+                        self.machine.path('/etc/nginx/' + name))
         self.machine.run('nginx -t && systemctl reload nginx && sleep 0.5')
         for path in re.findall('location = (\\S+)', text):
             gone = re.search(re.escape(path) + r' \{\s+return ([0-9]+);', text)
-            self.machine.run(get('http://images.example.com' + path, gone.group(1) if gone else '200'))
+            status = gone.group(1) if gone else '200'
+            self.machine.run(get('http://images.example.com' + path, status))
         if 'listen 443 ssl' in text:
-            self.machine.run('export SSL_CERT_FILE={}/authority.pem; '.format(HERE) + get('https://127.0.0.1/app/manifest'))
+            self.machine.run('export SSL_CERT_FILE={}/authority.pem; '.format(HERE)
+                             + get('https://127.0.0.1/app/manifest'))
 
 
 def get(url, status='200'):
-    """A shell command that fails unless the answer has this status."""
+    """Return a shell command that fails unless the answer has this status."""
     return 'python3 /root/get.py {} {}'.format(url, status)
 
 
 def alike(text):
-    """A sample of output, and output, with what differs from run to run made the same."""
+    """Return output with digests, keys and numbers, which differ between runs, replaced."""
     text = re.sub(r'\b[0-9a-f]{64}\b', '<digest>', text)
     text = re.sub(r'[A-Za-z0-9+/]{40,}={0,2}', '<key>', text)
     text = re.sub(r'[0-9]+([.:-][0-9]+)*', '#', text)
@@ -297,34 +340,39 @@ def alike(text):
 
 
 class Shell:
-    """One bash in the machine, to which snippets are given as if they were pasted; the first failure ends it."""
+    """A bash in the machine that runs one snippet after another, and ends at the first failure."""
 
     def __init__(self, machine):
         self.machine = machine
         self._process = machine.start(
             "cd {}; trap 'echo; echo @@failed' EXIT; set -o pipefail\n"
-            'while read -r file; do . "$file" < /dev/null; echo; echo @@done; done'.format(HERE), stdin=subprocess.PIPE)
+            'while read -r file; do . "$file" < /dev/null; echo; echo @@done; done'.format(HERE),
+            stdin=subprocess.PIPE)
         self._number = 0
 
     def run(self, text):
-        """What a snippet prints; AssertionError if a command in it fails."""
+        """Run a snippet. Return its output. Raises AssertionError if a command in it fails."""
         self._number += 1
         path = '/root/snippet-{}'.format(self._number)
         self.machine.write(path, 'set -e\n' + text + '\n')
-        check.assertIsNone(self._process.poll(), 'the shell of this page has ended already')
+        check.assertIsNone(self._process.poll(), 'the shell of this page has already ended')
         self._process.stdin.write((path + '\n').encode())
         self._process.stdin.flush()
         printed, deadline = b'', time.monotonic() + SHELL_SECONDS
         while not re.search(rb'\n@@(done|failed)\n', printed):
-            is_ready, _, _ = select.select([self._process.stdout], [], [], max(deadline - time.monotonic(), 0))
+            is_ready, _, _ = select.select([self._process.stdout], [], [],
+                                           max(deadline - time.monotonic(), 0))
             if not is_ready:
-                raise AssertionError('no end within {} s:\n{}\n{}'.format(SHELL_SECONDS, text, printed.decode()))
+                raise AssertionError('no end within {} s:\n{}\n{}'.format(
+                    SHELL_SECONDS, text, printed.decode()))
             block = os.read(self._process.stdout.fileno(), 65536)
             check.assertTrue(block, 'the shell of this page was killed')
             printed += block
-        printed, end = re.fullmatch(r'(.*)\n@@(\w+).*', printed.decode('utf-8', 'replace'), re.S).groups()
+        printed, end = re.fullmatch(r'(.*)\n@@(\w+).*', printed.decode('utf-8', 'replace'),
+                                    re.S).groups()
         if end != 'done':
-            raise AssertionError('failed:\n{}\n{}\n{}'.format(text, printed, self.machine.journal()))
+            raise AssertionError('failed:\n{}\n{}\n{}'.format(
+                text, printed, self.machine.journal()))
         return printed
 
     def close(self):
