@@ -1,1 +1,2 @@
-"""Programs that the suite of real servers starts, each with a config of its own, on loopback, on free ports."""
+"""The programs that the suite servers starts, each with its own config, on free ports of loopback.
+"""

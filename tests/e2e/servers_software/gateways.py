@@ -9,7 +9,7 @@ from servers_software.proxies import NginxCache, SquidCache
 class Gateway(Logged):
     """A program between the client and the http port of a web server."""
 
-    command = ''            # the one that it needs
+    command = ''            # the program that it needs
 
     def __init__(self, folder, origin):
         super().__init__(folder)
@@ -53,14 +53,14 @@ class Haproxy(Gateway):
 class HaproxyHints(Haproxy):
     """Sends two interim responses before each response."""
 
-    # haproxy makes one response of two such rules that touch
+    # haproxy merges the responses of two such rules that follow each other directly
     rules = ('http-request early-hint Link "</one>; rel=preload"',
              'http-request set-header X-Between 1',
              'http-request early-hint Link "</two>; rel=preload"')
 
 
 class HaproxySerial(Haproxy):
-    """Serves one connection at a time; others wait until that is closed."""
+    """Serves one connection at a time. Others wait until it is closed."""
 
     rules = ('maxconn 1',)
 
@@ -75,7 +75,7 @@ class HaproxyRefusal(Haproxy):
 
 
 NGINX_GATEWAY = '''
-    log_format told '$uri $status $body_bytes_sent';
+    log_format short '$uri $status $body_bytes_sent';
     limit_req_zone $binary_remote_addr zone=clients:1m rate=2r/s;
     server {{
         listen 127.0.0.1:{port};
@@ -97,7 +97,7 @@ class NginxGateway(Gateway):
     def commands(self):
         http = NGINX_GATEWAY.format(port=self.port, origin=self.origin.port['http'], rule=self.rule)
         return [['nginx', '-e', self.path('error.log'), '-c', self.write('nginx.conf', NGINX.format(
-            folder=self.folder, log=self.path('access.log') + ' told', http=http))]]
+            folder=self.folder, log=self.path('access.log') + ' short', http=http))]]
 
 
 class NginxRateLimit(NginxGateway):
@@ -126,7 +126,7 @@ http.server.HTTPServer(('127.0.0.1', int(port)), Handler).serve_forever()
 
 
 class SerialServer(Gateway):
-    """Python's http.server without threads. It is no gateway: it serves the files itself."""
+    """Python's http.server without threads, which serves the files itself."""
 
     log_name = 'stderr.0'
 
@@ -134,10 +134,10 @@ class SerialServer(Gateway):
         return [[sys.executable, '-c', SERIAL_SERVER, str(self.port), self.origin.site.root]]
 
 
-class NginxHeedingCache(NginxCache):
-    """nginx that looks at the origin again where a request has Cache-Control."""
+class NginxObedientCache(NginxCache):
+    """nginx that asks the origin again if a request has Cache-Control."""
 
-    name = 'nginx heeding cache'
+    name = 'nginx obedient cache'
     more = 'proxy_cache_bypass $http_cache_control;'
 
 

@@ -1,4 +1,4 @@
-"""A network namespace in which some addresses are silent."""
+"""A network namespace in which some addresses never respond."""
 import contextlib
 import ctypes
 import os
@@ -12,14 +12,14 @@ import scene
 from servers_software.programs import PATH, Program
 
 CLONE_NEWNET = 0x40000000               # of setns(2)
-NETNS = '/run/netns'                    # where ip-netns(8) keeps them
+NETNS = '/run/netns'                    # where ip-netns(8) keeps the namespaces
 HOST = 'images.test'
 WORKING = '10.200.0.1'
-# glibc sorts these before the one that works: they share more bits with the source address
+# glibc sorts these before WORKING, as they share more bits with the source address.
 SILENT = ('192.0.2.4', '192.0.2.5', '192.0.2.6')
 SILENT6 = '2001:db8::9'
-NAME_SERVER = '192.0.2.7'               # of the machine itself, where dnsmasq may listen
-# packets to the silent addresses enter a veth(4) and are dropped at its other end
+NAME_SERVER = '192.0.2.7'               # an address of the machine, where dnsmasq listens
+# Packets to the silent addresses enter a veth(4), and its other end drops them.
 COMMANDS = ('link set lo up', 'link add quiet type veth peer name sink', 'link set sink up',
             'link set quiet arp off up', 'addr add {}/24 dev quiet'.format(NAME_SERVER),
             'addr add 10.0.0.1/8 dev quiet',
@@ -30,8 +30,8 @@ COMMANDS6 = ('addr add 2001:db8::7/64 dev quiet nodad',)
 class Namespace:
     """A network namespace while the `with` lasts.
 
-    addresses: those of HOST; has_hosts: whether /etc/hosts has them. name_servers: those in
-    /etc/resolv.conf. Raises SkipTest where the machine lacks namespaces, or IPv6 that is needed.
+    addresses: those of HOST. has_hosts: whether /etc/hosts has them. name_servers: those in
+    /etc/resolv.conf. Raises SkipTest if the machine has no namespaces, or no IPv6 but needs it.
     """
 
     def __init__(self, addresses=(), name_servers=(), has_hosts=True):
@@ -44,12 +44,12 @@ class Namespace:
 
     @property
     def command(self):
-        """What comes before a command that is to run in it."""
+        """Return the words before a command that runs it in the namespace."""
         return self._ip, 'netns', 'exec', self.name
 
     def __enter__(self):
         if self._ip is None:
-            raise unittest.SkipTest('lacking: ip')
+            raise unittest.SkipTest('not installed: ip')
         with contextlib.ExitStack() as stack:
             self._configure('netns add ' + self.name)
             stack.callback(self._configure, 'netns del ' + self.name)
@@ -79,11 +79,11 @@ class Namespace:
             stream.write(''.join(line + '\n' for line in lines))
 
     def socket(self):
-        """Return a TCP socket that belongs to this namespace, whoever uses it."""
+        """Return a TCP socket that belongs to this namespace, whichever process uses it."""
         made = []
         libc = ctypes.CDLL(None, use_errno=True)
 
-        def make():                     # setns() changes the namespace of this thread alone
+        def make():                     # setns() changes the namespace of this thread only
             with open(os.path.join(NETNS, self.name)) as stream:
                 if libc.setns(stream.fileno(), CLONE_NEWNET) == 0:
                     made.append(socket.socket())
@@ -102,7 +102,7 @@ class Namespace:
 
 
 class Dnsmasq(Program):
-    """dnsmasq in a namespace: a name server that knows the addresses of HOST."""
+    """dnsmasq in a namespace, as a name server that knows the addresses of HOST."""
 
     def __init__(self, folder, namespace):
         super().__init__(folder)

@@ -1,4 +1,4 @@
-"""A program that runs while a `with` lasts, and ports for it."""
+"""Programs that run while a `with` lasts, and free ports for them."""
 import contextlib
 import os
 import random
@@ -8,9 +8,9 @@ import subprocess
 import time
 
 START_SECONDS = 30
-PATH = os.environ['PATH'] + ':/usr/sbin'      # where Debian has servers
-PORTS = range(20000, 32000)             # below those that the kernel gives to clients
-# an nginx that stays in the foreground and in its folder
+PATH = os.environ['PATH'] + ':/usr/sbin'      # Debian's servers are in /usr/sbin
+PORTS = range(20000, 32000)             # below the kernel's ports for clients
+# nginx in the foreground, with all its files in its folder
 NGINX = '''
 daemon off;
 pid {folder}/pid;
@@ -30,7 +30,7 @@ http {{
 
 
 def has_ipv6():
-    """Whether there is IPv6, if only to oneself."""
+    """Return whether this machine has IPv6, at least on loopback."""
     with contextlib.suppress(OSError), contextlib.closing(socket.socket(socket.AF_INET6)) as trial:
         trial.bind(('::1', 0))
         return True
@@ -38,14 +38,14 @@ def has_ipv6():
 
 
 HAS_IPV6 = has_ipv6()
-# without it, the servers have one listener more by IPv4, to which no road leads
+# Without IPv6, the listener http6 of a server uses IPv4, and no route leads to it.
 IPV6_HOST, IPV6_ADDRESS = ('::1', '[::1]') if HAS_IPV6 else ('127.0.0.1', '127.0.0.1')
 FAMILIES = ((socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, '::1'))[:1 + HAS_IPV6]
-given = set()                           # ports, of which the servers may not have taken all yet
+given = set()                           # ports of free_port(), some of which may not be open yet
 
 
 def free_port():
-    """A port on which nobody listens, by IPv4 or IPv6, and that nobody was given before."""
+    """Return a port that is free by IPv4 and IPv6, and that was not returned before."""
     for port in random.SystemRandom().sample(sorted(set(PORTS) - given), 100):
         with contextlib.ExitStack() as stack:
             try:
@@ -61,7 +61,7 @@ def free_port():
 
 
 class Program:
-    """Processes with a folder of their own: their configs, what they wrote to stderr, their logs."""
+    """Processes, and the folder of their configs and logs, and of what they write to stderr."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -73,27 +73,29 @@ class Program:
         return os.path.join(self.folder, name)
 
     def write(self, name, content):
-        """A file in the folder; its path."""
+        """Write a file in the folder. Return its path."""
         with open(self.path(name), 'w') as stream:
             stream.write(content)
         return self.path(name)
 
     def commands(self):
-        """What to start, each in the foreground."""
+        """Return the commands to start. Each stays in the foreground."""
         raise NotImplementedError
 
     def ports(self):
-        """Where they listen, once they do, as host and port."""
+        """Return (host, port) of each listener."""
         raise NotImplementedError
 
     def start(self):
-        """Start them; __enter__ waits until they listen."""
-        environ = {'PATH': PATH, 'HOME': self.folder, 'TMPDIR': self.folder, 'PYTHONUNBUFFERED': '1'}
+        """Start the processes. __enter__ waits until they listen."""
+        environ = {'PATH': PATH, 'HOME': self.folder, 'TMPDIR': self.folder,
+                   'PYTHONUNBUFFERED': '1'}
         for number, command in enumerate(self.commands()):
             command[0] = shutil.which(command[0], path=PATH) or command[0]
             with open(self.path('stderr.{}'.format(number)), 'wb') as stream:
-                self._processes.append(subprocess.Popen(command, cwd=self.folder, env=environ, stdin=subprocess.DEVNULL,
-                                                        stdout=stream, stderr=stream))
+                self._processes.append(subprocess.Popen(
+                    command, cwd=self.folder, env=environ, stdin=subprocess.DEVNULL,
+                    stdout=stream, stderr=stream))
         return self
 
     def __enter__(self):
@@ -118,9 +120,10 @@ class Program:
                 self.connect(address)
                 return
             except OSError:
-                if time.monotonic() > deadline or any(each.poll() is not None for each in self._processes):
+                has_ended = any(each.poll() is not None for each in self._processes)
+                if has_ended or time.monotonic() > deadline:
                     raise RuntimeError('{} does not listen at {}: {}'.format(
-                        type(self).__name__, address, self.complaints())) from None
+                        type(self).__name__, address, self.errors())) from None
                 time.sleep(0.05)
 
     def __exit__(self, *error):
@@ -135,8 +138,8 @@ class Program:
                 process.wait()
         del self._processes[:]
 
-    def complaints(self):
-        """The ends of what they wrote to stderr."""
+    def errors(self):
+        """Return the end of what each process wrote to stderr and to its log of errors."""
         found = []
         for name in sorted(os.listdir(self.folder)):
             if name.startswith(('stderr.', 'error')):

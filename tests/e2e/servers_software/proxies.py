@@ -31,7 +31,10 @@ http_access deny all
 
 
 class Proxy(Program):
-    """A proxy for http and CONNECT; passwords: an htpasswd file, or None if everybody may use it."""
+    """A proxy for http and CONNECT.
+
+    passwords: an htpasswd file, or None for a proxy without passwords.
+    """
 
     def __init__(self, folder, passwords=None):
         super().__init__(folder)
@@ -43,15 +46,28 @@ class Proxy(Program):
 
 
 class Squid(Proxy):
-    """squid, which keeps nothing."""
+    """squid without a cache."""
 
     name = 'squid'
 
     def commands(self):
-        more = SQUID_PASSWORD.format(passwords=self.passwords) if self.passwords else 'http_access allow all'
-        config = self.write('squid.conf', SQUID.format(folder=self.folder, port=self.port, more=more))
+        more = 'http_access allow all'
+        if self.passwords:
+            more = SQUID_PASSWORD.format(passwords=self.passwords)
+        config = SQUID.format(folder=self.folder, port=self.port, more=more)
+        path = self.write('squid.conf', config)
         shutil.chown(self.folder, 'proxy', 'proxy')
-        return [['squid', '-N', '-n', 'tako{}'.format(self.port), '-f', config]]
+        return [['squid', '-N', '-n', 'tako{}'.format(self.port), '-f', path]]
+
+
+TINYPROXY = '''
+Port {}
+Listen 127.0.0.1
+Timeout 60
+MaxClients 50
+LogLevel Warning
+{}
+'''
 
 
 class Tinyproxy(Proxy):
@@ -60,10 +76,9 @@ class Tinyproxy(Proxy):
     name = 'tinyproxy'
 
     def commands(self):
-        more = 'BasicAuth {} {}\n'.format(USER, PASSWORD.replace(' ', '')) if self.passwords else ''
-        return [['tinyproxy', '-d', '-c', self.write(
-            'tinyproxy.conf', 'Port {}\nListen 127.0.0.1\nTimeout 60\nMaxClients 50\nLogLevel Warning\n{}'.format(
-                self.port, more))]]
+        more = 'BasicAuth {} {}'.format(USER, PASSWORD.replace(' ', '')) if self.passwords else ''
+        path = self.write('tinyproxy.conf', TINYPROXY.format(self.port, more))
+        return [['tinyproxy', '-d', '-c', path]]
 
 
 NGINX_CACHE = '''
@@ -84,10 +99,10 @@ NGINX_CACHE = '''
 
 
 class Cache(Program):
-    """A cache before the http port of a web server, as a content delivery network has: what it got once it keeps.
+    """A cache in front of the http port of a web server, like that of a content delivery network.
 
-    begins_with_all: where it is asked for several ranges of an image that it has not, it may begin with all of that,
-    answer so to whoever asks meanwhile, and not keep it at once.
+    begins_with_all: when a client requests ranges of a file that is not in the cache, the cache may
+    request the whole file, answer other clients from that, and only later keep the file.
     """
 
     begins_with_all = False
@@ -101,7 +116,7 @@ class Cache(Program):
         return [('127.0.0.1', self.port)]
 
     def expire(self, url):
-        """Let it look at the origin again for what clients know by this URL."""
+        """Let the cache ask the origin for this URL again. The URL is that of the clients."""
         self._ask(url, headers={'X-Look-Again': '1'})
 
     def _ask(self, url, headers=None, method='GET'):
@@ -112,22 +127,33 @@ class Cache(Program):
 
 
 class NginxCache(Cache):
-    """nginx that fetches files whole."""
+    """nginx that requests whole files."""
 
     name = 'nginx cache'
     more = ''
 
     def commands(self):
-        cache = NGINX_CACHE.format(folder=self.folder, port=self.port, origin=self.origin.port['http'], more=self.more)
-        return [['nginx', '-e', self.path('error.log'), '-c', self.write(
-            'nginx.conf', NGINX.format(folder=self.folder, log='off', http=cache))]]
+        http = NGINX_CACHE.format(folder=self.folder, port=self.port,
+                                  origin=self.origin.port['http'], more=self.more)
+        config = NGINX.format(folder=self.folder, log='off', http=http)
+        return [['nginx', '-e', self.path('error.log'), '-c', self.write('nginx.conf', config)]]
 
 
 class NginxSlices(NginxCache):
-    """nginx that fetches and keeps files in slices."""
+    """nginx that requests and keeps files in slices."""
 
     name = 'nginx slices'
     more = 'slice 1m; proxy_cache_key $uri$slice_range; proxy_set_header Range $slice_range;'
+
+
+SQUID_CACHE = '''
+cache_peer 127.0.0.1 parent {origin} 0 no-query originserver name=behind
+acl purges method PURGE
+http_access allow all
+cache_mem 64 MB
+maximum_object_size_in_memory 32 MB
+{refresh}
+'''
 
 
 class SquidCache(Cache):
@@ -141,15 +167,14 @@ class SquidCache(Cache):
         self._ask(url, method='PURGE')
 
     def commands(self):
-        more = '\n'.join((
-            'cache_peer 127.0.0.1 parent {} 0 no-query originserver name=behind'.format(self.origin.port['http']),
-            'acl purges method PURGE', 'http_access allow all', 'cache_mem 64 MB', 'maximum_object_size_in_memory 32 MB',
-            self.refresh))
-        base = SQUID.replace('cache deny all\n', '').replace('{port}\n', '{port} accel defaultsite=127.0.0.1\n')
-        config = self.write('squid.conf', base.format(folder=self.folder, port=self.port, more=more))
+        more = SQUID_CACHE.format(origin=self.origin.port['http'], refresh=self.refresh)
+        base = SQUID.replace('cache deny all\n', '')
+        base = base.replace('{port}\n', '{port} accel defaultsite=127.0.0.1\n')
+        config = base.format(folder=self.folder, port=self.port, more=more)
+        path = self.write('squid.conf', config)
         shutil.chown(self.folder, 'proxy', 'proxy')
         os.chmod(self.folder, 0o755)
-        return [['squid', '-N', '-n', 'tako{}'.format(self.port), '-f', config]]
+        return [['squid', '-N', '-n', 'tako{}'.format(self.port), '-f', path]]
 
 
 PROXIES = (Squid, Tinyproxy)

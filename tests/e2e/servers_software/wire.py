@@ -1,14 +1,11 @@
-"""The wire between a client and a server: counts what comes back, cuts it, or lets it stall."""
+"""The wire between a client and a server: it counts received bytes, breaks, or stalls."""
 import contextlib
 import socket
 import threading
 
 
 class Wire:
-    """Passes bytes on, while the `with` lasts.
-
-    received counts those that came from the server. Once these are as many as cut() or stall() said, a
-    connection is closed, once, or nothing more passes.
+    """Relays bytes while the `with` lasts, and counts those from the server in `received`.
 
     listener: a bound socket for clients, which may belong to another network namespace. By default
     the wire makes one at the host.
@@ -39,17 +36,17 @@ class Wire:
         self._listener.close()
 
     def cut(self, after):
-        """Close the connection that brings so many bytes from now on."""
+        """Close one connection when `after` more bytes have come from the server."""
         with self._lock:
             self._cut_at = self.received + after
 
     def stall(self, after):
-        """Let no more than so many bytes pass from now on; stalled is set when they have."""
+        """Stop when `after` more bytes have come from the server, and set `stalled` then."""
         with self._lock:
             self._stall_at = self.received + after
 
     def heal(self):
-        """Be as good as new; what stalled is closed."""
+        """Begin anew: count from 0, relay everything, and close the connections."""
         with self._lock:
             self._cut_at = self._stall_at = float('inf')
             self.received = 0
