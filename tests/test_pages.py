@@ -151,11 +151,11 @@ class CheckerTest(unittest.TestCase):
                      'test_files.NewFileTest.test_a_published_file_is_readable_whatever_the_umask',
                      'power',
                      'liars: rollback', 'liars: rollback: an older manifest',
-                     'servers: meet_redirect'):
+                     'servers: check_redirect'):
             self.assertTrue(is_there(name), name)
         for name in ('test_fetch', 'test_fetch.NoTest', 'test_fetch.RefusalTest.test_nothing',
                      'test_none.RefusalTest', 'none',
-                     'liars: boredom', 'liars: rollback: silence', 'servers: meet_nobody', ''):
+                     'liars: boredom', 'liars: rollback: silence', 'servers: check_nobody', ''):
             self.assertFalse(is_there(name), name)
 
     def test_rows_of_promises_are_read(self):
