@@ -1,7 +1,7 @@
 """Power cuts on real file systems, at random moments and after each step, and the order of syncs.
 
-After each cut the log is replayed, the promise holds, all that was reported as done is there, and
-one ordinary run completes the rest.
+After each cut and the replay of the log, the promise holds, all that was reported as done is on the
+disk, and one ordinary run completes the rest.
 """
 import contextlib
 import os
@@ -15,7 +15,7 @@ import fake_systemd
 import origin
 import tako
 
-from kernel import calls, disks, ground, order
+from kernel import calls, disks, flows, order
 from suite import Suite, require_root
 
 SIZE = 400000                           # bytes of each image
@@ -25,7 +25,7 @@ PIECES = 8
 # cuts at random moments on each file system, beside those after each step
 CUTS = {'first': 60, 'update': 70, 'delta': 130, 'patch': 60, 'rollback': 60, 'repair': 10,
         'store': 120, 'first store': 30}
-CUTS_WANTED = 100                       # of each kind of flow, if the time is not limited
+CUTS_MIN = 100                          # of each kind of flow, if the time is not limited
 CUTS_AT_THE_END = 5                     # right after the exit of each flow on each file system
 PROBE = 'store/' + tako.PROBE           # fetch tries its rename before the download
 # the order of renames
@@ -52,10 +52,11 @@ class Cut(namedtuple('Cut', ('kind', 'flow', 'call', 'number', 'has_neighbour'))
     __slots__ = ()
 
     def __str__(self):
-        when = 'after {} {}'.format(
-            self.call, self.number) if self.call else 'at random' if self.number else 'at the end'
+        when = 'at random' if self.number else 'at the end'
+        if self.call:
+            when = 'after {} {}'.format(self.call, self.number)
         return '{} on {}, {}{}'.format(self.flow, self.kind, when,
-                                       ', with a neighbour' * self.has_neighbour)
+                                       ', with a neighbour' if self.has_neighbour else '')
 
 
 class Power:
@@ -67,14 +68,14 @@ class Power:
         self.kinds = []
         self.lengths = {}               # (kind, flow) -> seconds of a whole run
         self.done = {}                  # cuts that ended a run, by kind of disk and of flow
-        self.traces = {flow.name: self.trace(flow) for flow in ground.FLOWS}
+        self.traces = {flow.name: self.trace(flow) for flow in flows.FLOWS}
 
     def trace(self, flow):
         """Return the calls of a whole run and of the processes that it starts."""
         self.scratch.begin(flow)
         result, found = calls.record(self.scratch.run_flow(flow), self.scratch.path('trace'),
                                      calls.CHANGES, '-f')
-        ground.check.assertEqual(flow.code(), result.code, result)
+        flows.check.assertEqual(flow.code(), result.code, result)
         return found
 
     def disk(self, kind, name):
@@ -88,7 +89,7 @@ class Power:
                 self.suite.skip(kind, fault)
                 continue
             self.kinds.append(kind)
-            for flow in {flow.begins: flow for flow in ground.FLOWS}.values():
+            for flow in {flow.begins: flow for flow in flows.FLOWS}.values():
                 disk = self.disk(kind, flow.begins)
                 disk.make()
                 with disk.mounted():
@@ -97,7 +98,7 @@ class Power:
 
     def cuts(self):
         for kind in self.kinds:
-            for flow in ground.FLOWS:
+            for flow in flows.FLOWS:
                 for number in range(CUTS[flow.name]):
                     yield Cut(kind, flow, '', 1, bool(number % 2))
                 for number in range(CUTS_AT_THE_END):
@@ -139,19 +140,19 @@ class Power:
         if (kind, flow) not in self.lengths:
             disk = self.disk(kind, 'case')
             disk.copy(self.disk(kind, flow.begins))
-            asked = len(self.scratch.server.requests)
+            begin = len(self.scratch.server.requests)
             with disk.mounted():
                 began = time.monotonic()
                 process = self.start(flow)
                 process.wait()
                 length = time.monotonic() - began
                 end(process)
-            self.scratch.check_asked(flow, self.scratch.server.requests[asked:])
+            self.scratch.check_requests(flow, self.scratch.server.requests[begin:])
             self.lengths[kind, flow] = length
         return self.lengths[kind, flow]
 
     def run(self, cut):
-        """Make one cut, and judge the disk and the next run."""
+        """Make one cut, and check the disk and the next run."""
         flow, scratch = cut.flow, self.scratch
         scratch.offer(flow)
         length = self.length(cut.kind, flow)
@@ -164,7 +165,7 @@ class Power:
         with disk.mounted(cut.has_neighbour):
             scratch.check_promise(flow)
             if code is not None:
-                ground.check.assertEqual(flow.code(), code)
+                flows.check.assertEqual(flow.code(), code)
                 scratch.check_done(flow)
             scratch.finish(flow)
         self.count(cut, code is not None)
@@ -179,28 +180,30 @@ class Power:
     def run_and_cut(self, cut, disk, length):
         """Cut the power during a run. Return its exit code if it had ended."""
         trace = self.scratch.path('trace')
-        prefix = calls.injected(trace, cut.call,
-                                'signal=STOP:when={}'.format(cut.number)) if cut.call else ()
+        prefix, neighbour = (), contextlib.nullcontext()
+        if cut.call:
+            prefix = calls.injected(trace, cut.call, 'signal=STOP:when={}'.format(cut.number))
         process = self.start(cut.flow, prefix)
         try:
-            with disks.neighbour(
-                self.scratch.disk) if cut.has_neighbour else contextlib.nullcontext():
+            if cut.has_neighbour:
+                neighbour = disks.neighbour(self.scratch.disk)
+            with neighbour:
                 if cut.call:
-                    ground.check.assertTrue(calls.wait_until_stopped(process, trace),
-                                            'this step did not come')
+                    flows.check.assertTrue(calls.wait_until_stopped(process, trace),
+                                           'the run did not reach this step')
                 elif cut.number:
                     time.sleep(self.suite.chance.uniform(0, length))
                 else:
                     process.wait()
                 code = process.poll()
-                disk.cut()
+                disk.cut_power()
         finally:
             end(process)
         return code
 
 
 def end(process):
-    """Wait for the end of a killed run and of all that it started."""
+    """Kill a run and all that it started, and wait for its end."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -214,7 +217,7 @@ def end(process):
 
 
 def paced(handler):
-    """Answer honestly, and send an image slowly."""
+    """Answer a request correctly, and an image slowly."""
     wanted = handler.headers.get('Range', '')
     if handler.path.startswith('/store/') and not handler.path.endswith('.chunks'):
         if not wanted or wanted.endswith('-'):
@@ -227,52 +230,52 @@ def paced(handler):
 def check_order(power, suite):
     """Each rename follows the fsync of its file, and precedes only the fsync of its directory."""
     root, image = power.scratch.root, origin.digest_of(power.scratch.two)
-    for flow in ground.FLOWS:
+    for flow in flows.FLOWS:
         found = power.traces[flow.name]
         with suite.case('order of {}'.format(flow)):
-            ground.check.assertEqual([], order.objections(found, root))
+            flows.check.assertEqual([], order.objections(found, root))
             names = [name.replace(image, 'image') for name in order.names_given(found, root)]
-            ground.check.assertEqual(NAMES[flow.name], names)
+            flows.check.assertEqual(NAMES[flow.name], names)
         for path in sorted(order.synced(found)):
-            with suite.case('order of {}, had it not synced {}'.format(flow, path)):
-                ground.check.assertNotEqual([],
-                                            order.objections(order.without_sync(found, path), root))
-    with suite.case('order of an update that goes on where another was killed'):
+            with suite.case('order of {} without its sync of {}'.format(flow, path)):
+                wrong = order.without_sync(found, path)
+                flows.check.assertNotEqual([], order.objections(wrong, root))
+    with suite.case('order of an update after a killed one'):
         check_adoption(power.scratch, power.traces['update'])
 
 
 def check_adoption(scratch, trace):
     """fetch syncs an image that another run renamed before latest names it."""
-    flow = next(flow for flow in ground.FLOWS if flow.name == 'update')
+    flow = next(flow for flow in flows.FLOWS if flow.name == 'update')
     names = order.names_given(trace, scratch.root)
     scratch.begin(flow)
-    killed = scratch.run_flow(flow)(calls.injected(scratch.path('trace'), 'rename',
-                                                   'signal=KILL:when={}'.format(
-                                                       names.index('latest') + 1)))
-    ground.check.assertEqual(-signal.SIGKILL, killed.code)
+    number = names.index('latest') + 1
+    kill = calls.injected(scratch.path('trace'), 'rename', 'signal=KILL:when={}'.format(number))
+    killed = scratch.run_flow(flow)(kill)
+    flows.check.assertEqual(-signal.SIGKILL, killed.code)
     result, found = calls.record(scratch.run_flow(flow), scratch.path('trace'), calls.CHANGES, '-f')
-    ground.check.assertEqual(0, result.code, result)
-    ground.check.assertEqual([], order.objections(found, scratch.root))
-    ground.check.assertEqual(['.state.back', '.state.done', 'latest'],
+    flows.check.assertEqual(0, result.code, result)
+    flows.check.assertEqual([], order.objections(found, scratch.root))
+    flows.check.assertEqual(['.state.back', '.state.done', 'latest'],
                              order.names_given(found, scratch.root)[:3])
     rename = next(number for number, call in enumerate(found) if call.name == 'rename'
                   and call.path(1).endswith('latest'))
-    ground.check.assertLessEqual({scratch.root, os.path.join(scratch.root, 'store')},
+    flows.check.assertLessEqual({scratch.root, os.path.join(scratch.root, 'store')},
                                  order.synced(found[:rename]))
 
 
 def main():
     suite = Suite('power')
     require_root(suite)
-    if not calls.is_there():
-        suite.skip('all', 'no strace here, or it may not trace')
+    if not calls.is_available():
+        suite.skip('all', 'strace is not installed, or may not trace')
         suite.close()
     try:
         disks.unshare_mounts()
     except OSError as error:
-        suite.skip('all', 'no mounts of our own: {}'.format(error))
+        suite.skip('all', 'the kernel refuses a mount namespace: {}'.format(error))
         suite.close()
-    with ground.scratch('tako-power-', SIZE) as scratch:
+    with flows.scratch('tako-power-', SIZE) as scratch:
         power = Power(scratch, suite)
         check_order(power, suite)
         scratch.server.faults['*'] = paced
@@ -281,8 +284,8 @@ def main():
             with suite.case(str(cut)):
                 power.run(cut)
         if power.kinds and not os.environ.get('PROVE_SECONDS'):
-            with suite.case('as many cuts as are wanted'):
-                ground.check.assertGreaterEqual(min(power.done.values()), CUTS_WANTED)
+            with suite.case('at least {} cuts of each kind'.format(CUTS_MIN)):
+                flows.check.assertGreaterEqual(min(power.done.values()), CUTS_MIN)
     suite.close()
 
 

@@ -6,16 +6,14 @@ the next ordinary run completes all.
 import signal
 from collections import Counter, namedtuple
 
-from kernel import calls, ground
+from kernel import calls, flows
 from suite import Suite
 
 SIZE = 300000                   # bytes of each image: runs are short
 # calls that read or change a disk
 TOUCHES = ('openat', 'read', 'pread64', 'write', 'pwrite64', 'copy_file_range', 'lseek',
-           'ftruncate', 'fsync', 'fchmod',
-           'utimensat', 'flock', 'rename', 'symlink', 'readlink', 'unlink', 'mkdir', 'statfs',
-           'getdents64',
-           'newfstatat', 'close')
+           'ftruncate', 'fsync', 'fchmod', 'utimensat', 'flock', 'rename', 'symlink', 'readlink',
+           'unlink', 'mkdir', 'statfs', 'getdents64', 'newfstatat', 'close')
 ANSWERS = ('signal=KILL:when={}', 'error=ENOSPC:when={}', 'error=EIO:when={}',
            'error=EACCES:when={}', 'error=EROFS:when={}')
 FROM_THEN_ON = 'error=EIO:when={}+'     # a dead disk; not for write, which also prints messages
@@ -40,7 +38,7 @@ class Case(namedtuple('Case', ('flow', 'call', 'answer', 'text', 'renamed'))):
 
 def cases(scratch):
     """Yield each call of each flow on the scratch directory, with each answer."""
-    for flow in ground.FLOWS:
+    for flow in flows.FLOWS:
         scratch.begin(flow)
         _, recorded = calls.record(scratch.run_flow(flow), scratch.path('trace'), ','.join(TOUCHES))
         counts, renamed = dict.fromkeys(TOUCHES, 0), ''
@@ -63,24 +61,25 @@ def exit_codes(case, call, scratch):
     if about.startswith(scratch.path('served')):
         return (good, 75)       # the disk of the origin
     failed = (1, 3) if case.flow.name == 'repair' else (1,)
-    return failed if case.call in ('fsync',
-                                   'flock') and not is_optional(case, about) else (good,) + failed
+    is_fatal = case.call in ('fsync', 'flock') and not is_optional(case, about)
+    return failed if is_fatal else (good,) + failed
 
 
 def is_optional(case, about):
-    """Return whether a run may succeed without this: an index, or a new state if the disk is full."""
+    """Return whether a run may succeed without this file."""
     if about.endswith('.chunks.new') or case.renamed.endswith('.chunks'):
-        return True
+        return True             # an index
+    # a new state, if the disk is full
     return 'ENOSPC' in case.answer and (about.endswith('.state.new')
                                         or case.renamed.endswith('.state'))
 
 
 def check_where(call, result, scratch):
-    """The message names the file."""
+    """Check that the message names a file."""
     about = ' '.join(line for line in result.err.splitlines() if line.startswith('tako: '))
     if not call.path().endswith('.tako'):
         about = about.replace(scratch.path('http.tako'), '').replace(scratch.path('file.tako'), '')
-    ground.check.assertIn(scratch.directory, about, 'no path in the message')
+    flows.check.assertIn(scratch.directory, about, 'no path in the message')
 
 
 def run(case, scratch, suite):
@@ -96,11 +95,11 @@ def run(case, scratch, suite):
     with suite.case('{}\n  met: {}'.format(case, met[0].text)):
         if result.code >= 0:
             scratch.check_words(result)
-            ground.check.assertIn(result.code, exit_codes(case, met[0], scratch), result)
+            flows.check.assertIn(result.code, exit_codes(case, met[0], scratch), result)
         scratch.check_promise(case.flow)
         if result.code == 0:
             scratch.check_end(case.flow)
-        elif ground.ROLLED_BACK in result.err:
+        elif flows.ROLLED_BACK in result.err:
             scratch.check_done(case.flow)
         elif result.code > 0:
             check_where(met[0], result, scratch)
@@ -110,35 +109,35 @@ def run(case, scratch, suite):
 
 
 def check_missed(missed, begun, is_sample):
-    """Few recorded calls were missed: of all, and of each flow's calls of one name.
+    """Check that few recorded calls were missed: of all, and of each flow's calls of one name.
 
     missed, begun: numbers of cases by (flow, name). A sample has too few of each.
     """
     all_missed, all_begun = sum(missed.values()), sum(begun.values())
     if is_sample:
-        ground.check.assertLessEqual(all_missed, MISSED_SHARE_OF_EACH * all_begun)
+        flows.check.assertLessEqual(all_missed, MISSED_SHARE_OF_EACH * all_begun)
         return
-    ground.check.assertLessEqual(all_missed, MISSED + MISSED_SHARE * all_begun)
+    flows.check.assertLessEqual(all_missed, MISSED + MISSED_SHARE * all_begun)
     for (flow, call), number in begun.items():
-        ground.check.assertLessEqual(missed[flow, call], MISSED_SHARE_OF_EACH * number,
+        flows.check.assertLessEqual(missed[flow, call], MISSED_SHARE_OF_EACH * number,
                                      '{} of {}'.format(call, flow))
 
 
 def main():
     suite = Suite('syscalls')
-    if not calls.is_there():
-        suite.skip('all', 'no strace here, or it may not trace')
+    if not calls.is_available():
+        suite.skip('all', 'strace is not installed, or may not trace')
         suite.close()
-    with ground.scratch('tako-syscalls-', SIZE) as scratch:
+    with flows.scratch('tako-syscalls-', SIZE) as scratch:
         found = list(cases(scratch))
-        with suite.case('each kind of call is there'):
-            ground.check.assertEqual(set(TOUCHES), {case.call for case in found})
+        with suite.case('the flows make each call'):
+            flows.check.assertEqual(set(TOUCHES), {case.call for case in found})
         begun, missed = Counter(), Counter()
         for case in suite.sample(found):
             begun[case.flow, case.call] += 1
             missed[case.flow, case.call] += not run(case, scratch, suite)
-        suite.count('did not come again', sum(missed.values()))
-        with suite.case('the calls that were recorded come again'):
+        suite.count('calls missed', sum(missed.values()))
+        with suite.case('the runs repeat the recorded calls'):
             check_missed(missed, begun, suite.is_sample)
     suite.close()
 

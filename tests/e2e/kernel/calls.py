@@ -1,4 +1,4 @@
-"""The system calls of a run, as strace prints them, and runs that end or fail at one of them."""
+"""The system calls of a run, as strace prints them, and runs that fail at one of them."""
 import os
 import re
 import subprocess
@@ -11,9 +11,8 @@ PYTHON = '/usr/bin/python3' if os.path.exists('/usr/bin/python3') else 'python3'
 TAKO = (PYTHON, '-I', '-W', 'error', scene.TAKO)
 LINE = re.compile(r'(?:([0-9]+) +)?(?:<\.\.\. )?([a-z0-9_]+)(?:\(| resumed>)(.*)')
 # calls that change a disk, and calls that report a change or rely on it
-CHANGES = (
-    'write,pwrite64,copy_file_range,ftruncate,fchmod,utimensat,fsync,fdatasync,mkdir,symlink,rename,unlink,'
-           'execve,exit_group')
+CHANGES = ('write,pwrite64,copy_file_range,ftruncate,fchmod,utimensat,fsync,fdatasync,mkdir,'
+           'symlink,rename,unlink,execve,exit_group')
 
 
 class Call(namedtuple('Call', ('name', 'text'))):
@@ -22,7 +21,7 @@ class Call(namedtuple('Call', ('name', 'text'))):
     __slots__ = ()
 
     def path(self, number=0):
-        """Return its file, or one of its files: that of the descriptor, or the path as given."""
+        """Return its nth file, from a descriptor or an argument, or an empty string."""
         paths = re.findall(r'[0-9]<(/[^>]*)>|"(/[^"]*)"', self.text)
         return ''.join(paths[number]) if number < len(paths) else ''
 
@@ -33,7 +32,7 @@ class Call(namedtuple('Call', ('name', 'text'))):
 
 
 def read_trace(path):
-    """Return the calls in the order in which they ended."""
+    """Return the calls of a trace in the order in which they ended."""
     begun, calls = {}, []
     with open(path, errors='replace') as stream:
         for line in stream:
@@ -50,18 +49,18 @@ def read_trace(path):
 
 
 def strace(trace, calls, *more):
-    """Return the beginning of a command to trace, without the processes that it starts."""
+    """Return the prefix of a command that traces it. -f in `more` traces child processes, too."""
     return ['strace', '-y', '-s', '0', '-o', trace, '-e', 'trace=' + calls] + list(more)
 
 
 def record(run, trace, calls, *more):
-    """Call run(prefix of a command). Return its Result and its calls."""
+    """Call run(prefix of a command) with strace. Return the Result and the calls."""
     result = run(strace(trace, calls, *more))
     return result, read_trace(trace)
 
 
 def injected(trace, call, answer):
-    """Return the beginning of a command with answers to this call, such as 'error=EIO:when=3'."""
+    """Return the prefix of a command that injects an answer to a call, 'error=EIO:when=3'."""
     return strace(trace, call, '-e', 'inject={}:{}'.format(call, answer))
 
 
@@ -71,14 +70,13 @@ def wait_until_stopped(process, trace, seconds=30):
     while time.monotonic() < deadline:
         if process.poll() is not None:
             return False
-        if os.path.exists(trace) and 'stopped by SIGSTOP' in scene.read(trace).decode(
-            errors='replace'):
+        if os.path.exists(trace) and b'stopped by SIGSTOP' in scene.read(trace):
             return True
         time.sleep(0.002)
-    raise TimeoutError('neither stopped nor over')
+    raise TimeoutError('the run neither stopped nor ended')
 
 
-def is_there():
+def is_available():
     """Return whether this machine has strace and allows it to trace."""
     try:
         return subprocess.call(['strace', '-o', os.devnull, 'true'], stderr=subprocess.DEVNULL) == 0

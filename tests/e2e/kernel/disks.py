@@ -9,12 +9,12 @@ import subprocess
 import threading
 import time
 
-# _IOR('X', 125, __u32), which is XFS_IOC_GOINGDOWN and EXT4_IOC_SHUTDOWN: nothing more is written
+# _IOR('X', 125, __u32): XFS_IOC_GOINGDOWN and EXT4_IOC_SHUTDOWN, which end all writes
 SHUTDOWN = 2 << 30 | 4 << 16 | ord('X') << 8 | 125
-NO_LOG_FLUSH = 2                        # not even the log in memory is written
+NO_LOG_FLUSH = 2                        # discard even the log in memory
 CLONE_NEWNS = 0x20000                   # of unshare(2): a mount namespace
-UMOUNT_SECONDS = 20.0                   # for killed processes and loop devices to release a file
-# size, command that makes it, options of mount that lose most, and those with a neighbour
+UMOUNT_SECONDS = 20.0                   # how long processes and loop devices may use a file
+# size, command of mkfs, options of mount that lose most, and those with a neighbour
 KINDS = {
     'ext4': (64 << 20, ['mkfs.ext4', '-q', '-F'],
              ('loop,noauto_da_alloc', 'loop,noauto_da_alloc,data=writeback')),
@@ -30,7 +30,7 @@ def unshare_mounts():
 
 
 class Disk:
-    """A file system of one kind in a file, which can be mounted at a directory."""
+    """A file system of one kind in a file. `at` is the directory where it is mounted."""
 
     def __init__(self, kind, file, at):
         self.file = file
@@ -51,15 +51,15 @@ class Disk:
 
     @contextlib.contextmanager
     def mounted(self, has_neighbour=False):
-        """Mount it and replay its log, until the end of the `with`."""
+        """Mount it, and replay its log, while the `with` lasts."""
         _run(['mount', '-o', self._options[has_neighbour], self.file, self.at])
         try:
             yield
         finally:
             self._unmount()
 
-    def cut(self):
-        """Cut the power."""
+    def cut_power(self):
+        """Discard all that is not on the disk yet, and fail further writes."""
         descriptor = os.open(self.at, os.O_RDONLY)
         try:
             fcntl.ioctl(descriptor, SHUTDOWN, struct.pack('I', NO_LOG_FLUSH))
@@ -67,7 +67,7 @@ class Disk:
             os.close(descriptor)
 
     def _unmount(self):
-        """Unmount it, and wait until no cache of it is left."""
+        """Unmount it, and wait until no loop device uses it."""
         deadline, is_mounted = time.monotonic() + UMOUNT_SECONDS, True
         while is_mounted or self._is_attached():
             is_mounted = is_mounted and subprocess.call(['umount', self.at],
@@ -83,7 +83,7 @@ class Disk:
                 with open(path) as stream:
                     if stream.read().strip() == self.file:
                         return True
-            except OSError:             # it was detached
+            except OSError:             # the loop device was detached
                 pass
         return False
 
@@ -96,14 +96,14 @@ def _run(command):
 
 
 def fault_of_kind(kind, folder):
-    """Return why disks of this kind cannot be used here; None if they can."""
+    """Return why disks of this kind do not work on this machine, or None if they do."""
     at = os.path.join(folder, 'trial')
     os.makedirs(at, exist_ok=True)
     disk = Disk(kind, at + '.' + kind, at)
     try:
         disk.make()
         with disk.mounted():
-            disk.cut()
+            disk.cut_power()
         with disk.mounted():
             pass
     except OSError as error:
@@ -116,7 +116,7 @@ def fault_of_kind(kind, folder):
 
 @contextlib.contextmanager
 def neighbour(folder, seconds=0.003):
-    """Another process that writes to the same file system and syncs, which syncs only names."""
+    """Write and sync another file of the same file system, which syncs only names."""
     is_over = threading.Event()
 
     def write():

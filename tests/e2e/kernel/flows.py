@@ -1,8 +1,8 @@
-"""What the suites power and syscalls run: an origin, directories to begin with, and flows.
+"""The flows that the suites power and syscalls interrupt.
 
 A flow is a run with a known directory at its beginning and its end. The promise holds at every
-moment. One more ordinary run leads to the known end, however the first one ended; after a rollback,
-which is no success, it takes two.
+moment: see check_promise(). However a run ended, one more ordinary run leads to the known end;
+after a rollback, which counts as a failure, two more runs.
 """
 import contextlib
 import os
@@ -24,10 +24,10 @@ from kernel import calls
 
 SECRET = tako.format_secret_key(origin.SEED)
 KEY = tako.parse_public_key(origin.PUBLIC_KEY)
-# the unit fails on the image {bad}
+# the message of the flow rollback
 ROLLED_BACK = 'rolled back to 1.1, and 2.0 is rejected'
 MEMORY = os.environ.get('PROVE_MEMORY', '/dev/shm')
-ROOM_BYTES = 1 << 30
+FREE_BYTES_MIN = 1 << 30
 check = unittest.TestCase()
 check.maxDiff = None
 
@@ -35,7 +35,7 @@ check.maxDiff = None
 class Flow(namedtuple('Flow', ('name', 'begins', 'config', 'options'))):
     """A fetch or a store of a new version.
 
-    begins: the directory that it begins with. config: of the fetch; empty for a store. In the flow
+    begins: the directory that it begins with. config: of the fetch; '' for a store. In the flow
     rollback the unit fails on the new image.
     """
 
@@ -49,6 +49,14 @@ class Flow(namedtuple('Flow', ('name', 'begins', 'config', 'options'))):
         return 1 if self.name == 'rollback' else 0
 
 
+CONFIG = '''Origin={}
+Destination={}
+PublicKey={}
+Version=*
+Keep=1
+Restart=app.service
+Confirm=0
+'''
 FLOWS = (
     Flow('first', 'empty', 'file', ()),
     Flow('update', 'old', 'http', ('--no-delta',)),
@@ -78,21 +86,24 @@ def has_room(folder):
     if not os.access(folder, os.W_OK):
         return False
     status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize >= ROOM_BYTES
+    return status.f_bavail * status.f_frsize >= FREE_BYTES_MIN
 
 
 @contextlib.contextmanager
 def scratch(prefix, size):
-    """A Ground with images of so many bytes: in memory if there is room, as fsync is fast there."""
-    with tempfile.TemporaryDirectory(prefix=prefix,
-                                     dir=MEMORY if has_room(MEMORY) else None) as directory:
+    """Yield a Scratch with images of `size` bytes, in memory if there is room, for fast fsync."""
+    parent = MEMORY if has_room(MEMORY) else None
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as directory:
         os.chmod(directory, 0o755)
-        with Ground(os.path.realpath(directory), size) as ground:
-            yield ground
+        with Scratch(os.path.realpath(directory), size) as made:
+            yield made
 
 
-class Ground:
-    """A scratch directory with an origin and `root`, in which flows run. `disk` has only root."""
+class Scratch:
+    """A scratch directory with an origin, in which flows run.
+
+    `disk` contains only `root`, the destination of a fetch or the directory of a store.
+    """
 
     def __init__(self, directory, size):
         self.directory = directory
@@ -110,17 +121,15 @@ class Ground:
         self.server.__enter__()
         self.write('image', self.two)
         for name, url in (('file', 'file://' + self.path('served')), ('http', self.server.url)):
-            self.write(name + '.tako',
-                       ('Origin={}\nDestination={}\nPublicKey={}\nVersion=*\nKeep=1\n'
-                                        'Restart=app.service\nConfirm=0\n')
-                       .format(url, self.root, origin.PUBLIC_KEY).encode())
+            config = CONFIG.format(url, self.root, origin.PUBLIC_KEY)
+            self.write(name + '.tako', config.encode())
         self._make_beginnings()
         for flow in FLOWS:
             self.begin(flow)
-            asked = len(self.server.requests)
+            begin = len(self.server.requests)
             self.finish(flow)
             self.expected[flow.name] = self.lasting()
-            self.check_asked(flow, self.server.requests[asked:])
+            self.check_requests(flow, self.server.requests[begin:])
         return self
 
     def __exit__(self, *error):
@@ -135,42 +144,42 @@ class Ground:
     def _make_beginnings(self):
         """Make the directories that flows begin with, by runs of Tako."""
         os.mkdir(self.root)
-        self._keep('empty')
+        self._save('empty')
         for version, content in (('1.0', self.zero), ('1.1', self.one)):
             self.write('older', content)
-            self._run_well('store', '-o', self.root, self.path('older'), version)
-        self._keep('published')
+            self._run_successfully('store', '-o', self.root, self.path('older'), version)
+        self._save('published')
         self.begin(FLOWS[0])
         for version, content in (('1.0', self.zero), ('1.1', self.one)):
             self.server.index(self.server.publish(version, content))
-            self._run_well('fetch', self.path('http.tako'))
+            self._run_successfully('fetch', self.path('http.tako'))
         self.old = scene.signed_manifest(self.root)
-        self._keep('old')
+        self._save('old')
         self._publish_new()
         self.new = self.server.read('manifest')
-        self._run_well('fetch', self.path('http.tako'))
+        self._run_successfully('fetch', self.path('http.tako'))
         latest = os.path.join(self.root, 'latest')
         self.damaged = self.two[:1000] + b'damaged' + self.two[1007:]
         origin.write(os.path.realpath(latest), self.damaged)
         os.chmod(os.path.realpath(latest), 0o444)
-        self._keep('damaged')
+        self._save('damaged')
 
     def _publish_new(self):
         """Publish the new image with an index, and keep one that lists a patch."""
-        pieces, older = [], origin.digest_of(self.one)
+        pieces, old_digest = [], origin.digest_of(self.one)
         self.index = self.server.index(self.server.publish('2.0', self.two))[1:]
         tako.make_patch(self.one, self.two, pieces.append, 64 << 20, lambda _: None)
-        patch = b''.join(pieces)
-        self.server.write('store/{}.{}.patch'.format(origin.digest_of(self.two), older), patch)
+        patch, new_digest = b''.join(pieces), origin.digest_of(self.two)
+        self.server.write('store/{}.{}.patch'.format(new_digest, old_digest), patch)
         plain = self.server.read(self.index)
-        patched = tako.format_index(
-            tako.parse_index(plain, len(self.two))._replace(patches=((older, len(patch)),)))
-        self.indexes = {False: plain, True: patched}
+        index = tako.parse_index(plain, len(self.two))
+        patched = index._replace(patches=((old_digest, len(patch)),))
+        self.indexes = {False: plain, True: tako.format_index(patched)}
 
-    def _keep(self, name):
+    def _save(self, name):
         shutil.copytree(self.root, self.path('begin', name), symlinks=True)
 
-    def _run_well(self, *arguments):
+    def _run_successfully(self, *arguments):
         result = self.run([], *arguments)
         check.assertEqual(0, result.code, result)
 
@@ -204,16 +213,15 @@ class Ground:
                    'LC_ALL': 'C.UTF-8'}
         settings.setdefault('stdin', subprocess.DEVNULL)
         return subprocess.Popen(list(prefix) + list(calls.TAKO) + list(arguments), env=environ,
-                                cwd='/',
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                cwd='/', stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                 start_new_session=True, **settings)
 
     def run(self, prefix, *arguments):
-        """Run it to its end. Return its Result."""
+        """Run tako.py to its end. Return its Result."""
         process = self.start(prefix, *arguments)
         try:
             out, err = process.communicate(timeout=120)
-        except BaseException:           # it keeps a file system from being unmounted
+        except BaseException:           # a process would prevent the unmount
             os.killpg(process.pid, signal.SIGKILL)
             raise
         return scene.Result(process.returncode, out.decode(errors='replace'),
@@ -224,7 +232,7 @@ class Ground:
         return lambda prefix: self.run(prefix, *self.arguments(flow))
 
     def finish(self, flow):
-        """Do one ordinary run, which has to succeed and leave all as expected."""
+        """Do one ordinary run, which must succeed and leave all as expected."""
         result = self.run([], *self.arguments(flow))
         if flow.name == 'rollback' and result.code:     # the unit failed in this run
             check.assertEqual(flow.code(), result.code, result)
@@ -234,11 +242,11 @@ class Ground:
         self.check_end(flow)
 
     def check_end(self, flow):
-        """Names, modes, links and bytes are as the flow leaves them."""
+        """Check that names, modes, links and bytes are as the flow leaves them."""
         if flow.name in self.expected:
             check.assertEqual(self.expected[flow.name], self.lasting())
-        temporary = [name for name in os.listdir(self.root) if name.endswith('.new')
-                     or name.startswith('.partial-')]
+        temporary = [name for name in os.listdir(self.root)
+                     if name.endswith('.new') or name.startswith('.partial-')]
         check.assertEqual([], temporary)
         self.check_done(flow)
         if flow.config and flow.name != 'repair':
@@ -249,7 +257,7 @@ class Ground:
             check.assertEqual((origin.digest_of(self.two),), scene.state(self.root).rejected)
 
     def check_done(self, flow):
-        """After a success the new image is on the disk."""
+        """Check that the new image is installed or published, as after a success."""
         if not flow.config:
             self.check_published(flow, is_done=True)
             return
@@ -267,23 +275,26 @@ class Ground:
 
         They depend on how the run ended. A client downloads a lost index with the next image.
         """
-        found, is_client = scene.snapshot(self.root), os.path.lexists(os.path.join(self.root,
-                                                                                   'latest'))
-        return {name: (mode, '' if name == '.state' else what) for name,
-                (mode, what) in found.items()
+        files = scene.snapshot(self.root)
+        is_client = os.path.lexists(os.path.join(self.root, 'latest'))
+        return {name: (mode, '' if name == '.state' else content)
+                for name, (mode, content) in files.items()
                 if not (is_client and name.endswith('.chunks'))}
 
-    def check_asked(self, flow, requests):
-        """A whole run requested ranges or patches if and only if the flow is for them."""
-        ranges = [path for path,
-                  headers in requests if 'Range' in headers and not path.endswith('.chunks')]
+    def check_requests(self, flow, requests):
+        """Check that a whole run requested ranges or patches if the flow is for them."""
+        ranges = [path for path, headers in requests
+                  if 'Range' in headers and not path.endswith('.chunks')]
         patches = [path for path, _ in requests if path.endswith('.patch')]
         check.assertEqual((flow.name in ('delta', 'repair'), flow.name == 'patch'),
-                          (bool(ranges), bool(patches)),
-                          'not what the flow is for')
+                          (bool(ranges), bool(patches)), 'not what the flow is for')
 
     def check_promise(self, flow):
-        """The promise holds at every moment of a flow."""
+        """Check what holds at every moment of a flow.
+
+        Each image has the bytes of its name. The manifest and latest are the old or the new ones.
+        Only in the flow repair an image may have its damaged bytes.
+        """
         if not flow.config:
             self.check_published(flow, is_done=False)
             return
@@ -293,22 +304,21 @@ class Ground:
             check.assertTrue(name == origin.digest_of(content)
                              or (flow.name == 'repair' and content == self.damaged),
                              'store/{} has {} other bytes'.format(name, size))
-        linked, manifest = destination.latest(), scene.signed_manifest(self.root)
-        check.assertIn(manifest,
-                       (self.new, {'empty': None, 'old': self.old}.get(flow.begins, self.new)))
-        before = {'empty': '', 'old': origin.digest_of(self.one)}.get(flow.begins,
-                                                                      origin.digest_of(self.two))
-        check.assertIn(linked, (before, origin.digest_of(self.two)))
+        one, two = origin.digest_of(self.one), origin.digest_of(self.two)
+        old_manifest, old_digest = {'empty': (None, ''), 'old': (self.old, one)}.get(
+            flow.begins, (self.new, two))
+        check.assertIn(scene.signed_manifest(self.root), (self.new, old_manifest))
+        check.assertIn(destination.latest(), (old_digest, two))
         if flow.name != 'repair':
             check.assertIsNone(scene.fault_of_latest(self.root))
 
     def check_published(self, flow, is_done):
-        """The manifest lists intact images: all old ones, and after the end the new one."""
+        """Check that the manifest lists intact images: all old ones, and the new one if is_done."""
         directory = tako.ImageDirectory(self.root)
-        before, signed = ['1.0', '1.1'] if flow.begins == 'published' else [
-            ], scene.signed_manifest(self.root)
-        manifest = tako.Manifest(()) if signed is None else tako.open_manifest(signed, [KEY],
-                                                                               'manifest')
+        before = ['1.0', '1.1'] if flow.begins == 'published' else []
+        signed, manifest = scene.signed_manifest(self.root), tako.Manifest(())
+        if signed is not None:
+            manifest = tako.open_manifest(signed, [KEY], 'manifest')
         listed = [entry.version.text for entry in manifest.entries]
         check.assertIn(listed, (before + ['2.0'],) if is_done else (before, before + ['2.0']))
         for entry in manifest.entries:
@@ -317,7 +327,7 @@ class Ground:
                 check.assertEqual(entry.size, tako.parse_index(stream.read(), entry.size).size)
 
     def check_words(self, result):
-        """After an error there is a message with a hint, and nothing else."""
+        """Check that an error has a message and a hint, and that no line is another program's."""
         check.assertNotIn('Traceback', result.err)
         check.assertNotIn('internal error', result.err)
         lines = result.err.splitlines()

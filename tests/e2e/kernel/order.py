@@ -4,8 +4,8 @@ import os
 import tako
 
 WRITES = ('write', 'pwrite64', 'copy_file_range', 'ftruncate', 'fchmod', 'utimensat')
-# steps that rely on all renames before
-STEPS = {'mkdir': 'made a directory', 'rename': 'renamed', 'unlink': 'removed', 'write': 'told',
+# the steps that rely on all earlier renames, as words
+STEPS = {'mkdir': 'made a directory', 'rename': 'renamed', 'unlink': 'removed', 'write': 'printed',
          'execve': 'started a program', 'exit_group': 'ended'}
 
 
@@ -26,11 +26,11 @@ class Pending:
     def take(self, call):
         """Take the next call of the run."""
         path = call.path(1 if call.name == 'copy_file_range' else 0)
-        # to a pipe
-        if call.name in ('execve', 'exit_group') or (call.name == 'write' and not path):
-            self.rest_on(call)
-        elif call.result() < 0 or not (path + os.sep).startswith(
-            self.root + os.sep) or tako.PROBE in call.text:
+        is_message = call.name == 'write' and not path
+        is_in_root = (path + os.sep).startswith(self.root + os.sep)
+        if is_message or call.name in ('execve', 'exit_group'):
+            self.check_names(call)
+        elif call.result() < 0 or not is_in_root or tako.PROBE in call.text:
             pass
         elif call.name in WRITES:
             if 'AT_FDCWD' not in call.text:     # the time of an installed file may be lost
@@ -39,15 +39,17 @@ class Pending:
             self.unsynced.discard(path)
             self.unnamed.pop(path, None)
         elif call.name in STEPS:
-            self.rest_on(call)
-            self.name(call)
+            self.check_names(call)
+            self.add_name(call)
 
-    def rest_on(self, call):
+    def check_names(self, call):
+        """Object to a step if a directory is not synced."""
         for folder, name in self.unnamed.items():
             self.objections.append('{}, and {} is not synced since it got {}: {}'.format(
                 STEPS[call.name], folder, name, call.text))
 
-    def name(self, call):
+    def add_name(self, call):
+        """Note the new name of a step, and object to the rename of a file that is not synced."""
         if call.name == 'rename':
             if call.path() in self.unsynced:
                 self.objections.append('renamed before its bytes were synced: ' + call.text)
@@ -58,7 +60,7 @@ class Pending:
 
 
 def objections(calls, root):
-    """Return each step, in words, before which a run did not sync what it relies on."""
+    """Return each step that came before the sync of what it relies on, as a sentence."""
     pending = Pending(root)
     for call in calls:
         pending.take(call)
@@ -67,8 +69,8 @@ def objections(calls, root):
 
 def names_given(calls, root):
     """Return the final names, in the order of their renames."""
-    return [os.path.relpath(call.path(1), root) for call in calls if call.name == 'rename'
-            and call.result() == 0]
+    return [os.path.relpath(call.path(1), root) for call in calls
+            if call.name == 'rename' and call.result() == 0]
 
 
 def synced(calls):
