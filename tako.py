@@ -154,6 +154,8 @@ TOKEN_MAX_BYTES = 8192                  # maximum size of a token; servers refus
 MANIFEST_MAX_BYTES = 16 << 20           # maximum size of a manifest, about 170,000 entries
 STAMP_MAX_BYTES = 1 << 10               # maximum size of a stamp
 STAMP_AHEAD_SECONDS = 86400             # a stamp that is more ahead of the clock is not accepted
+FRESH_MIN_SECONDS = 3600                # minimum value of Fresh=
+UNPROVEN_SECONDS = 86400                # a manifest that has no stamp for so long is warned about
 IMAGE_MAX_BYTES = (1 << 63) - 1         # maximum size of an image
 VERSION_MAX_CHARS = 255                 # maximum length of a version
 UNIT_NAME_MAX_CHARS = 255               # maximum length of a unit's name in systemd
@@ -301,6 +303,16 @@ class OlderManifestError(RefusedError):
     def __init__(self, where: str, lost: str) -> None:
         super().__init__(f'{where}: lacks or changes {lost}, which the last manifest had',
                          'try again later, in case a cache is stale; then tell the publisher')
+
+
+class StaleError(RefusedError):
+    """The last stamp, of the time `moment`, is older than Fresh=. `asked` are the origins."""
+
+    def __init__(self, moment: str, asked: str) -> None:
+        super().__init__(
+            f'no stamp since {moment}, longer than Fresh= allows; asked: {asked}',
+            'if other machines say this too, tell the publisher, who renews the stamp or finds out '
+            'who withholds it; else check the clock')
 
 
 class ForkError(RefusedError):
@@ -989,8 +1001,8 @@ def _parse_entries(body: bytes, where: str) -> 'Iterator[Entry]':
 class Stamp(namedtuple('Stamp', ('moment', 'entries', 'sha256'))):
     """A statement of when a manifest was the newest.
 
-    moment: in UTC, spelled as 2026-11-27T23:00:00Z, so that a later time is a greater text. entries,
-    sha256: the number of entries of the manifest, and what body_sha256() returns.
+    moment: in UTC, spelled as 2026-11-27T23:00:00Z, so that a later one is a greater text.
+    entries, sha256: the number of entries of the manifest, and what body_sha256() returns.
     """
 
     __slots__ = ()
@@ -2063,7 +2075,8 @@ MANAGERS = {'system': SYSTEM_MANAGER, 'user': USER_MANAGER}
 
 class Config(namedtuple('Config', (
         'origins', 'public_keys', 'destination', 'destination_line', 'bounds', 'units',
-        'unit_lines', 'manager', 'confirm_seconds', 'keep', 'delay', 'credentials'))):
+        'unit_lines', 'manager', 'confirm_seconds', 'keep', 'delay', 'credentials', 'stamp_keys',
+        'fresh'))):
     """The settings of one image.
 
     `origins` are mirrors of each other. `public_keys` have 32 bytes each; one of them must have
@@ -2072,6 +2085,8 @@ class Config(namedtuple('Config', (
     `confirm_seconds` is how long units are watched after a restart; with 0, only the result of the
     restart counts. `keep` is the number of images that stay in store/; with 0, all stay. `delay` is
     the shortest and longest time before a new version is installed, in seconds; None for no delay.
+    `stamp_keys` have 32 bytes each: if there are any, one must have signed the stamp. `fresh` is
+    how many seconds old the stamp may be.
     """
 
     __slots__ = ()
@@ -2087,6 +2102,8 @@ class Config(namedtuple('Config', (
     keep: int
     delay: 'Optional[Tuple[int, int]]'
     credentials: Credentials
+    stamp_keys: 'Tuple[bytes, ...]'
+    fresh: float
 
 
 def parse_config(text: str) -> Config:
@@ -2109,7 +2126,9 @@ def parse_config(text: str) -> Config:
                   confirm_seconds=CONFIRM_SECONDS if one['Confirm'] is None else one['Confirm'],
                   keep=one['Keep'] or 0,
                   delay=one['Delay'],
-                  credentials=credentials_of(values))
+                  credentials=credentials_of(values),
+                  stamp_keys=tuple(values['StampKey'].values()),
+                  fresh=one['Fresh'] or float('inf'))
 
 
 def units_of(values: 'Values') -> 'Dict[str, int]':
@@ -2143,6 +2162,8 @@ def parse_settings(text: str) -> 'Tuple[Values, List[ConfigError]]':
     errors += [ConfigError(f'{key}= is missing', f'add a line like {key}={example}')
                for key, example in REQUIRED_KEYS.items()
                if not values[key] and f'did you mean {key}=?' not in hints]
+    errors += [ConfigError('Fresh= needs StampKey=', 'add the key that signs the stamp', line)
+               for line in values['Fresh'] if not values['StampKey']]
     return values, errors + list(_credential_errors(values))
 
 
@@ -2328,13 +2349,21 @@ def _parse_delay(value: str) -> 'Tuple[int, int]':
     return times[0], times[-1]
 
 
+def _parse_fresh(value: str) -> float:
+    seconds = parse_duration(value)
+    if seconds is None or seconds < FRESH_MIN_SECONDS:
+        raise UsageError(f'{value[:80]!a} is not a time from {FRESH_MIN_SECONDS // 3600}h on',
+                         'give the age that a stamp may have, as in 36h or 7d')
+    return seconds
+
+
 REQUIRED_KEYS = {       # each with an example
     'Origin': 'https://images.example.com/app',
     'PublicKey': 'l0D28J2fiIXvWPbeZP7wkaq+dB55Gl2ysigl9mQH29k=',
     'Destination': '/var/lib/images/app',
     'Version': '1.*',
 }
-REPEATABLE_KEYS = ('Origin', 'PublicKey', 'Restart')
+REPEATABLE_KEYS = ('Origin', 'PublicKey', 'Restart', 'StampKey')
 CREDENTIAL_KEYS = ('Token', 'Authority', 'ClientCertificate', 'ClientKey')
 CONFIG_KEYS: 'Dict[str, Callable[[str], Any]]' = {      # each with the function that parses a value
     'Origin': parse_origin,
@@ -2350,6 +2379,8 @@ CONFIG_KEYS: 'Dict[str, Callable[[str], Any]]' = {      # each with the function
     'Authority': _parse_file,
     'ClientCertificate': _parse_file,
     'ClientKey': _parse_file,
+    'StampKey': parse_public_key,
+    'Fresh': _parse_fresh,
 }
 
 
@@ -3834,6 +3865,7 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
 # A Destination is the same directory on a client: without patches, and with
 #
 #     latest                          link to store/<sha256>, the installed image
+#     stamp                           the last accepted one, if the config has StampKey=
 #     .state                          a State, and the time of the last success: see StateFile
 #     .partial-<sha256>*              the downloaded part of an image, or of a patch
 #     .fork.1, .fork.2                two signed manifests that contradict each other
@@ -3867,6 +3899,10 @@ class SignedManifest(namedtuple('SignedManifest', ('manifest', 'signed', 'where'
     manifest: Manifest
     signed: bytes
     where: str
+
+    def name(self) -> 'Tuple[int, str]':
+        """Return what a stamp says of this manifest: its number of entries, and a SHA-256."""
+        return len(self.manifest.entries), body_sha256(self.signed)
 
 
 class ImageDirectory:
@@ -4155,6 +4191,13 @@ class Destination(ImageDirectory):
                 'fetch; otherwise the file was modified: find out why before you remove it, '
                 'because the next fetch may then accept an older manifest')) from None
 
+    def stamp(self, public_keys: 'Sequence[bytes]') -> 'Optional[Stamp]':
+        """Return the stamp that the last fetch accepted; None if none of the keys signed it."""
+        try:
+            return self.read_stamp(public_keys)[0]
+        except (RefusedError, FileNotFoundError):
+            return None
+
     def latest(self) -> str:
         """Return the SHA-256 of the installed image; '' if there is none. Raises TakoError."""
         return self.linked('latest')
@@ -4237,7 +4280,7 @@ class Destination(ImageDirectory):
 
 class State(namedtuple('State', (
         'previous', 'restart_due', 'received', 'rejected', 'withdrawn', 'validators',
-        'invocations', 'postponed', 'seen', 'machine'))):
+        'invocations', 'postponed', 'seen', 'machine', 'unproven'))):
     """What a destination remembers from one run to the next. An image is named by its SHA-256.
 
     previous: the image that was installed before the latest one, or ''.
@@ -4252,6 +4295,7 @@ class State(namedtuple('State', (
         installed again once the unit runs on the previous image.
     seen: "SHA-256 seconds": when a version newer than the installed one was first seen, since 1970.
     machine: a random number in hexadecimal that stands for a missing /etc/machine-id, or ''.
+    unproven: since when origins have had a newer manifest without a stamp, in seconds since 1970.
     """
 
     __slots__ = ()
@@ -4265,14 +4309,15 @@ class State(namedtuple('State', (
     postponed: 'Tuple[str, ...]'
     seen: 'Tuple[str, ...]'
     machine: str
+    unproven: str
 
 
 STATE_REGEXES = {'validators': '[0-9a-f]{64} [!-~]+ [!-~]+',
                  'received': '[0-9a-f]{64} [0-9]{1,19}',
                  'invocations': '[!-~]+ ([0-9a-f]{32}|-)',
                  'seen': '[0-9a-f]{64} [0-9]{1,12}',
-                 'machine': '[0-9a-f]{32}'}                         # others: a SHA-256
-STATE_SINGLES = ('previous', 'restart_due', 'received', 'machine')          # others: a tuple
+                 'machine': '[0-9a-f]{32}', 'unproven': '[0-9]{1,12}'}          # others: a SHA-256
+STATE_SINGLES = ('previous', 'restart_due', 'received', 'machine', 'unproven')  # others: a tuple
 
 
 def parse_state(text: str) -> State:
@@ -5978,6 +6023,50 @@ def plan_delay(manifest: Manifest, config: Config, state: State, latest: str, ma
             {digest: until for digest, until in waiting.items() if until > now})
 
 
+class Proof(namedtuple('Proof', ('stamp', 'ahead', 'unknown'))):
+    """What stamps prove. Each field is a stamp, or None.
+
+    stamp: the youngest that names the newest manifest that any stamp names. ahead: the youngest of
+    those that are too far ahead of the clock. unknown: the youngest that names a manifest that is
+    not here, and is not shorter than those that are.
+    """
+
+    __slots__ = ()
+    stamp: 'Optional[Stamp]'
+    ahead: 'Optional[Stamp]'
+    unknown: 'Optional[Stamp]'
+
+
+def find_proof(names: 'Sequence[Tuple[int, str]]', stamps: 'Iterable[Stamp]',
+               accepted: 'Optional[Stamp]', now: float) -> Proof:
+    """Return what stamps prove of the manifests with these names.
+
+    stamps: those that origins serve. accepted: that of the last run. No older one counts, unless it
+    is too far ahead itself. A clock before the release of this Tako is wrong: then all count.
+    """
+    limit = now + STAMP_AHEAD_SECONDS if now >= RELEASED else float('inf')
+    offered = list(stamps)
+    ahead = [each for each in offered if each.seconds() > limit]
+    kept = [accepted] if accepted is not None and accepted.seconds() <= limit else []
+    floor = kept[0].moment if kept and now >= RELEASED else ''
+    valid = kept + [each for each in offered if each.seconds() <= limit and each.moment >= floor]
+    longest = max((entries for entries, _ in names), default=0)
+
+    def newest(candidates: 'Iterable[Stamp]') -> 'Optional[Stamp]':
+        return max(candidates, key=lambda each: (each.entries, each.moment), default=None)
+    return Proof(newest(each for each in valid if each[1:] in names), newest(ahead),
+                 newest(each for each in valid
+                        if each[1:] not in names and each.entries >= longest))
+
+
+def stored_proof(destination: Destination, config: Config) -> 'Optional[Stamp]':
+    """Return the stamp in a destination if StampKey= is set and it proves the manifest there."""
+    if not config.stamp_keys:
+        return None
+    accepted = destination.stamp(config.stamp_keys)
+    return find_proof([destination.accepted().name()], [], accepted, time.time()).stamp
+
+
 def plan_init(manifest: Manifest, bounds: Bounds, latest: str,
               read_state: 'Callable[[], State]') -> 'Optional[Entry]':
     """Return the entry of the installed image if --init may accept it; otherwise None.
@@ -6371,11 +6460,11 @@ class ImageFetch:
         self.changes: List[str] = []            # what the user is told
         self.size_note = ''                     # such as ' (2.9 MB instead of 68.1 MB)'
         self.held = ''                          # which version waits for Delay=, and until when
+        self.is_stale = False                   # the last stamp is older than Fresh=
         self.unknown_units: List[str] = []      # systemd will know them after the first fetch
         self.is_offline = False                 # no origin was reached, and --init needed none
         self.download: Optional[ImageDownload] = None   # the one that succeeded
-        self.mirrors = Mirrors(self.config.origins, client, lambda error: report.warning(
-            path, error.what, error.hint), self._step)
+        self.mirrors = Mirrors(self.config.origins, client, self._warn, self._step)
 
     def run(self) -> 'Run':
         """Bring the destination up to date. Return the exit code. Raises TakoError and OSError."""
@@ -6444,7 +6533,7 @@ class ImageFetch:
         steps = list(self._describe(plan, manifest)) or ['is installed']
         steps += [self.held] if self.held else []
         self.report.result(f'{self.path}: {plan.entry.version}: {", ".join(steps)}')
-        return 0
+        return max(self.codes, key=SEVERITY.index)
 
     def offered(self) -> Manifest:
         """Return the manifest that run() would accept. Changes nothing if dry_run is set."""
@@ -6503,6 +6592,8 @@ class ImageFetch:
         Does not read the installed image: without an origin it cannot be repaired.
         """
         latest = self.destination.latest()
+        if self.config.stamp_keys and stored_proof(self.destination, self.config) is None:
+            return
         for plan in self._plans(self.destination.manifest(), lambda entry: (
                 '' if entry.digest == latest else self._image_fault(entry))):
             if plan.is_installed:
@@ -6517,9 +6608,14 @@ class ImageFetch:
         """Yield the plans that are not skipped."""
         latest = self.destination.latest()
         waiting = self._waiting(manifest, latest)
+        entries = list(compatible_entries(manifest, self.config.bounds)) if self.is_stale else []
+        newer = entries[:next((number for number, each in enumerate(entries)
+                               if each.digest == latest), 0)]
         for plan in plan_fetch(manifest, self.config, self.notes.state, latest, fault_of,
                                self.options.init, waiting):
-            if plan.skipped:
+            if plan.entry in newer:
+                self._step(f'{plan.entry.version} is newer, and no stamp is fresh')
+            elif plan.skipped:
                 self._step(f'{plan.entry.version} {plan.skipped}')
                 if not self.held and plan.entry.digest in waiting:
                     self.held = f'{plan.entry.version} {plan.skipped}'
@@ -6676,17 +6772,131 @@ class ImageFetch:
         known = self.destination.accepted()
         self.client = self.client.private(self.config.credentials)
         offers = self.mirrors.each(lambda origin: self._ask_for_manifest(origin, known))
-        newest = self._newest_of([offer.manifest for offer in offers] + [known])
+        manifests = [offer.manifest for offer in offers] + [known]
+        newest, stamp = self._newest_of(manifests), b''
+        if self.config.stamp_keys:
+            newest, stamp = self._prove(manifests)
         self._forget_recalled(known.manifest, newest.manifest)
         # the file's time is that of the last check; it cannot be set on another user's file
         if not self.options.dry_run and (
                 newest.signed != known.signed or not touch(self.destination.manifest_path)):
             self.destination.write_manifest(newest)
+        if stamp and not self.options.dry_run:
+            self.destination.write_stamp(stamp)
         digest = hashlib.sha256(newest.signed).hexdigest()
         self.notes.state = self.notes.state._replace(validators=tuple(
             f'{digest} {offer.origin.url} {offer.etag}' for offer in offers
             if offer.manifest.signed == newest.signed and offer.etag))
         return newest.manifest
+
+    def _prove(self, manifests: 'List[SignedManifest]') -> 'Tuple[SignedManifest, bytes]':
+        """Return the newest manifest that a stamp proves, and the stamp if it is to be written.
+
+        The last one of `manifests` is our own. Returns that one if no stamp is fresh. Raises
+        UnreachableError if no manifest is proven, StaleError if the own one is not, or nothing is
+        installed, and no stamp is fresh.
+        """
+        known, now = manifests[-1], time.time()
+        accepted = self.destination.stamp(self.config.stamp_keys)
+        stamps, error = self._ask_for_stamps()
+        manifests = manifests if known.signed else manifests[:-1]
+        proof = find_proof([each.name() for each in manifests], stamps, accepted, now)
+        if proof.unknown is not None:
+            manifests = self._ask_past_caches(known, proof.unknown) + manifests
+            proof = find_proof([each.name() for each in manifests], stamps, accepted, now)
+        newest = self._newest_of(manifests)
+        self._warn_of_stamps(proof, error, now)
+        if proof.ahead is not None and all(
+                each.seconds() > now + STAMP_AHEAD_SECONDS for each in stamps):
+            self.codes.append(UnreachableError.exit_code)
+        if proof.stamp is None:
+            if isinstance(error, RefusedError):
+                raise error
+            raise UnreachableError(
+                'no stamp proves that a manifest is the newest'
+                + (f': {error.what}' if error is not None else ''),
+                'wait until the publisher has run tako stamp; or check StampKey=')
+        proven = next(each for each in manifests if each.name() == proof.stamp[1:])
+        self._note_unproven(newest, proven, now)
+        if now < RELEASED:
+            return proven, b''
+        if now - proof.stamp.seconds() > self.config.fresh:
+            stale = StaleError(proof.stamp.moment, ', '.join(
+                origin.url for origin in self.mirrors.usable))
+            if not self.destination.latest() or not (accepted and accepted[1:] == known.name()):
+                raise stale
+            self.codes.append(self.report.error(self.path, stale))
+            self.is_stale = True
+            return known, b''
+        return proven, b'' if proof.stamp == accepted else stamps[proof.stamp]
+
+    def _ask_for_stamps(self) -> 'Tuple[Dict[Stamp, bytes], Optional[TakoError]]':
+        """Return the stamps of all mirrors with their bytes, and an error if none has any."""
+        def ask(origin: Origin) -> 'Tuple[Stamp, bytes]':
+            answer = self._request(origin, '/stamp', '')
+            signed = join_at_most(STAMP_MAX_BYTES, answer.chunks, answer.url)
+            return open_stamp(signed, self.config.stamp_keys, answer.url), signed
+        # apart from self.mirrors, since a mirror without a stamp may have the image
+        mirrors = Mirrors(self.mirrors.usable, self.client, self._warn, self._step)
+        try:
+            return dict(mirrors.each(ask)), None
+        except (RefusedError, UnreachableError) as error:
+            return {}, error
+
+    def _ask_past_caches(self, known: SignedManifest, wanted: Stamp) -> 'List[SignedManifest]':
+        """Ask for the manifest that a stamp names with a query, which caches do not know.
+
+        Return what mirrors answer, nothing if none does.
+        """
+        mirrors = Mirrors(self.mirrors.usable, self.client, lambda _: None, self._step)
+        try:
+            offers = mirrors.each(lambda origin: self._ask_for_manifest(
+                origin, known, '?' + wanted.sha256[:16]))
+        except (RefusedError, UnreachableError):
+            return []
+        return [offer.manifest for offer in offers]
+
+    def _warn_of_stamps(self, proof: Proof, error: 'Optional[TakoError]', now: float) -> None:
+        """Print what is wrong with stamps although one of them may be a proof."""
+        clock = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(now))
+        if isinstance(error, RefusedError) and proof.stamp is not None:
+            self._warn(error)
+        if proof.ahead is not None:
+            self.report.warning(self.path, f'the stamp of {proof.ahead.moment} is not accepted: '
+                                f'here it is {clock}', 'set the clock, or tell the publisher')
+        if proof.unknown is not None:
+            self.report.warning(
+                self.path, f'a newer manifest with {proof.unknown.entries} entries exists since '
+                f'{proof.unknown.moment} or before, and is withheld',
+                'if this persists, tell the publisher and the administrators of the mirrors')
+        if now < RELEASED:
+            self.report.warning(self.path, f'the clock is wrong: {clock}; the age of the stamp is '
+                                'not checked', 'set the clock')
+        elif proof.stamp is not None:
+            age = now - proof.stamp.seconds()
+            if self.config.fresh / 2 < age <= self.config.fresh:
+                self.report.warning(
+                    self.path, f'no stamp since {proof.stamp.moment}, longer than half of Fresh=',
+                    'tell the publisher, who has to renew it')
+
+    def _note_unproven(self, newest: SignedManifest, proven: SignedManifest, now: float) -> None:
+        """Note since when a newer manifest has no stamp. After UNPROVEN_SECONDS, print it."""
+        state, since = self.notes.state, ''
+        if newest.name() != proven.name():
+            since = state.unproven
+            since = since if RELEASED <= int(since or 0) <= now else str(max(0, int(now)))
+            if now - int(since) >= UNPROVEN_SECONDS:
+                self.report.warning(
+                    self.path, f'a manifest with {len(newest.manifest.entries)} entries has no '
+                    'stamp for more than a day, and is left alone',
+                    'tell the publisher to look at it, then to run tako stamp')
+        if since != state.unproven:
+            self.notes.state = state._replace(unproven=since)
+            if not self.options.dry_run:
+                self.notes.write(self.notes.state)
+
+    def _warn(self, error: TakoError) -> None:
+        self.report.warning(self.path, error.what, error.hint)
 
     def _forget_recalled(self, old: Manifest, new: Manifest) -> None:
         """Let rejected images be tried again that `new` lists once more than `old`.
@@ -6717,15 +6927,23 @@ class ImageFetch:
         lost = first_lost(one.manifest, two.manifest)
         raise ForkError(one.where, two.where, lost.line().strip() if lost else '')
 
-    def _ask_for_manifest(self, origin: Origin, known: SignedManifest) -> Offer:
-        """Return what an origin offers. Raises OlderManifestError if it is older than `known`."""
-        url, etag = origin.url + '/manifest', self._known_etag(origin, known)
-        self._step('requesting ' + url)
+    def _request(self, origin: Origin, name: str, etag: str) -> Answer:
+        """Request a file that cannot be withdrawn, past caches that obey."""
+        self._step('requesting ' + origin.url + name)
         try:
-            answer = self.client.open(url, origin.authorization,
-                                      {'If-None-Match': etag, 'Cache-Control': 'no-cache'})
+            return self.client.open(origin.url + name, origin.authorization,
+                                    {'If-None-Match': etag, 'Cache-Control': 'no-cache'})
         except GoneError as error:              # only an image can be withdrawn
             raise UnreachableError(error.what, 'if the publisher moved, correct Origin=') from None
+
+    def _ask_for_manifest(self, origin: Origin, known: SignedManifest, query: str = '') -> Offer:
+        """Return what an origin offers. Raises OlderManifestError if it is older than `known`.
+
+        query: makes caches ask the origin, if given.
+        """
+        url, etag = origin.url + '/manifest', '' if query else self._known_etag(origin, known)
+        query = '' if url.startswith('file:') else query
+        answer = self._request(origin, '/manifest' + query, etag)
         content = join_at_most(MANIFEST_MAX_BYTES, answer.chunks, answer.url)
         if answer.status == 304:
             content = known.signed
@@ -7033,7 +7251,9 @@ def status(arguments: 'argparse.Namespace', report: Report) -> int:
             if not arguments.json:
                 report.result(*_status_lines(known))
             if arguments.max_age is not None:
-                _check_age(path, known['last_success'], arguments.max_age)
+                _check_age(path, 'success', known['last_success'], arguments.max_age)
+                if known['is_stamp_needed']:
+                    _check_age(path, 'stamp', known['proof'], arguments.max_age)
         except (TakoError, OSError) as error:
             codes.append(report.error(path, error))
     if arguments.json:
@@ -7042,16 +7262,17 @@ def status(arguments: 'argparse.Namespace', report: Report) -> int:
     return max(codes, key=SEVERITY.index)
 
 
-def _check_age(path: str, last_success: 'Optional[int]', max_age: float) -> None:
-    """Raise TakoError if a config had no success in the last `max_age` seconds."""
+def _check_age(path: str, event: str, seconds: 'Optional[int]', max_age: float) -> None:
+    """Raise TakoError if the last success or stamp of a config is older than `max_age` seconds."""
     hint = 'run: tako fetch -v ' + path
-    if last_success is None:
-        raise TakoError('no fetch has succeeded yet', hint)
-    age = time.time() - last_success
-    if age < -CLOCK_SLACK_SECONDS:
-        raise TakoError('the last success is in the future', 'check the clock, then ' + hint)
+    if seconds is None:
+        raise TakoError('no fetch has succeeded yet' if event == 'success' else
+                        'no stamp proves the manifest', hint)
+    age = time.time() - seconds
+    if age < -(CLOCK_SLACK_SECONDS if event == 'success' else STAMP_AHEAD_SECONDS):
+        raise TakoError(f'the last {event} is in the future', 'check the clock, then ' + hint)
     if age > max_age:
-        raise TakoError('the last success is too old', hint)
+        raise TakoError(f'the last {event} is too old', hint)
 
 
 def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
@@ -7075,6 +7296,7 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
     plans = plan_fetch(manifest, config, state, latest, lambda _: '', False, waiting)
     first = next((plan for plan in plans if not plan.skipped or plan.entry.digest in waiting), None)
     held = first if first and first.skipped else None
+    proof = stored_proof(destination, config)
     return {
         'config': path, 'destination': destination.root, 'pattern': config.bounds.text,
         'version': installed[0].version.text if installed else None,
@@ -7094,6 +7316,8 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
             state.restart_due == latest or latest in state.rejected),
         'last_check': time_of(destination.manifest_path) or None,
         'last_success': notes.last_success() or None,
+        'is_stamp_needed': config.stamp_keys != (), 'proof': proof and proof.seconds(),
+        'unproven_since': int(state.unproven) if state.unproven else None,
         'reason': _reason(config.bounds.text, compatible, installed, state, latest, held),
     }
 
@@ -7151,6 +7375,10 @@ def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
         'restart due': 'yes' if known['restart_due'] else 'no',
         'last check': date(known['last_check']),
         'last success': date(known['last_success'])}
+    if known['is_stamp_needed']:
+        lines['last stamp'] = date(known['proof'])
+    if known['unproven_since'] is not None:
+        lines['no stamp for'] = 'a newer manifest, since ' + date(known['unproven_since'])
     return [known['config']] + [f'  {name + ":":15}{value}' for name, value in lines.items()]
 
 
@@ -7185,6 +7413,10 @@ def _doubts(path: str, values: 'Values') -> 'Iterator[ConfigError]':
     if not values['Keep']:
         yield ConfigError('Keep= is missing: every image stays, and the disk fills up',
                           'add a line like Keep=3')
+    for line, key in values['StampKey'].items():
+        if key is not None and key in values['PublicKey'].values():
+            yield ConfigError('StampKey= is also a PublicKey=: one stolen key is enough',
+                              'sign stamps with another key: tako gen-key', line)
     secrets = [line for line, origin in values['Origin'].items() if origin and origin.authorization]
     secrets += [line for line, token in values['Token'].items() if token and token[0] != '@']
     for line in secrets if os.stat(path).st_mode & 0o004 else ():
@@ -7669,12 +7901,13 @@ def _stamp(arguments: 'argparse.Namespace', directory: ImageDirectory, signer: S
            report: Report) -> None:
     """Stamp the manifest of a directory. `path`: of the file that keeps what was stamped last."""
     root, pending = directory.root, path + '.bytes'
-    manifest, signed, _ = _published_manifest(directory)
+    accepted = _published_manifest(directory)
+    manifest, signed, _ = accepted
     last = _read_last(path, signer.public_key, arguments.replace, report)
     moment = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(time.time()))
     if arguments.signature:         # the moment is that of --bytes
         moment = _read_pending(pending, signer).moment
-    new = Stamp(moment, len(manifest.entries), body_sha256(signed))
+    new = Stamp(moment, *accepted.name())
     sealed = signer.seal(new.body()) if arguments.signature else b''
     fault = stamp_fault(new, manifest, last, arguments.renew)
     if fault and not arguments.replace:
@@ -7799,7 +8032,7 @@ def _verify_stamp(directory: ImageDirectory, key: str) -> Stamp:
         found, _ = directory.read_stamp([_read_public_key(key)])
     except FileNotFoundError:
         raise TakoError(f'{directory.stamp_path} is missing', hint) from None
-    if found[1:] != (len(accepted.manifest.entries), body_sha256(accepted.signed)):
+    if found[1:] != accepted.name():
         raise TakoError(f'{directory.stamp_path} names another manifest, of {found.entries} '
                         'entries', hint)
     if found.seconds() > time.time() + STAMP_AHEAD_SECONDS:

@@ -35,7 +35,7 @@ def random_state(chance):
                                                 random_word(chance)))),
                       several(lambda: random_word(chance) + ' ' + digest()[:32]), several(digest),
                       several(lambda: digest() + ' 1795824000'),
-                      chance.choice(['', digest()[:32]]))
+                      chance.choice(['', digest()[:32]]), chance.choice(['', '1795824000']))
 
 
 class FormatTest(scene.Scene):
@@ -54,7 +54,7 @@ class FormatTest(scene.Scene):
         self.assertEqual(['.state'], os.listdir(self.destination))
 
     def test_a_missing_state_is_empty(self):
-        self.assertEqual(tako.State('', '', '', (), (), (), (), (), (), ''),
+        self.assertEqual(tako.State('', '', '', (), (), (), (), (), (), '', ''),
                          scene.state(self.destination))
 
     def test_keys_of_a_later_version_are_ignored(self):

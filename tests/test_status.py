@@ -46,8 +46,9 @@ class StatusTest(StatusCase):
              'version': '1.1',
              'digest': origin.digest_of(TWO), 'is_there': True, 'newest_compatible': '1.1',
              'out_of_bounds': ['0.9', '2.0'],
-             'rejected': [], 'withdrawn': [], 'waiting': None, 'waiting_until': None, 'images': 2, 'image_bytes': len(ONE + TWO),
-             'restart_due': False,
+             'rejected': [], 'withdrawn': [], 'waiting': None, 'waiting_until': None, 'images': 2,
+             'image_bytes': len(ONE + TWO), 'restart_due': False,
+             'is_stamp_needed': False, 'proof': None, 'unproven_since': None,
              'size': len(TWO), 'received': len(TWO),
              'reason': 'it is the newest version that matches 1.*'},
             {key: value for key, value in known.items()

@@ -304,7 +304,7 @@ STATE = tako.State(DIGESTS[1], DIGESTS[2], DIGESTS[3] + ' 17', (DIGESTS[4], DIGE
                    (DIGESTS[6],),
                    (DIGESTS[7] + ' https://images.example.com/app "e"',),
                    ('app.service ' + DIGESTS[0][:32],), (), (DIGESTS[8] + ' 1795824000',),
-                   DIGESTS[9][:32])
+                   DIGESTS[9][:32], '1795824000')
 
 
 def parse_byteranges(data):
