@@ -133,6 +133,7 @@ if TYPE_CHECKING:
     Match = Tuple[int, int, int]        # start and end in the new image, distance to the older one
     T = TypeVar('T')
     Values = Dict[str, Dict[int, Any]]      # of a config: {key: {line: value}}; None if invalid
+    Event = Dict[str, Any]              # a line of JSON in HISTORY
     Steps = Generator[Optional['UnitWatch'], None, None]    # part of a Run
     Run = Generator[Optional['UnitWatch'], None, int]       # returns an exit code; see Runs
     Waiting = Tuple[str, Run, Optional['UnitWatch']]        # a config's path, run and watched units
@@ -217,6 +218,9 @@ PROGRESS_EVERY_SECONDS = 0.2            # interval between two updates of the pr
 STATE_MAX_BYTES = 1 << 20               # maximum size of the state file in a destination
 WITHDRAWN_MAX = 1000                    # the state file keeps this many withdrawn versions
 SEEN_MAX = 100                          # the state file keeps when this many versions were seen
+EVENTS_MAX = 200                        # the history keeps this many events
+EVENTS_MAX_BYTES = 1 << 18              # maximum size of the history
+EVENTS_RECENT = 10                      # a failure is no event if it is one of so many last ones
 
 # units
 SYSTEMCTL_TIMEOUT_SECONDS = 900.0       # longest restart of units; systemd usually gives up earlier
@@ -917,6 +921,12 @@ def _open_signed(signed: bytes, public_keys: 'Optional[Sequence[bytes]]', where:
             "compare these keys with the publisher's key; if one is equal, the file was modified")
     _check_format(body, where, title)
     return body
+
+
+def signing_key(signed: bytes, public_keys: 'Iterable[bytes]') -> 'Optional[bytes]':
+    """Return which of `public_keys` signed a manifest's bytes; None if none did."""
+    body, signature = split_signature(signed, '', MANIFEST_TITLE)
+    return next((key for key in public_keys if ed25519_verify(key, body, signature)), None)
 
 
 def seal_manifest(manifest: Manifest, secret_key: bytes) -> bytes:
@@ -2662,6 +2672,26 @@ def rewrite(path: str, content: bytes, seconds: float) -> None:
                 os.chmod(path, 0o444)
 
 
+def write_in_place(path: str, content: bytes) -> None:
+    """Overwrite a small file with one write(), without fsync. Create it if it is missing.
+
+    A power cut may damage it. Raises OSError; also for a link, and for a file that has several
+    names, since it may belong to somebody else or to a backup.
+    """
+    descriptor = _open_regular(
+        path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    with naming(path), open(descriptor, 'wb', buffering=0) as stream:
+        status = os.fstat(descriptor)
+        if status.st_nlink > 1:
+            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+        if not status.st_size:
+            with where_supported():
+                os.fchmod(descriptor, 0o644)        # whatever the umask
+        stream.write(content)
+        if len(content) < status.st_size:
+            stream.truncate()
+
+
 CLOCK_SLACK_SECONDS = 60        # two clocks, or a clock that is set, may differ by this much
 
 
@@ -2707,9 +2737,10 @@ def open_file(path: 'Union[str, bytes]') -> 'BinaryIO':
     return open(path, 'rb', buffering=0, opener=_open_regular)
 
 
-def _open_regular(path: 'Union[str, bytes]', flags: int) -> int:
+def _open_regular(path: 'Union[str, bytes]', flags: int, mode: int = 0o777) -> int:
     import stat
-    descriptor = os.open(path, flags | os.O_NONBLOCK)   # a named pipe would wait for its writer
+    # without O_NONBLOCK, a named pipe would wait for its writer
+    descriptor = os.open(path, flags | os.O_NONBLOCK, mode)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise NotFileError(errno.EINVAL, 'not a regular file', path)
@@ -3867,6 +3898,8 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
 #     latest                          link to store/<sha256>, the installed image
 #     stamp                           the last accepted one, if the config has StampKey=
 #     .state                          a State, and the time of the last success: see StateFile
+#     .problems                       the last failure, and which mirrors fail, as events
+#     .history                        the last events: switches, rollbacks, rejections, failures
 #     .partial-<sha256>*              the downloaded part of an image, or of a patch
 #     .fork.1, .fork.2                two signed manifests that contradict each other
 #     .latest.back                    link to the previous image
@@ -3885,6 +3918,9 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
 
 NEW_IMAGE, NEW_PATCH, NEW_INDEX = '.image.new', '.patch.new', '.chunks.new'
 NEW_MANIFEST, NEW_LINK, NEW_STATE = '.manifest.new', '.latest.new', '.state.new'
+NEW_HISTORY = '.history.new'
+HISTORY, PROBLEMS = '.history', '.problems'
+EVENT_NUMBERS = ('time', 'exit_code', 'failures')       # other values of an event are strings
 PROBE, WITHDRAWN = '.probe.new', '.withdrawn'
 PARTIAL_OLDER_CHARS = 16        # a partial patch's name has this much of the older image's SHA-256
 BACK_LINK, BACK_STATE, DONE_STATE = '.latest.back', '.state.back', '.state.done'
@@ -4158,7 +4194,8 @@ class ImageDirectory:
         Also remove those of the original Tako (docs/coming-from-the-original.md). It takes no lock:
         a recent file may belong to an active run, and stays.
         """
-        for name in (NEW_IMAGE, NEW_PATCH, NEW_INDEX, NEW_MANIFEST, NEW_LINK, NEW_STATE, PROBE):
+        for name in (NEW_IMAGE, NEW_PATCH, NEW_INDEX, NEW_MANIFEST, NEW_LINK, NEW_STATE,
+                     NEW_HISTORY, PROBE):
             remove_if_there(self.path(name))
         # a file of the original Tako that cannot be removed does no harm
         paths = [self.path('manifest.new')]
@@ -4276,6 +4313,75 @@ class Destination(ImageDirectory):
         """Write manifests that contradict each other to .fork.1 and .fork.2, for the publisher."""
         for number, signed in enumerate(manifests, 1):
             self._write(NEW_MANIFEST, signed, self.path(f'.fork.{number}'))
+
+
+    def events(self, name: str) -> 'List[Event]':
+        """Return the events in HISTORY or PROBLEMS; none if it is no file, or too long."""
+        try:
+            raw = read_at_most(EVENTS_MAX_BYTES, self.path(name))
+        except OSError:
+            raw = b''
+        return parse_events(raw.decode('latin-1')) if len(raw) <= EVENTS_MAX_BYTES else []
+
+    def record(self, event: 'Event') -> None:
+        """Add an event to the history, with the time, durably. An error of the disk is ignored.
+
+        Nothing is written if the last event is the same: a run that was killed had recorded it, and
+        this run finishes what that one had begun.
+        """
+        known, new = self.events(HISTORY), dict(event, time=int(time.time()))
+        if [dict(each, time=new['time']) for each in known[-1:]] != [new]:
+            content = format_events((known + [new])[-EVENTS_MAX:])
+            try:
+                self._write(NEW_HISTORY, content[-EVENTS_MAX_BYTES:], self.path(HISTORY))
+            except OSError:
+                pass
+
+    def last_failure(self) -> 'Optional[Event]':
+        """Return the last failure, with how many there were in a row; None if there was none."""
+        failures = [each for name in (HISTORY, PROBLEMS) for each in self.events(name)
+                    if each['event'] == 'failure']
+        return {'failures': 0, 'exit_code': 1, 'message': '', **failures[-1]} if failures else None
+
+    def write_problems(self, events: 'List[Event]') -> None:
+        """Write what fails now to PROBLEMS, without fsync. An error of the disk is ignored."""
+        path, content = self.path(PROBLEMS), format_events(events)
+        try:
+            try:
+                write_in_place(path, content)
+            except OSError:         # it may be another user's file, a link, or no file at all
+                remove_if_there(path)
+                write_in_place(path, content)
+        except OSError:
+            pass
+
+
+def parse_events(text: str) -> 'List[Event]':
+    """Return the events that format_events() wrote as `text`, without lines that are damaged."""
+    pair = r'"([a-z_]+)": (?:([0-9]{1,10})|"((?:[ !#-\[\]-~]|\\["\\])*)")'
+    is_whole = re.compile('{%s(, %s)*}' % (pair, pair)).fullmatch
+    events: List[Event] = []
+    for line in filter(is_whole, text.split('\n')):
+        event = {key: int(number) if number else re.sub(r'\\(.)', r'\1', string)
+                 for key, number, string in re.findall(pair, line)
+                 if bool(number) == (key in EVENT_NUMBERS)}
+        if 'time' in event and 'event' in event:
+            events.append(event)
+    return events
+
+
+def format_events(events: 'Iterable[Event]') -> bytes:
+    """Return events as lines of JSON, whose strings must be printable ASCII. Needs no json module.
+    """
+    return ''.join('{' + ', '.join(
+        f'"{key}": ' + (str(value) if key in EVENT_NUMBERS
+                        else '"' + re.sub(r'(["\\])', r'\\\1', value) + '"')
+        for key, value in event.items()) + '}\n' for event in events).encode('ascii')
+
+
+def to_ascii(text: str) -> str:
+    """Return a text with all characters escaped that are not printable ASCII."""
+    return ''.join(c if ' ' <= c <= '~' else ascii(c)[1:-1] for c in text)
 
 
 class State(namedtuple('State', (
@@ -5093,10 +5199,7 @@ class Report:
                 pass
 
     def _print_problem(self, priority: int, where: str, what: str, hint: str) -> None:
-        text = f'{where}: {what}' if where else what
-        # a secret key may have been typed in the wrong place
-        text = re.sub(re.escape(SECRET_KEY_PREFIX) + '[^ ]+', SECRET_KEY_PREFIX + '...', text)
-        text = text if len(text) <= MESSAGE_MAX_CHARS else text[:MESSAGE_MAX_CHARS] + '...'
+        text = without_secret(f'{where}: {what}' if where else what)
         self._print(self._err, priority, 'tako: ' + text, *(['  ' + hint] if hint else []))
 
     def _print(self, stream: 'Optional[TextIO]', priority: int, *lines: str) -> None:
@@ -5123,6 +5226,12 @@ class Report:
                     self._print_problem(
                         ERROR, 'cannot write to standard output', error.strerror or str(error),
                         self.hint_if_lost or 'check where it goes; the command itself did its work')
+
+
+def without_secret(text: str) -> str:
+    """Return a message without secret keys: one may be typed in a wrong place. Cut a long one."""
+    text = re.sub(re.escape(SECRET_KEY_PREFIX) + '[^ ]+', SECRET_KEY_PREFIX + '...', text)
+    return text if len(text) <= MESSAGE_MAX_CHARS else text[:MESSAGE_MAX_CHARS] + '...'
 
 
 class Progress:
@@ -5170,11 +5279,13 @@ def _journal_name(stream: 'TextIO') -> str:
 class Mirrors:
     """The origins of one config in one run. A mirror that fails is reported and no longer used.
 
-    warn: reports the error of a mirror if another mirror succeeds. step: prints what comes next.
+    warn: called with each mirror that failed while another one succeeded, and with its error. step:
+    prints what comes next.
     """
 
     def __init__(self, origins: 'Sequence[Origin]', client: HttpClient,
-                 warn: 'Callable[[TakoError], object]', step: 'Callable[[str], object]') -> None:
+                 warn: 'Callable[[Origin, TakoError], object]',
+                 step: 'Callable[[str], object]') -> None:
         self.usable = list(origins)
         self._client = client
         self._warn = warn
@@ -5244,15 +5355,15 @@ class Mirrors:
         """Report the mirrors that failed, and use them no more."""
         for origin, error in errors.items():
             self.usable.remove(origin)
-            self._warn(error)
+            self._warn(origin, error)
 
     def _most_severe(self, errors: 'Mapping[Origin, TakoError]') -> TakoError:
         """Return the error to raise if all mirrors failed, and report the others."""
         worst = max(errors.values(), key=lambda error: (isinstance(error, GoneError),
                                                         SEVERITY.index(error.exit_code)))
-        for error in errors.values():
+        for origin, error in errors.items():
             if not (error is worst or isinstance(error, GoneError)):
-                self._warn(error)
+                self._warn(origin, error)
         return worst
 
 
@@ -6067,6 +6178,25 @@ def stored_proof(destination: Destination, config: Config) -> 'Optional[Stamp]':
     return find_proof([destination.accepted().name()], [], accepted, time.time()).stamp
 
 
+def fates_of_newer(compatible: 'Iterable[Entry]', latest: str, state: State,
+                   stored: 'Iterable[str]', held: 'Optional[FetchPlan]' = None) -> str:
+    """Return what became of each version that is newer than the installed one; '' without any.
+
+    compatible: the entries in bounds, newest first. latest: the installed image. stored: the images
+    in the store. held: the plan of the version that waits for Delay=.
+    """
+    fates = dict.fromkeys(stored, 'is downloaded, but not installed yet')
+    fates.update(dict.fromkeys(state.withdrawn, 'was withdrawn'))
+    fates.update(dict.fromkeys(state.rejected, 'was rejected'))
+    fates.update(dict.fromkeys(state.postponed, 'waits until the units run on the installed image'))
+    if held is not None:
+        fates[held.entry.digest] = held.skipped
+    newer = itertools.takewhile(lambda entry: entry.digest != latest, compatible)
+    names = [f'{entry.version} {fates.get(entry.digest, "is not installed yet")}'
+             for entry in newer]
+    return 'of the newer versions, ' + join_names(names) if names else ''
+
+
 def plan_init(manifest: Manifest, bounds: Bounds, latest: str,
               read_state: 'Callable[[], State]') -> 'Optional[Entry]':
     """Return the entry of the installed image if --init may accept it; otherwise None.
@@ -6142,7 +6272,7 @@ class Switch:
         previous = previous_after(state, self._destination.latest(), digest)
         state = state._replace(previous=previous,
                                restart_due='' if restart == NO_RESTART else digest)
-        yield from self._move(state, digest, message, restart)
+        yield from self._move(state, digest, message, restart, 'switch')
 
     def back_to(self, digest: str, message: str, rejected: 'Sequence[str]') -> 'Steps':
         """Point latest at an earlier image for good, and restart the units on it.
@@ -6152,21 +6282,38 @@ class Switch:
         """
         state = self._notes.state
         rejected = tuple(each for each in dict.fromkeys(rejected) if each != digest)
+        for each in rejected:
+            if each not in state.rejected:
+                self._record('rejection', each)
         state = state._replace(rejected=rejected, postponed=())
         if digest == self._destination.latest() and not state.restart_due:
             self._notes.write(state)
             self._changes.append(message)
             return
         state = state._replace(previous='', restart_due=digest if self._units else '')
-        yield from self._move(state, digest, message, RESTART_NOW if self._units else NO_RESTART)
+        restart = RESTART_NOW if self._units else NO_RESTART
+        yield from self._move(state, digest, message, restart, 'rollback')
 
-    def _move(self, state: State, digest: str, message: str, restart: str) -> 'Steps':
+    def _record(self, event: str, digest: str, previous: str = '') -> None:
+        """Add an event of an image to the history, with the key that signed the manifest."""
+        version, signed = self._version_of(digest), b''
+        try:
+            signed = self._destination.accepted().signed
+        except RefusedError:                        # a rollback needs no manifest
+            pass
+        key = signing_key(signed, self._destination.public_keys or ()) if signed else None
+        found = {'event': event, 'version': '' if version == digest else version, 'digest': digest,
+                 'previous': previous, 'key': encode_base64(key or b'')}
+        self._destination.record({key: value for key, value in found.items() if value})
+
+    def _move(self, state: State, digest: str, message: str, restart: str, event: str) -> 'Steps':
         watch, restarts_now = self._new_watch(), restart == RESTART_NOW
         if restarts_now:
             self._runs.wait_for(watch)
         self._notes.write(state._replace(invocations=watch.note() if restarts_now else ()))
         if restarts_now:
             self._prepare_rollback()
+        self._record(event, digest, previous=self._destination.latest())
         self._destination.point_latest(digest)
         self._changes.append(message)
         if restarts_now:
@@ -6284,7 +6431,10 @@ class Switch:
         self._commit()
 
     def _commit(self) -> None:
-        self._notes.write(self._notes.state._replace(restart_due='', invocations=(), postponed=()))
+        state = self._notes.state
+        if state.rejected and state.previous == state.restart_due:  # a rollback was cut short
+            self._record('rejection', state.rejected[-1])
+        self._notes.write(state._replace(restart_due='', invocations=(), postponed=()))
         self._notes.remove_prepared()
 
     def _roll_back(self, error: UnitError) -> 'Steps':
@@ -6298,6 +6448,7 @@ class Switch:
             self._postpone()
             raise UnitError(f'{error.what}; {fault}', error.hint) from None
         begun, done = self._states_of_rollback()
+        self._record('rollback', previous, previous=bad)
         self._notes.write_prepared(BACK_STATE, begun)
         self._notes.point_back(previous)
         name, bad_name = self._version_of(previous), self._version_of(bad)
@@ -6315,6 +6466,7 @@ class Switch:
                             ) from None
         except SystemdError as second:
             raise SystemdError(f'{message}; {second.what}', second.hint) from None
+        self._record('rejection', bad)
         self._notes.write_prepared(DONE_STATE, done)
         self._notes.remove_prepared()
         raise UnitError(message, error.hint + '; if the image is not at fault, run: '
@@ -6441,6 +6593,11 @@ class Offer(namedtuple('Offer', ('origin', 'manifest', 'etag'))):
     etag: str
 
 
+def _failure_kind(failure: 'Event') -> 'Tuple[object, str]':
+    """Return exit code and message, without long numbers, which vary from run to run."""
+    return failure.get('exit_code'), re.sub('[0-9]{4,}', '', failure.get('message', ''))
+
+
 class ImageFetch:
     """The fetch, or the rollback, of one config."""
 
@@ -6457,6 +6614,8 @@ class ImageFetch:
         self.report = report
         self.runs = runs
         self.codes = [0]                        # exit codes; the most severe one counts
+        self.errors: List[TakoError] = []       # those that were printed
+        self.mirror_errors: Dict[str, str] = {}     # by the URL of the mirror
         self.changes: List[str] = []            # what the user is told
         self.size_note = ''                     # such as ' (2.9 MB instead of 68.1 MB)'
         self.held = ''                          # which version waits for Delay=, and until when
@@ -6464,13 +6623,18 @@ class ImageFetch:
         self.unknown_units: List[str] = []      # systemd will know them after the first fetch
         self.is_offline = False                 # no origin was reached, and --init needed none
         self.download: Optional[ImageDownload] = None   # the one that succeeded
-        self.mirrors = Mirrors(self.config.origins, client, self._warn, self._step)
+        self.mirrors = Mirrors(self.config.origins, client, self._warn_of_mirror, self._step)
 
     def run(self) -> 'Run':
         """Bring the destination up to date. Return the exit code. Raises TakoError and OSError."""
         if self.options.init and self._is_init_done():
             return 0
-        return (yield from self._locked(self._fetch()))
+        try:
+            return (yield from self._locked(self._fetch()))
+        except Exception as error:
+            self.errors.append(as_tako_error(error))
+            self._note_problems()
+            raise
 
     def roll_back(self) -> 'Run':
         """Install an earlier image. Return the exit code. Raises TakoError and OSError."""
@@ -6512,12 +6676,42 @@ class ImageFetch:
             yield from self._attempt(self._update())
         if not any(self.codes):
             self.notes.write(self.notes.state, is_success=not self.is_offline)
+        if not self.is_offline:
+            self._note_problems()
+
+    def _note_problems(self) -> None:
+        """Write what failed in this run, for status. Record a failure that is not a recent one."""
+        destination, now, errors = self.destination, int(time.time()), self.errors
+        known = destination.events(PROBLEMS)
+        if not (errors or self.mirror_errors or any(
+                each.get('failures') or 'url' in each for each in known)):
+            return
+        last = destination.last_failure()
+        events = [dict(last, failures=0)] if last else []
+        if errors:
+            error = max(errors, key=lambda each: SEVERITY.index(each.exit_code))
+            event = {'event': 'failure', 'exit_code': error.exit_code,
+                     'message': to_ascii(without_secret(error.what))}
+            recent = destination.events(HISTORY)[-EVENTS_RECENT:]
+            if _failure_kind(event) not in map(_failure_kind, recent):
+                destination.record(event)
+            events = [dict(event, time=now, failures=(last['failures'] if last else 0) + 1)]
+        since = {each.get('url'): each['time'] for each in known}
+        events += [{'event': 'mirror', 'time': since.get(url, now), 'url': url, 'message': message}
+                   for url, message in self.mirror_errors.items()]
+        if events != known:
+            destination.write_problems(events)
+
+    def _warn_of_mirror(self, origin: Origin, error: TakoError) -> None:
+        self.mirror_errors[origin.url] = to_ascii(without_secret(error.what))
+        self._warn(error)
 
     def _attempt(self, steps: 'Steps') -> 'Steps':
         """Take steps. If they raise, print the error and add its exit code to `codes`."""
         try:
             yield from steps
         except (TakoError, OSError) as error:
+            self.errors.append(as_tako_error(error))
             self.codes.append(self.report.error(self.path, error))
 
     def dry_run(self) -> int:
@@ -6570,8 +6764,11 @@ class ImageFetch:
                 return
             raise
         if plan.is_installed:
-            self.report.unchanged(f'{self.path}: {plan.entry.version} is installed, '
-                                  + (self.held or f'the newest in {self.config.bounds.text}'))
+            fates = fates_of_newer(compatible_entries(manifest, self.config.bounds),
+                                   plan.entry.digest, self.notes.state, ())
+            why = (', ' + self.held if self.held else '; ' + fates if fates
+                   else ', the newest in ' + self.config.bounds.text)
+            self.report.unchanged(f'{self.path}: {plan.entry.version} is installed{why}')
         elif self.options.stage:
             staged = f'{plan.entry.version} is staged{self.size_note}'
             if plan.fault:
@@ -6837,7 +7034,7 @@ class ImageFetch:
             signed = join_at_most(STAMP_MAX_BYTES, answer.chunks, answer.url)
             return open_stamp(signed, self.config.stamp_keys, answer.url), signed
         # apart from self.mirrors, since a mirror without a stamp may have the image
-        mirrors = Mirrors(self.mirrors.usable, self.client, self._warn, self._step)
+        mirrors = Mirrors(self.mirrors.usable, self.client, self._warn_of_mirror, self._step)
         try:
             return dict(mirrors.each(ask)), None
         except (RefusedError, UnreachableError) as error:
@@ -6848,7 +7045,7 @@ class ImageFetch:
 
         Return what mirrors answer, nothing if none does.
         """
-        mirrors = Mirrors(self.mirrors.usable, self.client, lambda _: None, self._step)
+        mirrors = Mirrors(self.mirrors.usable, self.client, lambda *_: None, self._step)
         try:
             offers = mirrors.each(lambda origin: self._ask_for_manifest(
                 origin, known, '?' + wanted.sha256[:16]))
@@ -7241,25 +7438,95 @@ def rollback(arguments: 'argparse.Namespace', report: Report) -> int:
 
 # ======================================================================== 17 status
 
+METRICS = (             # name without tako_, key of _status_of(), help
+    ('installed_info', 'is_there', 'Whether the installed image is in the store.'),
+    ('exit_code', 'exit_code', 'Exit code of the last fetch; of status if it fails.'),
+    ('failures_in_a_row', 'failures', 'Fetches that failed since the last success.'),
+    ('last_success_timestamp_seconds', 'last_success', 'Last successful fetch; 0 for none.'),
+    ('last_check_timestamp_seconds', 'last_check', 'Last valid manifest; 0 for none.'),
+    ('last_failure_timestamp_seconds', 'last_failure', 'Last fetch that failed; 0 for none.'),
+    ('stamp_timestamp_seconds', 'proof', 'Last stamp of the manifest; 0 for none.'),
+    ('fork_timestamp_seconds', 'fork', 'Last contradiction of two manifests; 0 for none.'),
+    ('failing_mirrors', 'mirrors', 'Mirrors that failed in the last fetch.'),
+    ('rejected_versions', 'rejected', 'Rejected versions that match the pattern.'),
+    ('withdrawn_versions', 'withdrawn', 'Withdrawn versions that match the pattern.'),
+    ('restart_due', 'restart_due', 'Whether units have yet to restart.'),
+    ('image_bytes', 'size', 'Size of the installed image; 0 for none.'),
+    ('received_bytes', 'received', 'Bytes received for the installed image; 0 if unknown.'),
+    ('store_bytes', 'image_bytes', 'Size of all images in the store.'))
+
+
 def status(arguments: 'argparse.Namespace', report: Report) -> int:
     """Run the status command, which uses no network. Return the most severe exit code."""
-    codes, everything = [0], []
-    for path in find_configs(arguments.configs):
+    codes: Dict[str, int] = {}
+    everything: List[Dict[str, Any]] = []
+    paths, lines = find_configs(arguments.configs), []
+    for path in paths:
         try:
-            known = _status_of(path, load_config(path), report)
+            config = load_config(path)
+            if arguments.history:
+                events = Destination(config.destination).events(HISTORY)
+                lines += format_events(dict(event, config=to_ascii(path)) for event in events
+                                       ).decode('ascii').splitlines()
+                continue
+            known = _status_of(path, config, report)
             everything.append(known)
-            if not arguments.json:
-                report.result(*_status_lines(known))
             if arguments.max_age is not None:
                 _check_age(path, 'success', known['last_success'], arguments.max_age)
                 if known['is_stamp_needed']:
                     _check_age(path, 'stamp', known['proof'], arguments.max_age)
         except (TakoError, OSError) as error:
-            codes.append(report.error(path, error))
+            codes[path] = report.error(path, error)
+    told = {known['config'] for known in everything}
+    rows = everything + [{'config': path, 'exit_code': code} for path, code in codes.items()
+                         if path not in told]
     if arguments.json:
         import json
-        report.result(*json.dumps(everything, indent=2).split('\n'))
-    return max(codes, key=SEVERITY.index)
+        lines = json.dumps(everything, indent=2).split('\n')
+    elif arguments.metrics:
+        lines = _metrics_lines(rows)
+    elif len(paths) > 1 and report.level < VERBOSE and not arguments.history:
+        lines = _table_lines(rows)
+    else:
+        lines += [line for known in everything for line in _status_lines(known)]
+    report.result(*lines)
+    return max([0, *codes.values()], key=SEVERITY.index)
+
+
+def _metrics_lines(rows: 'List[Dict[str, Any]]') -> 'List[str]':
+    """Return the lines of --metrics: OpenMetrics text that node_exporter reads, too."""
+    def label(name: str, value: str) -> str:
+        return '{}="{}"'.format(name, re.sub(r'(["\\])', r'\\\1', to_ascii(value)))
+    lines = []
+    for name, key, text in METRICS:
+        lines += [f'# HELP tako_{name} {text}', f'# TYPE tako_{name} gauge']
+        for row in rows:
+            value, labels = row.get(key, ''), [label('config', row['config'])]
+            if name == 'installed_info':
+                labels += [label('version', row.get('version') or ''),
+                           label('digest', row.get('digest') or '')]
+            if value != '':
+                number = len(value) if isinstance(value, list) else int(value or 0)
+                lines.append('tako_{}{{{}}} {}'.format(name, ','.join(labels), number))
+    return lines + ['# EOF']
+
+
+def _table_lines(rows: 'List[Dict[str, Any]]') -> 'List[str]':
+    """Return the lines of a table with a row for each config."""
+    def age(seconds: 'Optional[int]') -> str:
+        if not seconds:
+            return 'never'
+        count = max(0, int(time.time()) - seconds)
+        unit, size = next((each for each in (('d', 86400), ('h', 3600), ('m', 60))
+                           if count >= 2 * each[1]), ('s', 1))
+        return f'{count // size}{unit} ago'
+    table = [('CONFIG', 'VERSION', 'LAST SUCCESS', 'STATUS')] + [
+        (row['config'], row['version'] or '-', age(row['last_success']),
+         '; '.join(row['problems']) or 'ok') if 'problems' in row else
+        (row['config'], '-', '-', 'error (exit code {})'.format(row['exit_code']))
+        for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table)]
+    return ['  '.join(map(str.ljust, line, widths)).rstrip() for line in table]
 
 
 def _check_age(path: str, event: str, seconds: 'Optional[int]', max_age: float) -> None:
@@ -7296,8 +7563,7 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
     plans = plan_fetch(manifest, config, state, latest, lambda _: '', False, waiting)
     first = next((plan for plan in plans if not plan.skipped or plan.entry.digest in waiting), None)
     held = first if first and first.skipped else None
-    proof = stored_proof(destination, config)
-    return {
+    known = {
         'config': path, 'destination': destination.root, 'pattern': config.bounds.text,
         'version': installed[0].version.text if installed else None,
         'digest': latest or None,
@@ -7316,46 +7582,80 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
             state.restart_due == latest or latest in state.rejected),
         'last_check': time_of(destination.manifest_path) or None,
         'last_success': notes.last_success() or None,
+        'reason': _reason(config.bounds.text, compatible, installed, state, latest, stored, held),
+    }
+    known.update(_trouble_of(destination, config, state))
+    known['problems'] = list(_problems_of(known))
+    return known
+
+
+def _trouble_of(destination: Destination, config: Config, state: State) -> 'Dict[str, Any]':
+    """Return the part of _status_of() that says what failed in the last runs, and stamps."""
+    proof = stored_proof(destination, config)
+    failure = destination.last_failure() or {}
+    failures = failure.get('failures', 0)
+    return {
+        'failures': failures,
+        'exit_code': failure['exit_code'] if failures else 0,
+        'last_failure': failure.get('time'),
+        'last_failure_exit_code': failure.get('exit_code'),
+        'last_failure_message': failure.get('message'),
+        'mirrors': [{'url': each['url'], 'since': each['time'], 'message': each.get('message', '')}
+                    for each in destination.events(PROBLEMS) if 'url' in each],
+        'fork': time_of(destination.path('.fork.1')) or None,
         'is_stamp_needed': config.stamp_keys != (), 'proof': proof and proof.seconds(),
         'unproven_since': int(state.unproven) if state.unproven else None,
-        'reason': _reason(config.bounds.text, compatible, installed, state, latest, held),
     }
 
 
+def _problems_of(known: 'Dict[str, Any]') -> 'Iterator[str]':
+    """Yield what is wrong with a config, in short. known: as in _status_of()."""
+    if not known['digest']:
+        yield 'nothing is installed'
+    elif not known['is_there']:
+        yield 'the installed image is missing or has the wrong size'
+    failures, mirrors = known['failures'], len(known['mirrors'])
+    if failures:
+        yield 'the last {} failed (exit code {})'.format(
+            'fetch' if failures == 1 else f'{failures} fetches', known['exit_code'])
+    if known['fork']:
+        yield 'two manifests contradict each other'
+    if mirrors:
+        yield '1 mirror fails' if mirrors == 1 else f'{mirrors} mirrors fail'
+    if known['newest_compatible'] in known['rejected']:
+        yield '{} was rejected'.format(known['newest_compatible'])
+    if known['restart_due']:
+        yield 'a restart is due'
+    if known['unproven_since'] is not None:
+        yield 'a newer manifest has no stamp'
+
+
 def _reason(pattern: str, compatible: 'List[Entry]', installed: 'List[Entry]', state: State,
-            latest: str, held: 'Optional[FetchPlan]') -> str:
+            latest: str, stored: 'Iterable[str]', held: 'Optional[FetchPlan]') -> str:
     """Return why this image is installed, and not a newer one.
 
     compatible: the entries in bounds, newest first. installed: the entries of the installed image.
-    latest: its SHA-256, or ''. held: the plan of the version that waits for Delay=.
+    latest: its SHA-256, or ''. stored: the images in the store. held: the plan of the version that
+    waits for Delay=.
     """
     if not latest:
         return 'nothing is installed yet'
     if not installed:
         return 'the local manifest does not list it; the next fetch looks for another version'
-    fates = dict.fromkeys(state.withdrawn, 'was withdrawn')
-    fates.update(dict.fromkeys(state.rejected, 'was rejected'))
-    fates.update(dict.fromkeys(state.postponed, 'waits until the units run on the installed image'))
-    if held is not None:
-        fates[held.entry.digest] = held.skipped
-    if fates.get(latest) == 'was rejected':
+    if latest in state.rejected:
         return 'it was rejected; the next fetch rolls back, or installs another version'
-    digests = [entry.digest for entry in compatible]
-    if latest not in digests:
+    if latest not in [entry.digest for entry in compatible]:
         return (f'it was installed before Version= became {pattern}; '
                 'the next fetch looks for another version')
-    newer = compatible[:digests.index(latest)]
-    if not newer:
-        return f'it is the newest version that matches {pattern}'
-    return f'it matches {pattern}; of the newer versions, ' + join_names(
-        [f'{entry.version} {fates.get(entry.digest, "is not installed yet")}' for entry in newer])
+    fates = fates_of_newer(compatible, latest, state, stored, held)
+    return (f'it matches {pattern}; {fates}' if fates
+            else f'it is the newest version that matches {pattern}')
 
 
 def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
     """Return the lines that status prints without --json. known: what _status_of() returned."""
-    def date(seconds: 'Optional[int]') -> str:
-        return 'never' if seconds is None else time.strftime(
-            '%Y-%m-%d %H:%M:%S UTC', time.gmtime(seconds))
+    newest = known['newest_compatible']
+    fates = ''.join(f' ({fate})' for fate in ('rejected', 'withdrawn') if newest in known[fate])
     installed, downloaded = 'nothing', 'unknown'
     if known['digest']:
         installed = '{}, {}'.format(known['version'] or 'an unlisted version', known['digest'])
@@ -7364,22 +7664,43 @@ def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
     if None not in (known['received'], known['size']):
         downloaded = f'{format_size(known["received"])} of {format_size(known["size"])}'
     lines = {
+        'status': '; '.join(known['problems']) or 'ok',
         'installed': installed,
-        'since': date(known['since']),
+        'since': _date(known['since']),
         'because': known['reason'],
         'downloaded': downloaded,
-        'newest known': '{} in {}'.format(known['newest_compatible'] or 'none', known['pattern']),
+        'newest known': '{} in {}'.format((newest or 'none') + fates, known['pattern']),
         'out of bounds': join_names(known['out_of_bounds']) or 'none',
         'rejected': join_names(known['rejected']) or 'none',
+        'withdrawn': join_names(known['withdrawn']) or 'none',
         'store': f'{known["images"]} images, {known["image_bytes"]} bytes',
         'restart due': 'yes' if known['restart_due'] else 'no',
-        'last check': date(known['last_check']),
-        'last success': date(known['last_success'])}
-    if known['is_stamp_needed']:
-        lines['last stamp'] = date(known['proof'])
-    if known['unproven_since'] is not None:
-        lines['no stamp for'] = 'a newer manifest, since ' + date(known['unproven_since'])
+        'last check': _date(known['last_check']),
+        'last success': _date(known['last_success'])}
+    lines.update(_trouble_lines(known))
     return [known['config']] + [f'  {name + ":":15}{value}' for name, value in lines.items()]
+
+
+def _trouble_lines(known: 'Dict[str, Any]') -> 'Iterator[Tuple[str, str]]':
+    """Yield the part of _status_lines() that says what went wrong."""
+    failure = _date(known['last_failure'])
+    if known['last_failure']:
+        failure += ', exit code {last_failure_exit_code}: {last_failure_message}'.format(**known)
+    yield 'last failure', failure
+    if known['is_stamp_needed']:
+        yield 'last stamp', _date(known['proof'])
+    if known['unproven_since'] is not None:
+        yield 'no stamp for', 'a newer manifest, since ' + _date(known['unproven_since'])
+    if known['fork']:
+        yield 'fork', (_date(known['fork']) + ': send .fork.1 and .fork.2 to the publisher; '
+                       'remove them when this is settled')
+    for number, mirror in enumerate(known['mirrors'], 1):
+        yield f'mirror {number}', 'since {}: {}'.format(_date(mirror['since']), mirror['message'])
+
+
+def _date(seconds: 'Optional[int]') -> str:
+    return 'never' if seconds is None else time.strftime(
+        '%Y-%m-%d %H:%M:%S UTC', time.gmtime(seconds))
 
 
 def check(arguments: 'argparse.Namespace', report: Report) -> int:
@@ -8513,7 +8834,13 @@ def _add_rollback(parser: ArgumentParser) -> None:
 
 def _add_status(parser: ArgumentParser) -> None:
     option = parser.add_argument
-    option('--json', action='store_true', help='print JSON')
+    form = parser.add_mutually_exclusive_group().add_argument
+    form('--json', action='store_true', help='print JSON')
+    form('--metrics', action='store_true', help='print OpenMetrics text, for Prometheus')
+    form('--history', action='store_true',
+         help='print the last switches, rollbacks, rejections and failures as JSON lines')
+    option('-v', '--verbose', dest='level', action='store_const', const=VERBOSE, default=NORMAL,
+           help='print all of each config, not a table')
     option('--max-age', type=_duration, metavar='TIME',
            help='exit with 1 if the last success is older than TIME (examples: 36h, 7d)')
     _add_configs(parser)

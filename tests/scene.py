@@ -34,6 +34,7 @@ PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TAKO = os.path.join(PROJECT, 'tako.py')
 NOBODY = 65534
 RUN_SECONDS = 60
+NOTES = (tako.HISTORY, tako.PROBLEMS)
 # the temporary files that a killed run may leave
 TEMPORARIES = [name for limit, name in vars(tako).items() if limit.startswith('NEW_')]
 
@@ -433,12 +434,22 @@ def read(path):
         return stream.read()
 
 
-def snapshot(root):
-    """Return all that is below root: {name: (mode, link target or SHA-256)}."""
+def names(root):
+    """Return the sorted names in a destination, without its notes of failures and its history."""
+    return sorted(set(os.listdir(root)) - set(NOTES))
+
+
+def snapshot(root, with_notes=False):
+    """Return all that is below root: {name: (mode, link target or SHA-256)}.
+
+    with_notes: also what a failed run writes for `tako status`, and the history.
+    """
     found = {}
     for folder, folders, files in os.walk(root):
         for name in folders + files:
             path = os.path.join(folder, name)
+            if name in NOTES and folder == root and not with_notes:
+                continue
             status = os.lstat(path)
             if stat.S_ISLNK(status.st_mode):
                 what = os.readlink(path)

@@ -278,7 +278,7 @@ class ConfigFileTest(scene.Scene):
                 result = self.run_tako('fetch', self.write('bad.tako', content))
                 self.assertCode(2, result)
                 self.assertIn('tako: ' + self.path('bad.tako') + message, result.err)
-        self.assertEqual([], os.listdir(self.destination))
+        self.assertEqual([], scene.names(self.destination))
 
     def test_an_unreadable_config_is_exit_2(self):
         for command in ('fetch', 'rollback', 'status'):
@@ -444,7 +444,7 @@ class PythonTest(scene.Scene):
         self.assertEqual(1, result.returncode, result.stderr)
         self.assertRegex(result.stderr, 'this Python lacks its ssl package\n'
                                         '  .*, or use an http:// or file:// origin\n$')
-        self.assertEqual([], os.listdir(self.destination))
+        self.assertEqual([], scene.names(self.destination))
         served = self.serve('served')
         self.assertEqual(0, self.without('ssl', 'fetch', self.config(served.url)).returncode)
 
@@ -453,6 +453,18 @@ class PythonTest(scene.Scene):
         self.assertEqual(1, result.returncode, result.stderr)
         self.assertRegex(result.stderr,
                          r'this Python lacks its json package\n  install all of Python \(.*\)\n$')
+
+    def test_without_json_fetch_notes_its_failure_and_the_rest_of_status_works(self):
+        os.mkdir(self.path('served'))
+        app = self.config('file://' + self.path('served'))
+        self.assertEqual(75, self.without('json', 'fetch', app).returncode)
+        origin.Publisher(self.path('served')).publish('1.0', b'image')
+        self.assertEqual(0, self.without('json', 'fetch', app).returncode)
+        for option, words in (('-v', 'last failure:  2'), ('--metrics', 'tako_exit_code'),
+                              ('--history', '"event": "switch", "version": "1.0"')):
+            result = self.without('json', 'status', option, app)
+            self.assertEqual((0, ''), (result.returncode, result.stderr))
+            self.assertIn(words, result.stdout)
 
     def test_without_difflib_no_option_is_suggested(self):
         result = self.without('difflib', 'fetch', '--int', 'app.tako')
@@ -512,7 +524,7 @@ class SignalTest(scene.Scene):
         code, out, err = self.interrupted(signal.SIGTERM, signal.SIGINT, signal.SIGINT)
         self.assertIn(code, (130, 143))
         self.assertEqual((b'', b'', {'manifest'}),
-                         (out, err, set(os.listdir(self.destination)) - set(self.partials())))
+                         (out, err, set(scene.names(self.destination)) - set(self.partials())))
 
     @unittest.skipIf(platform.python_implementation() == 'PyPy',
                      'PYPY DOES NOT SAY WHICH SIGNALS IT FOUND IGNORED')

@@ -280,7 +280,7 @@ class CrashCase(scene.Scene):
                     break
                 if self.is_new():
                     with self.subTest(step=step, is_before=is_before,
-                                      disk=sorted(os.listdir(self.root))):
+                                      disk=scene.names(self.root)):
                         self.assertPromiseKept()
                         self.assertConverges()
             self.assertGreater(step, self.steps_min)
@@ -317,7 +317,7 @@ class CrashCase(scene.Scene):
                 fake_systemd.reboot(self.directory)
                 if self.is_new():
                     with self.subTest(number=number, step=step[:2],
-                                      disk=sorted(os.listdir(self.root)), **told):
+                                      disk=scene.names(self.root), **told):
                         self.assertPromiseKept()
                         self.assertConverges()
 
@@ -562,7 +562,7 @@ class FetchCase(CrashCase):
         called = fake_systemd.restarts(self.directory)
         self.assertQuiet(self.run_fork('fetch', self.app))
         self.assertEqual(called, fake_systemd.restarts(self.directory))
-        self.assertEqual(['.state', 'latest', 'manifest', 'store'], sorted(os.listdir(self.root)))
+        self.assertEqual(['.state', 'latest', 'manifest', 'store'], scene.names(self.root))
 
 
 class FetchKilledTest(FetchCase):
@@ -794,7 +794,7 @@ class StoreCase(CrashCase):
     def assertConverges(self):
         self.assertEqual(0, self.run_fork(*self.next).code)
         self.assertEqual(self.whole, scene.snapshot(self.root))
-        self.assertEqual(['manifest', 'store'], sorted(os.listdir(self.root)))
+        self.assertEqual(['manifest', 'store'], scene.names(self.root))
         self.assertEqual(0o755, stat.S_IMODE(os.stat(os.path.join(self.root, 'store')).st_mode))
 
 

@@ -262,7 +262,7 @@ class RefusalTest(scene.UpdateScene):
         self.write('destination/manifest', self.origin.read('manifest'), 0o444)
         self.origin.faults['/manifest'] = origin.serves(old)
         self.assertCode(3, self.run_tako('fetch', self.app))
-        self.assertEqual(['manifest'], os.listdir(self.destination))
+        self.assertEqual(['manifest'], scene.names(self.destination))
         self.origin.faults.clear()
         self.assertCode(0, self.run_tako('fetch', self.app))
         self.assertInPlace(TWO)
@@ -341,7 +341,7 @@ class WithdrawnTest(scene.UpdateScene):
         result = self.run_tako('fetch', self.app)
         self.assertCode(75, result)
         self.assertIn('no version left in 1.*; withdrawn: 1.2, 1.1, 1.0', result.err)
-        self.assertEqual(['.state', 'manifest'], sorted(os.listdir(self.path('fresh'))))
+        self.assertEqual(['.state', 'manifest'], scene.names(self.path('fresh')))
         # Each withdrawal was reported before, so only the error is left.
         self.assertEqual(1, len(self.run_tako('fetch', self.app).err.splitlines()) - 1)
 
@@ -482,7 +482,7 @@ class OptionsTest(scene.UpdateScene):
     def test_a_dry_run_before_the_first_fetch_leaves_an_empty_destination(self):
         self.assertIn('1.0: would download up to {} bytes'.format(len(ONE)),
                       self.run_tako('fetch', '--dry-run', self.app).out)
-        self.assertEqual([], os.listdir(self.destination))
+        self.assertEqual([], scene.names(self.destination))
 
     def test_no_verify_checks_only_the_size_of_the_installed_image(self):
         self.have_one()
@@ -611,7 +611,7 @@ class DestinationTest(scene.UpdateScene):
         result = self.run_tako('fetch', self.app, as_nobody=True)
         self.assertCode(1, result)
         self.assertIn('Permission denied', result.err)
-        self.assertEqual([], os.listdir(self.destination))
+        self.assertEqual([], scene.names(self.destination))
 
     @unittest.skipUnless(os.getuid() == 0,
                          'ONLY ROOT CAN LEAVE A LOCK OF ANOTHER USER: THAT IS NOT TESTED')
@@ -622,7 +622,7 @@ class DestinationTest(scene.UpdateScene):
         self.assertCode(1, result)
         self.assertIn(lock + ': belongs to another user', result.err)
         self.assertIn('remove it', result.err)
-        self.assertEqual(['.lock'], os.listdir(self.destination))
+        self.assertEqual(['.lock'], scene.names(self.destination))
         os.unlink(lock)
         self.assertCode(0, self.run_tako('fetch', self.app, as_nobody=True))
         self.assertInPlace(ONE)

@@ -548,7 +548,7 @@ class ConditionalTest(MirrorCase):
             self.assertCode(75, result)
             self.assertIn('304', result.err)
             if fresh:
-                self.assertEqual([], os.listdir(self.destination))
+                self.assertEqual([], scene.names(self.destination))
                 self.a.faults.clear()
                 self.b.faults.clear()
                 self.assertCode(0, self.fetch())

@@ -336,7 +336,7 @@ class AuthorityTest(PrivateScene):
             self.assertIn(public + ': ' + self.origin.url + '/manifest: certificate not trusted',
                           result.err)
             self.assertInPlace(ONE)
-            self.assertEqual([], os.listdir(self.path('public')))
+            self.assertEqual([], scene.names(self.path('public')))
 
     def test_the_ca_counts_after_a_redirect_too(self):
         stranger = self.serve('stranger', tls=self.stranger.context())
@@ -403,7 +403,7 @@ class ClientCertificateTest(PrivateScene):
             result = self.run_tako('fetch', *order)
             self.assertCode(75, result)
             self.assertInPlace(ONE)
-            self.assertEqual([], os.listdir(self.path('other')))
+            self.assertEqual([], scene.names(self.path('other')))
 
     def test_invalid_files_are_errors_of_the_config(self):
         _, other_key = self.authority.certify('DNS:other')

@@ -317,7 +317,7 @@ class OnePartialTest(scene.ResumeScene):
         self.origin.faults[self.image] = origin.drops(FEW)
         self.assertCode(75, self.run_here('fetch', self.app))
         self.assertEqual({'manifest', os.path.basename(self.partial)},
-                         set(os.listdir(self.destination)))
+                         set(scene.names(self.destination)))
 
     def test_the_repair_of_a_damaged_image_is_resumed(self):
         """It stays until its replacement is intact."""

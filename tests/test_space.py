@@ -44,7 +44,7 @@ class SpaceCase(scene.Scene):
         """Only the manifest is new, and it is valid."""
         self.assertInPlace(ONE)
         self.assertEqual({'latest', 'manifest', 'store', '.state'},
-                         set(os.listdir(self.destination)))
+                         set(scene.names(self.destination)))
         self.assertEqual([self.one.digest], os.listdir(self.path('destination', 'store')))
         self.assertEqual(self.origin.read('manifest'),
                          scene.read(self.path('destination', 'manifest')))
@@ -232,7 +232,7 @@ class FullTest(SpaceCase):
         self.assertIn(self.image, self.origin.paths())
         self.assertInPlace(ONE)
         self.assertEqual({'filler', 'latest', 'manifest', 'store', '.state'},
-                         set(os.listdir(self.destination)))
+                         set(scene.names(self.destination)))
         os.unlink(filler)
         self.assertEqual(0, self.fetch().code)
         self.assertInPlace(IMAGE)
@@ -400,7 +400,7 @@ class MissingFunctionsTest(SpaceCase):
         self.assertCode(1, result)
         self.assertIn(what, result.err)
         self.assertIn('file system that supports symbolic links', result.err)
-        self.assertEqual(set(), set(os.listdir(self.destination)) - {'manifest', 'store', '.state'})
+        self.assertEqual(set(), set(scene.names(self.destination)) - {'manifest', 'store', '.state'})
 
     def test_a_file_system_without_locks_is_an_error(self):
         for number in self.NUMBERS + (errno.ENOLCK,):

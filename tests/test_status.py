@@ -49,6 +49,9 @@ class StatusTest(StatusCase):
              'rejected': [], 'withdrawn': [], 'waiting': None, 'waiting_until': None, 'images': 2,
              'image_bytes': len(ONE + TWO), 'restart_due': False,
              'is_stamp_needed': False, 'proof': None, 'unproven_since': None,
+             'problems': [], 'failures': 0, 'exit_code': 0, 'last_failure': None,
+             'last_failure_exit_code': None, 'last_failure_message': None, 'mirrors': [],
+             'fork': None,
              'size': len(TWO), 'received': len(TWO),
              'reason': 'it is the newest version that matches 1.*'},
             {key: value for key, value in known.items()
@@ -82,7 +85,35 @@ class StatusTest(StatusCase):
             'it matches 1.*; of the newer versions, 1.3 is not installed yet, 1.2 was withdrawn, '
             '1.1 was rejected',
                          self.known()['reason'])
-        self.assertIn('rejected:      1.1', self.run_tako('status', self.app).out)
+        text = self.run_tako('status', self.app).out
+        self.assertIn('rejected:      1.1\n  withdrawn:     1.2\n', text)
+        self.assertIn('newest known:  1.3 in 1.*', text)
+
+    def test_status_says_of_a_version_in_the_store_that_it_is_downloaded(self):
+        self.run_tako('fetch', self.app)
+        self.publisher.publish('1.1', TWO)
+        self.assertCode(0, self.run_tako('fetch', '--stage', self.app))
+        self.assertIn('1.1 is downloaded, but not installed yet', self.known()['reason'])
+
+    def test_status_says_that_the_newest_version_was_rejected_or_withdrawn(self):
+        self.run_tako('fetch', self.app)
+        self.publisher.publish('1.1', TWO)
+        scene.write_manifest(self.destination, self.publisher.read('manifest'))
+        for word in ('rejected', 'withdrawn'):
+            scene.write_state(self.destination, tako.parse_state('')._replace(
+                **{word: (origin.digest_of(TWO),)}))
+            self.assertIn('newest known:  1.1 ({}) in 1.*'.format(word),
+                          self.run_tako('status', self.app).out)
+
+    def test_fetch_names_the_newer_versions_that_were_rejected(self):
+        self.run_tako('fetch', self.app)
+        self.assertIn(': 1.0 is installed, the newest in 1.*\n',
+                      self.run_tako('fetch', '-v', self.app).out)
+        self.publisher.publish('1.1', TWO)
+        self.run_tako('fetch', self.app)
+        self.assertCode(0, self.run_tako('rollback', self.app))
+        self.assertIn(': 1.0 is installed; of the newer versions, 1.1 was rejected\n',
+                      self.run_tako('fetch', '-v', self.app).out)
 
     def test_status_counts_versions_beyond_the_first_five(self):
         self.run_tako('fetch', self.app)
@@ -215,9 +246,43 @@ class MaxAgeTest(StatusCase):
 
 class ConfigsTest(StatusCase):
     def test_one_wrong_config_hides_no_other(self):
-        result = self.run_tako('status', self.write('bad.tako', 'x\n'), self.app)
-        self.assertEqual(2, result.code)
-        self.assertIn('installed:', result.out)
+        bad = self.write('bad.tako', 'x\n')
+        for options in ((), ('-v',)):
+            result = self.run_tako('status', *options, bad, self.app)
+            self.assertCode(2, result)
+            self.assertIn(self.app, result.out)
+        self.assertIn('installed:     nothing', result.out)
+
+    def test_several_configs_are_a_table(self):
+        bad = self.write('bad.tako', 'x\n')
+        os.mkdir(self.path('other'))
+        other = self.config('file:///nowhere', 'other.tako', destination=self.path('other'))
+        self.run_tako('fetch', self.app, other)
+        old = time.time() - 3 * 86400 - 60
+        os.utime(self.path('destination', '.state'), (old, old))
+        lines = [line.split('  ') for line in
+                 self.run_tako('status', self.app, other, bad).out.splitlines()]
+        self.assertEqual(
+            [['CONFIG', 'VERSION', 'LAST SUCCESS', 'STATUS'],
+             [self.app, '1.0', '3d ago', 'ok'],
+             [other, '-', 'never',
+              'nothing is installed; the last fetch failed (exit code 75)'],
+             [bad, '-', '-', 'error (exit code 2)']],
+            [[cell.strip() for cell in line if cell] for line in lines])
+        text = self.run_tako('status', '-v', self.app, other).out
+        self.assertEqual(2, text.count('  installed:'))
+        self.assertNotIn('STATUS', text)
+
+    def test_the_age_of_a_success_has_a_unit(self):
+        for seconds, age in ((1, 's ago'), (150, '2m ago'), (3 * 3600 + 60, '3h ago'),
+                             (47 * 3600, '46h ago'), (49 * 3600, '2d ago'), (-99999, '0s ago')):
+            self.run_tako('fetch', self.app)
+            then = time.time() - seconds
+            os.utime(self.path('destination', '.state'), (then, then))
+            bad = self.write('bad.tako', 'x\n')
+            with self.subTest(seconds):
+                self.assertRegex(self.run_tako('status', self.app, bad).out,
+                                 '[0-9 ]' + age.replace('46', '4[67]'))
 
     def test_status_of_a_manifest_that_does_not_verify(self):
         self.run_tako('fetch', self.app)

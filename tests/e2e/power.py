@@ -30,15 +30,16 @@ CUTS_AT_THE_END = 5                     # right after the exit of each flow on e
 PROBE = 'store/' + tako.PROBE           # fetch tries its rename before the download
 # the order of renames
 NAMES = {
-    'first': ['manifest', 'store/image', '.state', 'latest', '.state'],
+    'first': ['manifest', 'store/image', '.state', '.history', 'latest', '.state'],
     'update': ['manifest', PROBE, 'store/image', '.state', '.state.back', '.state.done',
-              'latest', '.state'],
+              '.history', 'latest', '.state'],
     'patch': ['manifest', PROBE, 'store/image', '.state', '.state.back', '.state.done',
-              'latest', '.state'],
+              '.history', 'latest', '.state'],
     'delta': ['manifest', PROBE, 'store/image', '.state', '.state.back', '.state.done',
-              'latest', '.state', 'store/image.chunks'],
+              '.history', 'latest', '.state', 'store/image.chunks'],
     'rollback': ['manifest', PROBE, 'store/image', '.state', '.state.back', '.state.done',
-                 'latest', '.state', 'latest', '.state'],
+                 '.history', 'latest', '.history', '.state', 'latest', '.history', '.state',
+                 '.history'],
     'repair': [PROBE, 'store/image', 'store/image.chunks', '.state'],
     'store': [PROBE, 'store/image', 'store/image.chunks', 'manifest'],
     'first store': ['store/image', 'store/image.chunks', 'manifest'],

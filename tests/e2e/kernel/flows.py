@@ -271,7 +271,7 @@ class Scratch:
         return self.one if flow.name == 'rollback' else self.two
 
     def lasting(self):
-        """Return a snapshot of root without the content of .state and the indexes of a client.
+        """Return a snapshot of root without notes, indexes of a client, and the content of .state.
 
         They depend on how the run ended. A client downloads a lost index with the next image.
         """
