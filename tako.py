@@ -2343,10 +2343,10 @@ def _parse_confirm(value: str) -> float:
     return seconds
 
 
-def _parse_keep(value: str) -> int:
+def parse_keep(value: str) -> int:
+    """Return a number of images to keep. Raises UsageError if it is below 1, or no number."""
     if not re.fullmatch('[1-9][0-9]{0,8}', value):
-        raise UsageError(f'{value!a} is not a number of images',
-                         'give a number from 1 on, or remove Keep= to keep all images')
+        raise UsageError(f'{value!a} is not a number of images', 'give a number from 1 on')
     return int(value)
 
 
@@ -2382,7 +2382,7 @@ CONFIG_KEYS: 'Dict[str, Callable[[str], Any]]' = {      # each with the function
     'Version': parse_pattern,
     'Restart': _parse_units,
     'Confirm': _parse_confirm,
-    'Keep': _parse_keep,
+    'Keep': parse_keep,
     'Manager': _parse_manager,
     'Delay': _parse_delay,
     'Token': _parse_token,
@@ -8373,14 +8373,17 @@ GONE_LINES = {
 def withdraw(arguments: 'argparse.Namespace', report: Report) -> int:
     """Run the withdraw command: remove images. Print what the config of a server needs for them.
 
-    What is printed is about all withdrawn images, so that it can replace what an earlier run
-    printed. This signs nothing, so no key verifies the manifest unless -p gives one. Return the
-    exit code.
+    That is about all withdrawn images, so it can replace what an earlier run printed. Without -p,
+    no key verifies the manifest, since this signs nothing. Return the exit code.
     """
     if bool(arguments.versions) == bool(arguments.keep):
         raise UsageError('give either versions, or --keep N', 'see: tako withdraw --help')
-    keys = [_read_public_key(arguments.public_key)] if arguments.public_key else None
+    key = arguments.public_key
+    keys = None if key is None else [_read_public_key(key)]
     directory = ImageDirectory(arguments.output, keys)
+    if os.path.lexists(directory.path('latest')):
+        raise UsageError(f'{directory.root}: a Destination= of fetch, not a published directory',
+                         'to remove images there, set Keep= in its config')
     with _lock(directory.root, report):
         entries, withdrawn = _published_manifest(directory).manifest.entries, directory.withdrawn()
         chosen = _entries_to_withdraw(arguments, entries, withdrawn)
@@ -8734,12 +8737,6 @@ def _duration(text: str) -> float:
     return seconds
 
 
-def _count(text: str) -> int:
-    if not re.fullmatch('[1-9][0-9]{0,8}', text):
-        raise argparse.ArgumentTypeError(f'invalid number of images: {text!a} (from 1 on)')
-    return int(text)
-
-
 def _mebibytes(text: str) -> int:
     if not re.fullmatch('[0-9]{1,6}', text) or int(text) < 32:
         raise argparse.ArgumentTypeError(f'invalid number of MiB: {text!a} (at least 32)')
@@ -8848,8 +8845,7 @@ def _add_status(parser: ArgumentParser) -> None:
 
 def _add_list(parser: ArgumentParser) -> None:
     option = parser.add_argument
-    option('-p', '--public-key', metavar='PUBLIC',
-           help='public key that signed the manifest of a URL or DIR, or a file that contains it')
+    _add_public_key(parser, 'PUBLIC', is_required=False)
     option('--json', action='store_true', help='print JSON')
     option('origin', metavar='CONFIG|URL|DIR',
            help='config of an image; with -p, the URL of an origin, or a published directory')
@@ -8901,9 +8897,8 @@ def _add_external(parser: ArgumentParser) -> None:
 def _add_withdraw(parser: ArgumentParser) -> None:
     option = parser.add_argument
     option('-o', '--output', metavar='DIR', required=True, help='published directory')
-    option('--keep', type=_count, metavar='N', help='withdraw all but the N newest images')
-    option('-p', '--public-key', metavar='PUBLIC',
-           help='first check that this key signed the manifest; may be a file')
+    option('--keep', type=parse_keep, metavar='N', help='withdraw all but the N newest images')
+    _add_public_key(parser, 'PUBLIC', is_required=False)
     option('--server', choices=list(GONE_LINES), default='nginx',
            help='print lines for this server: ' + ', '.join(GONE_LINES) + ' (default: nginx)',
            metavar='NAME')
@@ -8942,10 +8937,13 @@ def _add_verify(parser: ArgumentParser) -> None:
 
 
 def _add_directory(parser: ArgumentParser, key_name: str, is_key_required: bool = True) -> None:
-    option = parser.add_argument
-    option('-p', '--public-key', metavar=key_name, required=is_key_required, default='',
-           help='public key that signed the manifest, or a file that contains it')
-    option('directory', metavar='DIR', help='published directory')
+    _add_public_key(parser, key_name, is_key_required)
+    parser.add_argument('directory', metavar='DIR', help='published directory')
+
+
+def _add_public_key(parser: ArgumentParser, name: str, is_required: bool) -> None:
+    parser.add_argument('-p', '--public-key', metavar=name, required=is_required,
+                        help='public key that signed the manifest, or a file that contains it')
 
 
 def _add_gen_key(parser: ArgumentParser) -> None:
@@ -8977,14 +8975,6 @@ examples:
   tako store -f app.key -o /srv/images/app app.img 1.2.0
   pass show app.key | tako store -f - -o /srv/images/app app.img 1.2.0'''
 
-LIST_EXAMPLES = '''examples:
-  tako list /etc/tako/app.tako
-  tako list -p app.pub https://images.example.com/app'''
-
-WITHDRAW_EXAMPLES = '''examples:
-  tako withdraw -o /srv/images/app 1.2.0
-  tako withdraw -o /srv/images/app --keep 10 > gone.conf'''
-
 COMMANDS = {
     'fetch': Command(
         fetch, _add_fetch, 'install the newest version that Version= allows',
@@ -9007,8 +8997,7 @@ COMMANDS = {
     'list': Command(
         list_versions, _add_list, 'print the versions of an origin',
         'Print the versions that an origin or a published directory offers, newest\n'
-        'first: size, beginning of the SHA-256, and for a CONFIG, which match\n'
-        'Version= and which are installed. Change nothing.', LIST_EXAMPLES),
+        'first, and what is known of each. Change nothing.', ''),
     'store': Command(
         store, _add_store, 'publish an image',
         'Copy IMAGE into DIR/store, and list it in DIR/manifest as VERSION. Any web\n'
@@ -9028,9 +9017,8 @@ COMMANDS = {
         'that it lists.', ''),
     'withdraw': Command(
         withdraw, _add_withdraw, 'remove published images',
-        'Remove the images of VERSIONs from DIR/store, and note that in\n'
-        'DIR/.withdrawn. The versions stay in the manifest. Print the lines that\n'
-        'make the server answer 410 for all withdrawn images.', WITHDRAW_EXAMPLES),
+        'Remove images from DIR/store, and note that in DIR/.withdrawn. Print the\n'
+        'lines that make the server answer 410 for all withdrawn images.', ''),
     'gen-key': Command(
         gen_key, _add_gen_key, 'make a key pair',
         'Print a new public key and its secret key, each on its own line. With -o,\n'

@@ -217,7 +217,8 @@ class RefusalTest(WithdrawCase):
         self.assertRefused(2, 'not in the manifest: 1.*, 9', '1.0', '9', '1.*')
         self.assertRefused(2, 'invalid version', '')
         for number in ('0', '-1', 'x', '1.5', ''):
-            self.assertRefused(2, 'invalid number of images', '--keep=' + number)
+            self.assertRefused(2, ' is not a number of images\n  give a number from 1 on\n',
+                               '--keep=' + number)
         self.assertRefused(2, "invalid choice: 'iis'", '--server', 'iis', '1.0')
 
     def test_one_of_two_versions_with_the_same_image_is_refused(self):
@@ -233,6 +234,14 @@ class RefusalTest(WithdrawCase):
             self.assertCode(2, result)
             self.assertIn('manifest: no such file', result.err)
         self.assertCode(2, self.run_tako('withdraw', '-o', self.path('missing'), '1.0'))
+
+    def test_the_destination_of_a_client_is_not_touched(self):
+        self.assertCode(0, self.run_tako('fetch', self.config('file://' + self.served)))
+        before = scene.snapshot(self.destination)
+        result = self.run_tako('withdraw', '-o', self.destination, '--keep', '1')
+        self.assertCode(2, result)
+        self.assertIn('a Destination= of fetch, not a published directory', result.err)
+        self.assertEqual(before, scene.snapshot(self.destination))
 
     def test_with_a_public_key_the_manifest_is_verified_first(self):
         self.assertRefused(3, 'not signed by any', '-p', origin.OTHER_PUBLIC_KEY, '1.0')
