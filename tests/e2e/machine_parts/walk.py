@@ -317,10 +317,10 @@ class Walk:
             shutil.copy(self.machine.path(HERE + '/' + name),
                         self.machine.path('/etc/nginx/' + name))
         self.machine.run('nginx -t && systemctl reload nginx && sleep 0.5')
-        for path in re.findall('location = (\\S+)', text):
+        for kind, path in re.findall('location ([=~]) (\\S+)', text):
             gone = re.search(re.escape(path) + r' \{\s+return ([0-9]+);', text)
-            status = gone.group(1) if gone else '200'
-            self.machine.run(get('http://images.example.com' + path, status))
+            url = 'http://images.example.com' + ('/app' if kind == '~' else '') + path
+            self.machine.run(get(url, gone.group(1) if gone else '200'))
         if 'listen 443 ssl' in text:
             self.machine.run('export SSL_CERT_FILE={}/authority.pem; '.format(HERE)
                              + get('https://127.0.0.1/app/manifest'))
