@@ -7081,7 +7081,8 @@ class ImageFetch:
         state, since = self.notes.state, ''
         if newest.name() != proven.name():
             since = state.unproven
-            since = since if RELEASED <= int(since or 0) <= now else str(max(0, int(now)))
+            if not since or not RELEASED <= int(since) <= now:
+                since = str(max(0, int(now)))
             if now - int(since) >= UNPROVEN_SECONDS:
                 self.report.warning(
                     self.path, f'a manifest with {len(newest.manifest.entries)} entries has no '

@@ -29,7 +29,8 @@ class OnlyOriginTest(AttackCase):
             # A run that fails need not ask again and again.
             limits = dict(LIMITS, PAUSE_BUDGET_SECONDS=0.0) if at.attack.codes == (75,) else LIMITS
             with scene.Clock().patch():
-                return at.run('fetch', *at.attack.options, at.app, limits=limits)
+                return at.run('fetch', *at.attack.options, at.app,
+                              limits=dict(limits, **at.more_limits))
         self.assertEach(False, lambda _: True, run)
 
 

@@ -3,12 +3,14 @@
 publishing.py   the attacks that The Update Framework names
 http.py         web servers that break the protocol
 deltas.py       false indexes, ranges and patches
+freshness.py    news that is hidden from a client with StampKey=, and false stamps
 attack.py       what an entry consists of
 stage.py        the origin, the mirror and the client of an attack
 """
-from attacks import deltas, http, publishing
+from attacks import deltas, freshness, http, publishing
 
-GROUPS = dict(publishing.GROUPS, **dict(http.GROUPS, **deltas.GROUPS))
+GROUPS = {group: attacks for part in (publishing, http, deltas, freshness)
+          for group, attacks in part.GROUPS.items()}
 
 
 def cases():

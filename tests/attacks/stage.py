@@ -5,6 +5,7 @@ import time
 
 import origin
 import scene
+import stamps
 from attacks.attack import HALF, LISTED, NEW, OLD, OLDER, SAME, UPDATED
 
 WORDS_MAX_CHARS = 20000         # that a run may print, whatever an origin sends
@@ -28,7 +29,7 @@ class Stage(scene.Scene):
         self.old = self.liar.publish('1.0', OLD)
         self.liar.index(self.old)
         self.old_etag = self.liar.etag(self.liar.read('manifest'))
-        self.keys, self.urls = (origin.PUBLIC_KEY,), [self.liar.url]
+        self.keys, self.urls, self.more = (origin.PUBLIC_KEY,), [self.liar.url], ''
         self.client()
         self.assertCode(0, self.run('fetch', self.app))
         self.new = self.liar.publish('1.1', NEW)
@@ -59,6 +60,7 @@ class Stage(scene.Scene):
             each.floods.clear()
             be_honest(each)
         self.attack, self.keys = attack, (origin.PUBLIC_KEY,)
+        self.more, self.more_limits, self.stamp = '', {}, None
         self.lead_to(self.liar.url)
         attack.lay(self)
         self.before = self.seen()
@@ -72,7 +74,21 @@ class Stage(scene.Scene):
     def client(self):
         """Write the client's config."""
         mirrors = [self.mirror.url] if self.mirror else []
-        self.app = self.config(self.urls[0], public_keys=self.keys, version='1.*', mirrors=mirrors)
+        self.app = self.config(self.urls[0], public_keys=self.keys, version='1.*', mirrors=mirrors,
+                               more=self.more)
+
+    def use_stamps(self, more, stamp):
+        """Let the client's config have these lines more, and let all origins serve this stamp.
+
+        The honest run after the attack gets the stamp of that day.
+        """
+        self.more, self.stamp, self.more_limits = more, stamp, {'RELEASED': 1}
+        self.liar.write('stamp', stamp)
+        self.client()
+
+    def asked(self):
+        """Return the paths that a client requests if there is nothing to do."""
+        return ['/manifest'] + (['/stamp'] if self.stamp else [])
 
     def trust(self, *keys):
         """Let the client's config list these keys."""
@@ -131,7 +147,7 @@ class Stage(scene.Scene):
         self.assertLessEqual(len(self.partials()), 1)
         state = UPDATED if code == 0 and len(attack.codes) > 1 else attack.state
         before, seen = self.before, self.seen()
-        if code == 0:               # which the state notes
+        if code == 0 or self.stamp:     # which the state notes, or since when a stamp is missing
             before, seen = without(before, '.state'), without(seen, '.state')
         if state == UPDATED:
             self.assertEqual(0, code)
@@ -166,6 +182,8 @@ class Stage(scene.Scene):
         self.lead_to(self.liar.url)
         for each in self.origins():
             be_honest(each)
+        if self.stamp:
+            self.liar.write('stamp', stamps.stamped(self.liar.read('manifest'), int(time.time())))
         after = self.run('fetch', self.app)
         self.assertCode(attack.then, after)
         if attack.then != 0:
@@ -174,7 +192,7 @@ class Stage(scene.Scene):
         self.assertInPlace(NEW)
         if self.mirror and attack.codes == (0,):
             self.assertQuiet(after)
-            self.assertEqual(['/manifest'], self.liar.paths())
+            self.assertEqual(self.asked(), self.liar.paths())
 
 
 def be_honest(server):

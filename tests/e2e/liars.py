@@ -81,7 +81,8 @@ def suffer(attack, honest_memory, limits, with_mirror=False):
     """Make the attack and judge it, then an honest run. Return its seconds and peak memory."""
     with MeasuredStage(with_mirror, is_alone=bool(limits)) as at:
         at.begin(attack)
-        result, seconds, memory, disk = at.measure(limits, attack.seconds, attack.disk)
+        result, seconds, memory, disk = at.measure(dict(limits, **at.more_limits), attack.seconds,
+                                                   attack.disk)
         at.assertEnded(result)
         at.assertLess(seconds, attack.seconds)
         at.assertLess(memory, honest_memory + attack.memory)
