@@ -23,7 +23,7 @@ class UnitsCase(scene.Scene):
         patch.start()
         self.addCleanup(patch.stop)
         self.systemctl()
-        tako._systemctl('restart', '--', APP, WEB)
+        tako._systemctl(tako.SYSTEM_MANAGER, 'restart', '--', APP, WEB)
         self.called()
         self.clock = scene.Clock()
 
@@ -415,9 +415,9 @@ class CatchUpTest(UnitsCase):
 
     def test_units_started_since_need_no_restart(self):
         noted = self.watch().note()
-        tako._systemctl('restart', '--', APP)
+        tako._systemctl(tako.SYSTEM_MANAGER, 'restart', '--', APP)
         self.assertTrue(self.watch().needs_restart(noted))
-        tako._systemctl('restart', '--', WEB)
+        tako._systemctl(tako.SYSTEM_MANAGER, 'restart', '--', WEB)
         self.assertFalse(self.watch().needs_restart(noted))
 
     def test_a_unit_that_was_started_since_and_failed_is_blamed(self):
@@ -435,7 +435,7 @@ class CatchUpTest(UnitsCase):
 
     def test_only_units_not_started_since_are_restarted(self):
         noted = self.watch().note()
-        tako._systemctl('restart', '--', APP)
+        tako._systemctl(tako.SYSTEM_MANAGER, 'restart', '--', APP)
         watch = self.watch()
         self.assertTrue(watch.needs_restart(noted))
         again = watch.note(noted)
