@@ -5009,6 +5009,14 @@ class UnitWatch:
                             + ' '.join('-u ' + unit.id for unit in failed))
 
 
+def check_manager(manager: str) -> None:
+    """Raise ConfigError if root runs Tako with Manager=user."""
+    if manager and os.getuid() == 0:
+        raise ConfigError('Manager=user is set, but root runs Tako: as root, systemctl --user '
+                          'does not reach the units of another user',
+                          'run Tako as the user whose units these are, or remove Manager=user')
+
+
 def is_shutting_down(manager: str) -> bool:
     """Return whether this systemd stops all its units: the machine shuts down, or the user left."""
     return _systemctl(manager, 'is-system-running')[1].strip() == 'stopping'
@@ -5031,8 +5039,8 @@ def _ask_systemd(manager: str, *arguments: str) -> str:
     kind = SystemdUnreachableError if is_systemd else SystemdError
     raise kind(f'systemctl{manager} cannot reach systemd (exit code {code}): '
                + '; '.join(errors.splitlines()),
-               'to run the units of this user without a login, run: loginctl enable-linger'
-               if manager else 'see: systemctl status')
+               'to run the units of this user without a login, run as root: '
+               f'loginctl enable-linger {os.getuid()}' if manager else 'see: systemctl status')
 
 
 def _systemctl(manager: str, verb: str, *arguments: str) -> 'Tuple[int, str, str]':
@@ -5046,8 +5054,9 @@ def _systemctl(manager: str, verb: str, *arguments: str) -> 'Tuple[int, str, str
                if not name.startswith('SYSTEMD_LOG_')}
     environ.update(LC_ALL='C', SYSTEMD_COLORS='0', SYSTEMD_PAGER='')
     environ.pop('LANGUAGE', None)
-    if manager:                     # cron does not set this variable
-        environ.setdefault('XDG_RUNTIME_DIR', f'/run/user/{os.getuid()}')
+    # cron does not set this variable, and su may leave that of the user before
+    if manager and not os.path.exists(environ.get('XDG_RUNTIME_DIR', '') + '/systemd/private'):
+        environ['XDG_RUNTIME_DIR'] = f'/run/user/{os.getuid()}'
     try:
         process = subprocess.Popen(
             ['systemctl', verb, '--no-ask-password', *manager.split(), *arguments], env=environ,
@@ -6642,6 +6651,7 @@ class ImageFetch:
 
     def _locked(self, steps: 'Steps') -> 'Run':
         """Take steps while this run holds the lock. Return the most severe exit code."""
+        check_manager(self.config.manager)
         wait = min(LOCK_WAIT_SECONDS, self.client.deadline.remaining())
         with DirectoryLock(self.config.destination, wait,
                            lambda: self._step('waiting for another run')):
@@ -6716,6 +6726,7 @@ class ImageFetch:
 
     def dry_run(self) -> int:
         """Print what run() would do, and change nothing. Return the exit code."""
+        check_manager(self.config.manager)
         self._load()
         if self.options.init and self._is_init_done():
             self.report.result(f'{self.path}: --init accepts the installed image')

@@ -51,7 +51,7 @@ for name, value in settings['limits'].items():
     setattr(tako, name, value)
 if settings['as_nobody']:
     import array, bisect, difflib, encodings.idna, ipaddress, locale, lzma, select, socket, ssl
-    import struct, urllib.parse, zlib
+    import struct, subprocess, urllib.parse, zlib
     if os.getuid() == 0:
         os.setgroups([])
         os.setgid({0})

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import threading
 import time
+import unittest
 import unittest.mock
 
 import fake_systemd
@@ -500,12 +501,27 @@ class WithoutSystemdTest(UnitsCase):
 
 
 class UserManagerTest(UnitsCase):
-    """Manager=user: the units of the user that runs Tako."""
+    """Manager=user: the units of the user that runs Tako, who is not root."""
 
     def setUp(self):
         super().setUp()
-        self.configure('Restart=app.service\nManager=user\n')
+        self.configure('Restart=app.service\nManager=user\nConfirm=0\n')
+        self.user = scene.NOBODY if os.getuid() == 0 else os.getuid()
+        for folder in ('destination', 'systemd'):
+            self.give(self.path(folder))
         self.forget()
+        self.give(self.path('called'))
+
+    def give(self, path):
+        """Make the user the owner of a file, or of a directory and what is in it."""
+        os.lchown(path, self.user, -1)
+        for name in os.listdir(path) if os.path.isdir(path) else ():
+            if not os.path.islink(os.path.join(path, name)):
+                self.give(os.path.join(path, name))
+
+    def fetch_as_user(self, **environ):
+        return self.run_tako('fetch', self.app, as_nobody=True,
+                             environ=dict(self.environ_with_systemctl(), **environ))
 
     def calls(self):
         """Return the arguments of each call of systemctl since forget()."""
@@ -514,7 +530,7 @@ class UserManagerTest(UnitsCase):
 
     def test_each_call_of_systemctl_asks_the_manager_of_the_user(self):
         self.systemctl(fake_systemd.FAILS, self.two)
-        result = self.fetch()
+        result = self.fetch_as_user()
         self.assertCode(1, result)
         self.assertEqual(['1.1', '1.0'], self.restarts())
         self.assertIn('see: journalctl --user -u app.service', result.err)
@@ -524,26 +540,51 @@ class UserManagerTest(UnitsCase):
         for call in calls:
             self.assertEqual(['--no-ask-password', '--user'], call[1:3])
 
+    def runtime_directory(self, **environ):
+        """Fetch 1.1 with these variables. Return the XDG_RUNTIME_DIR that systemctl has."""
+        self.give(self.write('runtime', ''))
+        self.systemctl('echo "$XDG_RUNTIME_DIR" > {}'.format(self.path('runtime')), self.two)
+        self.assertCode(0, self.fetch_as_user(**environ))
+        self.assertInPlace(TWO)
+        return scene.read(self.path('runtime')).decode().strip()
+
     def test_systemctl_finds_the_manager_where_cron_does_not_say_where_it_is(self):
-        note = 'echo "$XDG_RUNTIME_DIR" > {}'.format(self.path('runtime'))
-        self.systemctl(note, self.two)
-        self.assertCode(0, self.fetch())
-        self.assertEqual('/run/user/{}\n'.format(os.getuid()),
-                         scene.read(self.path('runtime')).decode())
-        three = self.publish('1.2', THREE)
-        self.systemctl(note, three)
-        with self.clock.patch():
-            self.assertCode(0, self.run_here('fetch', self.app, environ=dict(
-                self.environ_with_systemctl(), XDG_RUNTIME_DIR='/elsewhere')))
-        self.assertEqual(b'/elsewhere\n', scene.read(self.path('runtime')))
+        self.assertEqual('/run/user/{}'.format(self.user), self.runtime_directory())
+
+    def test_systemctl_finds_the_manager_where_su_left_the_directory_of_another_user(self):
+        os.makedirs(self.path('other', 'systemd'))
+        self.write('other/systemd/private', '')
+        os.chmod(self.path('other'), 0 if os.getuid() else 0o700)
+        self.assertEqual('/run/user/{}'.format(self.user),
+                         self.runtime_directory(XDG_RUNTIME_DIR=self.path('other')))
+        os.chmod(self.path('other'), 0o700)
+
+    def test_systemctl_gets_the_directory_of_the_environment_if_a_manager_is_there(self):
+        os.makedirs(self.path('elsewhere', 'systemd'))
+        self.write('elsewhere/systemd/private', '')
+        self.assertEqual(self.path('elsewhere'),
+                         self.runtime_directory(XDG_RUNTIME_DIR=self.path('elsewhere')))
 
     def test_an_unreachable_manager_of_the_user_hints_at_lingering(self):
         self.systemctl('echo Failed to connect to bus: No medium found >&2; exit 1', self.one)
-        result = self.fetch()
+        result = self.fetch_as_user()
         self.assertCode(75, result)
         self.assertIn('systemctl --user cannot reach systemd', result.err)
-        self.assertIn('loginctl enable-linger', result.err)
+        self.assertIn('run as root: loginctl enable-linger {}\n'.format(self.user), result.err)
         self.assertInPlace(ONE)
+
+    @unittest.skipUnless(os.getuid() == 0, 'ONLY ROOT IS REFUSED: THAT IS NOT TESTED')
+    def test_root_cannot_restart_the_units_of_a_user(self):
+        before = scene.snapshot(self.destination)
+        for command in (['fetch'], ['fetch', '--dry-run'], ['rollback']):
+            result = self.run_tako(*command, self.app, environ=self.environ_with_systemctl())
+            self.assertCode(2, result)
+            self.assertIn(self.app + ': Manager=user is set, but root runs Tako', result.err)
+            self.assertIn('run Tako as the user whose units these are', result.err)
+        self.assertEqual([], self.origin.requests)
+        self.assertEqual([], self.calls())
+        self.assertEqual(before, scene.snapshot(self.destination))
+        self.assertCode(0, self.run_tako('status', self.app))
 
     def test_check_asks_the_manager_of_the_user(self):
         self.run_command('check', self.app)

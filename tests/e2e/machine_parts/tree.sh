@@ -6,8 +6,8 @@ set -eu
 RELEASE=bookworm
 # cloud-init depends on virtual packages, which debootstrap does not know; python3-cffi-backend
 # provides them
-PACKAGES='systemd-sysv dbus python3 cron cloud-init python3-cffi-backend openssl ca-certificates
-    nginx-light openssh-server rsync faketime busybox-static make'
+PACKAGES='systemd-sysv libpam-systemd dbus python3 cron cloud-init python3-cffi-backend openssl
+    ca-certificates nginx-light openssh-server rsync faketime busybox-static make'
 
 if [ "${2-}" != inside ]; then
     exec unshare --mount sh "$0" "$1" inside
