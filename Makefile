@@ -19,7 +19,7 @@ COMMAND = $(DESTDIR)$(PREFIX)/bin/tako
 define INTO_VENV
 @$(PYTHON) -c 'import ensurepip' 2> /dev/null || sh tests/e2e/packages.sh python3-venv
 $(PYTHON) -m venv $(@D)
-$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 touch $@
 endef
 
@@ -142,6 +142,10 @@ $(SUITES:%=prepare-%):
 
 prepare-power prepare-syscalls:
 	@dpkg --status strace xfsprogs e2fsprogs >/dev/null 2>&1 || sh tests/e2e/packages.sh strace xfsprogs e2fsprogs
+
+prepare-metrics:
+	@dpkg --status prometheus prometheus-node-exporter >/dev/null 2>&1 || \
+	    sh tests/e2e/packages.sh prometheus prometheus-node-exporter
 
 SERVERS_TOOLS = .venv-servers
 SERVERS_COMMANDS = nginx apache2 lighttpd caddy squid tinyproxy openssl curl haproxy dnsmasq ip

@@ -1,7 +1,8 @@
-"""The pure sections of tako.py compared with other programs, on random inputs.
+"""tako.py compared with other programs, on random inputs.
 
 Ed25519 is compared with cryptography (OpenSSL) and pure25519, versions with their definition, and
-manifests are made by hypothesis. `python tests/oracles.py SEED` repeats the run that printed SEED.
+manifests are made by hypothesis. The parsers of prometheus_client read the metrics of status.
+`python tests/oracles.py SEED` repeats the run that printed SEED.
 """
 import random
 import sys
@@ -9,6 +10,8 @@ import tempfile
 
 import hypothesis
 import hypothesis.strategies as st
+import prometheus_client.openmetrics.parser
+import prometheus_client.parser
 import pure25519.eddsa
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -213,6 +216,38 @@ def check_manifests(run, tally):
                     opened is None or tako.seal_manifest(opened, SEED) == signed, body)
 
 
+def check_metrics(run, tally):
+    """Both parsers of prometheus_client, for OpenMetrics and for the older text, read all of it."""
+    words = st.text(max_size=20)
+    numbers = st.one_of(st.none(), st.booleans(), st.integers(0, 2 ** 53))
+    values = {key: st.lists(words, max_size=3) if key in ('mirrors', 'rejected', 'withdrawn')
+              else numbers for _, key, _ in tako.METRICS}
+    known = st.fixed_dictionaries(dict(values, config=words, version=st.one_of(st.none(), words),
+                                       digest=st.one_of(st.none(), words)))
+    broken = st.fixed_dictionaries({'config': words, 'exit_code': st.integers(0, 3)})
+
+    @run
+    @hypothesis.given(st.lists(st.one_of(known, broken), max_size=3,
+                               unique_by=lambda row: tako.to_ascii(row['config'])))
+    def _metrics(rows):
+        text = '\n'.join(tako._metrics_lines(rows)) + '\n'
+        expected = sorted(
+            ('tako_' + name, tako.to_ascii(row['config']),
+             float(len(row[key]) if isinstance(row[key], list) else int(row[key] or 0)))
+            for name, key, _ in tako.METRICS for row in rows if key in row)
+        for parser in (prometheus_client.openmetrics.parser, prometheus_client.parser):
+            families = list(parser.text_string_to_metric_families(text))
+            found = [sample for family in families for sample in family.samples]
+            tally.check('prometheus_client reads each metric',
+                        sorted((each.name, each.labels['config'], each.value) for each in found)
+                        == expected, text)
+            versions = sorted(each.labels['version'] for each in found if 'version' in each.labels)
+            tally.check('prometheus_client reads each version', versions == sorted(
+                tako.to_ascii(row['version'] or '') for row in rows if 'is_there' in row), text)
+            tally.check('prometheus_client knows type and help', all(
+                family.type == 'gauge' and family.documentation for family in families), text)
+
+
 def main():
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else random.SystemRandom().randrange(2 ** 32)
     print('seed {}'.format(seed), flush=True)
@@ -226,6 +261,7 @@ def main():
             hypothesis.seed(seed)(settings(test))()
         check_versions(run, tally)
         check_manifests(run, tally)
+        check_metrics(run, tally)
     for kind, count in tally.counts.items():
         print('{:6} {}'.format(count, kind))
     print('{:6} checks in all'.format(sum(tally.counts.values())))
