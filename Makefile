@@ -6,6 +6,7 @@ PYTHONS ?= $(sort $(realpath $(wildcard /usr/bin/python3 /usr/bin/python3.[0-9] 
              /usr/local/bin/python3.[0-9] /usr/local/bin/python3.[0-9][0-9] $(HOME)/.pyenv/versions/3.*/bin/python3)))
 TESTS ?= test*.py
 TOOLS = .venv-tools
+PICTURES_TOOLS = .venv-pictures
 SUITES ?= $(patsubst tests/e2e/%.py,%,$(filter-out %/suite.py %/prove.py,$(sort $(wildcard tests/e2e/*.py))))
 BENCH_TOOLS = .venv-bench-$(subst /,-,$(PYTHON))
 BENCH_COMMANDS = ab curl minisign nginx openssl signify-openbsd
@@ -24,7 +25,7 @@ touch $@
 endef
 
 .PHONY: help demo install uninstall check check-pythons check-large soak lint coverage bench bench-packages bench-plots \
-        bench-delta prove mutants clean $(PYTHONS:%=check@%) $(SUITES:%=prepare-%) $(SUITES:%=prove-%)
+        bench-delta pictures prove mutants clean $(PYTHONS:%=check@%) $(SUITES:%=prepare-%) $(SUITES:%=prove-%)
 
 help:
 	@echo 'make demo            publish two versions of an image and fetch them, on this machine'
@@ -38,6 +39,7 @@ help:
 	@echo '                     and fuzzers; in a sample of PROVE_SECONDS, if set; SUITES names some of them'
 	@echo 'make mutants         break tako.py in each small way, and see that the tests notice (needs PyPI; SECTIONS names some)'
 	@echo 'make bench-delta     updates of real images beside casync, zsync, zchunk, xdelta3 and bsdiff (root; 10 GB, an hour)'
+	@echo 'make pictures        draw the terminal session in the README from a real run (needs PyPI)'
 	@echo 'make lint            ruff, mypy, vermin, and other implementations as oracles (needs PyPI)'
 	@echo 'make coverage        how much of tako.py the tests reach (needs PyPI)'
 	@echo 'make bench           measure Tako beside its peers, 15 minutes (needs PyPI, root or its packages, 11 GB of disk)'
@@ -123,6 +125,9 @@ bench: bench-packages $(BENCH_TOOLS)/installed
 bench-plots: $(BENCH_TOOLS)/installed
 	PYTHONPATH=. $(BENCH_TOOLS)/bin/python tests/bench/page.py
 
+pictures: $(PICTURES_TOOLS)/installed
+	PYTHONPATH=tests:. $(PICTURES_TOOLS)/bin/python tests/pictures.py
+
 bench-packages:
 	@for each in $(BENCH_COMMANDS); do command -v "$$each" > /dev/null || missing="$$missing $$each"; done; \
 	test -z "$$missing" || { echo "lacking:$$missing"; apt-get update -q && apt-get install -qy $(BENCH_PACKAGES); }
@@ -130,11 +135,14 @@ bench-packages:
 $(BENCH_TOOLS)/installed: tests/bench/requirements.txt
 	$(INTO_VENV)
 
+$(PICTURES_TOOLS)/installed: tests/pictures_requirements.txt
+	$(INTO_VENV)
+
 $(TOOLS)/installed: tests/requirements.txt
 	$(INTO_VENV)
 
 clean:
-	rm -rf $(TOOLS) $(SERVERS_TOOLS) $(PARSERS_TOOLS) $(MUTANTS_TOOLS) .venv-bench* build .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(TOOLS) $(PICTURES_TOOLS) $(SERVERS_TOOLS) $(PARSERS_TOOLS) $(MUTANTS_TOOLS) .venv-bench* build .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # What a suite of make prove needs, beyond python3. A suite without a recipe here needs nothing.

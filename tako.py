@@ -2369,7 +2369,7 @@ def _parse_fresh(value: str) -> float:
 
 REQUIRED_KEYS = {       # each with an example
     'Origin': 'https://images.example.com/app',
-    'PublicKey': 'l0D28J2fiIXvWPbeZP7wkaq+dB55Gl2ysigl9mQH29k=',
+    'PublicKey': 'REPLACE/THIS/EXAMPLE/BY/THE/PUBLISHERS/KEYE=',
     'Destination': '/var/lib/images/app',
     'Version': '1.*',
 }

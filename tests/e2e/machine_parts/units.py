@@ -101,11 +101,12 @@ def assert_readme_rolls_back(place, program, restart_seconds='RestartSec=30s'):
 
 
 def readme_place(place, restart_seconds='RestartSec=30s'):
-    """Install README.md's config and unit in this place, and start it from 1.0."""
-    text = readme('/etc/systemd/system/app.service')
+    """Install the config of README.md and its unit in this place, and start it from 1.0."""
+    text = pages.snippet(scene.PROJECT, 'docs/downloading-images.md',
+                         '/etc/systemd/system/app.service')
     text = pages.vary(pages.vary(text, '/app.tako', '/NAME.tako'), '/images/app/', '/images/NAME/')
     place.unit(pages.vary(text, 'RestartSec=30s', restart_seconds))
-    lines = readme(begins='Origin=') + readme(begins='Restart=')
+    lines = pages.vary(readme('Origin='), 'Keep=3\n', readme('Restart='))
     lines = lines.replace('/app', '/NAME').replace('app.service', 'NAME.service')
     place.machine.write(place.config_path, place.named(lines))
     publish_squashfs([place], '1.0', RUNS)
@@ -113,8 +114,8 @@ def readme_place(place, restart_seconds='RestartSec=30s'):
     place.assert_now('1.0')
 
 
-def readme(path=None, begins=''):
-    return pages.snippet(scene.PROJECT, 'README.md', path, begins)
+def readme(begins):
+    return pages.snippet(scene.PROJECT, 'README.md', begins=begins)
 
 
 def publish_squashfs(places, version, program):

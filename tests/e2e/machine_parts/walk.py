@@ -71,7 +71,7 @@ done
 INSTALLED = ELSEWHERE + PUBLISHED + CONFIG + 'python3 tako.py fetch /etc/tako/app.tako\n'
 # The commands that run before a page, or before one of its consoles: what the page presupposes.
 BEFORE = {
-    'README.md': 'mkdir -p /srv/images/app\n' + AN_IMAGE,
+    'README.md': AN_IMAGE,
     'docs/distributing-images.md': 'mkdir -p /srv/images/app\n',
     'docs/differential-updates.md': PUBLISHED + 'rm public/store/*.chunks\n',
     'docs/manifest-format.md': PUBLISHED + 'ln -s public/store store\n',
@@ -110,8 +110,9 @@ sys.exit(str(status) != sys.argv[2])
 # The pages for which Publisher serves https://images.example.com; distributing-images.md sets up
 # its own server.
 WITH_PUBLISHER = ('README.md', 'docs/downloading-images.md')
-# The units of a page that are installed before its first snippet.
+# The units of docs/downloading-images.md that are installed before the first snippet of a page.
 UNITS_BEFORE = {
+    'README.md': ('/etc/systemd/system/app.service',),
     'docs/downloading-images.md': ('/etc/systemd/system/app.service',
                                    '/etc/systemd/system/site.service'),
 }
@@ -173,7 +174,8 @@ class Walk:
             stack.callback(self.shell.close)
             self.shell.run(BEFORE.get(self.page, '') + '\ncd ' + HERE)
             for path in UNITS_BEFORE.get(self.page, ()):
-                self.machine.write(path, pages.snippet(self.project, self.page, path))
+                self.machine.write(path, pages.snippet(
+                    self.project, 'docs/downloading-images.md', path))
             self._stack = stack.pop_all()
         return self
 
