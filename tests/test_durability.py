@@ -13,6 +13,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 import traceback
 
 import origin
@@ -20,6 +21,7 @@ import fake_systemd
 import forks
 import patches
 import scene
+import stamps
 import tako
 
 RESTART = 'Restart=app.service\nConfirm=0\n'
@@ -53,6 +55,7 @@ def run(asked):
         os.environ.update(asked['environ'])
         os.umask(0o077)                         # files must be readable whatever the umask
         tako.PAUSE_BUDGET_SECONDS = 0.0
+        tako.RELEASED = 1                       # stamps have the time of this machine
         tako.DELTA_MIN_BYTES, tako.RANGE_GAP_BYTES = asked['delta_min_bytes'], 0
         steps = Steps(asked)
         if IS_ROOT:                             # no mode of a file stops root
@@ -469,13 +472,18 @@ class FetchCase(CrashCase):
         self.app = self.config(self.origin.url, version='1.*', more=RESTART)
         self.bad = ''
         self.is_pruned = False
-        self.is_staged = False
+        self.is_staged = self.is_stamped = False
         self.one = self.publish('1.0', ONE)
 
     def publish(self, version, content):
         self.newest = self.origin.publish(version, content)
         self.versions[self.newest.digest] = version
+        if self.is_stamped:
+            self.stamp()
         return self.newest
+
+    def stamp(self):
+        self.origin.write('stamp', stamps.stamped(self.origin.read('manifest'), int(time.time())))
 
     def systemctl(self):
         """Install a systemctl that notes each restart; no unit runs on the bad image."""
@@ -533,6 +541,21 @@ class FetchCase(CrashCase):
         return 'fetch', '--stage', self.config(self.origin.url, version='1.*',
                                                more=RESTART + 'Keep=1\n')
 
+    def stamped_update(self):
+        """Return the command of an update to 1.2, whose manifest needs a stamp."""
+        self.is_stamped = True
+        self.stamp()
+        self.app = self.config(self.origin.url, version='1.*', more=RESTART
+                               + 'StampKey={}\nFresh=7d\n'.format(stamps.PUBLIC_KEY))
+        self.offer_three()
+        return 'fetch', self.app
+
+    def proven(self):
+        """Return whether the manifest of the destination has its stamp."""
+        stamp = tako.Destination(self.root).stamp([stamps.KEY])
+        signed = scene.signed_manifest(self.root)
+        return stamp is not None and stamp.sha256 == tako.body_sha256(signed)
+
     def last_restart(self):
         restarts = fake_systemd.restarts(self.directory)
         return 'store/' + restarts[-1] if restarts else ''
@@ -545,6 +568,8 @@ class FetchCase(CrashCase):
                    before.target if before else None}
         if self.is_staged:
             allowed = {before.target}
+        if self.is_stamped and self.newest.digest in tako.Destination(self.root).images():
+            self.assertTrue(self.proven())          # the stamp is durable before the image
         path = os.path.join(self.root, 'latest')
         self.assertIn(os.readlink(path) if os.path.lexists(path) else None, allowed)
 
@@ -562,7 +587,9 @@ class FetchCase(CrashCase):
         called = fake_systemd.restarts(self.directory)
         self.assertQuiet(self.run_fork('fetch', self.app))
         self.assertEqual(called, fake_systemd.restarts(self.directory))
-        self.assertEqual(['.state', 'latest', 'manifest', 'store'], scene.names(self.root))
+        names = {'.state', 'latest', 'manifest', 'store'} | ({'stamp'} if self.is_stamped else set())
+        self.assertEqual(sorted(names), scene.names(self.root))
+        self.assertEqual(self.is_stamped, self.proven())
 
 
 class FetchKilledTest(FetchCase):
@@ -585,6 +612,9 @@ class FetchKilledTest(FetchCase):
 
     def test_a_staged_version_survives_a_kill_at_every_step(self):
         self.assertSurvivesKills(*self.stage())
+
+    def test_an_update_with_a_stamp_survives_a_kill_at_every_step(self):
+        self.assertSurvivesKills(*self.stamped_update())
 
     def test_the_replacement_of_a_damaged_image_survives_a_kill_at_every_step(self):
         self.fetch()
@@ -626,6 +656,9 @@ class FetchPowerCutTest(FetchCase):
 
     def test_a_staged_version_survives_a_power_cut_at_every_step(self):
         self.assertSurvivesPowerCuts(*self.stage())
+
+    def test_an_update_with_a_stamp_survives_a_power_cut_at_every_step(self):
+        self.assertSurvivesPowerCuts(*self.stamped_update())
 
     def test_a_version_that_begins_to_wait_survives_a_power_cut_at_every_step(self):
         self.assertSurvivesPowerCuts(*self.wait())
@@ -689,6 +722,18 @@ class PatchedPowerCutTest(PatchedCase):
 class DeltaPowerCutTest(DeltaCase):
     def test_an_update_by_ranges_survives_a_power_cut_at_every_step(self):
         self.assertSurvivesPowerCuts(*self.update())
+
+
+class StampedOrderTest(FetchCase):
+    def test_manifest_and_stamp_and_image_become_durable_in_this_order(self):
+        command = self.stamped_update()
+        self.restore()
+        trace = self.trace(*command)
+        self.assertEachFileIsWholeBeforeItIsNamed(trace)
+        self.assertInOrder([
+            'sync .manifest.new', 'rename .manifest.new manifest', 'sync .',
+            'sync .manifest.new', 'rename .manifest.new stamp', 'sync .',
+            'rename .partial-1.2 store/1.2', 'latest is store/1.2'], self.story(trace))
 
 
 class DeltaOrderTest(DeltaCase):
@@ -848,6 +893,57 @@ class SignInterruptedTest(StoreCase):
 
     def test_a_sign_survives_a_power_cut_at_every_step(self):
         self.prepare()
+        self.assertSurvivesPowerCuts(*self.next)
+
+
+class StampInterruptedTest(CrashCase):
+    """A publisher who stamps 1.1 after 1.0. The file of the last stamp is beside the directory."""
+
+    def setUp(self):
+        super().setUp()
+        self.root, self.public = self.path('served'), self.path('served', 'public')
+        self.last = self.path('served', 'last')
+        self.publisher = origin.Publisher(self.public)
+        self.publisher.publish('1.0', ONE)
+        self.keep()
+        self.restore()
+        self.next = 'stamp', '-p', origin.PUBLIC_KEY, '--last', self.last, self.public
+        self.assertEqual(0, self.run_fork(*self.next).code)
+        self.publisher.publish('1.1', TWO)
+        self.old = self.stamps()
+        self.keep()
+
+    def run_fork(self, *arguments, **settings):
+        environ = {'TAKO_SECRET_KEY': tako.format_secret_key(stamps.SEED)}
+        return super().run_fork(*arguments, environ=environ, **settings)
+
+    def stamps(self):
+        """Return the bytes of both stamps, which have to verify."""
+        signed = scene.read(os.path.join(self.public, 'stamp'))
+        tako.open_stamp(signed, [stamps.KEY], 'stamp')
+        last = scene.read(self.last).partition(tako.MANIFEST_TITLE)
+        stamp = tako.open_stamp(last[0], [stamps.KEY], 'last')
+        self.assertEqual(stamp.sha256, tako.body_sha256(last[1] + last[2]))
+        return signed, last[0]
+
+    def assertPromiseKept(self):
+        """The file of the last stamp is written first."""
+        signed, last = self.stamps()
+        self.assertIn(signed, (self.old[0], last))
+
+    def assertConverges(self):
+        self.assertEqual(0, self.run_fork(*self.next).code)
+        signed, last = self.stamps()
+        self.assertEqual(signed, last)
+        self.assertEqual(stamps.stamp_of(self.publisher.read('manifest'), 0)[1:],
+                         tako.open_stamp(signed, [stamps.KEY], '')[1:])
+        self.assertEqual(['last', 'public'], scene.names(self.root))
+        self.assertEqual(['manifest', 'stamp', 'store'], scene.names(self.public))
+
+    def test_a_stamp_survives_a_kill_at_every_step(self):
+        self.assertSurvivesKills(*self.next)
+
+    def test_a_stamp_survives_a_power_cut_at_every_step(self):
         self.assertSurvivesPowerCuts(*self.next)
 
 

@@ -23,14 +23,15 @@ RATE = 1 << 21                          # bytes a second of a download
 PAUSE_SECONDS = 0.03                    # before each range, and between the pieces that store reads
 PIECES = 8
 # cuts at random moments on each file system, beside those after each step
-CUTS = {'first': 60, 'update': 70, 'delta': 130, 'patch': 60, 'rollback': 60, 'repair': 10,
-        'store': 120, 'first store': 30}
+CUTS = {'first': 60, 'stamped': 60, 'update': 70, 'delta': 130, 'patch': 60, 'rollback': 60,
+        'repair': 10, 'store': 120, 'first store': 30}
 CUTS_MIN = 100                          # of each kind of flow, if the time is not limited
 CUTS_AT_THE_END = 5                     # right after the exit of each flow on each file system
 PROBE = 'store/' + tako.PROBE           # fetch tries its rename before the download
 # the order of renames
 NAMES = {
     'first': ['manifest', 'store/image', '.state', '.history', 'latest', '.state'],
+    'stamped': ['manifest', 'stamp', 'store/image', '.state', '.history', 'latest', '.state'],
     'update': ['manifest', PROBE, 'store/image', '.state', '.state.back', '.state.done',
               '.history', 'latest', '.state'],
     'patch': ['manifest', PROBE, 'store/image', '.state', '.state.back', '.state.done',

@@ -12,12 +12,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 import unittest
 from collections import namedtuple
 
 import fake_systemd
 import origin
 import scene
+import stamps
 import tako
 
 from kernel import calls
@@ -59,6 +61,7 @@ Confirm=0
 '''
 FLOWS = (
     Flow('first', 'empty', 'file', ()),
+    Flow('stamped', 'empty', 'stamped', ()),
     Flow('update', 'old', 'http', ('--no-delta',)),
     Flow('delta', 'old', 'http', ()),
     Flow('patch', 'old', 'http', ()),
@@ -120,8 +123,10 @@ class Scratch:
             os.mkdir(self.path(name))
         self.server.__enter__()
         self.write('image', self.two)
-        for name, url in (('file', 'file://' + self.path('served')), ('http', self.server.url)):
-            config = CONFIG.format(url, self.root, origin.PUBLIC_KEY)
+        local = 'file://' + self.path('served')
+        for name, url, more in (('file', local, ''), ('http', self.server.url, ''),
+                                ('stamped', local, 'StampKey={}\n'.format(stamps.PUBLIC_KEY))):
+            config = CONFIG.format(url, self.root, origin.PUBLIC_KEY) + more
             self.write(name + '.tako', config.encode())
         self._make_beginnings()
         for flow in FLOWS:
@@ -157,6 +162,7 @@ class Scratch:
         self._save('old')
         self._publish_new()
         self.new = self.server.read('manifest')
+        self.server.write('stamp', stamps.stamped(self.new, int(time.time())))
         self._run_successfully('fetch', self.path('http.tako'))
         latest = os.path.join(self.root, 'latest')
         self.damaged = self.two[:1000] + b'damaged' + self.two[1007:]
@@ -309,6 +315,8 @@ class Scratch:
             flow.begins, (self.new, two))
         check.assertIn(scene.signed_manifest(self.root), (self.new, old_manifest))
         check.assertIn(destination.latest(), (old_digest, two))
+        if flow.name == 'stamped' and destination.images():
+            check.assertEqual(self.server.read('stamp'), scene.read(destination.stamp_path))
         if flow.name != 'repair':
             check.assertIsNone(scene.fault_of_latest(self.root))
 
