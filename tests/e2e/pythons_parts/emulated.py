@@ -1,4 +1,4 @@
-"""The tests of sections 3 to 9 on s390x, a big-endian machine; qemu emulates each process."""
+"""The tests of sections 3 to 9 on s390x, a big-endian machine. qemu emulates each process."""
 import os
 import shlex
 import shutil
@@ -12,10 +12,10 @@ QEMU = 'qemu-s390x-static'
 ROOT = os.path.join(roots.ROOTS, 's390x')
 MODULES = ('test_keys', 'test_config', 'test_ed25519', 'test_manifest', 'test_chunks',
            'test_versions', 'test_patches')
-SLOW = ('test_patches',)            # minutes
-LEFT_OUT = ('MemoryTest',)          # it measures a process, and with it the emulator
-SECONDS = 3600
-# what the tests start as sys.executable has to be emulated as well
+SLOW = ('test_patches',)            # takes minutes
+LEFT_OUT = ('MemoryTest',)          # would measure the memory of the emulator
+SECONDS_MAX = 3600                  # limit for the tests of one module
+# sys.executable is the emulated Python, as some tests start it.
 RUN = '''
 import sys, unittest
 assert sys.byteorder == 'big'
@@ -30,7 +30,7 @@ sys.exit(not unittest.TextTestRunner().run(suite).wasSuccessful())
 
 
 def reason_to_skip():
-    """Why it cannot be run here; '' if it can."""
+    """Return why these tests cannot run here, or '' if they can."""
     if shutil.which(QEMU) is None:
         return 'needs {} (Debian: apt install qemu-user-static)'.format(QEMU)
     if not os.path.isdir(ROOT):
@@ -39,7 +39,7 @@ def reason_to_skip():
 
 
 def run_tests(module):
-    """Run the tests of a module: the exit code and what was printed."""
+    """Run the tests of a module. Return the exit code and the output."""
     with tempfile.TemporaryDirectory() as folder:
         python = os.path.join(folder, 'python3')
         with open(python, 'w') as stream:
@@ -49,6 +49,6 @@ def run_tests(module):
         command = [python, '-W', 'error', '-c', RUN, python, module] + list(LEFT_OUT)
         folders = scene.PROJECT, os.path.join(scene.PROJECT, 'tests')
         environ = dict(os.environ, PYTHONPATH=os.pathsep.join(folders))
-        done = subprocess.run(command, env=environ, timeout=SECONDS,
+        done = subprocess.run(command, env=environ, timeout=SECONDS_MAX,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return done.returncode, done.stdout.decode('utf-8', 'replace')

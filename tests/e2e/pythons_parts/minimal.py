@@ -1,4 +1,4 @@
-"""Debian's python3-minimal, in a root that has no more of Python: what works there, and what is said of the rest."""
+"""Debian's python3-minimal in its own root: what works with it, and the errors for the rest."""
 import os
 import shutil
 import subprocess
@@ -7,15 +7,15 @@ import tempfile
 import origin
 import scene
 import tako
-from pythons_parts.story import FIRST, PATCHED, Told
+from pythons_parts.story import FIRST, PATCHED, StrictScene, history_warning
 
 ROOT = os.path.join(scene.PROJECT, 'build', 'pythons', 'minimal')
 PYTHON = ('chroot', ROOT, '/usr/bin/python3')
-LACKS = ('json', 'lzma', 'mmap', 'difflib')      # or there is nothing to be seen here
+MISSING_MODULES = ('json', 'lzma', 'mmap', 'difflib')
 
 
-class Minimal(Told):
-    """A publisher and a client in one small root; paths are given as they are in it."""
+class Minimal(StrictScene):
+    """A publisher and a client in the root. Commands get the paths inside the root."""
 
     def __enter__(self):
         self.directory = tempfile.mkdtemp(prefix='scene-', dir=ROOT)
@@ -35,13 +35,14 @@ class Minimal(Told):
         return '/' + os.path.relpath(path, ROOT)
 
     def run_tako(self, *arguments, **settings):
-        done = subprocess.run(list(self.python) + [self.inside(self.path('tako.py'))] + list(arguments),
-                              env={'PATH': '/usr/sbin:/usr/bin:/sbin:/bin'}, timeout=60,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        command = list(self.python) + [self.inside(self.path('tako.py'))] + list(arguments)
+        done = subprocess.run(command, env={'PATH': '/usr/sbin:/usr/bin:/sbin:/bin'}, timeout=60,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE)
         return scene.Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def app(self, *urls):
-        """A config with these origins; its path inside."""
+        """Write a config with these origins. Return its path inside the root."""
         path = self.config('\nOrigin='.join(urls), destination=self.inside(self.destination))
         return self.inside(path)
 
@@ -49,18 +50,19 @@ class Minimal(Told):
     def url(self):
         return 'file://' + self.inside(self.served)
 
-    def lacking(self):
-        """Of LACKS, what this Python cannot import."""
-        return tuple(name for name in LACKS if subprocess.run(
+    def missing_modules(self):
+        """Return those of MISSING_MODULES that this Python cannot import."""
+        return tuple(name for name in MISSING_MODULES if subprocess.run(
             list(self.python) + ['-c', 'import ' + name], stderr=subprocess.DEVNULL).returncode)
 
     def store(self, content, version):
         self.write('image', content)
-        self.ran(0, 'store', '-f', self.inside(self.key), '-o', self.inside(self.served), self.inside(self.image), version)
+        self.ran(0, 'store', '-f', self.inside(self.key), '-o', self.inside(self.served),
+                 self.inside(self.image), version, warning=history_warning(self.served))
         self.assertEqual(content, self.publisher.read('store/' + origin.digest_of(content)))
 
     def publish_and_fetch(self):
-        """Two versions from a directory, and what is known of them."""
+        """Fetch two versions from a directory, and look at their status."""
         self.store(FIRST, '1.0')
         app = self.app(self.url)
         self.assertEqual(app + ': 1.0 is installed\n', self.ran(0, 'fetch', app).out)
@@ -70,31 +72,34 @@ class Minimal(Told):
         self.store(PATCHED, '1.1')
         self.ran(0, 'fetch', app)
         self.assertInPlace(PATCHED)
-        self.assertIn('installed:     1.1, ' + origin.digest_of(PATCHED), self.ran(0, 'status', app).out)
+        self.assertIn('installed:     1.1, ' + origin.digest_of(PATCHED),
+                      self.ran(0, 'status', app).out)
         verified = self.ran(0, 'verify', '-p', origin.PUBLIC_KEY, self.inside(self.served))
         self.assertIn('2 of 2 images are intact', verified.out)
 
-    def fetch_what_has_a_patch(self):
-        """As another Python publishes it, of which this one can have all but the patch."""
+    def fetch_without_the_patch(self):
+        """Fetch an image without its patch, which this Python cannot apply."""
         for content, version in ((FIRST, '1.0'), (PATCHED, '1.1')):
             self.write('image', content)
-            self.assertCode(0, self.run_here('store', '-f', self.key, '-o', self.served, '--patch-from', '1',
-                                             self.image, version))
+            self.assertCode(0, self.run_here('store', '-f', self.key, '-o', self.served,
+                                             '--patch-from', '1', self.image, version))
             self.ran(0, 'fetch', self.app(self.url))
             self.assertInPlace(content)
-        self.assertEqual(1, sum(name.endswith('.patch') for name in os.listdir(self.served + '/store')))
+        published = os.listdir(self.served + '/store')
+        self.assertEqual(1, sum(name.endswith('.patch') for name in published))
 
     def change_the_key(self):
-        """gen-key and sign."""
+        """Sign a manifest with a new key of gen-key."""
         self.store(FIRST, '1.0')
         lines = self.ran(0, 'gen-key').out.splitlines()
         key = self.inside(self.write('new.key', lines[3] + '\n', 0o600))
         self.ran(0, 'sign', '-f', key, '-p', origin.PUBLIC_KEY, self.inside(self.served))
-        tako.open_manifest(self.publisher.read('manifest'), [tako.parse_public_key(lines[1])], 'manifest')
+        keys = [tako.parse_public_key(lines[1])]
+        tako.open_manifest(self.publisher.read('manifest'), keys, 'manifest')
         self.assertIn('not signed by any', self.ran(3, 'fetch', self.app(self.url)).err)
 
     def fetch_over_http(self):
-        """Two versions from a web server, the second as a difference, and from the mirror that works."""
+        """Fetch from a web server, and fetch an update from the second of two mirrors."""
         self.publisher.publish('1.0', FIRST)
         with origin.Origin(self.served) as served:
             self.ran(0, 'fetch', self.app(served.url))
@@ -104,38 +109,40 @@ class Minimal(Told):
             self.assertEqual(0, result.code, result)
             self.assertInPlace(PATCHED)
 
-    def ask_for_https_of_nobody(self):
-        """TLS is there; nobody listens."""
+    def fetch_over_https_without_a_server(self):
+        """TLS is available, and the connection is refused."""
         self.ran(75, 'fetch', self.app('https://127.0.0.1:1'))
         self.assertEqual([], os.listdir(self.destination))
 
-    def ask_for_more(self):
-        """What else is missing is named, before anything is done."""
+    def use_missing_modules(self):
+        """A command that needs a missing module names it, and changes nothing."""
         self.publisher.publish('1.0', FIRST)
         app, before = self.app(self.url), scene.snapshot(self.served)
         self.ran(0, 'fetch', app)
         self.assertLacks('json', self.ran(1, 'status', '--json', app))
         self.write('image', PATCHED)
-        result = self.ran(1, 'store', '-f', self.inside(self.key), '-o', self.inside(self.served), '--patch-from', '1',
-                          self.inside(self.image), '1.1')
+        result = self.ran(1, 'store', '-f', self.inside(self.key), '-o', self.inside(self.served),
+                          '--patch-from', '1', self.inside(self.image), '1.1')
         self.assertLacks('(lzma|mmap)', result)
         self.assertEqual(before, scene.snapshot(self.served))
         wrong = self.inside(self.config(self.url, more='Restrat=app.service\n'))
         self.assertIn('use one of Origin, ', self.ran(2, 'fetch', wrong).err)
 
     def assertLacks(self, package, result):
-        self.assertRegex(result.err, r'(?m)^tako: .*this Python lacks its {} package\n  install all of Python '
-                                     r'\(Debian: apt install python3\)'.format(package))
+        self.assertRegex(result.err, r'(?m)^tako: .*this Python lacks its {} package\n'
+                                     r'  install all of Python \(Debian: apt install python3\)'
+                                     .format(package))
 
 
-CASES = (Minimal.publish_and_fetch, Minimal.fetch_what_has_a_patch, Minimal.change_the_key, Minimal.fetch_over_http,
-         Minimal.ask_for_https_of_nobody, Minimal.ask_for_more)
+CASES = (Minimal.publish_and_fetch, Minimal.fetch_without_the_patch, Minimal.change_the_key,
+         Minimal.fetch_over_http, Minimal.fetch_over_https_without_a_server,
+         Minimal.use_missing_modules)
 
 
 def reason_to_skip():
-    """Why none of it can be run here; '' if it can."""
+    """Return why these cases cannot run here, or '' if they can."""
     if os.getuid() != 0:
-        return 'needs root, to change its own'
+        return 'needs root, for chroot'
     if not os.path.isdir(ROOT):
-        return 'there is no root with python3-minimal: debootstrap could not make it'
+        return 'there is no root with python3-minimal: debootstrap failed'
     return ''

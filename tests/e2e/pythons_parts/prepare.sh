@@ -1,9 +1,9 @@
 #!/bin/sh
-# What the suite `pythons` needs: PyPy, openssl, an emulator, and the roots that root.sh makes.
-# In a sample (PROVE_SECONDS) they may take five minutes; the next run makes those that are missing.
+# Installs what the suite pythons needs: PyPy, openssl, an emulator, and the roots of root.sh.
+# In a sample (PROVE_SECONDS) the roots may take five minutes; the next run makes the missing ones.
 set -eu
 if [ "$(id -u)" -ne 0 ]; then
-    exit 0                          # the suite says what is missing
+    exit 0                          # the suite reports what is missing
 fi
 here=$(dirname "$0")
 for program in pypy3 openssl debootstrap qemu-s390x-static; do
@@ -13,7 +13,7 @@ for program in pypy3 openssl debootstrap qemu-s390x-static; do
 done
 mkdir -p build/pythons
 exec 9< build/pythons
-flock -w 60 9 || { echo 'another run in this checkout uses the roots: they stay as they are'; exit 0; }
+flock -w 60 9 || { echo 'another run in this checkout uses the roots'; exit 0; }
 ends=$(($(date +%s) + 300))
 
 make_root() {
@@ -21,7 +21,7 @@ make_root() {
         sh "$here/root.sh" "$@"
     else
         timeout -s KILL $((ends > $(date +%s) ? ends - $(date +%s) : 1)) sh "$here/root.sh" "$@"
-    fi || echo "build/pythons/$1 could not be made"
+    fi || echo "cannot make build/pythons/$1"
 }
 native=$(dpkg --print-architecture)
 make_root minimal bookworm "$native" python3-minimal,make
