@@ -1,9 +1,9 @@
-"""A line with a delay and a rate, on loopback: delay.py PORT ONE_WAY_MS [MBIT_PER_SECOND]
+"""Simulates a line with a delay and a rate on loopback: delay.py PORT ONE_WAY_MS [MBIT_PER_SECOND]
 
-Prints the port it listens on; carries each connection to PORT; ends when its standard input does. Each byte arrives
-ONE_WAY_MS after it was sent, both ways; a new connection costs the round trip of its handshake before its first byte
-goes. The rate is shared by all connections, as a real line's is. What TCP does about losses is not imitated, nor that
-it starts slowly.
+It prints the port on which it listens, and relays each connection to PORT, until its standard input
+ends. Each byte arrives ONE_WAY_MS after it was sent, in both directions. A new connection first
+costs the round trip of its handshake. All connections share the rate. Losses of packets and the
+slow start of TCP are not simulated.
 """
 import asyncio
 import socket
@@ -11,24 +11,24 @@ import sys
 import threading
 
 CHUNK_BYTES = 1 << 16
-WINDOW_BYTES = 4 << 20          # under way on one connection at most; Linux's TCP allows about as much
-BUFFER_BYTES = 128 << 10        # of the socket to the server: what waits there has left the server but not gone far
-CATCH_UP_SECONDS = 0.02         # that a sleep which took too long may be made up for
+WINDOW_BYTES = 4 << 20          # in transit on a connection at most, about as much as Linux allows
+BUFFER_BYTES = 128 << 10        # of the socket to the server, which counts these bytes as sent
+CATCH_UP_SECONDS = 0.02         # by how much too long a sleep may be for the rate to catch up
 
 
 class Line:
     """One direction of the line.
 
-    delay: in seconds, one way. rate: in bytes a second, or None for no bound.
+    delay: seconds in one direction. rate: bytes a second, or None for no limit.
     """
 
     def __init__(self, delay, rate):
         self.delay = delay
         self.rate = rate
-        self.free = 0.0         # when all that was sent before has left
+        self.free = 0.0         # the time when all earlier bytes have left
 
     async def send(self, size):
-        """Wait until so many bytes have left; when they will arrive."""
+        """Wait until `size` bytes have left. Return the time when they arrive."""
         now = asyncio.get_event_loop().time()
         if self.rate is None:
             return now + self.delay
@@ -38,7 +38,7 @@ class Line:
 
 
 async def receive(reader, queue, line):
-    """Put what is read into the queue, each chunk with the time it is due; nothing marks the end."""
+    """Put each chunk into the queue with the time when it arrives. An empty chunk is the end."""
     chunk = b'first'
     while chunk:
         try:
@@ -49,7 +49,7 @@ async def receive(reader, queue, line):
 
 
 async def carry(reader, writer, line):
-    """Write what is read, later."""
+    """Write what the other end sent, when it arrives."""
     loop = asyncio.get_event_loop()
     queue = asyncio.Queue(WINDOW_BYTES // CHUNK_BYTES)
     receiving = asyncio.ensure_future(receive(reader, queue, line))
@@ -62,13 +62,13 @@ async def carry(reader, writer, line):
             writer.write(chunk)
             await writer.drain()
     except OSError:
-        pass                    # the other end has gone
+        pass                    # the other end closed the connection
     finally:
         receiving.cancel()
 
 
 async def connect(port):
-    """A connection to the server, which sees soon when nobody reads on."""
+    """Connect to the server, with a small buffer, so that it soon notices a slow reader."""
     end = socket.socket()
     end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
     end.setblocking(False)
@@ -77,7 +77,7 @@ async def connect(port):
 
 
 class Proxy:
-    """Accepts connections and carries each to the port; one that closes at either end closes at both."""
+    """Relays connections to a port. If one end closes a connection, it closes the other end."""
 
     def __init__(self, port, up, down):
         self.port = port

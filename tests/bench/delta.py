@@ -1,19 +1,21 @@
-"""make bench-delta: what an update of an image costs, with Tako and with its peers, side by side in one run.
+"""make bench-delta: measures the cost of an update with Tako and with its peers.
 
     PYTHONPATH=. python3 tests/bench/delta.py [SEED]
 
-Every peer updates the same real images (see images.sh) from the same nginx on loopback, one after another, and every
-result is compared with the image byte for byte. Then come updates over a line with a delay, and kills in their midst.
-At the end each figure that Tako promises is checked; the exit code is 1 if one is missed. What needs root are the
-packages that are lacking and the making of the images.
+All peers update the same real images (see images.sh) from the same nginx on loopback, in turn. Each
+result is compared with the image byte for byte. Afterwards, the program measures updates over a
+line with a delay, and kills updates. At the end it checks each bound that Tako promises. The exit
+code is 1 if a bound is missed. Root is needed to install packages and to make the images.
 
-    DELTA_CACHE     where images are kept and everything happens (build/bench-delta; needs 10 GB)
-    DELTA_FORMATS   of images: sq-gzip sq-zstd sq-xz erofs erofs-lz4 ext4 tar
-    DELTA_PAIRS     small big
-    DELTA_PEERS     curl casync-16k casync-64k zsync zchunk xdelta3 bsdiff tako-full tako-ranges tako-patch
-    DELTA_ROUNDS    of updates, for times that are medians (3); who takes longer than 5 seconds does one
-    DELTA_KILLS     of updates over the line (50)
-    TAKO            the tako.py to run, with this same Python
+    DELTA_CACHE     directory of images and of all else (build/bench-delta; needs 10 GB)
+    DELTA_FORMATS   formats of images: sq-gzip sq-zstd sq-xz erofs erofs-lz4 ext4 tar
+    DELTA_PAIRS     pairs of images: small big
+    DELTA_PEERS     curl casync-16k casync-64k zsync zchunk xdelta3 bsdiff tako-full tako-ranges
+                    tako-patch
+    DELTA_ROUNDS    updates of each peer, whose median times count (3); one for a peer that takes
+                    longer than 5 seconds
+    DELTA_KILLS     kills of updates over the line (50)
+    TAKO            the tako.py to run, with this Python
 """
 import collections
 import hashlib
@@ -31,7 +33,8 @@ import measure
 import peers
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-CACHE = os.path.abspath(os.environ.get('DELTA_CACHE') or os.path.join(HERE, '..', '..', 'build', 'bench-delta'))
+CACHE = os.path.abspath(os.environ.get('DELTA_CACHE')
+                        or os.path.join(HERE, '..', '..', 'build', 'bench-delta'))
 FORMATS = os.environ.get('DELTA_FORMATS', 'sq-gzip sq-zstd sq-xz erofs erofs-lz4 ext4 tar').split()
 PAIRS = os.environ.get('DELTA_PAIRS', 'small big').split()
 PEERS = os.environ.get('DELTA_PEERS', 'curl casync-16k casync-64k zsync zchunk xdelta3 bsdiff '
@@ -41,24 +44,28 @@ KILLS = int(os.environ.get('DELTA_KILLS', '50'))
 
 SLOW_SECONDS = 5
 ONE_WAY_MS = 25
-MBIT = 100                              # of the line where all of an image is got, too
+MBIT = 100                              # rate of the slower line
 LINE_FORMATS = 'sq-gzip', 'sq-zstd'
 LINE_PEERS = 'curl', 'zsync', 'tako-full', 'tako-ranges'
-LATE_SECONDS = 0.5                      # what nginx finished sending later than this before a kill may not have arrived
+LATE_SECONDS = 0.5                      # bytes that nginx sent this long before a kill may be lost
 
 # the bounds
-RANGES_TO_CASYNC = 0.95                 # both on squashfs; a patch is the better way for what is not compressed
+RANGES_TO_CASYNC = 0.95                 # for squashfs; for uncompressed images, use a patch
 RANGES_TO_ZSYNC = 1.10
 PATCH_TO_OTHERS = 1.00
 CLIENT_MEMORY_MB = 64
 LINE_TO_ZSYNC = 1.3
-AGAIN_SHARE = 0.02                      # of what had been got before a kill; gaps that are cheaper to fetch than to leave out
+AGAIN_SHARE = 0.02                      # of the bytes before a kill, for gaps within a range
 
 Cost = collections.namedtuple('Cost', 'sent requests wall cpu memory')
 
 
 class Row:
-    """One peer on one pair: the Run of its making, the Costs of its updates, and what went wrong, if anything did."""
+    """One peer on one pair of images.
+
+    making: the Run that made what its updates need, or None. costs: the Costs of its updates.
+    fault: an error message, or None.
+    """
 
     def __init__(self):
         self.making = None
@@ -66,7 +73,7 @@ class Row:
         self.fault = None
 
     def get(self, field):
-        """The median of a field of the costs; the greatest for bytes and memory; None after a fault."""
+        """Return the median of a field of the costs, or the maximum of bytes and of memory."""
         if self.fault is not None or not self.costs:
             return None
         found = [getattr(cost, field) for cost in self.costs]
@@ -77,7 +84,7 @@ class Row:
 
 
 class Bounds:
-    """What was promised, and whether it holds."""
+    """The promised bounds: how many hold, which are missed, and which were not measured."""
 
     def __init__(self):
         self.held = 0
@@ -85,15 +92,16 @@ class Bounds:
         self.open = []
 
     def check(self, what, value, bound):
-        """Count whether value is at most bound; without either, the bound is open."""
+        """Check that a value is at most its bound. If either is None, it was not measured."""
         if value is None or bound is None:
             self.open.append(what)
         elif value <= bound:
             self.held += 1
         else:
-            self.missed.append('{}: {:.2f}, and not {:.2f} at most'.format(what, value, bound))
+            self.missed.append('{}: {:.2f}, not at most {:.2f}'.format(what, value, bound))
 
-    def check_so(self, what, fault):
+    def check_fault(self, what, fault):
+        """Check that there is no fault."""
         if fault is None:
             self.held += 1
         else:
@@ -104,7 +112,8 @@ class Bounds:
             print('not measured: ' + what)
         for what in self.missed:
             print('MISSED: ' + what)
-        print('{} bounds hold, {} are missed, {} were not measured'.format(self.held, len(self.missed), len(self.open)))
+        print('{} bounds hold, {} are missed, {} were not measured'.format(
+            self.held, len(self.missed), len(self.open)))
 
 
 def image(pair, form):
@@ -127,17 +136,20 @@ def is_same(path, other):
 
 def missing_packages():
     command = ['dpkg-query', '-W', '-f', '${Package} ${db:Status-Status}\n'] + peers.PACKAGES
-    said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True).stdout
-    return sorted(set(peers.PACKAGES) - {line.split()[0] for line in said.splitlines() if line.endswith(' installed')})
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                          universal_newlines=True)
+    installed = {line.split()[0] for line in done.stdout.splitlines()
+                 if line.endswith(' installed')}
+    return sorted(set(peers.PACKAGES) - installed)
 
 
 def install():
-    """Install the packages that are lacking; no service starts because of that."""
+    """Install the missing packages, and start none of their services."""
     missing = missing_packages()
     if not missing:
         return
     if os.getuid() != 0:
-        raise SystemExit('CANNOT MEASURE: ONLY ROOT CAN INSTALL WHAT IS LACKING: ' + ' '.join(missing))
+        raise SystemExit('cannot measure: only root can install ' + ' '.join(missing))
     policy = '/usr/sbin/policy-rc.d'
     is_ours = not os.path.exists(policy)
     if is_ours:
@@ -146,9 +158,10 @@ def install():
     try:
         environ = dict(os.environ, DEBIAN_FRONTEND='noninteractive')
         subprocess.run(['apt-get', '-q', 'update'], check=True, env=environ)
-        subprocess.run(['apt-get', '-qy', '--no-install-recommends', 'install'] + missing, check=True, env=environ)
+        subprocess.run(['apt-get', '-qy', '--no-install-recommends', 'install'] + missing,
+                       check=True, env=environ)
     except subprocess.CalledProcessError:
-        raise SystemExit('CANNOT MEASURE: APT COULD NOT INSTALL ' + ' '.join(missing))
+        raise SystemExit('cannot measure: apt cannot install ' + ' '.join(missing))
     finally:
         if is_ours:
             os.unlink(policy)
@@ -158,20 +171,21 @@ def make_images():
     if all(os.path.exists(image(pair, form)) for form in FORMATS for pair in ['old'] + PAIRS):
         return
     if os.getuid() != 0:
-        raise SystemExit('CANNOT MEASURE: ONLY ROOT CAN MAKE THE IMAGES, WHICH ARE NOT YET IN ' + CACHE)
+        raise SystemExit('cannot measure: only root can make the images in ' + CACHE)
     print('making the images in ' + CACHE, flush=True)
     os.makedirs(CACHE, exist_ok=True)
     with open(os.path.join(CACHE, 'images.log'), 'w') as log:
         command = [os.path.join(HERE, 'images.sh'), CACHE]
-        code = subprocess.call(command, stdout=log, stderr=log, env=dict(os.environ, FORMATS=' '.join(FORMATS)))
+        code = subprocess.call(command, stdout=log, stderr=log,
+                               env=dict(os.environ, FORMATS=' '.join(FORMATS)))
     if code:
-        raise SystemExit('CANNOT MEASURE: THE IMAGES COULD NOT BE MADE; SEE {}/images.log'.format(CACHE))
+        raise SystemExit('cannot measure: images.sh failed; see {}/images.log'.format(CACHE))
 
 
-# ---- what is measured
+# ---- measurements
 
 def begin(peer, form, pair, web):
-    """Make what this peer's updates need; the Row, with that alone so far."""
+    """Make what this peer's updates need. Return a Row without updates."""
     row = Row()
     peer.begin(image('old', form), image(pair, form))
     try:
@@ -183,20 +197,21 @@ def begin(peer, form, pair, web):
 
 
 def update_once(peer, web, port, new):
-    """One update of a client from this port; its Cost, and what went wrong."""
+    """Update a client once from this port. Return the Cost, and a fault or None."""
     peer.prepare(port)
-    os.sync()                           # nobody is to wait for what others wrote
+    os.sync()                           # so that it does not wait for earlier writes
     web.mark()
     run = measure.run(peer.update(port), peer.client, peers.UPDATE_SECONDS)
     requests = web.requests()
-    cost = Cost(sum(request.sent for request in requests), len(requests), run.wall, run.cpu, run.memory)
+    sent = sum(request.sent for request in requests)
+    cost = Cost(sent, len(requests), run.wall, run.cpu, run.memory)
     if run.fault is not None:
         return cost, run.fault
     return cost, None if is_same(peer.result, new) else 'the result is not the image'
 
 
 def measure_pair(form, pair, chosen, web):
-    """All peers on one pair, interleaved; the Rows by peer."""
+    """Update one pair with all peers in turn. Return the Rows by peer."""
     rows = {peer.name: begin(peer, form, pair, web) for peer in chosen}
     for _ in range(ROUNDS):
         for peer in chosen:
@@ -206,19 +221,25 @@ def measure_pair(form, pair, chosen, web):
                 row.costs.append(cost)
     for peer in chosen:
         peer.end()
-        print('  {:9} {:5} {:11} {}'.format(form, pair, peer.name, describe(rows[peer.name])), flush=True)
+        print('  {:9} {:5} {:11} {}'.format(form, pair, peer.name, describe(rows[peer.name])),
+              flush=True)
     return rows
 
 
 def describe(row):
     if row.fault is not None:
         return row.fault
-    return '{:8.2f} MB in {:.0f} requests, {:.2f} s, {:.0f} MB of memory; made in {:.1f} s of CPU'.format(
-        row.get('sent') / measure.MB, row.get('requests'), row.get('wall'), row.get('memory'), row.making.cpu)
+    return ('{:8.2f} MB in {:.0f} requests, {:.2f} s, {:.0f} MB of memory; '
+            'made in {:.1f} s of CPU').format(
+                row.get('sent') / measure.MB, row.get('requests'), row.get('wall'),
+                row.get('memory'), row.making.cpu)
 
 
 def measure_lines(chosen, web):
-    """Big updates of squashfs over lines with a delay; the Rows by format, Mbit/s (None: as fast as it goes) and peer."""
+    """Measure big updates of squashfs over lines with a delay.
+
+    Return (format, Mbit/s or None for no limit) -> Rows by peer.
+    """
     found = {}
     for form in LINE_FORMATS:
         if form not in FORMATS or 'big' not in PAIRS:
@@ -233,7 +254,7 @@ def measure_lines(chosen, web):
 
 
 def measure_line(form, chosen, made, web, port):
-    """Big updates over one line; the Rows by peer. made: what went wrong with the making, by peer."""
+    """Measure big updates over one line. Return the Rows by peer. made: peer -> fault."""
     rows = {peer.name: Row() for peer in chosen}
     for _ in range(ROUNDS):
         for peer in chosen:
@@ -248,8 +269,12 @@ def measure_line(form, chosen, made, web, port):
 # ---- kills
 
 class Kills:
-    """Updates over a line that are killed at random moments, each completed by a run that is not."""
+    """Updates over a line that are killed at random moments, each followed by a whole run.
 
+    killed: how many. In bytes: whole: of an update without a kill; before: sent before kills;
+    completing: sent to the runs after kills; finished: of ranges complete before kills; again: of
+    those, what was downloaded again.
+    """
     def __init__(self, peer, web, form):
         self.peer = peer
         self.web = web
@@ -259,8 +284,8 @@ class Kills:
         self.faults = []
         self.whole = self.killed = self.before = self.completing = self.finished = self.again = 0
 
-    def go(self, count, chance):
-        """Kill so many updates."""
+    def run(self, count, chance):
+        """Kill `count` updates, or stop at the first fault."""
         with measure.Delay(self.web, ONE_WAY_MS, MBIT) as line:
             cost, fault = update_once(self.peer, self.web, line.port, self.new)
             self.whole = cost.sent
@@ -273,58 +298,67 @@ class Kills:
             self.faults.append(fault)
 
     def kill_one(self, port, seconds):
-        """An update that is killed after so many seconds, and the run that completes it."""
+        """Kill an update after some seconds, and complete it by another run."""
         self.peer.prepare(port)
         self.web.mark()
-        process = subprocess.Popen(self.peer.update(port), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                   start_new_session=True)
+        process = subprocess.Popen(self.peer.update(port), stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, start_new_session=True)
         time.sleep(seconds)
         process.kill()
         killed_at = time.time()
         if process.wait() >= 0:
-            return                      # it was done before
+            return                      # it ended before the kill
         self.killed += 1
         requests = self.web.requests()
         self.before += sum(request.sent for request in requests)
         if digest_of(self.peer.result) not in self.digests:
-            self.note('after a kill at {:.2f} s latest is no whole image'.format(seconds))
-        self.complete(port, self.parts_of(request for request in requests if request.ended < killed_at - LATE_SECONDS))
+            self.note('after a kill at {:.2f} s latest is no intact image'.format(seconds))
+        self.complete(port, self.parts_of(request for request in requests
+                                          if request.ended < killed_at - LATE_SECONDS))
 
-    def complete(self, port, got):
-        """Run again; got: the parts of the image that had come before the kill."""
+    def complete(self, port, received):
+        """Run an update again. received: the parts of the image from before the kill."""
         self.web.mark()
         run = measure.run(self.peer.update(port), self.peer.client, peers.UPDATE_SECONDS)
         requests = self.web.requests()
         self.note(run.fault)
         self.completing += sum(request.sent for request in requests)
-        self.finished += sum(end - first for first, end in got)
-        self.again += overlap(got, self.parts_of(requests))
+        self.finished += sum(end - first for first, end in received)
+        self.again += overlap(received, self.parts_of(requests))
         if not is_same(self.peer.result, self.new):
             self.note('the run after a kill did not converge')
 
     def parts_of(self, requests):
-        """What parts of the new image were sent, as (first byte, byte after the last)."""
+        """Return the sent parts of the new image as (first byte, byte after the last)."""
         size = os.path.getsize(self.new)
-        mine = [request for request in requests if request.uri.endswith(self.digest) and request.status in (200, 206)]
+        mine = [request for request in requests
+                if request.uri.endswith(self.digest) and request.status in (200, 206)]
         return [(first, min(end, size)) for request in mine for first, end in request.ranges]
 
 
 def overlap(parts, others):
-    """How many bytes of parts are in others, too."""
-    return sum(max(0, min(end, other_end) - max(first, other_first)) for first, end in parts for other_first, other_end in others)
+    """Return how many bytes of `parts` are in `others`, too."""
+    return sum(max(0, min(end, other_end) - max(first, other_first))
+               for first, end in parts for other_first, other_end in others)
 
 
 # ---- tables and bounds
 
 def table(title, results, columns, get, ratios=()):
-    """Print a table with a row for each pair and a column for each peer; ratios: (title, of peer, to peer)."""
+    """Print a table with a row for each pair and a column for each peer.
+
+    get: function that returns the value of a Row. ratios: (title, peer, peer to divide by).
+    """
     print('\n' + title)
-    print(' ' * 15 + ''.join('{:>12}'.format(name) for name in columns) + ''.join('{:>16}'.format(name) for name, _, _ in ratios))
+    print(' ' * 15 + ''.join('{:>12}'.format(name) for name in columns)
+          + ''.join('{:>16}'.format(name) for name, _, _ in ratios))
     for (form, pair), rows in results.items():
         values = {name: get(rows[name]) if name in rows else None for name in columns}
-        cells = ['{:>12}'.format('-' if values[name] is None else '{:.2f}'.format(values[name])) for name in columns]
-        cells += ['{:>16}'.format(format_ratio(values.get(one), values.get(other))) for _, one, other in ratios]
-        print('{:9} {:5}'.format(form, pair) + ''.join(cells))
+        cells = ['-' if values[name] is None else '{:.2f}'.format(values[name])
+                 for name in columns]
+        ratio_cells = [format_ratio(values.get(one), values.get(other)) for _, one, other in ratios]
+        print('{:9} {:5}'.format(form, pair) + ''.join('{:>12}'.format(cell) for cell in cells)
+              + ''.join('{:>16}'.format(cell) for cell in ratio_cells))
 
 
 def format_ratio(value, other):
@@ -338,9 +372,12 @@ def in_mb(row):
 
 def print_tables(results, chosen):
     names = [peer.name for peer in chosen]
-    table('Bytes that nginx sent for an update, bodies and headers, MB', results, names, in_mb, (
-        ('ranges:casync16', 'tako-ranges', 'casync-16k'), ('ranges:zsync', 'tako-ranges', 'zsync'),
-        ('patch:bsdiff', 'tako-patch', 'bsdiff'), ('patch:xdelta3', 'tako-patch', 'xdelta3')))
+    ratios = (('ranges:casync16', 'tako-ranges', 'casync-16k'),
+              ('ranges:zsync', 'tako-ranges', 'zsync'),
+              ('patch:bsdiff', 'tako-patch', 'bsdiff'),
+              ('patch:xdelta3', 'tako-patch', 'xdelta3'))
+    table('Bytes that nginx sent for an update, bodies and headers, MB', results, names, in_mb,
+          ratios)
     table('Requests', results, names, lambda row: row.get('requests'))
     table('Time of the update, s', results, names, lambda row: row.get('wall'))
     table('CPU of the update, s', results, names, lambda row: row.get('cpu'))
@@ -356,84 +393,98 @@ def print_tables(results, chosen):
 def print_lines(lines, chosen):
     if not lines:
         return
-    print('\nBig update of squashfs over a line with a round trip of {} ms, s'.format(2 * ONE_WAY_MS))
+    print('\nBig update of squashfs over a line with a round trip of {} ms, s'.format(
+        2 * ONE_WAY_MS))
     print(' ' * 24 + ''.join('{:>12}'.format(peer.name) for peer in chosen))
     for (form, mbit), rows in lines.items():
-        cells = ['failed' if rows[peer.name].fault else '{:.2f}'.format(rows[peer.name].get('wall')) for peer in chosen]
+        cells = ['failed' if rows[peer.name].fault else '{:.2f}'.format(rows[peer.name].get('wall'))
+                 for peer in chosen]
         print('{:9} {:14}'.format(form, 'unbounded' if mbit is None else '{} Mbit/s'.format(mbit))
               + ''.join('{:>12}'.format(cell) for cell in cells))
 
 
 KILLS_TEXT = """
 {killed} updates were killed at random moments (seed {seed}), and completed by another run.
-nginx sends {whole:.2f} MB to an update that is not killed. It sent {before:.1f} MB to those that were, and {completing:.1f} MB to
-the runs that completed them: {share:.2f} times as much as without kills.
-Of {finished:.1f} MB of ranges that were finished before the kills, {again:.2f} MB were fetched again."""
+nginx sends {whole:.2f} MB to an update without a kill. It sent {before:.1f} MB to killed updates,
+and {completing:.1f} MB to the runs that completed them: {share:.2f} times as much as without kills.
+Of {finished:.1f} MB of ranges that were complete before the kills, {again:.2f} MB were downloaded
+again."""
 
 
 def print_kills(kills, seed):
-    counts = {name: getattr(kills, name) / measure.MB for name in ('whole', 'before', 'completing', 'finished', 'again')}
+    counts = {name: getattr(kills, name) / measure.MB
+              for name in ('whole', 'before', 'completing', 'finished', 'again')}
     share = (kills.before + kills.completing) / max(1, kills.killed * kills.whole)
     print(KILLS_TEXT.format(seed=seed, killed=kills.killed, share=share, **counts))
 
 
 def check_pair(bounds, where, rows):
-    """What is promised of one pair."""
+    """Check the bounds of one pair."""
     def get(name, field, factor=1.0):
         value = rows[name].get(field) if name in rows else None
         return None if value is None else value * factor
 
     for name in ('tako-full', 'tako-ranges', 'tako-patch'):
         if name in rows:
-            bounds.check_so('{}: {} gives the image'.format(where, name), rows[name].fault)
+            bounds.check_fault('{}: {} gives the image'.format(where, name), rows[name].fault)
     ranges = get('tako-ranges', 'sent', 1 / measure.MB)
     if where.startswith('sq-'):
         bounds.check(where + ': MB of ranges against casync 16K', ranges,
                      get('casync-16k', 'sent', RANGES_TO_CASYNC / measure.MB))
-        bounds.check(where + ': MB of ranges against zsync', ranges, get('zsync', 'sent', RANGES_TO_ZSYNC / measure.MB))
+        bounds.check(where + ': MB of ranges against zsync', ranges,
+                     get('zsync', 'sent', RANGES_TO_ZSYNC / measure.MB))
     for other in ('bsdiff', 'xdelta3'):
-        bounds.check('{}: MB of patch against {}'.format(where, other), get('tako-patch', 'sent', 1 / measure.MB),
+        bounds.check('{}: MB of patch against {}'.format(where, other),
+                     get('tako-patch', 'sent', 1 / measure.MB),
                      get(other, 'sent', PATCH_TO_OTHERS / measure.MB))
     times = [time for time in (get('zsync', 'wall'), full_time(rows)) if time is not None]
     for name in ('tako-ranges', 'tako-patch'):
-        bounds.check('{}: seconds of {} against zsync and the whole'.format(where, name), get(name, 'wall'),
-                     max(times, default=None))
-        bounds.check('{}: MB of memory of {}'.format(where, name), get(name, 'memory'), CLIENT_MEMORY_MB)
+        bounds.check('{}: seconds of {} against zsync and the whole'.format(where, name),
+                     get(name, 'wall'), max(times, default=None))
+        bounds.check('{}: MB of memory of {}'.format(where, name), get(name, 'memory'),
+                     CLIENT_MEMORY_MB)
 
 
 def full_time(rows):
-    """The shorter time of those that get all of the image."""
+    """Return the shortest time of a download of the whole image."""
     times = [rows[name].get('wall') for name in ('curl', 'tako-full') if name in rows]
     return min((time for time in times if time is not None), default=None)
 
 
 def check_lines(bounds, lines):
     for (form, mbit), rows in lines.items():
-        where = '{} over the line{}'.format(form, '' if mbit is None else ' of {} Mbit/s'.format(mbit))
-        ranges, zsync = (rows[name].get('wall') if name in rows else None for name in ('tako-ranges', 'zsync'))
+        rate = '' if mbit is None else ' of {} Mbit/s'.format(mbit)
+        where = '{} over the line{}'.format(form, rate)
+        ranges, zsync = (rows[name].get('wall') if name in rows else None
+                         for name in ('tako-ranges', 'zsync'))
         if 'tako-ranges' in rows:
-            bounds.check_so(where + ': tako-ranges gives the image', rows['tako-ranges'].fault)
-        bounds.check(where + ': seconds of ranges against zsync', ranges, zsync and LINE_TO_ZSYNC * zsync)
+            bounds.check_fault(where + ': tako-ranges gives the image', rows['tako-ranges'].fault)
+        bounds.check(where + ': seconds of ranges against zsync', ranges,
+                     zsync and LINE_TO_ZSYNC * zsync)
         if mbit is not None:
             bounds.check(where + ': seconds of ranges against the whole', ranges, full_time(rows))
 
 
 def check_kills(bounds, kills):
-    bounds.check_so('kills: latest is whole, and the next run converges', kills.faults[0] if kills.faults else None)
-    bounds.check('kills: MB of finished ranges that are fetched again', kills.again / measure.MB,
-                 AGAIN_SHARE * kills.finished / measure.MB)
-    bounds.check_so('kills: some ranges were finished before', None if kills.finished else 'none was, so that nothing was shown')
+    bounds.check_fault('kills: latest is intact, and the next run completes the update',
+                       kills.faults[0] if kills.faults else None)
+    bounds.check('kills: MB of complete ranges that are downloaded again',
+                 kills.again / measure.MB, AGAIN_SHARE * kills.finished / measure.MB)
+    bounds.check_fault('kills: some ranges were complete before',
+                       None if kills.finished else 'there were none, so this run shows nothing')
 
 
 # ---- the run
 
 def print_machine():
     with open('/proc/cpuinfo') as stream:
-        model = next((line.split(':', 1)[1].strip() for line in stream if line.startswith('model name')), platform.machine())
+        models = [line.split(':', 1)[1].strip() for line in stream if line.startswith('model name')]
     print('{} x {}, {:.1f} GB of memory free, Linux {}, Python {}'.format(
-        os.cpu_count(), model, peers.free_memory() / 1e9, platform.release(), platform.python_version()))
+        os.cpu_count(), (models or [platform.machine()])[0], peers.free_memory() / 1e9,
+        platform.release(), platform.python_version()))
     command = ['dpkg-query', '-W', '-f', '${Package} ${Version}, '] + peers.PACKAGES
-    print(subprocess.run(command, stdout=subprocess.PIPE, universal_newlines=True).stdout.rstrip(', '))
+    done = subprocess.run(command, stdout=subprocess.PIPE, universal_newlines=True)
+    print(done.stdout.rstrip(', '))
     for pair in PAIRS:
         with open(os.path.join(CACHE, 'trees', pair + '.updated')) as stream:
             updated = [line.split()[0].split(':')[0] for line in stream]
@@ -445,14 +496,15 @@ def choose_peers(web):
     known = peers.all_peers(web.www, os.path.join(CACHE, 'clients'))
     unknown = [name for name in PEERS if name not in known]
     if unknown:
-        raise SystemExit('no such peers: {}; there are {}'.format(' '.join(unknown), ' '.join(known)))
+        raise SystemExit('invalid DELTA_PEERS: {!r} (use any of: {})'.format(
+            unknown[0], ' '.join(known)))
     if any(name.startswith('tako-') for name in PEERS) and not peers.can_update():
-        raise SystemExit('CANNOT MEASURE: {} KNOWS NO DIFFERENTIAL UPDATES'.format(peers.TAKO))
+        raise SystemExit('cannot measure: {} has no differential updates'.format(peers.TAKO))
     return [known[name] for name in PEERS]
 
 
 def kill_updates(web, chosen, chance):
-    """The Kills of Tako's updates, or None where they cannot be."""
+    """Kill Tako's updates. Return the Kills, or None if what they need is not chosen."""
     peer = next((peer for peer in chosen if peer.name == 'tako-ranges'), None)
     form = next((form for form in LINE_FORMATS[::-1] if form in FORMATS), None)
     if peer is None or form is None or 'big' not in PAIRS or not KILLS:
@@ -461,7 +513,7 @@ def kill_updates(web, chosen, chance):
     kills = Kills(peer, web, form)
     kills.note(fault)
     if fault is None:
-        kills.go(KILLS, chance)
+        kills.run(KILLS, chance)
     peer.end()
     return kills
 

@@ -1,30 +1,35 @@
 #!/usr/bin/env bash
-# images.sh FOLDER: real pairs of images to update between, made once from Debian's archive; needs root.
+# images.sh FOLDER: makes images of real updates from Debian's archive, once. It needs root.
 #
-#   FOLDER/img/old.FORMAT    Debian bookworm as it was released last, with a few common programs
-#   FOLDER/img/small.FORMAT  the same with openssl's security update and nothing else
-#   FOLDER/img/big.FORMAT    the same with every update that was pending when this ran
+#   FOLDER/img/old.FORMAT    the last point release of Debian bookworm, with a few common programs
+#   FOLDER/img/small.FORMAT  the same with only the security update of openssl
+#   FOLDER/img/big.FORMAT    the same with all updates that were available when this ran
 #
-# The trees and the list of what was updated stay in FOLDER/trees. FORMATS restricts the formats.
+# The trees and the lists of updated packages stay in FOLDER/trees. FORMATS selects formats.
 set -eu
 folder=$(realpath "${1:?usage: images.sh FOLDER}")
 : "${FORMATS:=sq-gzip sq-zstd sq-xz erofs erofs-lz4 ext4 tar}"
-packages=ca-certificates,openssl,python3,nginx-light,openssh-client,curl,sqlite3,gnupg,libxml2,libgnutls30,libexpat1
-uuid=6ba7b810-9dad-11d1-80b4-00c04fd430c8       # fixed, as ext4's hash seed is: else each build differs everywhere
+packages=ca-certificates,openssl,python3,nginx-light,openssh-client,curl,sqlite3,gnupg
+packages=$packages,libxml2,libgnutls30,libexpat1
+# fixed, like the hash seed of ext4, as otherwise every block differs between two builds
+uuid=6ba7b810-9dad-11d1-80b4-00c04fd430c8
 trees=$folder/trees
 img=$folder/img
 
-# The address of one of the archive's suites, as this machine's apt knows it.
+# Print the address of a suite of the archive, from the sources of this machine's apt.
 archive() {
-    apt-get indextargets 'Created-By: Packages' --format '$(REPO_URI) $(RELEASE)' | awk -v suite="$1" '$2 == suite { print $1; exit }'
+    apt-get indextargets 'Created-By: Packages' --format '$(REPO_URI) $(RELEASE)' |
+        awk -v suite="$1" '$2 == suite { print $1; exit }'
 }
 
 # Install bookworm into trees/old, and copy it.
 install_trees() {
     local main=$1 security=$2
     rm -rf "$trees" && mkdir -p "$trees" "$folder/debs"
-    debootstrap --cache-dir="$folder/debs" --variant=minbase --include=$packages bookworm "$trees/old" "$main"
-    printf '#!/bin/sh\nexit 101\n' > "$trees/old/usr/sbin/policy-rc.d"     # nothing is to start in a chroot
+    debootstrap --cache-dir="$folder/debs" --variant=minbase --include="$packages" bookworm \
+        "$trees/old" "$main"
+    # no package may start a service in the chroot
+    printf '#!/bin/sh\nexit 101\n' > "$trees/old/usr/sbin/policy-rc.d"
     chmod 755 "$trees/old/usr/sbin/policy-rc.d"
     printf 'deb %s bookworm main\n' "$main" > "$trees/old/etc/apt/sources.list"
     printf 'deb %s bookworm-security main\n' "$security" >> "$trees/old/etc/apt/sources.list"
@@ -33,7 +38,7 @@ install_trees() {
     cp -a "$trees/old" "$trees/big"
 }
 
-# Bring trees/small and trees/big up to date, and note what that was.
+# Update trees/small and trees/big, and list the updated packages.
 update_trees() {
     local tree
     export DEBIAN_FRONTEND=noninteractive
@@ -46,39 +51,53 @@ update_trees() {
         chroot "$trees/$tree" dpkg-query -W > "$trees/$tree.packages"
     done
     for tree in small big; do
-        diff "$trees/old.packages" "$trees/$tree.packages" | sed -n 's/^> //p' > "$trees/$tree.updated"
+        diff "$trees/old.packages" "$trees/$tree.packages" | sed -n 's/^> //p' \
+            > "$trees/$tree.updated"
     done
 }
 
-# What a builder of images throws away; and nothing in them is newer than the build, old or new, that they stand for.
+# Remove what an image does not need, and limit all times to EPOCH: clean_tree TREE EPOCH
 clean_tree() {
     local tree=$1 epoch=$2
-    (cd "$trees/$tree" && rm -rf var/lib/apt/lists/* var/cache/apt/* var/log/* var/cache/ldconfig/aux-cache var/cache/debconf/*-old \
-        var/lib/dpkg/*-old etc/machine-id etc/resolv.conf usr/sbin/policy-rc.d usr/share/doc/* usr/share/man/* usr/share/info/* \
+    (cd "$trees/$tree" && rm -rf var/lib/apt/lists/* var/cache/apt/* var/log/* \
+        var/cache/ldconfig/aux-cache var/cache/debconf/*-old var/lib/dpkg/*-old etc/machine-id \
+        etc/resolv.conf usr/sbin/policy-rc.d usr/share/doc/* usr/share/man/* usr/share/info/* \
         usr/share/locale/* tmp/* dev/* debootstrap)
     find "$trees/$tree" -newermt "@$epoch" -exec touch -h -d "@$epoch" {} +
 }
 
-# One image: make_image TREE FORMAT FILE EPOCH
+# Make one image: make_image TREE FORMAT FILE EPOCH
 make_image() {
-    local tree=$trees/$1 file=$3 epoch=$4
+    local tree=$trees/$1 file=$3 epoch=$4 headers size
     rm -f "$file"
     case $2 in
-        sq-*)      mksquashfs "$tree" "$file" -noappend -no-progress -quiet -mkfs-time "$epoch" -comp "${2#sq-}" ;;
-        erofs)     mkfs.erofs -T"$epoch" -U$uuid "$file" "$tree" ;;
-        erofs-lz4) mkfs.erofs -zlz4hc -T"$epoch" -U$uuid "$file" "$tree" ;;
-        ext4)      SOURCE_DATE_EPOCH=$epoch mke2fs -q -t ext4 -b 4096 -U $uuid -E hash_seed=$uuid,lazy_itable_init=0 -d "$tree" "$file" \
-                       "$(du -sm "$trees/big" | awk '{ print 32 * (int($1 * 1.3 / 32) + 1) }')M" ;;
-        tar)       tar --sort=name --numeric-owner --format=posix --pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime \
-                       -C "$tree" -cf "$file" . ;;
-        *)         echo "images.sh: no such format: $2" >&2; return 1 ;;
+        sq-*)
+            mksquashfs "$tree" "$file" -noappend -no-progress -quiet -mkfs-time "$epoch" \
+                -comp "${2#sq-}" ;;
+        erofs)
+            mkfs.erofs -T"$epoch" -U$uuid "$file" "$tree" ;;
+        erofs-lz4)
+            mkfs.erofs -zlz4hc -T"$epoch" -U$uuid "$file" "$tree" ;;
+        ext4)
+            size=$(du -sm "$trees/big" | awk '{ print 32 * (int($1 * 1.3 / 32) + 1) }')
+            SOURCE_DATE_EPOCH=$epoch mke2fs -q -t ext4 -b 4096 -U $uuid \
+                -E hash_seed=$uuid,lazy_itable_init=0 -d "$tree" "$file" "${size}M" ;;
+        tar)
+            headers=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime
+            tar --sort=name --numeric-owner --format=posix --pax-option=$headers \
+                -C "$tree" -cf "$file" . ;;
+        *)
+            echo "images.sh: invalid format: '$2'" >&2
+            return 1 ;;
     esac > /dev/null
 }
 
 if [ ! -e "$trees/made" ]; then
-    own=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")      # a mirror has the other releases, too
+    # the archive of this machine's own release, which has bookworm, too
+    own=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
     main=$(archive "$own") security=$(archive "$own-security")
-    [ -n "$main" ] && [ -n "$security" ] || { echo "images.sh: apt knows no Debian $own and $own-security" >&2; exit 1; }
+    [ -n "$main" ] && [ -n "$security" ] ||
+        { echo "images.sh: the sources of apt have no $own and $own-security" >&2; exit 1; }
     now=$(date +%s)
     install_trees "$main" "$security"
     update_trees

@@ -1,8 +1,9 @@
-"""Run a command to its end and print what it cost: its exit code, seconds, seconds of CPU, peak memory in bytes.
+"""Runs a command, and prints its exit code, seconds, seconds of CPU, and peak memory in bytes.
 
     python3 -I -S launch.py COMMAND ARGUMENT...
 
-A process of its own, and a small one, since a child's peak counts from what its parent held when it forked.
+This is a small process of its own, because the peak of a process includes the memory that its
+parent had at the fork.
 """
 import os
 import sys

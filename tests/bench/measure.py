@@ -1,4 +1,4 @@
-"""What a program costs: its time and memory, and the bytes that nginx sent it."""
+"""The cost of a program: its time and memory, and the bytes that nginx sent to it."""
 import ast
 import collections
 import http.client
@@ -14,19 +14,19 @@ import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-IDLE_SECONDS = 20                       # at most, until nginx has seen that its clients have gone
+IDLE_SECONDS = 20                       # how long nginx may take to close its connections
 MB = 1e6
 FAR = 1 << 63
 
-# fault: None, or what went wrong; wall and cpu in seconds; memory: the peak in MB; out: standard output
+# fault: an error message or None; wall and cpu in seconds; memory: the peak in MB; out: stdout
 Run = collections.namedtuple('Run', 'fault wall cpu memory out')
-# ended: Unix time; sent: bytes of body and headers; ranges: what was asked for, as (first byte, byte after the last), where all
-# is one that ends far away
+# ended: Unix time; sent: bytes of body and headers; ranges: the requested ones as (first byte, byte
+# after the last); a request of the whole file has one range that ends at FAR
 Request = collections.namedtuple('Request', 'ended status sent uri ranges')
 
 
-# Starts a command and writes what it cost. wait4's memory is never less than that of the process which started the
-# command; so this is a small one, of 10 MB.
+# Starts a command, and writes its cost. The memory that wait4 reports is never less than that of
+# the process that started the command, so this is a small process, of 10 MB.
 LAUNCHER = """
 import os, sys, time
 began = time.monotonic()
@@ -36,20 +36,23 @@ if not child:
     os.execvp(sys.argv[2], sys.argv[2:])
 _, status, usage = os.wait4(child, 0)
 wall = time.monotonic() - began
-os.write(int(sys.argv[1]), repr((status, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)).encode())
+cost = status, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss
+os.write(int(sys.argv[1]), repr(cost).encode())
 """
 
 
 def run(command, folder, seconds):
-    """Run a command in a folder, for so many seconds at most; its Run.
+    """Run a command in a folder, for `seconds` at most. Return its Run.
 
-    The memory is the greatest of the command and of all that it waited for, as wait4 tells, in MB; at least 10.
+    The memory is the maximum of the command and of its children, as wait4 reports it, and at least
+    10 MB.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         reader, writer = os.pipe()
         launcher = [sys.executable, '-I', '-S', '-c', LAUNCHER, str(writer)]
-        process = subprocess.Popen(launcher + list(command), cwd=folder, pass_fds=[writer], stdin=subprocess.DEVNULL, stdout=out,
-                                   stderr=err, start_new_session=True)
+        process = subprocess.Popen(launcher + list(command), cwd=folder, pass_fds=[writer],
+                                   stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+                                   start_new_session=True)
         os.close(writer)
         timer = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
         timer.start()
@@ -57,17 +60,19 @@ def run(command, folder, seconds):
             cost = stream.read()
         process.wait()
         timer.cancel()
-        said = [read_text(stream) for stream in (out, err)]
+        output, errors = read_text(out), read_text(err)
     if not cost:
-        return Run('not done after {:.0f} s'.format(seconds), seconds, 0, 0, said[0])
+        return Run('not done after {:.0f} s'.format(seconds), seconds, 0, 0, output)
     status, wall, cpu, memory = ast.literal_eval(cost.decode())
-    return Run(fault_of(status, said[1]), wall, cpu, memory * 1024 / MB, said[0])
+    return Run(fault_of(status, errors), wall, cpu, memory * 1024 / MB, output)
 
 
-def fault_of(status, err):
-    """What wait4's status says, with the last lines on stderr; None of success."""
+def fault_of(status, errors):
+    """Return a status of wait4 as text, with the last lines of stderr; None for a success."""
+    if not status:
+        return None
     how = 'signal {}'.format(status & 127) if status & 127 else 'exit code {}'.format(status >> 8)
-    return ': '.join([how] + [line.strip() for line in err.strip().splitlines()[-2:]]) if status else None
+    return ': '.join([how] + [line.strip() for line in errors.strip().splitlines()[-2:]])
 
 
 def read_text(stream):
@@ -76,7 +81,7 @@ def read_text(stream):
 
 
 def free_ports(count):
-    """Ports on loopback that nobody listens on."""
+    """Return free ports of loopback."""
     probes = [socket.socket() for _ in range(count)]
     try:
         for probe in probes:
@@ -97,8 +102,11 @@ events {{ worker_connections 1024; }}
 http {{
     log_format bench '$msec $status $bytes_sent $uri "$http_range"';
     access_log {folder}/access.log bench;
-    client_body_temp_path {folder}/temporary; proxy_temp_path {folder}/temporary; fastcgi_temp_path {folder}/temporary;
-    uwsgi_temp_path {folder}/temporary; scgi_temp_path {folder}/temporary;
+    client_body_temp_path {folder}/temporary;
+    proxy_temp_path {folder}/temporary;
+    fastcgi_temp_path {folder}/temporary;
+    uwsgi_temp_path {folder}/temporary;
+    scgi_temp_path {folder}/temporary;
     sendfile on;
     default_type application/octet-stream;
     server {{
@@ -112,9 +120,10 @@ http {{
 
 
 class Nginx:
-    """nginx on loopback, with a configuration and a log of its own, in a folder that is emptied.
+    """nginx on loopback, with its config and log in a folder that it empties first.
 
-    port: for clients. far_port: for the delayed line; what it has sent has reached the line's end, or nearly.
+    port: for clients. far_port: for the line with a delay; its small send buffer makes sure that
+    the line has nearly all bytes that the log counts as sent.
     """
 
     def __init__(self, folder):
@@ -131,7 +140,7 @@ class Nginx:
             stream.write(NGINX.format(folder=self.folder, port=self.port, far_port=self.far_port))
         command = ['nginx', '-c', config, '-e', os.path.join(self.folder, 'error.log')]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        self._wait_until(lambda: self._connections() is not None, 'nginx does not answer')
+        self._wait_until(lambda: self._connections() is not None, 'nginx does not respond')
         return self
 
     def __exit__(self, *_):
@@ -139,19 +148,19 @@ class Nginx:
         self._process.wait()
 
     def mark(self):
-        """From here on requests are counted."""
-        self._wait_until(self._is_idle, 'nginx still serves somebody')
+        """Begin to count requests."""
+        self._wait_until(self._is_idle, 'a connection to nginx stays open')
         self._log_end = os.path.getsize(os.path.join(self.folder, 'access.log'))
 
     def requests(self):
-        """The Requests since the mark, once all their connections are closed."""
-        self._wait_until(self._is_idle, 'nginx still serves somebody')
+        """Wait until all connections are closed. Return the Requests since mark()."""
+        self._wait_until(self._is_idle, 'a connection to nginx stays open')
         with open(os.path.join(self.folder, 'access.log')) as stream:
             stream.seek(self._log_end)
             return [parse_request(line) for line in stream]
 
     def _is_idle(self):
-        return self._connections() == 1         # the one that asks
+        return self._connections() == 1         # the connection of this request
 
     def _connections(self):
         connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=5)
@@ -164,31 +173,33 @@ class Nginx:
             connection.close()
 
     @staticmethod
-    def _wait_until(is_so, else_what):
+    def _wait_until(condition, message):
         deadline = time.monotonic() + IDLE_SECONDS
-        while not is_so():
+        while not condition():
             if time.monotonic() > deadline:
-                raise SystemExit(else_what)
+                raise SystemExit(message)
             time.sleep(0.01)
 
 
 def parse_request(line):
-    """One line of the access log; its Request."""
-    ended, status, sent, uri, wanted = line.split(' ', 4)
-    found = re.findall(r'(\d+)-(\d*)', wanted) or [(0, '')]
+    """Return the Request of a line of the access log."""
+    ended, status, sent, uri, header = line.split(' ', 4)
+    found = re.findall(r'(\d+)-(\d*)', header) or [(0, '')]
     ranges = [(int(first), int(last) + 1 if last else FAR) for first, last in found]
     return Request(float(ended), int(status), int(sent), uri, ranges)
 
 
 class Delay:
-    """The far port of an nginx behind a line with a delay; its own port is that of the near end."""
+    """A line with a delay from `port` to the far port of an nginx."""
 
     def __init__(self, nginx, one_way_ms, mbit=None):
-        self._command = [sys.executable, os.path.join(HERE, 'delay.py'), str(nginx.far_port), str(one_way_ms)]
+        self._command = [sys.executable, os.path.join(HERE, 'delay.py'), str(nginx.far_port),
+                         str(one_way_ms)]
         self._command += [] if mbit is None else [str(mbit)]
 
     def __enter__(self):
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE)
         self.port = int(self._process.stdout.readline())
         return self
 

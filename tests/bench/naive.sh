@@ -1,8 +1,8 @@
 #!/bin/sh
-# naive.sh URL PUBLICKEY DIRECTORY: the updater that one writes in an afternoon, with curl, signify and sha256sum.
+# naive.sh URL PUBLICKEY DIRECTORY: a minimal updater with curl, signify and sha256sum.
 #
-# SHA256SUMS, which is signed, names one file, `image`. It is fetched where the one in DIRECTORY is another.
-# No rollback protection, no resuming, nothing durable, no second key, no bounds.
+# The signed SHA256SUMS lists one file, `image`, which is downloaded if DIRECTORY has another one.
+# There is no rollback protection, no resumed download, no fsync, no second key, no Version=.
 set -eu
 cd "$3"
 curl -fsS -o SHA256SUMS "$1/SHA256SUMS" -o SHA256SUMS.sig "$1/SHA256SUMS.sig"

@@ -1,6 +1,7 @@
-"""make bench-plots: draw what make bench left in build/bench/, and make docs/performance.md of its figures.
+"""make bench-plots: draws the results of make bench, and writes docs/performance.md.
 
-The page is performance.md beside this file, written by hand; figures go between lines of <!-- name --> and <!-- end -->.
+The results are in build/bench/. The text of the page is performance.md in this directory. Each
+table goes between the lines <!-- NAME --> and <!-- end -->.
 """
 import os
 import re
@@ -10,28 +11,34 @@ import plots
 
 TEXT = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'performance.md')
 PAGE = os.path.join(plots.DOCS, 'performance.md')
-WITH_TABLES_OF = '3.11'                 # or the last there is
+TABLES_PYTHON = '3.11'                  # the Python of the tables, or else the newest one
 
 
 def table(head, rows):
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     lines = [head, ['---'] * len(head)] + [[str(cell) for cell in row] for row in rows]
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
 
 def comparison(found, shown, kind):
-    """The rows of one kind, with the medians on one Python and the results on each."""
-    head = ['figure', 'beside', 'Tako', 'peer'] + [result['python'] for result in found] + ['bound', '']
+    """Return the table of one kind: the medians on one Python, and the results on all."""
+    head = ['figure', 'beside', 'Tako', 'peer'] + [result['python'] for result in found]
     rows = []
     for row in shown['rows']:
         if row['kind'] == kind and row['result'] is not None:
-            same = [next(each for each in result['rows'] if (each['figure'], each['peer']) == (row['figure'], row['peer']))
-                    for result in found]
+            same = [same_row(result, row) for result in found]
             bounds = sorted({each['bound'] for each in same if each['bound'] is not None})
-            rows.append([row['figure'], row['peer'], amount(row['tako'], row['unit']), amount(row['values'], row['unit'])]
+            rows.append([row['figure'], row['peer'], amount(row['tako'], row['unit']),
+                         amount(row['values'], row['unit'])]
                         + [outcome(each) for each in same]
                         + [' or '.join(number(bound, row) for bound in bounds), remark(same)])
-    return table(head, rows)
+    return table(head + ['bound', ''], rows)
+
+
+def same_row(result, row):
+    """Return the row of a result that has the figure and the peer of another row."""
+    return next(each for each in result['rows']
+                if (each['figure'], each['peer']) == (row['figure'], row['peer']))
 
 
 def amount(values, unit):
@@ -46,7 +53,7 @@ def number(value, row):
 
 
 def outcome(row):
-    """A result; a star where the best of several runs counted."""
+    """Return a result as text, with a star if it is the best of several runs."""
     if row['result'] is None:
         return '-'
     star = '\\*' if row['runs'] > 1 else ''
@@ -63,7 +70,7 @@ def remark(same):
 
 
 def machines(found, shown):
-    """What all of it was measured on, and with."""
+    """Return the table of the machine and of all versions."""
     versions = dict(shown['versions'])
     rows = [['machine', versions.pop('machine')]]
     rows += [['Python', dict(result['versions'])['Python']] for result in found]
@@ -73,21 +80,21 @@ def machines(found, shown):
 
 
 def arithmetic(shown):
-    """The last row of the fleet's table, step by step."""
+    """Return the calculation of the last row of the fleet's table."""
     scheme, few, much, cpu_few, cpu_much, _ = shown['tables']['Requests']['rows'][-1]
     size = 100000 * (23 * int(few) + int(much))
     seconds = 100 * (23 * float(cpu_few) + float(cpu_much))
     lines = ['100,000 clients over {}, a day:'.format(scheme), '',
              '    requests  100,000 x 24 = 2,400,000, or 28 a second on average',
              '    bytes     100,000 x (23 x {} + {}) = {:.1f} GB'.format(few, much, size / 1e9),
-             '    CPU       100,000 x (23 x {} ms + {} ms) = {:.0f} s of 86,400, or {:.1f} % of one core'.format(
-                 cpu_few, cpu_much, seconds, seconds / 864)]
+             '    CPU       100,000 x (23 x {} ms + {} ms) = {:.0f} s of 86,400, '
+             'or {:.1f} % of one core'.format(cpu_few, cpu_much, seconds, seconds / 864)]
     return '\n'.join(lines)
 
 
 def write(found):
-    """Put the figures into the page."""
-    shown = next((result for result in found if result['python'] == WITH_TABLES_OF), found[-1])
+    """Write the page with all tables."""
+    shown = next((result for result in found if result['python'] == TABLES_PYTHON), found[-1])
     parts = {'machine': machines(found, shown), 'ratios': comparison(found, shown, 'ratio'),
              'differences': comparison(found, shown, 'more'), 'arithmetic': arithmetic(shown)}
     for title in ('Manifests', 'Images', 'Configs in one run', 'Requests', 'Fleet, a day'):
@@ -95,10 +102,12 @@ def write(found):
     with open(TEXT) as stream:
         text = stream.read()
     for name, content in parts.items():
-        text, count = re.subn('(?s)(<!-- {} -->\n).*?(<!-- end -->)'.format(re.escape(name)),
-                              lambda match, content=content: match.group(1) + '\n' + content + '\n\n' + match.group(2), text)
+        begin, end = '<!-- {} -->\n'.format(name), '<!-- end -->'
+        filled = '{}\n{}\n\n{}'.format(begin, content, end)
+        text, count = re.subn('(?s){}.*?{}'.format(re.escape(begin), end),
+                              lambda _, filled=filled: filled, text)
         if count != 1:
-            raise SystemExit('{}: no place for {}'.format(TEXT, name))
+            raise SystemExit('{} has no place for {}, or several'.format(TEXT, name))
     with open(PAGE, 'w') as stream:
         stream.write(text)
     print('docs/performance.md')

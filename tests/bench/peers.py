@@ -1,4 +1,4 @@
-"""Programs that bring an image up to date, each behind the same few methods."""
+"""Programs that update images, with the same methods for each."""
 import os
 import shutil
 import subprocess
@@ -8,19 +8,19 @@ import measure
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TAKO = os.path.abspath(os.environ.get('TAKO') or os.path.join(HERE, '..', '..', 'tako.py'))
-PACKAGES = ['bsdiff', 'casync', 'curl', 'debootstrap', 'e2fsprogs', 'erofs-utils', 'nginx-light', 'squashfs-tools', 'xdelta3',
-            'zchunk', 'zsync']
+PACKAGES = ['bsdiff', 'casync', 'curl', 'debootstrap', 'e2fsprogs', 'erofs-utils', 'nginx-light',
+            'squashfs-tools', 'xdelta3', 'zchunk', 'zsync']
 MAKING_SECONDS = 300
 UPDATE_SECONDS = 300
-BSDIFF_MEMORY = 20                      # bytes for each of the old image: two suffix arrays of eight each, and the rest
+BSDIFF_MEMORY = 20                      # bytes for each byte of the old image, mostly suffix arrays
 XDELTA_WINDOW_BYTES = 16 << 20
 
 
 class Peer:
-    """A program that updates images, and where it does.
+    """A program that updates images, and its directories.
 
-    served: what the web server shows of it. client: its folder on the machine that updates. old, new: paths of the
-    images; the client holds the old one.
+    served: its directory on the web server. client: its directory on the machine that updates.
+    old, new: paths of the images. The client has the old one. result: path of the updated image.
     """
 
     def __init__(self, name, www, clients):
@@ -34,7 +34,7 @@ class Peer:
         self.end()
         os.makedirs(self.served)
         os.makedirs(self.client)
-        os.symlink(new, os.path.join(self.served, 'image'))     # for those that take all of it, or parts
+        os.symlink(new, os.path.join(self.served, 'image'))     # for downloads of it, or of ranges
         self.result = os.path.join(self.client, 'image')
 
     def end(self):
@@ -42,20 +42,17 @@ class Peer:
         shutil.rmtree(self.client, ignore_errors=True)
 
     def publish(self, port):
-        """Make all that updates need; the Run."""
+        """Make what updates need. Return the Run."""
         raise NotImplementedError
 
     def prepare(self, port):
-        """Bring the client to where it was before the update."""
+        """Put the client back into its state before the update."""
         if os.path.exists(self.result):
             os.unlink(self.result)
 
     def update(self, port):
-        """The command that updates the client from a web server on this port."""
+        """Return the command that updates the client from a web server on this port."""
         raise NotImplementedError
-
-    def unpack(self):
-        """Nothing, where the result is an image as it is."""
 
     def url(self, port, name=''):
         return 'http://127.0.0.1:{}/{}/{}'.format(port, self.name, name)
@@ -65,13 +62,14 @@ class Peer:
 
 
 class Curl(Peer):
-    """All of the image, durable and with its digest."""
+    """Downloads the whole image, syncs it, and computes its digest."""
 
     def publish(self, port):
         return self.make('sha256sum', self.new)
 
     def update(self, port):
-        return shell('curl -sfo image "$0" && sync image && sha256sum image', self.url(port, 'image'))
+        return shell('curl -sfo image "$0" && sync image && sha256sum image',
+                     self.url(port, 'image'))
 
 
 class Casync(Peer):
@@ -80,11 +78,12 @@ class Casync(Peer):
         self.sizes = '{}:{}:{}'.format(average // 4, average, average * 4)
 
     def publish(self, port):
-        return self.make('casync', 'make', '--store=chunks.castr', '--chunk-size=' + self.sizes, 'image.caibx', self.new)
+        return self.make('casync', 'make', '--store=chunks.castr', '--chunk-size=' + self.sizes,
+                         'image.caibx', self.new)
 
     def update(self, port):
-        return ['casync', 'extract', '--store=' + self.url(port, 'chunks.castr'), '--seed=' + self.old,
-                self.url(port, 'image.caibx'), 'image']
+        return ['casync', 'extract', '--store=' + self.url(port, 'chunks.castr'),
+                '--seed=' + self.old, self.url(port, 'image.caibx'), 'image']
 
 
 class Zsync(Peer):
@@ -96,7 +95,7 @@ class Zsync(Peer):
 
 
 class Zchunk(Peer):
-    """Both sides hold images that zck has compressed; the client's is unpacked at the end."""
+    """Both sides have images that zck compressed. The client decompresses its image at the end."""
 
     def publish(self, port):
         subprocess.run(['zck', '-o', os.path.join(self.client, 'old.zck'), self.old], check=True)
@@ -108,11 +107,12 @@ class Zchunk(Peer):
             os.unlink(self.result + '.zck')
 
     def update(self, port):
-        return shell('zckdl -s old.zck "$0" && unzck -c image.zck > image', self.url(port, 'image.zck'))
+        return shell('zckdl -s old.zck "$0" && unzck -c image.zck > image',
+                     self.url(port, 'image.zck'))
 
 
 class Patches(Peer):
-    """A patch made beforehand, got with curl."""
+    """Downloads a patch with curl, and applies it."""
 
     def patch(self, port, command):
         return shell('curl -sfo patch "$0" && ' + command, self.url(port, 'patch'), self.old)
@@ -123,8 +123,8 @@ class Xdelta(Patches):
         return str(max(os.path.getsize(self.old), 1 << 20))
 
     def publish(self, port):
-        return self.make('xdelta3', '-e', '-9', '-S', 'lzma', '-B', self.source(), '-W', str(XDELTA_WINDOW_BYTES), '-s', self.old,
-                         self.new, 'patch')
+        return self.make('xdelta3', '-e', '-9', '-S', 'lzma', '-B', self.source(),
+                         '-W', str(XDELTA_WINDOW_BYTES), '-s', self.old, self.new, 'patch')
 
     def update(self, port):
         return self.patch(port, 'xdelta3 -d -f -B {} -s "$1" patch image'.format(self.source()))
@@ -134,7 +134,8 @@ class Bsdiff(Patches):
     def publish(self, port):
         needed, free = BSDIFF_MEMORY * os.path.getsize(self.old), free_memory()
         if needed > 0.8 * free:
-            return measure.Run('needs {:.1f} GB of memory, {:.1f} are free'.format(needed / 1e9, free / 1e9), 0, 0, 0, '')
+            fault = 'needs {:.1f} GB of memory, {:.1f} are free'.format(needed / 1e9, free / 1e9)
+            return measure.Run(fault, 0, 0, 0, '')
         return self.make('bsdiff', self.old, self.new, 'patch')
 
     def update(self, port):
@@ -142,7 +143,7 @@ class Bsdiff(Patches):
 
 
 class Tako(Peer):
-    """A directory that two versions are published in, and a destination that has the first."""
+    """Two published versions, and a destination with the first one installed."""
 
     def __init__(self, store_options, fetch_options, *settings):
         super().__init__(*settings)
@@ -152,7 +153,8 @@ class Tako(Peer):
     def begin(self, old, new):
         super().begin(old, new)
         self.before, self.destination, self.key, self.config = (
-            os.path.join(self.client, name) for name in ('before', 'destination', 'app.key', 'app.tako'))
+            os.path.join(self.client, name)
+            for name in ('before', 'destination', 'app.key', 'app.tako'))
         self.result = os.path.join(self.destination, 'latest')
 
     def publish(self, port):
@@ -187,16 +189,18 @@ def tako(*arguments):
 
 
 def new_keys():
-    """A secret and a public key, each as a line."""
-    lines = subprocess.run(tako('gen-key'), stdout=subprocess.PIPE, universal_newlines=True, check=True).stdout.splitlines()
+    """Return a new secret key, as a line, and its public key."""
+    done = subprocess.run(tako('gen-key'), stdout=subprocess.PIPE, universal_newlines=True,
+                          check=True)
+    lines = done.stdout.splitlines()
     secret = next(line for line in lines if line.startswith('SECRET+'))
     return secret + '\n', next(line for line in lines if len(line) == 44 and line.endswith('='))
 
 
 def can_update():
-    """Whether this tako.py knows of updates that are less than the image."""
-    said = subprocess.run(tako('fetch', '--help'), stdout=subprocess.PIPE, universal_newlines=True)
-    return '--no-delta' in said.stdout
+    """Return whether this tako.py has differential updates."""
+    done = subprocess.run(tako('fetch', '--help'), stdout=subprocess.PIPE, universal_newlines=True)
+    return '--no-delta' in done.stdout
 
 
 def check_call(command):
@@ -208,17 +212,19 @@ def shell(script, *arguments):
 
 
 def free_memory():
-    """In bytes, as Linux estimates it."""
+    """Return the free memory in bytes, as Linux estimates it."""
     with open('/proc/meminfo') as stream:
-        return next(int(line.split()[1]) << 10 for line in stream if line.startswith('MemAvailable:'))
+        return next(int(line.split()[1]) << 10 for line in stream
+                    if line.startswith('MemAvailable:'))
 
 
 def all_peers(www, clients):
-    """Every Peer that there is, by its name."""
-    places = www, clients
+    """Return a dict of all Peers by their names."""
+    folders = www, clients
     found = [
-        Curl('curl', *places), Casync(16 << 10, 'casync-16k', *places), Casync(64 << 10, 'casync-64k', *places),
-        Zsync('zsync', *places), Zchunk('zchunk', *places), Xdelta('xdelta3', *places), Bsdiff('bsdiff', *places),
-        Tako([], ['--no-delta'], 'tako-full', *places), Tako([], [], 'tako-ranges', *places),
-        Tako(['--patch-from', '1'], [], 'tako-patch', *places)]
+        Curl('curl', *folders), Casync(16 << 10, 'casync-16k', *folders),
+        Casync(64 << 10, 'casync-64k', *folders), Zsync('zsync', *folders),
+        Zchunk('zchunk', *folders), Xdelta('xdelta3', *folders), Bsdiff('bsdiff', *folders),
+        Tako([], ['--no-delta'], 'tako-full', *folders), Tako([], [], 'tako-ranges', *folders),
+        Tako(['--patch-from', '1'], [], 'tako-patch', *folders)]
     return {peer.name: peer for peer in found}

@@ -1,4 +1,4 @@
-"""What make bench left in build/bench/, drawn into docs/ as SVG."""
+"""Draws the results of make bench, which are in build/bench/, as SVG files in docs/."""
 import json
 import os
 
@@ -10,32 +10,36 @@ BOUND_COLOUR = '#a33a2c'
 
 
 def results():
-    """The results of each Python, oldest first."""
+    """Return the results of each Python, in the order of their versions."""
     names = os.listdir(RESULTS) if os.path.isdir(RESULTS) else []
     found = []
     for name in names:
         with open(os.path.join(RESULTS, name)) as stream:
             found.append(json.load(stream))
     if not found:
-        raise SystemExit('nothing to draw: run make bench first')
+        raise SystemExit('build/bench/ has no results: run make bench first')
     return sorted(found, key=lambda each: [int(part) for part in each['python'].split('.')])
 
 
 def save(figure, name, title):
-    """Write a figure; text stays text, and the same figures make the same file."""
-    figure.savefig(os.path.join(DOCS, name), metadata={'Date': None, 'Title': title}, bbox_inches='tight')
+    """Write a figure as SVG, without a date, so that the same results make the same file."""
+    figure.savefig(os.path.join(DOCS, name), metadata={'Date': None, 'Title': title},
+                   bbox_inches='tight')
     print('docs/' + name)
 
 
 def draw_ratios(plot, found):
-    """Each bounded ratio as a bar, as a part of its bound, for each Python; and the ratios to peers without a bound."""
+    """Draw each ratio with a bound as a part of its bound, and the ratios to peers without one."""
     figure, (left, right) = plot.subplots(1, 2, figsize=(12, 4.2))
     bounded = [row for row in found[-1]['rows'] if row['bound'] and row['kind'] == 'ratio']
-    draw_bars(left, found, bounded, lambda row: row['result'] / row['bound'], 'Tako / peer, as a part of the bound')
+    draw_bars(left, found, bounded, lambda row: row['result'] / row['bound'],
+              'Tako / peer, as a part of the bound')
     left.axvline(1, color=BOUND_COLOUR)
     left.text(1, -0.75, 'bound', color=BOUND_COLOUR, ha='center', fontsize=8)
-    others = [row for row in found[-1]['rows'] if not row['bound'] and not row['is_floor'] and row['kind'] == 'ratio']
-    draw_bars(right, found, others, lambda row: row['result'], 'Tako / peer (beyond 1, the peer is ahead)')
+    others = [row for row in found[-1]['rows']
+              if not row['bound'] and not row['is_floor'] and row['kind'] == 'ratio']
+    draw_bars(right, found, others, lambda row: row['result'],
+              'Tako / peer (beyond 1, the peer is ahead)')
     right.axvline(1, color=BOUND_COLOUR)
     right.set_xscale('log')
     figure.tight_layout()
@@ -43,16 +47,19 @@ def draw_ratios(plot, found):
 
 
 def draw_bars(axes, found, rows, length, label):
+    """Draw a group of bars for each row, with a bar for each Python. length: function of a row."""
     height = 0.8 / len(found)
     for number, result in enumerate(found):
-        known = {(row['figure'], row['peer']): row for row in result['rows']}
-        for place, wanted in enumerate(rows):
-            row = known.get((wanted['figure'], wanted['peer']))
-            if row and row['result'] is not None and bool(row['bound']) == bool(wanted['bound']):
-                axes.barh(place + number * height, length(row), height, color=COLOURS[number % len(COLOURS)],
+        of_this_python = {(row['figure'], row['peer']): row for row in result['rows']}
+        for place, shown in enumerate(rows):
+            row = of_this_python.get((shown['figure'], shown['peer']))
+            if row and row['result'] is not None and bool(row['bound']) == bool(shown['bound']):
+                axes.barh(place + number * height, length(row), height,
+                          color=COLOURS[number % len(COLOURS)],
                           label='Python ' + result['python'] if place == 0 else None)
     axes.set_yticks([place + 0.4 - height / 2 for place in range(len(rows))])
-    axes.set_yticklabels(['{}\nagainst {}'.format(row['figure'], shortened(row['peer'])) for row in rows], fontsize=7)
+    axes.set_yticklabels(['{}\nagainst {}'.format(row['figure'], shortened(row['peer']))
+                          for row in rows], fontsize=7)
     axes.invert_yaxis()
     axes.set_xlabel(label)
     axes.legend(fontsize=8)
@@ -63,7 +70,7 @@ def shortened(peer):
 
 
 def draw_growth(plot, found):
-    """Manifests, images, configs and the fleet's traffic, against what grows."""
+    """Draw the costs of manifests, images, configs and a fleet, by their sizes."""
     figure, ((entries, images), (configs, traffic)) = plot.subplots(2, 2, figsize=(11, 7.5))
     for number, result in enumerate(found):
         colour, python = COLOURS[number % len(COLOURS)], 'Python ' + result['python']
@@ -77,16 +84,17 @@ def draw_growth(plot, found):
     for scheme, style in (('http', '-'), ('https', '--')):
         rows = [row[1:] for row in tables['Fleet, a day'] if row[0] == scheme]
         draw_line(traffic, rows, 0, 3, COLOURS[0], scheme, style)
-    for axes, across, up, scale in ((entries, 'entries in the manifest', 'seconds', 'log'),
-                                    (images, 'MiB in the image', 'MB of memory', 'linear'),
-                                    (configs, 'configs in one run, one host', 'milliseconds', 'linear'),
-                                    (traffic, 'clients that poll hourly', 'MB a day', 'log')):
+    labels = ((entries, 'entries in the manifest', 'seconds', 'log'),
+              (images, 'MiB in the image', 'MB of memory', 'linear'),
+              (configs, 'configs in one run, one host', 'milliseconds', 'linear'),
+              (traffic, 'clients that poll hourly', 'MB a day', 'log'))
+    for axes, across, up, scale in labels:
         axes.set_xscale('linear' if axes is configs else 'log')
         axes.set_yscale(scale)
         axes.set_xlabel(across)
         axes.set_ylabel(up)
         if scale == 'linear':
-            axes.set_ylim(0, 1.4 * axes.get_ylim()[1])      # room for the legend
+            axes.set_ylim(0, 1.4 * axes.get_ylim()[1])      # space for the legend
         axes.grid(True, color='#dddddd', linewidth=0.5)
         axes.legend(fontsize=7)
     figure.tight_layout()
@@ -94,19 +102,21 @@ def draw_growth(plot, found):
 
 
 def draw_line(axes, rows, across, up, colour, label, style='-'):
-    axes.plot([float(row[across]) for row in rows], [float(row[up]) for row in rows], style, color=colour, marker='.',
-              label=label)
+    axes.plot([float(row[across]) for row in rows], [float(row[up]) for row in rows], style,
+              color=colour, marker='.', label=label)
 
 
 def draw(found):
-    """All figures."""
+    """Draw all figures."""
     try:
         import matplotlib
         matplotlib.use('svg')
         import matplotlib.pyplot
     except ImportError:
-        raise SystemExit('drawing needs matplotlib, which supports no Python below 3.10: make bench-plots PYTHON=...')
-    matplotlib.rcParams.update({'svg.fonttype': 'none', 'svg.hashsalt': 'tako', 'font.size': 9,
-                                'font.family': ['sans-serif'], 'axes.spines.top': False, 'axes.spines.right': False})
+        raise SystemExit('matplotlib is not installed; it needs Python 3.10 or later: '
+                         'make bench-plots PYTHON=python3.11')
+    matplotlib.rcParams.update({
+        'svg.fonttype': 'none', 'svg.hashsalt': 'tako', 'font.size': 9,
+        'font.family': ['sans-serif'], 'axes.spines.top': False, 'axes.spines.right': False})
     draw_ratios(matplotlib.pyplot, found)
     draw_growth(matplotlib.pyplot, found)

@@ -1,4 +1,4 @@
-"""Publish a manifest of COUNT entries in DIR, of which the newest alone has its image.
+"""Publishes a manifest of COUNT entries in DIR. Only the newest one has its image.
 
     PYTHONPATH=. python3 tests/bench/publish_many.py DIR COUNT
 """
@@ -13,7 +13,7 @@ IMAGE = b'the newest image\n'
 
 
 def entries(count):
-    """Entries in order: 0.0.1, 0.0.2, ... 0.1.0 and so on, a hundred patches to a minor version."""
+    """Yield entries in order: 0.0.1, 0.0.2, ... 0.0.99, 0.1.0 and so on."""
     for number in range(1, count):
         yield entry_of(number, 1 << 20, hashlib.sha256(b'%d' % number).hexdigest())
     yield entry_of(count, len(IMAGE), hashlib.sha256(IMAGE).hexdigest())

@@ -1,15 +1,19 @@
-"""make bench: Tako beside what one would use instead, and how its costs grow. Exit code 1 if a bound is missed.
+"""make bench: measures Tako beside its peers, and how its costs grow.
 
     PYTHONPATH=. python3 tests/bench/speed.py
 
-Times vary from machine to machine, and on a busy one from minute to minute. So every figure that has a bound is a
-ratio to something that is measured in the same round, on the same machine, with the same Python; what is compared is
-the medians of several rounds. Where a bound is in seconds or megabytes instead, the lowest are compared, since there a
-busy machine does not slow down both sides. What is not well within its bound is measured three times, and the best
-counts.
+The exit code is 1 if a bound is missed.
 
-BENCH_ROWS: which parts to run, by name, space-separated; all without it. BENCH_DIR: the disk to run on.
-The results of a whole run are also left in build/bench/, one file for each Python, for make bench-plots.
+Times depend on the machine, and on its load. Therefore a figure with a bound is a ratio to a peer
+that was measured in the same rounds, on the same machine, with the same Python. The medians of
+several rounds are compared. If a bound is in seconds or megabytes, the lowest values are compared,
+as a busy machine does not slow down both sides there. A figure that is near its bound is measured
+three times, and the best run counts.
+
+BENCH_ROWS: names of the parts to run, separated by spaces; the default is all.
+BENCH_DIR: the parent of the scratch directory.
+A run of all parts writes its results to build/bench/, one file for each Python, for make
+bench-plots.
 """
 import json
 import os
@@ -22,11 +26,11 @@ import time
 
 import fleet
 import growth
-import stage
+import rig
 import tako
 
-RESULTS = os.path.join(stage.PROJECT, 'build', 'bench')
-NEAR = 0.9                              # of the bound: what is beyond is measured again, and the best run counts
+RESULTS = os.path.join(rig.PROJECT, 'build', 'bench')
+NEAR = 0.9                              # beyond this part of its bound, a figure is measured again
 RUNS_MAX = 3
 MB = 1e6
 LARGE_BYTES = 1 << 30
@@ -34,9 +38,10 @@ SMALL_BYTES = 1 << 20
 
 
 class Peer:
-    """What Tako is measured against: its name, how to measure it once, and the bound if there is one.
+    """A program that Tako is compared with.
 
-    is_floor: it does not do the job; it shows what the Python and its modules cost whoever starts them.
+    once: function that measures it once. bound: the highest result, or None.
+    is_floor: it does less than Tako: it shows the cost of starting Python and its modules.
     """
 
     def __init__(self, name, once, bound=None, is_floor=False):
@@ -47,10 +52,10 @@ class Peer:
 
 
 class Contest:
-    """One figure of Tako's beside its peers, measured in turn, round by round.
+    """One figure of Tako and of its peers, which take turns in each round.
 
-    kind: `ratio`, what Tako takes in peers, or `more`, what it takes more than a peer, in units.
-    factor: from what is measured to units.
+    kind: 'ratio' for Tako / peer, or 'more' for Tako - peer in units.
+    factor: what the measured values are multiplied by to get units.
     """
 
     def __init__(self, figure, once, peers, rounds, unit='ms', factor=1e3, kind='ratio'):
@@ -63,25 +68,25 @@ class Contest:
         self.kind = kind
 
     def rows(self):
-        """The rows of the table, each measured again where it is near its bound."""
-        measured = [self._run(self.peers)]
-        rows = self._compare(self.peers, measured[0])
-        while len(measured) < RUNS_MAX and any(is_near(row) for row in rows):
+        """Return the rows of the table. A row near its bound is measured again."""
+        rows, runs = self._compare(self.peers, self._run(self.peers)), 1
+        while runs < RUNS_MAX and any(is_near(row) for row in rows):
             near = [peer for peer, row in zip(self.peers, rows) if is_near(row)]
-            measured.append(self._run(near))
-            again = {row['peer']: row for row in self._compare(near, measured[-1])}
-            rows = [better(row, again[row['peer']]) if row['peer'] in again else row for row in rows]
+            again = {row['peer']: row for row in self._compare(near, self._run(near))}
+            rows = [better(row, again[row['peer']]) if row['peer'] in again else row
+                    for row in rows]
+            runs += 1
         for row in rows:
-            row['runs'] = len(measured) if row['runs'] > 1 else 1
+            row['runs'] = runs if row['runs'] > 1 else 1
         return rows
 
     def _run(self, peers):
-        """{name: values}; the order turns from round to round, so that nobody always follows the same."""
-        contestants = [('Tako', self.once)] + [(peer.name, peer.once) for peer in peers]
-        values = {name: [] for name, _ in contestants}
+        """Return name -> values. Each round begins with another program."""
+        programs = [('Tako', self.once)] + [(peer.name, peer.once) for peer in peers]
+        values = {name: [] for name, _ in programs}
         for number in range(self.rounds):
-            turn = number % len(contestants)
-            for name, once in contestants[turn:] + contestants[:turn]:
+            turn = number % len(programs)
+            for name, once in programs[turn:] + programs[:turn]:
                 value = once()
                 if value is not None:
                     values[name].append(self.factor * value)
@@ -90,8 +95,9 @@ class Contest:
     def _compare(self, peers, values):
         rows = []
         for peer in peers:
-            row = {'figure': self.figure, 'peer': peer.name, 'unit': self.unit, 'kind': self.kind, 'bound': peer.bound,
-                   'tako': values['Tako'], 'values': values[peer.name], 'runs': 1, 'result': None, 'is_floor': peer.is_floor}
+            row = {'figure': self.figure, 'peer': peer.name, 'unit': self.unit, 'kind': self.kind,
+                   'bound': peer.bound, 'tako': values['Tako'], 'values': values[peer.name],
+                   'runs': 1, 'result': None, 'is_floor': peer.is_floor}
             if row['values']:
                 typical = statistics.median if self.kind == 'ratio' else min
                 ours, theirs = typical(row['tako']), typical(row['values'])
@@ -105,32 +111,35 @@ def is_near(row):
 
 
 def better(row, other):
-    """The one with the lower result, of two runs of a row."""
+    """Return the run of a row that has the lower result."""
     best = dict(min(row, other, key=lambda each: each['result']))
     best['runs'] = 2
     return best
 
 
 def verdict(row):
-    """What the last column says."""
+    """Return the text of the last column."""
     if row['result'] is None:
         return 'not for this Python'
     if row['bound'] is None:
-        return 'peer ahead' if row['kind'] == 'ratio' and row['result'] > 1 and not row['is_floor'] else ''
+        is_behind = row['kind'] == 'ratio' and row['result'] > 1 and not row['is_floor']
+        return 'peer ahead' if is_behind else ''
     best = ', best of {} runs'.format(row['runs']) if row['runs'] > 1 else ''
     return ('reached' if row['result'] <= row['bound'] else 'MISSED') + best
 
 
 def spread(values, digits):
-    """The median, and from the lowest to the highest."""
-    return '{:.{n}f} ({:.{n}f}-{:.{n}f})'.format(statistics.median(values), min(values), max(values), n=digits)
+    """Return the median, minimum and maximum as text."""
+    return '{:.{n}f} ({:.{n}f}-{:.{n}f})'.format(statistics.median(values), min(values),
+                                                 max(values), n=digits)
 
 
 def cells(row):
-    """A row as text."""
+    """Return the cells of a row as texts."""
     if row['result'] is None:
         return [row['figure'], row['peer'], '', '', '', '', verdict(row)]
-    digits = 0 if statistics.median(row['tako']) >= 100 else 2 if statistics.median(row['tako']) < 10 else 1
+    middle = statistics.median(row['tako'])
+    digits = 0 if middle >= 100 else 2 if middle < 10 else 1
     form = '{:.2f}x' if row['kind'] == 'ratio' else '{:+.2f} ' + row['unit']
     if row['kind'] == 'ratio' and row['result'] < 0.1:
         form = '{:.3f}x'
@@ -140,7 +149,7 @@ def cells(row):
 
 
 def print_table(title, head, rows):
-    """A table that reads well as text, and is one in Markdown."""
+    """Print a table in Markdown with aligned columns."""
     widths = [max(len(row[column]) for row in [head] + rows) for column in range(len(head))]
     print('\n' + title + '\n')
     for row in [head, ['-' * width for width in widths]] + rows:
@@ -148,27 +157,27 @@ def print_table(title, head, rows):
     sys.stdout.flush()
 
 
-# ------------------------------------------------------------------------ the rows
+# ---- the rows
 
 def python(code, *options):
-    """Seconds that this Python takes for a line of code, from its start to its end."""
-    return lambda: stage.measure([stage.PYTHON] + list(options) + ['-c', code]).seconds
+    """Return a function that measures the seconds of a Python process with a line of code."""
+    return lambda: rig.measure([rig.PYTHON] + list(options) + ['-c', code]).seconds
 
 
 def seconds(command, environ=None, before=None):
-    """Seconds that a command takes; before() is called first, unmeasured."""
+    """Return a function that calls before(), and measures the seconds of a command."""
     def once():
         if before is not None:
             before()
-        return stage.measure(command, environ).seconds
+        return rig.measure(command, environ).seconds
     return once
 
 
 def printed(command):
-    """What a command prints is the figure; None if it exits with 3, for not installed."""
+    """Return a function that returns the number a command prints, or None if it exits with 3."""
     def once():
-        done = subprocess.run(command, stdout=subprocess.PIPE, cwd=stage.PROJECT,
-                              env=dict(stage.ENVIRON, PYTHONPATH=stage.PROJECT))
+        done = subprocess.run(command, stdout=subprocess.PIPE, cwd=rig.PROJECT,
+                              env=dict(rig.ENVIRON, PYTHONPATH=rig.PROJECT))
         if done.returncode == 3:
             return None
         if done.returncode:
@@ -178,12 +187,15 @@ def printed(command):
 
 
 def ed25519(_):
+    """The verification of a signature."""
     def verify(name):
-        return printed([sys.executable, os.path.join(stage.BENCH, 'verify_speed.py'), name])
-    yield Contest('Ed25519 verify, from bytes to a verdict', verify('tako'), [
-        Peer('pure25519', verify('pure25519'), 1 / 5), Peer('ecdsa', verify('ecdsa'), 1 / 2.5),
-        Peer("RFC 8032's code (larzcrypt)", verify('larzcrypt'), 1 / 2.5), Peer('PyNaCl (libsodium, in C)', verify('pynacl'))],
-        rounds=7, factor=1)
+        return printed([sys.executable, os.path.join(rig.BENCH, 'verify_speed.py'), name])
+    peers = [Peer('pure25519', verify('pure25519'), 1 / 5),
+             Peer('ecdsa', verify('ecdsa'), 1 / 2.5),
+             Peer("RFC 8032's code (larzcrypt)", verify('larzcrypt'), 1 / 2.5),
+             Peer('PyNaCl (libsodium, in C)', verify('pynacl'))]
+    yield Contest('Ed25519 verify, from bytes to a verdict', verify('tako'), peers, rounds=7,
+                  factor=1)
 
 
 FIRST_VERIFY = """
@@ -196,170 +208,195 @@ print(time.perf_counter() - begin)
 
 
 def first_verify(_):
+    """The first verification of a process."""
     message = tako.MANIFEST_HEADER + b'\n'
-    code = FIRST_VERIFY.format(stage.PUBLIC_KEY, message, tako.ed25519_sign(stage.SEED, message))
-    yield Contest('first verify in a fresh process', printed([stage.PYTHON, '-c', code]), [
-        Peer('python3 -c pass', python('pass'), 0.15 if sys.version_info >= (3, 8) else 0.2)], rounds=25)
+    code = FIRST_VERIFY.format(rig.PUBLIC_KEY, message, tako.ed25519_sign(rig.SEED, message))
+    bound = 0.15 if sys.version_info >= (3, 8) else 0.2
+    yield Contest('first verify in a fresh process', printed([rig.PYTHON, '-c', code]),
+                  [Peer('python3 -c pass', python('pass'), bound)], rounds=25)
 
 
-def start(scene):
-    """No-op fetch over http and https, and fetch --init, as installed and as the bare file, compiled at each start."""
-    scene.publish('small', scene.image('small.img', SMALL_BYTES))
-    config = scene.client('small', scene.url('small'))
-    secure = scene.client('small-tls', scene.url('small', 'tls'))
-    stage.measure(scene.installed + ['fetch', config])
-    stage.measure(scene.installed + ['fetch', secure], scene.trust)
-    naive = naive_client(scene, 'naive', scene.image('small.img', SMALL_BYTES))
-    stage.measure(naive)
-    fetch = scene.installed + ['fetch', config]
-    http, local = 'import argparse, configparser, hashlib, http.client', 'import argparse, configparser, hashlib'
-    curl = 'curl -fsS --cacert {} -o {} {{}}'.format(scene.path('authority.pem'), scene.path('curl.out'))
+def start(bench):
+    """The start of fetch without an update, and of fetch --init: installed, and as a bare file."""
+    bench.publish('small', bench.image('small.img', SMALL_BYTES))
+    config = bench.client('small', bench.url('small'))
+    secure = bench.client('small-tls', bench.url('small', 'tls'))
+    rig.measure(bench.installed + ['fetch', config])
+    rig.measure(bench.installed + ['fetch', secure], bench.trust)
+    naive = naive_client(bench, 'naive', bench.image('small.img', SMALL_BYTES))
+    rig.measure(naive)
+    fetch = bench.installed + ['fetch', config]
+    local = 'import argparse, configparser, hashlib'
+    http = local + ', http.client'
+    curl = 'curl -fsS --cacert {} -o {} {{}}'.format(bench.path('authority.pem'),
+                                                     bench.path('curl.out'))
+    without_site = 'the same without site (-IS), as the installed tako runs'
     yield Contest('no-op fetch, http, 1 MiB image', seconds(fetch), [
         Peer('python3 importing argparse, configparser, hashlib, http.client', python(http), 1.35),
-        Peer('the same without site (-IS), as the installed tako runs', python(http, '-IS'), is_floor=True),
+        Peer(without_site, python(http, '-IS'), is_floor=True),
         Peer('naive shell script (curl, signify, sha256sum)', seconds(naive)),
-        Peer('curl of the manifest alone', seconds(curl.format(scene.url('small/manifest'))))], rounds=25)
-    yield Contest('no-op fetch, https, 1 MiB image', seconds(scene.installed + ['fetch', secure], scene.trust), [
+        Peer('curl of the manifest alone', seconds(curl.format(bench.url('small/manifest'))))],
+        rounds=25)
+    fetch_tls = seconds(bench.installed + ['fetch', secure], bench.trust)
+    curl_tls = seconds(curl.format(bench.url('small/manifest', 'tls')))
+    yield Contest('no-op fetch, https, 1 MiB image', fetch_tls, [
         Peer('python3 importing those and ssl', python(http + ', ssl'), is_floor=True),
-        Peer('curl of the manifest alone', seconds(curl.format(scene.url('small/manifest', 'tls'))))], rounds=15)
-    init = scene.installed + ['fetch', '--init', config]
-    check = 'cd {} && sha256sum --status -c SHA256SUMS'.format(scene.path('client', 'naive'))
+        Peer('curl of the manifest alone', curl_tls)], rounds=15)
+    init = bench.installed + ['fetch', '--init', config]
+    check = 'cd {} && sha256sum --status -c SHA256SUMS'.format(bench.path('client', 'naive'))
     yield Contest('fetch --init, 1 MiB image in place', seconds(init), [
         Peer('python3 importing argparse, configparser, hashlib', python(local), 1.5),
-        Peer('the same without site (-IS), as the installed tako runs', python(local, '-IS'), is_floor=True),
+        Peer(without_site, python(local, '-IS'), is_floor=True),
         Peer('sha256sum -c (no signature)', seconds(check))], rounds=25)
-    for title, options, floor, bound in (('no-op fetch, http', [], http, 1.35), ('fetch --init', ['--init'], local, 1.5)):
-        yield Contest(title + ', the bare file', seconds(scene.copied + ['fetch'] + options + [config]), [
+    for title, options, floor, bound in (('no-op fetch, http', [], http, 1.35),
+                                         ('fetch --init', ['--init'], local, 1.5)):
+        command = ['fetch'] + options + [config]
+        yield Contest(title + ', the bare file', seconds(bench.copied + command), [
             Peer('python3 importing ' + floor[len('import '):], python(floor), bound),
-            Peer('the installed tako', seconds(scene.installed + ['fetch'] + options + [config]))], rounds=15)
+            Peer('the installed tako', seconds(bench.installed + command))], rounds=15)
 
 
-def signature(scene):
-    """A whole process that says whether a signed list, and the 1 MiB that it lists, are right."""
-    image = scene.image('small.img', SMALL_BYTES)
-    scene.publish('signed', image)
-    naive_client(scene, 'signify', image)
-    sums = scene.path('served', 'signify')
-    pair = scene.path('minisign')
-    subprocess.run(['minisign', '-G', '-W', '-f', '-p', pair + '.pub', '-s', pair + '.sec'], check=True,
-                   stdout=subprocess.DEVNULL)
-    subprocess.run(['minisign', '-S', '-s', pair + '.sec', '-m', os.path.join(sums, 'SHA256SUMS')], check=True,
-                   stdout=subprocess.DEVNULL)
-    by_signify = 'signify-openbsd -Vq -p {}.pub -m SHA256SUMS'.format(scene.path('signify'))
+def signature(bench):
+    """A process that verifies a signed list, and an image of 1 MiB in it."""
+    image = bench.image('small.img', SMALL_BYTES)
+    bench.publish('signed', image)
+    naive_client(bench, 'signify', image)
+    sums = bench.path('served', 'signify')
+    pair = bench.path('minisign')
+    for arguments in (['-G', '-W', '-f', '-p', pair + '.pub', '-s', pair + '.sec'],
+                      ['-S', '-s', pair + '.sec', '-m', os.path.join(sums, 'SHA256SUMS')]):
+        subprocess.run(['minisign'] + arguments, check=True, stdout=subprocess.DEVNULL)
+    by_signify = 'signify-openbsd -Vq -p {}.pub -m SHA256SUMS'.format(bench.path('signify'))
     by_minisign = 'minisign -Vqm SHA256SUMS -p {}.pub'.format(pair)
     both = 'cd {} && {{}} && sha256sum --status -c SHA256SUMS'.format(shlex.quote(sums))
-    yield Contest('verify a published directory, 1 MiB image', seconds(
-        scene.installed + ['verify', '-p', stage.PUBLIC_KEY, scene.path('served', 'signed')]), [
+    verify = bench.installed + ['verify', '-p', rig.PUBLIC_KEY, bench.path('served', 'signed')]
+    yield Contest('verify a published directory, 1 MiB image', seconds(verify), [
         Peer('signify -V && sha256sum -c', seconds(both.format(by_signify))),
         Peer('minisign -V && sha256sum -c', seconds(both.format(by_minisign)))], rounds=15)
 
 
-def naive_client(scene, name, image):
-    """Sign and serve an image as naive.sh wants it; the command that brings it to client/NAME."""
-    served, pair = scene.path('served', name), scene.path('signify')
+def naive_client(bench, name, image):
+    """Sign and serve an image for naive.sh. Return the command that installs it in client/NAME."""
+    served, pair = bench.path('served', name), bench.path('signify')
     os.makedirs(served, exist_ok=True)
-    os.makedirs(scene.path('client', name), exist_ok=True)
+    os.makedirs(bench.path('client', name), exist_ok=True)
     if not os.path.exists(pair + '.pub'):
-        subprocess.run(['signify-openbsd', '-G', '-n', '-p', pair + '.pub', '-s', pair + '.sec'], check=True)
+        generate = ['signify-openbsd', '-G', '-n', '-p', pair + '.pub', '-s', pair + '.sec']
+        subprocess.run(generate, check=True)
     if not os.path.exists(os.path.join(served, 'image')):
         os.link(image, os.path.join(served, 'image'))
-    subprocess.run('cd {} && sha256sum image > SHA256SUMS && signify-openbsd -S -s {}.sec -m SHA256SUMS'.format(
-        shlex.quote(served), shlex.quote(pair)), shell=True, check=True)
-    return ['sh', os.path.join(stage.BENCH, 'naive.sh'), scene.url(name), pair + '.pub', scene.path('client', name)]
+    sign = 'cd {} && sha256sum image > SHA256SUMS && signify-openbsd -S -s {}.sec -m SHA256SUMS'
+    subprocess.run(sign.format(shlex.quote(served), shlex.quote(pair)), shell=True, check=True)
+    return ['sh', os.path.join(rig.BENCH, 'naive.sh'), bench.url(name), pair + '.pub',
+            bench.path('client', name)]
 
 
-def large(scene):
-    """An update to 1 GiB, verified and durable."""
-    image = scene.image('large.img', LARGE_BYTES)
-    scene.publish('large', image)
-    config = scene.client('large', scene.url('large'))
-    naive = naive_client(scene, 'naive-large', image)
-    url = scene.url('naive-large/image')
+def large(bench):
+    """The download of an image of 1 GiB, verified and durable."""
+    image = bench.image('large.img', LARGE_BYTES)
+    bench.publish('large', image)
+    config = bench.client('large', bench.url('large'))
+    naive = naive_client(bench, 'naive-large', image)
+    url = bench.url('naive-large/image')
 
-    def afresh(name):
-        return lambda: scene.empty('client', name)
-    into = 'cd {} && curl -fsS -o f {} && sync f && '.format(shlex.quote(scene.path('client', 'curl')), url)
-    yield Contest('fetch 1 GiB, http, verified, durable', seconds(scene.installed + ['fetch', config], None, afresh('large')), [
-        Peer('curl && sync && sha256sum', seconds(into + 'sha256sum f', None, afresh('curl')), 0.6),
-        Peer('curl && sync && openssl dgst -sha256', seconds(into + 'openssl dgst -sha256 f', None, afresh('curl')), 0.95),
-        Peer('naive shell script (not durable)', seconds(naive, None, afresh('naive-large')))],
+    def download(command, name):
+        return seconds(command, None, lambda: bench.empty('client', name))
+    curl = 'cd {} && curl -fsS -o f {} && sync f && '.format(
+        shlex.quote(bench.path('client', 'curl')), url)
+    fetch = bench.installed + ['fetch', config]
+    yield Contest('fetch 1 GiB, http, verified, durable', download(fetch, 'large'), [
+        Peer('curl && sync && sha256sum', download(curl + 'sha256sum f', 'curl'), 0.6),
+        Peer('curl && sync && openssl dgst -sha256',
+             download(curl + 'openssl dgst -sha256 f', 'curl'), 0.95),
+        Peer('naive shell script (not durable)', download(naive, 'naive-large'))],
         rounds=5, unit='s', factor=1)
-    scene.empty('client', 'curl')
-    scene.empty('client', 'naive-large')
+    bench.empty('client', 'curl')
+    bench.empty('client', 'naive-large')
 
 
-def memory(scene):
-    """The peak of each command that touches an image, at 1 GiB and at 1 MiB."""
+def memory(bench):
+    """The peak memory of each command with an image of 1 GiB and with one of 1 MiB."""
     configs = {}
     for name, size in (('small', SMALL_BYTES), ('large', LARGE_BYTES)):
-        if not os.path.exists(scene.path('served', name, 'manifest')):
-            scene.publish(name, scene.image(name + '.img', size))
-        configs[name] = scene.client(name, scene.url(name))
-        stage.measure(scene.installed + ['fetch', configs[name]])
-    store = scene.store(scene.path('served', 'again'), '', '1.0')
+        if not os.path.exists(bench.path('served', name, 'manifest')):
+            bench.publish(name, bench.image(name + '.img', size))
+        configs[name] = bench.client(name, bench.url(name))
+        rig.measure(bench.installed + ['fetch', configs[name]])
+    store = bench.store(bench.path('served', 'again'), '', '1.0')
 
     def commands(name):
-        served = scene.path('served', name)
-        return (('fetch', scene.installed + ['fetch', configs[name]], lambda: scene.empty('client', name)),
-                ('no-op fetch', scene.installed + ['fetch', configs[name]], None),
-                ('fetch --init', scene.installed + ['fetch', '--init', configs[name]], None),
-                ('store', [word or scene.path(name + '.img') for word in store], lambda: scene.empty('served', 'again')),
-                ('verify', scene.installed + ['verify', '-p', stage.PUBLIC_KEY, served], None))
+        fetch = bench.installed + ['fetch', configs[name]]
+        verify = ['verify', '-p', rig.PUBLIC_KEY, bench.path('served', name)]
+        return (('fetch', fetch, lambda: bench.empty('client', name)),
+                ('no-op fetch', fetch, None),
+                ('fetch --init', bench.installed + ['fetch', '--init', configs[name]], None),
+                ('store', [word or bench.path(name + '.img') for word in store],
+                 lambda: bench.empty('served', 'again')),
+                ('verify', bench.installed + verify, None))
 
     def peak(command, before):
         def once():
             if before:
                 before()
-            return stage.measure(command).peak
+            return rig.measure(command).peak
         return once
     for (figure, *with_large), (_, *with_small) in zip(commands('large'), commands('small')):
-        yield Contest('peak memory of {}, 1 GiB image'.format(figure), peak(*with_large), [
-            Peer('the same with 1 MiB', peak(*with_small), 8)], rounds=3, unit='MB', factor=1 / MB, kind='more')
-    scene.empty('served', 'again')
+        yield Contest('peak memory of {}, 1 GiB image'.format(figure), peak(*with_large),
+                      [Peer('the same with 1 MiB', peak(*with_small), 8)],
+                      rounds=3, unit='MB', factor=1 / MB, kind='more')
+    bench.empty('served', 'again')
 
 
-def entries(scene):
+def entries(bench):
     """A manifest of 100,000 entries beside one of 10."""
-    many, few = (growth.Publication(scene, count) for count in (100000, 10))
+    many, few = (growth.Publication(bench, count) for count in (100000, 10))
     for figure in growth.MANIFEST_FIGURES:
-        yield Contest('{}, 100,000 entries'.format(figure), many.once(figure), [
-            Peer('the same with 10', few.once(figure), 1.5)], rounds=3, unit='s', factor=1, kind='more')
+        yield Contest('{}, 100,000 entries'.format(figure), many.once(figure),
+                      [Peer('the same with 10', few.once(figure), 1.5)],
+                      rounds=3, unit='s', factor=1, kind='more')
 
 
-CONTESTS = {'ed25519': ed25519, 'first-verify': first_verify, 'start': start, 'signature': signature, 'large': large,
-            'memory': memory, 'entries': entries}
-TABLES = {'manifests': growth.manifests, 'images': growth.images, 'configs': growth.configs, 'fleet': fleet.fleet}
-HEAD = ['figure', 'peer', 'Tako: median (min-max)', 'peer: median (min-max)', 'Tako / peer', 'bound', '']
+CONTESTS = {'ed25519': ed25519, 'first-verify': first_verify, 'start': start,
+            'signature': signature, 'large': large, 'memory': memory, 'entries': entries}
+TABLES = {'manifests': growth.manifests, 'images': growth.images, 'configs': growth.configs,
+          'fleet': fleet.fleet}
+HEAD = ['figure', 'peer', 'Tako: median (min-max)', 'peer: median (min-max)', 'Tako / peer',
+        'bound', '']
 
 
 def main():
-    chosen = os.environ.get('BENCH_ROWS', '').split() or list(CONTESTS) + list(TABLES)
-    unknown = [name for name in chosen if name not in CONTESTS and name not in TABLES]
+    names = list(CONTESTS) + list(TABLES)
+    chosen = os.environ.get('BENCH_ROWS', '').split() or names
+    unknown = [name for name in chosen if name not in names]
     if unknown:
-        raise SystemExit('BENCH_ROWS: no {}; there are {}'.format(unknown[0], ' '.join(list(CONTESTS) + list(TABLES))))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # the server goes and the scratch directory, too
+        raise SystemExit('invalid BENCH_ROWS: {!r} (use any of: {})'.format(unknown[0],
+                                                                             ' '.join(names)))
+    # SIGTERM also ends the server, and removes the scratch directory.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     begin = time.monotonic()
-    results = {'python': '{}.{}'.format(*sys.version_info), 'versions': stage.machine(), 'rows': [], 'tables': {}}
+    results = {'python': '{}.{}'.format(*sys.version_info), 'versions': rig.machine(),
+               'rows': [], 'tables': {}}
     print('\n'.join('{:12}{}'.format(*each) for each in results['versions']))
-    with stage.Stage() as scene:
+    with rig.Rig() as bench:
         for name, contests in CONTESTS.items():
             if name in chosen:
-                rows = [row for contest in contests(scene) for row in contest.rows()]
+                rows = [row for contest in contests(bench) for row in contest.rows()]
                 results['rows'] += rows
                 print_table(name, HEAD, [cells(row) for row in rows])
         for name, table in TABLES.items():
             if name in chosen:
-                for title, head, rows in table(scene):
+                for title, head, rows in table(bench):
                     results['tables'][title] = {'head': head, 'rows': rows}
                     print_table(title, head, [[str(cell) for cell in row] for row in rows])
-    if len(chosen) == len(CONTESTS) + len(TABLES):
+    if len(chosen) == len(names):
         os.makedirs(RESULTS, exist_ok=True)
         with open(os.path.join(RESULTS, results['python'] + '.json'), 'w') as stream:
             json.dump(results, stream, indent=1)
-    bounded = [row for row in results['rows'] if row['bound'] is not None and row['result'] is not None]
+    bounded = [row for row in results['rows']
+               if row['bound'] is not None and row['result'] is not None]
     missed = [row for row in bounded if row['result'] > row['bound']]
-    print('\n{} of {} bounds reached, in {:.0f} seconds'.format(len(bounded) - len(missed), len(bounded),
-                                                              time.monotonic() - begin))
+    print('\n{} of {} bounds reached, in {:.0f} seconds'.format(
+        len(bounded) - len(missed), len(bounded), time.monotonic() - begin))
     for row in missed:
         print('MISSED: {}, against {}'.format(row['figure'], row['peer']))
     return int(bool(missed))

@@ -1,8 +1,8 @@
-"""Time one Ed25519 implementation, in milliseconds a verification: the median of half a second.
+"""Prints the median milliseconds of a verification by one implementation of Ed25519.
 
     PYTHONPATH=. python3 tests/bench/verify_speed.py tako|pure25519|ecdsa|larzcrypt|pynacl
 
-Exit code 3 if it is not installed here.
+Exit code 3 if the implementation is not installed.
 """
 import statistics
 import sys
@@ -11,7 +11,8 @@ import time
 import tako
 
 SEED = b'test-key-very-security-such-safe'
-MESSAGE = tako.MANIFEST_HEADER + b'1.0.0 17 9641a49d02e90cbb6213f202fb632da70cdc59073d42283cfcdc1d786454f17f\n\n'
+MESSAGE = (tako.MANIFEST_HEADER
+           + b'1.0.0 17 9641a49d02e90cbb6213f202fb632da70cdc59073d42283cfcdc1d786454f17f\n\n')
 CALLS_SECONDS = 0.5
 
 
@@ -41,7 +42,7 @@ def pynacl_verify(public_key, signature):
     nacl.signing.VerifyKey(public_key).verify(MESSAGE, signature)
 
 
-# each verifies once, from the key's bytes on, and raises if it refuses
+# Each verifies once, beginning with the bytes of the key, and raises if it refuses.
 IMPLEMENTATIONS = {'tako': tako_verify, 'pure25519': pure25519_verify, 'ecdsa': ecdsa_verify,
                    'larzcrypt': larzcrypt_verify, 'pynacl': pynacl_verify}
 
@@ -51,7 +52,7 @@ def main(name):
     signature = tako.ed25519_sign(SEED, MESSAGE)
     verify = IMPLEMENTATIONS[name]
     try:
-        verify(public_key, signature)           # and what it imports is there from then on
+        verify(public_key, signature)           # imports its modules
     except ImportError:
         sys.exit(3)
     times = []
