@@ -1,7 +1,7 @@
-"""make bench-plots: draws the results of make bench, and writes docs/performance.md.
+"""make bench-plots: draws the results of make bench, and writes the two pages of performance.
 
-The results are in build/bench/. The text of the page is performance.md in this directory. Each
-table goes between the lines <!-- NAME --> and <!-- end -->.
+The results are in build/bench/. The texts of the pages are the *.md files in this directory, and
+the pages go to docs/. Each table goes between the lines <!-- NAME --> and <!-- end -->.
 """
 import os
 import re
@@ -9,9 +9,22 @@ import statistics
 
 import plots
 
-TEXT = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'performance.md')
-PAGE = os.path.join(plots.DOCS, 'performance.md')
+TEXTS = os.path.dirname(os.path.abspath(__file__))
+PAGES = 'performance.md', 'performance-tables.md'
 TABLES_PYTHON = '3.11'                  # the Python of the tables, or else the newest one
+
+# (task, figure, peer) of each row of the short table
+SUMMARY = (
+    ('fetch over http, nothing to do, image of 1 MiB', 'no-op fetch, http, 1 MiB image',
+     'naive shell script (curl, signify, sha256sum)'),
+    ('the same over https', 'no-op fetch, https, 1 MiB image', 'curl of the manifest alone'),
+    ('fetch over http, nothing to do, with the bare file', 'no-op fetch, http, the bare file',
+     'the installed tako'),
+    ('fetch --init, image of 1 MiB', 'fetch --init, 1 MiB image in place',
+     'sha256sum -c (no signature)'),
+    ('download of 1 GiB, verified, durable', 'fetch 1 GiB, http, verified, durable',
+     'curl && sync && sha256sum'),
+)
 
 
 def table(head, rows):
@@ -33,6 +46,15 @@ def comparison(found, shown, kind):
                         + [outcome(each) for each in same]
                         + [' or '.join(number(bound, row) for bound in bounds), remark(same)])
     return table(head + ['bound', ''], rows)
+
+
+def summary(shown):
+    """Return the short table: a few tasks, with the medians of Tako and of one peer."""
+    rows = {(row['figure'], row['peer']): row for row in shown['rows']}
+    found = [(task, peer, rows[figure, peer]) for task, figure, peer in SUMMARY]
+    return table(['task', 'Tako', 'for comparison', ''],
+                 [[task, amount(row['tako'], row['unit']), amount(row['values'], row['unit']), peer]
+                  for task, peer, row in found])
 
 
 def same_row(result, row):
@@ -93,24 +115,26 @@ def arithmetic(shown):
 
 
 def write(found):
-    """Write the page with all tables."""
+    """Write the pages with all tables."""
     shown = next((result for result in found if result['python'] == TABLES_PYTHON), found[-1])
     parts = {'machine': machines(found, shown), 'ratios': comparison(found, shown, 'ratio'),
-             'differences': comparison(found, shown, 'more'), 'arithmetic': arithmetic(shown)}
+             'differences': comparison(found, shown, 'more'), 'arithmetic': arithmetic(shown),
+             'summary': summary(shown)}
     for title in ('Manifests', 'Images', 'Configs in one run', 'Requests', 'Fleet, a day'):
         parts[title] = table(shown['tables'][title]['head'], shown['tables'][title]['rows'])
-    with open(TEXT) as stream:
-        text = stream.read()
-    for name, content in parts.items():
-        begin, end = '<!-- {} -->\n'.format(name), '<!-- end -->'
-        filled = '{}\n{}\n\n{}'.format(begin, content, end)
-        text, count = re.subn('(?s){}.*?{}'.format(re.escape(begin), end),
-                              lambda _, filled=filled: filled, text)
-        if count != 1:
-            raise SystemExit('{} has no place for {}, or several'.format(TEXT, name))
-    with open(PAGE, 'w') as stream:
-        stream.write(text)
-    print('docs/performance.md')
+    for name in PAGES:
+        with open(os.path.join(TEXTS, name)) as stream:
+            text = stream.read()
+        with open(os.path.join(plots.DOCS, name), 'w') as stream:
+            stream.write(fill(text, parts))
+        print('docs/' + name)
+
+
+def fill(text, parts):
+    """Return a text with each table that it names. Raises KeyError if there is no such table."""
+    return re.sub('(?s)(<!-- ([^\n]+) -->\n).*?(<!-- end -->)',
+                  lambda match: '{}\n{}\n\n{}'.format(match.group(1), parts[match.group(2)],
+                                                      match.group(3)), text)
 
 
 if __name__ == '__main__':

@@ -36,7 +36,7 @@ PUBLIC_KEY = origin.PUBLIC_KEY
 # (page, first line) of each snippet that cannot run here: why
 SKIPPED = {
     ('README.md', 'make check'): 'the gate runs all tests, on each Python',
-    ('docs/performance.md', 'make bench'): 'measures for a quarter of an hour',
+    ('docs/performance-tables.md', 'make bench'): 'measures for a quarter of an hour',
 }
 # (page, first line) of each command that does not end by itself: a URL that shows that it works
 SERVERS = {
