@@ -29,12 +29,13 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do shift; done
 
 get() {{        # read the notes of a unit into variables
     load=loaded type=simple state=inactive sub=dead result=success invocation= restarts=0
-    code=0 status=0 started=0 exited=0 left=0 condition=no checked=0 collect=inactive triggered= requires= job= names=$1
+    code=0 status=0 started=0 exited=0 left=0 condition=no checked=0
+    collect=inactive triggered= requires= job= names=$1
     [ ! -e "$1" ] || . "./$1"
 }}
 put() {{
-    for field in load type state sub result invocation restarts code status started exited left condition checked \
-            collect triggered requires job names; do
+    for field in load type state sub result invocation restarts code status started exited left \
+            condition checked collect triggered requires job names; do
         eval "echo \"$field='\$$field'\""
     done > ".$1"
     mv ".$1" "$1"           # another systemctl, which outlived its tako, may run, too
@@ -51,10 +52,12 @@ begin() {{
     [ ! -e .number ] || read -r number < .number
     echo $((number + 1)) > .number
     echo 0 > .looks
-    set_unit "$1" state=active sub=running result=success "invocation=$(printf %032x $((number + 1)))" code=0 status=0 \
-        started=10 exited=0 left=0 condition=yes checked=9
+    set_unit "$1" state=active sub=running result=success code=0 status=0 started=10 exited=0 \
+        left=0 condition=yes checked=9 "invocation=$(printf %032x $((number + 1)))"
 }}
-fail() {{ set_unit "$1" state=failed sub=failed "result=$2" "code=$3" "status=$4" exited=20 left=21; }}
+fail() {{
+    set_unit "$1" state=failed sub=failed "result=$2" "code=$3" "status=$4" exited=20 left=21
+}}
 finish() {{ set_unit "$1" state=inactive sub=dead code=1 status=0 exited=20 left=21; }}
 stop() {{ set_unit "$1" state=inactive sub=dead code=1 status=0 exited=21 left=20; }}
 

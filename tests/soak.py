@@ -98,9 +98,9 @@ class Client(Ground):
         self.number = 0
         self.good = ''
         with open(self.path('app.tako'), 'w') as stream:
-            stream.write(
-                'Origin={}\nDestination={}\nPublicKey={}\nVersion=*\nRestart=app.service\nConfirm=0\nKeep={}\n'.format(
-                server.url, self.root, origin.PUBLIC_KEY, KEEP))
+            stream.write('Origin={}\nDestination={}\nPublicKey={}\nVersion=*\n'
+                         'Restart=app.service\nConfirm=0\nKeep={}\n'.format(
+                             server.url, self.root, origin.PUBLIC_KEY, KEEP))
         self.offer(is_bad=False)
 
     def offer(self, is_bad):

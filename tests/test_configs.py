@@ -223,7 +223,8 @@ Origin: https://me:hunter2==@h/app
                           'for a wildcard, write 1.*')
         self.assertWarned(self.fine(Version='1.*'), 5,
                           'Version=1.* also matches pre-releases, such as those with -rc1',
-                          'no pattern excludes them all: see whether the publisher stores any there')
+                          'no pattern excludes them all: see whether the publisher stores any '
+                          'there')
 
     def test_a_config_without_keep(self):
         self.assertWarned(self.fine(Keep=None), None,
@@ -232,7 +233,8 @@ Origin: https://me:hunter2==@h/app
 
     def test_a_password_that_others_can_read(self):
         path = self.fine(Origin='https://me:hunter2@h/app', mode=0o644)
-        self.assertWarned(path, 5, 'others can read the password or token', 'run: chmod o-r ' + path)
+        self.assertWarned(path, 5, 'others can read the password or token',
+                          'run: chmod o-r ' + path)
         os.chmod(path, 0o640)
         self.assertEqual('', self.check(path).err)
         self.assertEqual('', self.check(self.fine(Origin='https://h/app', mode=0o644)).err)

@@ -587,7 +587,8 @@ class FetchCase(CrashCase):
         called = fake_systemd.restarts(self.directory)
         self.assertQuiet(self.run_fork('fetch', self.app))
         self.assertEqual(called, fake_systemd.restarts(self.directory))
-        names = {'.state', 'latest', 'manifest', 'store'} | ({'stamp'} if self.is_stamped else set())
+        names = ['.state', 'latest', 'manifest', 'store']
+        names += ['stamp'] if self.is_stamped else []
         self.assertEqual(sorted(names), scene.names(self.root))
         self.assertEqual(self.is_stamped, self.proven())
 

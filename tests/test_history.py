@@ -593,8 +593,9 @@ class MetricsTest(NoteCase):
             self.assertAlmostEqual(now, values.pop('tako_' + name + '_timestamp_seconds'), delta=60)
         self.assertEqual(
             {'tako_installed_info': 1, 'tako_exit_code': 75, 'tako_failures_in_a_row': 2,
-             'tako_fork_timestamp_seconds': 0, 'tako_stamp_timestamp_seconds': 0, 'tako_failing_mirrors': 0,
-             'tako_rejected_versions': 0, 'tako_withdrawn_versions': 0, 'tako_restart_due': 0,
+             'tako_fork_timestamp_seconds': 0, 'tako_stamp_timestamp_seconds': 0,
+             'tako_failing_mirrors': 0, 'tako_rejected_versions': 0,
+             'tako_withdrawn_versions': 0, 'tako_restart_due': 0,
              'tako_image_bytes': len(ONE), 'tako_received_bytes': len(ONE),
              'tako_store_bytes': len(ONE)}, values)
         self.assertIn('tako_installed_info{{config="{}",version="1.0",digest="{}"}} 1\n'.format(

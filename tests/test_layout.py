@@ -1,4 +1,7 @@
-"""The layout of tako.py, as the comment at its top describes it, and the habits of its code, read from its syntax tree."""
+"""The layout of tako.py, which the comment at its top describes, and the habits of its code.
+
+The tests read both from the syntax tree.
+"""
 import ast
 import importlib
 import os
@@ -11,23 +14,25 @@ import unittest
 import tako
 
 PATH = os.path.abspath(tako.__file__)
-WATERLINE = 10                          # the first section that may use files, network and processes
+WATERLINE = 10                          # the first section that may use files, network, processes
 FUNCTION_MAX_LINES = 45
 LINE_MAX_CHARS = 100
 FIRST_PRINTING_SECTION = 14
 # Sections above the waterline may import these modules, and use these names of others.
-PURE_MODULES = {'array', 'binascii', 'bisect', 'difflib', 'errno', 'functools', 'hashlib', 'itertools', 'lzma', 're',
-                'struct', 'urllib.parse', 'zlib', 'collections.namedtuple'}
+PURE_MODULES = {'array', 'binascii', 'bisect', 'difflib', 'errno', 'functools', 'hashlib',
+                'itertools', 'lzma', 're', 'struct', 'urllib.parse', 'zlib',
+                'collections.namedtuple'}
 PURE_NAMES = {'os.fsdecode', 'sys.version_info'}
-IMPURE_BUILTINS = {'open', 'print', 'input', 'exec', 'eval', 'compile', '__import__', 'globals', 'vars', 'breakpoint'}
+IMPURE_BUILTINS = {'open', 'print', 'input', 'exec', 'eval', 'compile', '__import__', 'globals',
+                   'vars', 'breakpoint'}
 # The modules of the standard library; Python lists them itself from 3.10 on.
 STDLIB = getattr(sys, 'stdlib_module_names', None) or {
-    '_thread', 'argparse', 'array', 'base64', 'binascii', 'bisect', 'bz2', 'calendar', 'collections',
-    'concurrent', 'contextlib', 'datetime', 'difflib', 'email', 'errno', 'fcntl', 'functools', 'gc',
-    'gzip', 'hashlib', 'hmac', 'http', 'io', 'ipaddress', 'itertools', 'json', 'lzma', 'math', 'mmap',
-    'os', 'platform', 'queue', 'random', 're', 'resource', 'select', 'shutil', 'signal', 'socket',
-    'ssl', 'stat', 'string', 'struct', 'subprocess', 'sys', 'tempfile', 'threading', 'time', 'types',
-    'typing', 'urllib', 'zlib'}
+    '_thread', 'argparse', 'array', 'base64', 'binascii', 'bisect', 'bz2', 'calendar',
+    'collections', 'concurrent', 'contextlib', 'datetime', 'difflib', 'email', 'errno', 'fcntl',
+    'functools', 'gc', 'gzip', 'hashlib', 'hmac', 'http', 'io', 'ipaddress', 'itertools', 'json',
+    'lzma', 'math', 'mmap', 'os', 'platform', 'queue', 'random', 're', 'resource', 'select',
+    'shutil', 'signal', 'socket', 'ssl', 'stat', 'string', 'struct', 'subprocess', 'sys',
+    'tempfile', 'threading', 'time', 'types', 'typing', 'urllib', 'zlib'}
 
 
 class Source:
@@ -51,7 +56,8 @@ class Source:
         found = {}
         for statement in self.tree.body:
             targets = getattr(statement, 'targets', [getattr(statement, 'target', None)])
-            names = [name.id for target in targets if target for name in ast.walk(target) if isinstance(name, ast.Name)]
+            names = [name.id for target in targets if target
+                     for name in ast.walk(target) if isinstance(name, ast.Name)]
             if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
                 names = [statement.name]
             for name in names:
@@ -59,7 +65,7 @@ class Source:
         return found
 
     def uses_from_below(self):
-        """Return (line, name, section of the name) of each use of a name that a later section defines."""
+        """Return (line, name, its section) of each use of a name that a later section defines."""
         sections = self.sections()
         used = GlobalNames(self.tree).found + type_comment_names(self.lines)
         return sorted({(line, name, sections[name]) for line, name in used
@@ -67,7 +73,8 @@ class Source:
 
     def functions(self):
         """Return all functions, also those in classes and in other functions."""
-        return [node for node in ast.walk(self.tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+        return [node for node in ast.walk(self.tree)
+                if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
 
     def imports(self):
         """Yield (line, module or module.name) of each import, also of those in functions."""
@@ -81,7 +88,10 @@ class Source:
 
 
 class GlobalNames(ast.NodeVisitor):
-    """Finds (line, name) of each name that is not local to a function, also in annotations that are strings."""
+    """Finds (line, name) of each name that is not local to a function.
+
+    It also finds those in annotations that are strings.
+    """
 
     def __init__(self, tree):
         self.found = []
@@ -96,7 +106,8 @@ class GlobalNames(ast.NodeVisitor):
         for argument in ast.walk(node.args):
             if isinstance(argument, ast.arg):
                 self.visit_annotation(argument.annotation)
-        for each in node.decorator_list + node.args.defaults + [each for each in node.args.kw_defaults if each]:
+        defaults = node.args.defaults + [each for each in node.args.kw_defaults if each]
+        for each in node.decorator_list + defaults:
             self.visit(each)
         self.visit_annotation(node.returns)
         self.local.append(set(bound_names(node)))
@@ -122,11 +133,12 @@ class GlobalNames(ast.NodeVisitor):
             text = string_value(each)
             if text is not None:
                 line = each.lineno
-                self.found += [(line, name.id) for name in ast.walk(ast.parse(text)) if isinstance(name, ast.Name)]
+                self.found += [(line, name.id) for name in ast.walk(ast.parse(text))
+                               if isinstance(name, ast.Name)]
 
 
 def bound_names(function):
-    """Yield the local names of a function or a lambda: its arguments and the names that it assigns."""
+    """Yield the local names of a function or a lambda: its arguments and assigned names."""
     for node in ast.walk(function):
         if isinstance(node, ast.arg):
             yield node.arg
@@ -141,7 +153,7 @@ def bound_names(function):
 
 
 def string_value(node):
-    """Return the text of a string in a syntax tree (a Str up to Python 3.7, then a Constant), or None."""
+    """Return the text of a string node, which is a Str up to Python 3.7; None for other nodes."""
     value = getattr(node, 's' if type(node).__name__ == 'Str' else 'value', None)
     return value if type(node).__name__ in ('Str', 'Constant') and isinstance(value, str) else None
 
@@ -151,7 +163,8 @@ def type_comment_names(lines):
     rest = iter(line + '\n' for line in lines)
     comments = [token for token in tokenize.generate_tokens(lambda: next(rest, ''))
                 if token.type == tokenize.COMMENT and token.string.startswith('# type:')]
-    return [(token.start[0], name) for token in comments for name in re.findall(r'[A-Za-z_]\w*', token.string[7:])]
+    return [(token.start[0], name) for token in comments
+            for name in re.findall(r'[A-Za-z_]\w*', token.string[7:])]
 
 
 def dotted(node):
@@ -164,19 +177,26 @@ def dotted(node):
 
 def length(function):
     """Return the number of lines of a function."""
-    return max(getattr(node, 'end_lineno', None) or getattr(node, 'lineno', 0) for node in ast.walk(function)) \
-        - function.lineno + 1
+    last = max(getattr(node, 'end_lineno', None) or getattr(node, 'lineno', 0)
+               for node in ast.walk(function))
+    return last - function.lineno + 1
 
 
 def undocumented(source):
-    """Return (line, name) of each public function, class and method without a docstring that begins with a whole sentence."""
-    definitions = [(node, ()) for node in source.tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    """Return (line, name) of each public function, class and method without a docstring.
+
+    The docstring must begin with a whole sentence.
+    """
+    definitions = [(node, ()) for node in source.tree.body
+                   if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
     for node, _ in list(definitions):
         if isinstance(node, ast.ClassDef):
             # The documentation of the standard library describes methods that override its own.
-            documented = {name for base in node.bases if isinstance(base, ast.Attribute)
-                          for name in dir(getattr(importlib.import_module(base.value.id), base.attr))}
-            definitions += [(each, documented) for each in node.body if isinstance(each, ast.FunctionDef)]
+            bases = [getattr(importlib.import_module(base.value.id), base.attr)
+                     for base in node.bases if isinstance(base, ast.Attribute)]
+            documented = {name for base in bases for name in dir(base)}
+            definitions += [(each, documented) for each in node.body
+                            if isinstance(each, ast.FunctionDef)]
     return [(node.lineno, node.name) for node, documented in definitions
             if not node.name.startswith('_') and node.name not in documented
             and not re.match('.*[.:]$', ast.get_docstring(node) or '', re.MULTILINE)]
@@ -184,20 +204,24 @@ def undocumented(source):
 
 def long_lines(source):
     """Return (section, line) of each line that has more than LINE_MAX_CHARS characters."""
-    return [(source.section(number), number) for number, line in enumerate(source.lines, 1) if len(line) > LINE_MAX_CHARS]
+    return [(source.section(number), number) for number, line in enumerate(source.lines, 1)
+            if len(line) > LINE_MAX_CHARS]
 
 
 def impurities(source):
-    """Return (line, name) of each use above the waterline of files, network, processes or the clock."""
-    imported = {name.split('.')[0] for _, name in source.imports() if not name.startswith('collections.')}
+    """Return (line, name) of each use of files, network, processes or clock above the waterline."""
+    imported = {name.split('.')[0] for _, name in source.imports()
+                if not name.startswith('collections.')}
     found = []
-    parts = set()                       # the nodes of chains such as os.path.join that were checked as a whole
+    parts = set()                       # the nodes of chains like os.path.join, checked as a whole
     for node in ast.walk(source.tree):  # ast.walk yields a chain before its parts
         name = None if node in parts else dotted(node)
-        if name is None or source.section(node.lineno) >= WATERLINE or source.section(node.lineno) == 0:
+        if name is None or not 0 < source.section(node.lineno) < WATERLINE:
             continue
         parts.update(ast.walk(node))
-        if name in IMPURE_BUILTINS or (name.split('.')[0] in imported and not (name in PURE_NAMES or is_pure(name))):
+        is_impure_module = (name.split('.')[0] in imported
+                            and not (name in PURE_NAMES or is_pure(name)))
+        if name in IMPURE_BUILTINS or is_impure_module:
             found.append((node.lineno, name))
     found += [(line, name) for line, name in source.imports()
               if 0 < source.section(line) < WATERLINE and not is_pure(name)]
@@ -215,9 +239,13 @@ def read_source():
 
 
 def run_python(*arguments):
-    """Run Python without environment variables and user packages; return stdout, stderr and exit code."""
-    process = subprocess.run([sys.executable, '-I', '-B', '-W', 'error'] + list(arguments), stdin=subprocess.DEVNULL,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    """Run Python without environment variables and user packages.
+
+    Return stdout, stderr and the exit code.
+    """
+    process = subprocess.run([sys.executable, '-I', '-B', '-W', 'error'] + list(arguments),
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE)
     return process.stdout.decode('ascii'), process.stderr.decode('ascii'), process.returncode
 
 
@@ -232,7 +260,8 @@ class LayoutTest(unittest.TestCase):
         del cls.source          # otherwise the garbage collector visits the tree in all later tests
 
     def test_each_section_uses_only_itself_and_those_above(self):
-        uses = ['line {}: {} is defined in section {}'.format(*use) for use in self.source.uses_from_below()]
+        uses = ['line {}: {} is defined in section {}'.format(*use)
+                for use in self.source.uses_from_below()]
         self.assertEqual(uses, [])
 
     def test_sections_above_the_waterline_use_only_bytes_and_values(self):
@@ -245,20 +274,24 @@ class LayoutTest(unittest.TestCase):
         self.assertEqual([number for number, _ in listed], list(range(1, len(listed) + 1)))
 
     def test_the_waterline_is_where_the_table_has_it(self):
-        waterlines = [line for line, text in enumerate(self.source.lines, 1) if re.match('# *~{10,}', text)]
+        waterlines = [line for line, text in enumerate(self.source.lines, 1)
+                      if re.match('# *~{10,}', text)]
         self.assertEqual(len(waterlines), 2)
         in_table, in_file = waterlines
         self.assertRegex(self.source.lines[in_table - 2], r'^# +{} '.format(WATERLINE - 1))
         self.assertRegex(self.source.lines[in_table], r'^# +{} '.format(WATERLINE))
-        self.assertEqual((self.source.section(in_file), self.source.section(in_file + 6)), (WATERLINE - 1, WATERLINE))
+        self.assertEqual((self.source.section(in_file), self.source.section(in_file + 6)),
+                         (WATERLINE - 1, WATERLINE))
 
     def test_all_imports_are_in_the_standard_library(self):
         imports = [(line, name.split('.')[0]) for line, name in self.source.imports()]
         self.assertIn('argparse', dict(map(reversed, imports)))
-        self.assertEqual([(line, name) for line, name in imports if name not in STDLIB or name == 'ctypes'], [])
+        self.assertEqual([(line, name) for line, name in imports
+                          if name not in STDLIB or name == 'ctypes'], [])
 
     def test_only_the_last_sections_print(self):
-        self.assertEqual([node.lineno for node in ast.walk(self.source.tree) if dotted(node) == 'print'], [])
+        self.assertEqual([node.lineno for node in ast.walk(self.source.tree)
+                          if dotted(node) == 'print'], [])
         early = [node.lineno for node in ast.walk(self.source.tree)
                  if dotted(node) in ('sys.stdout', 'sys.stderr', 'sys.__stdout__', 'sys.__stderr__')
                  and self.source.section(node.lineno) < FIRST_PRINTING_SECTION]
@@ -297,7 +330,8 @@ class HabitTest(unittest.TestCase):
         self.assertEqual([], long_lines(self.source))
 
     def test_there_is_no_module_state(self):
-        self.assertEqual([node.lineno for node in ast.walk(self.source.tree) if isinstance(node, ast.Global)], [])
+        self.assertEqual([node.lineno for node in ast.walk(self.source.tree)
+                          if isinstance(node, ast.Global)], [])
 
 
 class ProcessTest(unittest.TestCase):
@@ -308,13 +342,15 @@ class ProcessTest(unittest.TestCase):
             'import hashlib',           # on PyPy, hashlib imports socket
             'given = set(sys.modules)',
             'sys.path.insert(0, sys.argv[1])',
-            'numbers = [getattr(signal, name) for name in dir(signal) if name[:3] == "SIG" and name[3] != "_"]',
+            'names = [name for name in dir(signal) if name[:3] == "SIG" and name[3] != "_"]',
+            'numbers = [getattr(signal, name) for name in names]',
             'handlers = [signal.getsignal(number) for number in numbers]',
             'import tako',
             'assert handlers == [signal.getsignal(number) for number in numbers], "signals"',
-            'heavy = {"http", "ssl", "socket", "urllib", "subprocess", "json", "typing", "difflib", "tempfile"}',
-            'came = heavy & (set(sys.modules) - given)',
-            'assert not came, sorted(came)'))
+            'heavy = {"http", "ssl", "socket", "urllib", "subprocess", "json", "typing",',
+            '         "difflib", "tempfile"}',
+            'imported = heavy & (set(sys.modules) - given)',
+            'assert not imported, sorted(imported)'))
         # -S: otherwise .pth files of installed packages can import any module.
         self.assertEqual(run_python('-S', '-c', script, os.path.dirname(PATH)), ('', '', 0))
 
@@ -342,15 +378,20 @@ class CheckerTest(unittest.TestCase):
             'at the module level': 'X = [\n    below]', 'under an if': 'if X:\n    below()',
             'in a function': 'def f():\n    return BELOW',
             'in an inner function': 'def f():\n    def g(): return BELOW',
-            'in a method': 'class C:\n    def f(self):\n        below()', 'in a lambda': '\nX = lambda: BELOW',
+            'in a method': 'class C:\n    def f(self):\n        below()',
+            'in a lambda': '\nX = lambda: BELOW',
             'in an except': 'try: X = 1\nexcept Below: pass', 'in an f-string': "\nX = f'{BELOW}'",
-            'in a comprehension': '\nX = [BELOW for x in ()]', 'of an attribute': '\nX = BELOW.real',
+            'in a comprehension': '\nX = [BELOW for x in ()]',
+            'of an attribute': '\nX = BELOW.real',
             'as an argument': '\nX = dict(x=BELOW)', 'as a base': '\nclass C(Below): pass',
-            'as a default': '\ndef f(x=BELOW): pass', 'as a keyword default': '\ndef f(*, x=BELOW): pass',
-            'as a decorator': '\n@below\ndef f(): pass', 'in an annotation': '\ndef f(x: Below): pass',
+            'as a default': '\ndef f(x=BELOW): pass',
+            'as a keyword default': '\ndef f(*, x=BELOW): pass',
+            'as a decorator': '\n@below\ndef f(): pass',
+            'in an annotation': '\ndef f(x: Below): pass',
             'in a string annotation': "\ndef f(x: 'List[Below]'): pass",
             'in a string within an annotation': "\ndef f(x: List['Below']): pass",
-            'as what is returned': "\ndef f() -> 'Below': pass", 'in a class annotation': "class C:\n    x: 'Below'",
+            'as a return type': "\ndef f() -> 'Below': pass",
+            'in a class annotation': "class C:\n    x: 'Below'",
             'in a type comment': '\nX = []  # type: List[Below]',
         }
         for where, text in uses.items():
@@ -364,44 +405,59 @@ class CheckerTest(unittest.TestCase):
     def test_legal_uses_are_not_reported(self):
         below = 'def below(name=0):\n    pass\nBELOW = 1'
         for text in ('def f():\n    return g()\ndef g(): pass', 'def f(below):\n    return below',
-                     'def f():\n    below = 1\n    return below', 'def f(x):\n    x.below()\n    g(BELOW=1)',
+                     'def f():\n    below = 1\n    return below',
+                     'def f(x):\n    x.below()\n    g(BELOW=1)',
                      '# BELOW\nX = "BELOW"', '"""BELOW"""', 'f = lambda below: below',
-                     'def f():\n    return [below for below in ()]', 'def f():\n    import below\n    below.x()'):
+                     'def f():\n    return [below for below in ()]',
+                     'def f():\n    import below\n    below.x()'):
             with self.subTest(text):
                 self.assertEqual(self.sections(text, below).uses_from_below(), [])
-        self.assertEqual(self.sections('X = 1', 'Y = X', 'def f():\n    return X + Y + f()').uses_from_below(), [])
+        source = self.sections('X = 1', 'Y = X', 'def f():\n    return X + Y + f()')
+        self.assertEqual(source.uses_from_below(), [])
 
     def test_impure_names_above_the_waterline_are_found(self):
-        for text in ('os.getcwd()', 'X = os.environ', 'os.path.join', 'def f(x=os): pass', 'sys.stdout', 'sys.argv',
-                     'open(1)', 'print(1)', 'def f():\n    time.time()', 'def f():\n    import socket',
-                     'def f():\n    import urllib.request', 'def f():\n    import http.client as re',
+        for text in ('os.getcwd()', 'X = os.environ', 'os.path.join', 'def f(x=os): pass',
+                     'sys.stdout', 'sys.argv', 'open(1)', 'print(1)', 'def f():\n    time.time()',
+                     'def f():\n    import socket', 'def f():\n    import urllib.request',
+                     'def f():\n    import http.client as re',
                      'def f():\n    from os import getcwd'):
             with self.subTest(text):
                 imports = 'import os, sys, time, re, hashlib\n'
                 source = Source(imports + self.BANNER.format('3  name') + text + '\n')
-                self.assertEqual([line - 2 for line, _ in impurities(source)], [len(text.splitlines())])
-                below = Source(imports + self.BANNER.format('{}  name'.format(WATERLINE)) + text + '\n')
+                self.assertEqual([line - 2 for line, _ in impurities(source)],
+                                 [len(text.splitlines())])
+                banner = self.BANNER.format('{}  name'.format(WATERLINE))
+                below = Source(imports + banner + text + '\n')
                 self.assertEqual(impurities(below), [])
-        pure = 'X = hashlib.sha256(b"").digest()\nos.fsdecode(b"")\nre.match("", "")\ndef f(x):\n    x.open(x.time)\n'
-        above = Source('import os, re, hashlib\n' + self.BANNER.format('{}  name'.format(WATERLINE - 1)) + pure)
+        pure = ('X = hashlib.sha256(b"").digest()\nos.fsdecode(b"")\nre.match("", "")\n'
+                'def f(x):\n    x.open(x.time)\n')
+        banner = self.BANNER.format('{}  name'.format(WATERLINE - 1))
+        above = Source('import os, re, hashlib\n' + banner + pure)
         self.assertEqual(impurities(above), [])
 
     def test_a_missing_docstring_is_found(self):
         for text, name in (
-                ('def f(): pass', 'f'), ('class C: pass', 'C'), ('class C:\n    """Is."""\n    def f(self): pass', 'f'),
-                ('class _C:\n    def f(self): pass', 'f'), ('class _C:\n    @property\n    def f(self): pass', 'f'),
-                ('import io\nclass _C(io.RawIOBase):\n    def readable(self): pass\n    def f(self): pass', 'f'),
-                ('def f():\n    """ """', 'f'), ('def f():\n    """Return one,\n    and another."""', 'f')):
+                ('def f(): pass', 'f'), ('class C: pass', 'C'),
+                ('class C:\n    """Is."""\n    def f(self): pass', 'f'),
+                ('class _C:\n    def f(self): pass', 'f'),
+                ('class _C:\n    @property\n    def f(self): pass', 'f'),
+                ('import io\nclass _C(io.RawIOBase):\n    def readable(self): pass\n'
+                 '    def f(self): pass', 'f'),
+                ('def f():\n    """ """', 'f'),
+                ('def f():\n    """Return one,\n    and another."""', 'f')):
             with self.subTest(text):
                 self.assertEqual([found for _, found in undocumented(Source(text))], [name])
-        for text in ('def f():\n    """Return."""', 'def f():\n    """Return:\n\n    one"""', 'def _f(): pass',
-                     'class _C:\n    def __init__(self): pass\n    def _f(self): pass', 'def _f():\n    def g(): pass'):
+        for text in ('def f():\n    """Return."""', 'def f():\n    """Return:\n\n    one"""',
+                     'def _f(): pass',
+                     'class _C:\n    def __init__(self): pass\n    def _f(self): pass',
+                     'def _f():\n    def g(): pass'):
             with self.subTest(text):
                 self.assertEqual(undocumented(Source(text)), [])
 
     def test_long_lines_are_found_in_their_sections(self):
         fits, long = '#' * LINE_MAX_CHARS, '#' * (LINE_MAX_CHARS + 1)
-        source = self.sections(fits, '\n'.join((fits, long, '"""' + fits + '"""')), '# \u00fc'.ljust(LINE_MAX_CHARS))
+        source = self.sections(fits, '\n'.join((fits, long, '"""' + fits + '"""')),
+                               '# \u00fc'.ljust(LINE_MAX_CHARS))
         self.assertEqual(long_lines(source), [(2, 5), (2, 6)])
 
     def test_the_length_of_a_function(self):

@@ -13,11 +13,12 @@ OTHER_KEY = tako.ed25519_public_key(OTHER_SEED)
 DIGEST = '9641a49d02e90cbb6213f202fb632da70cdc59073d42283cfcdc1d786454f17f'
 DIGEST_BYTES = DIGEST.encode('ascii')
 HEADER = b'Tako Manifest 1\n\n'
-GOLDEN = (b'Tako Manifest 1\n'
-          b'\n'
-          b'1.0.0 17 9641a49d02e90cbb6213f202fb632da70cdc59073d42283cfcdc1d786454f17f\n'
-          b'\n'
-          b'WezSd49tB4ng/nbRZWWfLak+Sn1pUcOoA6X5pSg2MMOGRR4Lz0XYznFKKVj/E8vCCdmt3pQO4xTFyKlMUq1SCQ==\n')
+GOLDEN = (
+    b'Tako Manifest 1\n'
+    b'\n'
+    b'1.0.0 17 9641a49d02e90cbb6213f202fb632da70cdc59073d42283cfcdc1d786454f17f\n'
+    b'\n'
+    b'WezSd49tB4ng/nbRZWWfLak+Sn1pUcOoA6X5pSg2MMOGRR4Lz0XYznFKKVj/E8vCCdmt3pQO4xTFyKlMUq1SCQ==\n')
 
 
 def entry(version, size=17, digest=DIGEST):

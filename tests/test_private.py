@@ -178,7 +178,8 @@ class TokenTest(PrivateScene):
         self.write('credentials-token', TOKEN)
         os.mkdir(self.path('given'))
         os.rename(self.path('credentials-token'), self.path('given', 'app-token'))
-        self.assertFetched('Token=@app-token', environ={'CREDENTIALS_DIRECTORY': self.path('given')})
+        self.assertFetched('Token=@app-token',
+                           environ={'CREDENTIALS_DIRECTORY': self.path('given')})
         self.assertEqual({BEARER}, self.authorizations(self.origin))
         result = self.run_tako('fetch', self.app('Token=@app-token'))
         self.assertCode(2, result)
@@ -187,7 +188,8 @@ class TokenTest(PrivateScene):
 
     def test_a_file_without_a_token_is_an_error_of_the_config(self):
         for content in (b'', b'\n', b'hunter2 hunter2', b'hunter2\xff', b'hunter2' * 2000):
-            result = self.run_tako('fetch', '-v', self.app('Token=@' + self.write('token', content)))
+            config = self.app('Token=@' + self.write('token', content))
+            result = self.run_tako('fetch', '-v', config)
             self.assertCode(2, result)
             self.assertIn('Token= {}: the file has no valid content\n'.format(self.path('token')),
                           result.err)

@@ -1,4 +1,4 @@
-"""Sections 9, 16 and 17: a manifest is only accepted with a stamp, where the config has StampKey=."""
+"""Sections 9, 16 and 17: with StampKey= in the config, a manifest is only accepted with a stamp."""
 import os
 import unittest
 import unittest.mock

@@ -776,7 +776,8 @@ class PageTest(scene.Scene):
 
     def test_the_examples_of_list_work(self):
         _, lists, newest = self.run_page('tako-list.md')
-        self.assertRegex(lists, '(?s)^VERSION +SIZE +SHA-256 +STATE\n2.0-beta.1 +100 kB +[0-9a-f]{12}\n'
+        self.assertRegex(lists, '(?s)^VERSION +SIZE +SHA-256 +STATE\n'
+                                '2.0-beta.1 +100 kB +[0-9a-f]{12}\n'
                                 '1.1.0 .* matches\n1.0.0 .* matches, installed, stored\nVERSION')
         self.assertEqual(3, lists.count('\n1.0.0  '))
         self.assertEqual('1.1.0\n', newest)

@@ -29,7 +29,8 @@ class RecallTest(unittest.TestCase):
     def test_an_image_of_an_older_version_makes_a_recall(self):
         for images, expected in (
                 ([], []), (['1.0=a', '1.1=b', '1.2=c'], []), (['1.0=a', '1.1=b', '1.2=a'], ['1.2']),
-                (['1.0=a', '1.1=a'], ['1.1']), (['1.0=a', '1.1=b', '1.2=a', '1.3=b'], ['1.2', '1.3']),
+                (['1.0=a', '1.1=a'], ['1.1']),
+                (['1.0=a', '1.1=b', '1.2=a', '1.3=b'], ['1.2', '1.3']),
                 (['1.0=a', '1.1=b', '2.0=a'], ['2.0'])):
             with self.subTest(images):
                 self.assertEqual(expected, sorted(entry.version.text for entry

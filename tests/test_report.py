@@ -151,7 +151,7 @@ class ProgressTest(scene.Scene):
             self.skipTest('needs a terminal, and this machine has no /dev/pts: {}'.format(error))
 
     def run_on_terminal(self, *arguments, stop_at=None):
-        """Run tako.py with a terminal as stderr. Return its exit code, its stdout, and the terminal.
+        """Run tako.py with a terminal as stderr. Return its exit code, stdout, and the terminal.
 
         stop_at: send SIGINT once the terminal shows these bytes.
         """
@@ -204,7 +204,8 @@ class ProgressTest(scene.Scene):
 
     def test_a_terminal_shows_the_progress_of_store_and_verify(self):
         image = self.write('image', scene.noise(3000000))
-        key, public = self.write('key', tako.format_secret_key(origin.SEED), 0o600), self.path('public')
+        key = self.write('key', tako.format_secret_key(origin.SEED), 0o600)
+        public = self.path('public')
         os.mkdir(public)
         code, _, seen = self.run_on_terminal('store', '-f', key, '-o', public, image, '1.0')
         self.assertEqual(0, code, seen)
@@ -216,7 +217,8 @@ class ProgressTest(scene.Scene):
 
     def test_a_pipe_has_progress_without_an_end(self):
         image = self.write('image', scene.noise(3000000))
-        key, public = self.write('key', tako.format_secret_key(origin.SEED), 0o600), self.path('public')
+        key = self.write('key', tako.format_secret_key(origin.SEED), 0o600)
+        public = self.path('public')
         os.mkdir(public)
         os.mkfifo(self.path('pipe'))
         with subprocess.Popen(['cp', image, self.path('pipe')]):

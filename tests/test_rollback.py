@@ -63,7 +63,8 @@ class UnitsCase(scene.UpdateScene):
 
     def left(self):
         """Return the files in the destination that are neither store/ nor always there."""
-        return sorted(set(scene.names(self.destination)) - {'store', 'manifest', 'latest', '.state'})
+        usual = {'store', 'manifest', 'latest', '.state'}
+        return sorted(set(scene.names(self.destination)) - usual)
 
     def assertRolledBack(self, result):
         """1.1 was installed, its unit failed, and 1.0 was restored; 1.1 is rejected."""

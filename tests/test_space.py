@@ -400,7 +400,8 @@ class MissingFunctionsTest(SpaceCase):
         self.assertCode(1, result)
         self.assertIn(what, result.err)
         self.assertIn('file system that supports symbolic links', result.err)
-        self.assertEqual(set(), set(scene.names(self.destination)) - {'manifest', 'store', '.state'})
+        self.assertEqual(set(),
+                         set(scene.names(self.destination)) - {'manifest', 'store', '.state'})
 
     def test_a_file_system_without_locks_is_an_error(self):
         for number in self.NUMBERS + (errno.ENOLCK,):

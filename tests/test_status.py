@@ -153,7 +153,8 @@ class StatusTest(StatusCase):
 
     def test_status_of_a_due_restart_and_a_missing_image(self):
         self.run_tako('fetch', self.app)
-        scene.write_state(self.destination, tako.parse_state('')._replace(restart_due=self.one.digest))
+        state = tako.parse_state('')._replace(restart_due=self.one.digest)
+        scene.write_state(self.destination, state)
         os.unlink(self.path('destination', 'store', self.one.digest))
         known = self.known()
         self.assertEqual((True, False), (known['restart_due'], known['is_there']))

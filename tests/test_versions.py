@@ -301,7 +301,8 @@ class DoubtTest(unittest.TestCase):
 
     def test_a_number_alone(self):
         for pattern in ('1', '12'):
-            self.assertDoubt(pattern, 'matches only version {0}, which equals {0}.0'.format(pattern),
+            self.assertDoubt(pattern,
+                             'matches only version {0}, which equals {0}.0'.format(pattern),
                              'for all versions that begin with {0}, write {0}.*'.format(pattern))
 
     def test_two_versions_that_look_like_a_range(self):

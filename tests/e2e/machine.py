@@ -143,7 +143,7 @@ class Story:
         self.assert_latest_intact(name)
 
     def config(self, name, more=''):
-        """Return the config of README.md, for another destination, with other lines after Version=."""
+        """Return README.md's config for another destination, with other lines after Version=."""
         text = pages.vary(readme(begins='Origin='), 'Keep=3\n', '')
         return text.replace('/app', '/' + name) + more
 
