@@ -38,6 +38,7 @@ PRINTED_PACKAGES = ('base-files', 'cloud-init', 'cron', 'nginx-light', 'python3'
 COMMANDS = ('systemd-nspawn', 'unshare', 'nsenter', 'setpriv', 'ip', 'openssl')
 DOWNLOADING = 'docs/downloading-images.md'
 FAKETIME = '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1'
+USER_PORT = 8082            # where the unit of a user serves
 GET_VERSION = ('import urllib.request as u; '
                "print(u.urlopen('http://127.0.0.1:{}/version').read().decode())")
 
@@ -60,6 +61,11 @@ def readme(path=None, begins=''):
 def downloading(path=None, begins=''):
     """Return a snippet of docs/downloading-images.md; for the arguments see pages.snippet()."""
     return pages.snippet(PROJECT, DOWNLOADING, path, begins)
+
+
+def unattended(path=None, begins=''):
+    """Return a snippet of docs/unattended.md; for the arguments see pages.snippet()."""
+    return pages.snippet(PROJECT, 'docs/unattended.md', path, begins)
 
 
 def wait_until(condition, seconds=30):
@@ -255,26 +261,25 @@ class Story:
                                 r'https://images.example.com/app/manifest: .*\n  [a-z]')
         machine.run('rm /etc/cron.d/tako')
 
-    def cron_at(self, clock):
+    def cron_at(self, clock, day='2026-01-01'):
         """Start cron at this time of a day, and wait for the end of the job. Return its mail."""
         machine = self.machine
         machine.write('/etc/systemd/system/cron.service.d/clock.conf',
                       '[Service]\nEnvironment=LD_PRELOAD={}\n'
-                      'Environment="FAKETIME=@2026-01-01 {}"\n'.format(FAKETIME, clock))
+                      'Environment="FAKETIME=@{} {}"\n'.format(FAKETIME, day, clock))
         begun = ('journalctl --sync; journalctl -q -t CRON --cursor-file=/var/cursor-cron '
                  '| grep "CMD.*tako.py fetch"')
-        machine.run('rm -f /var/mail/root; systemctl daemon-reload; ' + begun, None,
-                    is_printed=False)
+        machine.run('install -m 666 /dev/null /var/mail/root; systemctl daemon-reload; ' + begun,
+                    None, is_printed=False)
         say('cron starts at {} by its clock'.format(clock))
         machine.run('systemctl restart cron', is_printed=False)
         machine.until(begun, 30)
         machine.until("! cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\\0' ' ' "
                       "| grep -q -e '/CRO[N]' -e 'sendmai[l]'")
-        mail = machine.run('cat /var/mail/root', None, is_printed=False)
-        if mail.code:
-            return ''
-        say('mail', mail.out.partition('\n\n')[2])
-        return mail.out
+        mail = machine.run('cat /var/mail/root', is_printed=False).out
+        if mail:
+            say('mail', mail.partition('\n\n')[2])
+        return mail
 
     def roll_back_without_a_program(self):
         """The unit cannot start from 1.1.0; README.md's config detects this without Confirm=."""
@@ -451,6 +456,139 @@ class Story:
         check.assertRegex(self.fetch(), '1.3.3 is installed.*, restarted app.service')
         self.assert_served('1.3.3')
 
+    def stage_for_a_maintenance_window(self):
+        """The page's two lines of crontab: the window has no network, and a reboot before it.
+
+        Neither --stage nor the start of the unit, with --init, installs the staged image.
+        """
+        machine = self.machine
+        machine.write('/etc/tako/app.tako', self.config('app', self.confirm))
+        machine.write('/etc/cron.d/tako', 'PYTHONPATH=/root/no-splay\n' + pages.snippet(
+            PROJECT, 'docs/tako-fetch.md', begins='20 * * * *'))
+        self.publish_app('1.3.4')
+        check.assertRegex(self.cron_at('10:19:57'), '/etc/tako/app.tako: 1.3.4 is staged')
+        self.assert_served('1.3.3')
+        check.assertEqual('', self.cron_at('11:19:57'), 'cron sent mail though nothing was staged')
+        machine.reboot()
+        self.assert_served('1.3.3')
+        hosts = machine.read('/etc/hosts')
+        machine.write('/etc/hosts', hosts.replace('127.0.0.1', '192.0.2.1', 1))     # no route
+        mail = self.cron_at('03:29:57', day='2026-01-04')       # a Sunday
+        check.assertRegex(mail, '/etc/tako/app.tako: 1.3.4 is installed, restarted app.service')
+        check.assertRegex(mail, 'tako: /etc/tako/app.tako: https://images.example.com/app/manifest')
+        machine.write('/etc/hosts', hosts)
+        self.assert_served('1.3.4')
+        self.assert_latest_intact()
+        machine.run('rm /etc/cron.d/tako')
+        self.fetch()
+
+    # ---- a user other than root
+
+    def run_units_of_a_user(self):
+        """The page's user, config, unit and crontab, unchanged except for the port."""
+        machine = self.machine
+        machine.run(unattended(begins='useradd'))
+        machine.write('/home/tako/site.tako', unattended(begins='Origin=').replace(
+            'Manager=user', 'Manager=user\nConfirm=4'))
+        path = '/home/tako/.config/systemd/user/site.service'
+        machine.write(path, pages.vary(unattended(path), ' 8080', ' {}'.format(USER_PORT)))
+        machine.run('chown -R tako: /home/tako')
+        self.as_user(unattended(begins='mkdir -p ~/images/site'))
+        self.assert_served('1.2', USER_PORT)
+        machine.write('/root/crontab', 'PYTHONPATH=/srv/no-splay\n'
+                      + unattended(begins='7,37 * * * * /usr/bin/python3'))
+        machine.run('cp -r /root/no-splay /srv; crontab -u tako /root/crontab')
+        self.publish_site('1.3')
+        mail = self.cron_at('10:06:57')
+        check.assertIn('\nsite.tako: 1.3 is installed', mail)
+        check.assertIn(', restarted site.service\n', mail)
+        self.assert_served('1.3', USER_PORT)
+        check.assertEqual('', self.cron_at('10:36:57'), 'cron sent mail though nothing changed')
+
+    def roll_back_a_unit_of_a_user(self):
+        """An image that the user's unit cannot unpack, with a fetch by cron and by hand."""
+        image = os.path.join(self.directory, 'bad.tar')
+        with open(image, 'w') as stream:
+            stream.write('this is not a tarball')
+        self.publisher.publish('site', '1.4', image)
+        mail = self.cron_at('10:06:57')
+        check.assertIn('site.service failed (exit-code', mail)
+        check.assertIn('rolled back to 1.3, and 1.4 is rejected', mail)
+        check.assertIn('see: journalctl --user -u site.service', mail)
+        self.assert_served('1.3', USER_PORT)
+        for environ, version in (('', '1.5'), ('XDG_RUNTIME_DIR=/run/user/0', '1.6')):
+            self.publish_site(version)
+            printed = self.as_user('env {} tako.py fetch site.tako'.format(environ))
+            check.assertRegex(printed, version + ' is installed.*, restarted site.service')
+            self.assert_served(version, USER_PORT)
+
+    def run_units_of_a_user_from_a_system_unit(self):
+        """A system unit with User=, after a reboot: without a login, and in no session."""
+        self.machine.run('crontab -u tako -r')
+        self.machine.reboot()
+        self.assert_served('1.6', USER_PORT)
+        self.publish_site('1.7')
+        printed = self.machine.run('systemd-run --quiet --pipe --wait --uid=tako '
+                                   'tako.py fetch /home/tako/site.tako').out
+        check.assertRegex(printed, '1.7 is installed.*, restarted site.service')
+        self.assert_served('1.7', USER_PORT)
+        status = json.loads(self.as_user('tako.py status --json site.tako'))[0]
+        check.assertEqual(('1.7', False), (status['version'], status['restart_due']))
+
+    def refuse_root_and_a_user_without_lingering(self):
+        """Both are told what to do, and nothing changes; then the advice is followed."""
+        printed = self.machine.run('tako.py fetch /home/tako/site.tako', 2).out
+        check.assertIn('Manager=user is set, but root runs Tako', printed)
+        self.publish_site('1.8')
+        self.machine.run('loginctl disable-linger tako')
+        self.machine.until('test ! -e /run/user/$(id -u tako)')
+        fetch = 'systemd-run --quiet --pipe --wait --uid=tako tako.py fetch /home/tako/site.tako'
+        printed = self.machine.run(fetch, 75).out
+        check.assertIn('systemctl --user cannot reach systemd', printed)
+        advice = re.search('run as root: (.*)', printed).group(1)
+        self.machine.run('readlink /home/tako/images/site/latest | grep '
+                         + origin.digest_of(scene.read(images.site(self.directory, '1.7'))))
+        self.machine.run(advice)
+        self.machine.until('test -S /run/user/$(id -u tako)/systemd/private')
+        check.assertRegex(self.machine.run(fetch).out, '1.8 is installed.*, restarted site.service')
+        self.assert_served('1.8', USER_PORT)
+        self.machine.run('loginctl disable-linger tako')
+
+    def as_user(self, command):
+        """Run a command in a login shell of the user tako. Return its output."""
+        return self.machine.run("su - tako -c '{}'".format(command.strip())).out
+
+    # ---- alarms
+
+    def raise_an_alarm(self):
+        """A server that answers 401: the timer's unit accepts this, until it lasts too long."""
+        machine = self.machine
+        system = '/etc/systemd/system/'
+        for name in ('tako@.service.d/retry.conf', 'tako-age.service', 'tako-age.timer',
+                     'tako-alarm@.service'):
+            machine.write(system + name, unattended(system + name))
+        machine.write(system + 'tako-age.timer.d/now.conf',
+                      '[Timer]\nOnActiveSec=1s\nAccuracySec=1s\n')
+        alarm = 'journalctl --sync; journalctl -q -o cat -p alert -t tako-alarm'
+        ended = 'systemctl show -P InactiveEnterTimestampMonotonic tako-age.service | grep [1-9]'
+        machine.run(unattended(begins='systemctl daemon-reload\nsystemctl enable --now tako-age'))
+        machine.until(ended)
+        machine.run('systemctl is-failed tako-age.service', 1)
+        self.origin.faults['*'] = origin.status(401)
+        machine.run('systemctl start tako@app.service')
+        self.assert_exit(75)
+        machine.run('systemctl is-failed tako@app.service', 1)
+        machine.run('systemctl start tako-age.service')         # 401 has not lasted for long
+        check.assertEqual('', machine.run(alarm, is_printed=False).out)
+        machine.run('touch -d "37 hours ago" /var/lib/images/app/.state')
+        machine.run('systemctl start tako@app.service')         # a failure is no success
+        machine.run('systemctl restart tako-age.timer')
+        machine.until(alarm + ' | grep -Fx "tako-age.service failed"')
+        machine.run('systemctl is-failed tako-age.service')
+        self.origin.faults.clear()
+        self.fetch()
+        machine.run('systemctl start tako-age.service; systemctl disable --now tako-age.timer')
+
     def origin_digest(self, version):
         """Return the SHA-256 of a published version of the application."""
         signed = scene.read(os.path.join(self.publisher.directory, 'app/manifest'))
@@ -494,6 +632,12 @@ STORY = (
     ('old images, one of them mounted', Story.keep_mounted_images),
     ('a release that is taken back', Story.take_a_release_back),
     ('a wait before an update', Story.wait_before_an_update),
+    ('a maintenance window', Story.stage_for_a_maintenance_window),
+    ('a unit of a user', Story.run_units_of_a_user),
+    ('a version that a unit of a user cannot use', Story.roll_back_a_unit_of_a_user),
+    ('a unit of a user, from a system unit', Story.run_units_of_a_user_from_a_system_unit),
+    ('root, and a user without lingering', Story.refuse_root_and_a_user_without_lingering),
+    ('an alarm', Story.raise_an_alarm),
     ('a tako.py that does not work', Story.update_tako_itself),
 )
 

@@ -77,7 +77,7 @@ def _intent(before):
     The last paragraph of the lines says both.
     """
     paragraph = '\n'.join(before).rstrip().rpartition('\n\n')[2]
-    found = re.search('`(/etc/[^` ]+)`', paragraph)
+    found = re.search('`(/(?:etc|home)/[^` ]+)`', paragraph)
     return found.group(1) if found else None, paragraph.startswith('prints')
 
 

@@ -31,6 +31,7 @@ from machine_parts.publisher import SECRET_KEY, Publisher
 HERE = '/root/page'
 SHELL_SECONDS = 180
 NGINX = '/etc/nginx/conf.d/page.conf'
+SERVICE = '/etc/systemd/system/tako@.service'       # in README.md
 PUBLIC_KEY = origin.PUBLIC_KEY
 
 # (page, first line) of each snippet that cannot run here: why
@@ -264,6 +265,8 @@ class Walk:
                              if line.partition('=')[0] not in keys)
         destination = re.search('^Destination=(.*)', lines, re.M).group(1)
         path = '/etc/tako/{}.tako'.format(os.path.basename(destination))
+        if (block.path or '').startswith('/home/'):
+            path = block.path
         self.machine.write(path, lines)
         accept = ('test -d {0} || {{ mkdir -p {0}; trap "rmdir {0}" EXIT; }}; '
                   'python3 {1}/tako.py status {2}')
@@ -276,25 +279,40 @@ class Walk:
         """Install a unit, and verify it; a template by one of its instances."""
         self.machine.write(block.path, block.text)
         # /usr/bin/app is in the image, where systemd-analyze does not look.
-        verify = 'ln -s true /usr/bin/app; systemd-analyze verify {}; rm /usr/bin/app'
+        verify = 'ln -s true /usr/bin/app; {} verify {}; rm /usr/bin/app'
         path = block.path.replace('@.', '@app.')
-        check.assertEqual('', self.machine.run(verify.format(path), is_printed=False).out)
+        if path.endswith('.conf'):          # a drop-in of a unit that another page has
+            path = os.path.dirname(path)[:-len('.d')]
+            self.machine.write(os.path.dirname(block.path)[:-len('.d')],
+                               pages.snippet(self.project, 'README.md', SERVICE))
+        analyze = 'systemd-analyze'
+        if '/systemd/user/' in path:
+            analyze = 'XDG_RUNTIME_DIR=/tmp systemd-analyze --user'
+        check.assertEqual('', self.machine.run(verify.format(analyze, path), is_printed=False).out)
         self.machine.run('systemctl daemon-reload', is_printed=False)
 
     def cron(self, block):
         """See that cron reads the line without complaint; the story checks that cron runs it."""
-        check.assertEqual(pages.snippet(self.project, 'README.md', '/etc/cron.d/tako'), block.text)
-        self.machine.write(block.path, block.text)
+        if block.path == '/etc/cron.d/tako':
+            check.assertEqual(pages.snippet(self.project, 'README.md', block.path), block.text)
+        self.machine.write(block.path or '/etc/cron.d/page', block.text)
         self.machine.run('systemctl restart cron; sleep 1; journalctl --sync', is_printed=False)
         logged = self.machine.run('journalctl -q -o cat -t cron', is_printed=False).out
         check.assertIn('Skipping @reboot jobs', logged)
         check.assertNotRegex(logged, '(?i)error|bad ')
 
     def yaml(self, block):
-        """Validate user-data, or lines that replace the last line of the previous snippet."""
+        """Validate user-data, or lines that replace the last line of the previous snippet.
+
+        Of another program's YAML, which follows no user-data, only see that it is YAML.
+        """
         text = block.text
         if not text.startswith('#cloud-config'):
-            check.assertEqual('yaml', self.before.language)
+            if self.before.language != 'yaml':
+                self.machine.write('/root/page.yaml', text)
+                self.machine.run('cd /root && python3 -c '
+                                 "'import yaml; yaml.safe_load(open(\"page.yaml\"))'")
+                return
             text = '\n'.join(self.before.text.rstrip('\n').split('\n')[:-1]) + '\n' + text
         self.machine.write('/root/user-data', text)
         printed = self.machine.run('cloud-init schema --config-file /root/user-data').out
