@@ -219,7 +219,7 @@ class AcceptTest(ProofCase):
         self.assertFailed(3, 'no stamp since', self.fetch('--dry-run'))
         os.unlink(self.path('served', 'stamp'))
         self.assertFailed(75, 'no stamp proves', self.fetch('--dry-run'))
-        self.assertEqual([], os.listdir(self.destination))
+        self.assertEqual([], scene.names(self.destination))
         self.have_one()
         self.clock.now += FRESH + 1
         before = scene.snapshot(self.destination)
@@ -272,7 +272,7 @@ class TableTest(ProofCase):
                     if code == 0:
                         self.assertInPlace(ONE)
                     else:
-                        self.assertEqual([], os.listdir(self.destination))
+                        self.assertEqual([], scene.names(self.destination))
 
     def test_with_an_image_in_place(self):
         for name, age in self.AGES:
@@ -306,7 +306,7 @@ class RefusalTest(ProofCase):
                 if content is not None:
                     self.origin.write('stamp', content)
                 self.assertFailed(code, words, self.fetch())
-                self.assertEqual([], os.listdir(self.destination))
+                self.assertEqual([], scene.names(self.destination))
 
     def test_an_invalid_stamp_later_is_a_warning(self):
         self.have_one()
@@ -537,7 +537,7 @@ class WithheldTest(ProofCase):
         result = self.fetch()
         self.assertFailed(75, 'no stamp proves', result)
         self.assertIn('is withheld', result.err)
-        self.assertEqual([], os.listdir(self.destination))
+        self.assertEqual([], scene.names(self.destination))
 
 
 class ClockTest(ProofCase):
