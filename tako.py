@@ -293,7 +293,7 @@ class ManifestError(RefusedError):
     """A signed manifest has invalid content. `where` is its path or URL, here and below."""
 
     def __init__(self, where: str, what: str, hint: str = (
-            'tell the publisher: the key signed a manifest with this error')) -> None:
+            'tell the publisher: the key signed a file with this error')) -> None:
         super().__init__(f'{where}: {what}', hint)
 
 
@@ -307,16 +307,6 @@ class OlderManifestError(RefusedError):
     def __init__(self, where: str, lost: str) -> None:
         super().__init__(f'{where}: lacks or changes {lost}, which the last manifest had',
                          'try again later, in case a cache is stale; then tell the publisher')
-
-
-class StaleError(RefusedError):
-    """The last stamp, of the time `moment`, is older than Fresh=. `asked` are the origins."""
-
-    def __init__(self, moment: str, asked: str) -> None:
-        super().__init__(
-            f'no stamp since {moment}, longer than Fresh= allows; asked: {asked}',
-            'if other machines say this too, tell the publisher, who renews the stamp or finds out '
-            'who withholds it; else check the clock')
 
 
 class ForkError(RefusedError):
@@ -873,7 +863,7 @@ SIGNATURE_LINE_BYTES = 89               # base64 of 64 bytes, and a newline
 ENTRY_REGEX = VERSION_REGEX + ' (0|[1-9][0-9]{0,18}) ([0-9a-f]{64})'
 TIME_REGEX = ('((?:19[7-9]|[2-9][0-9]{2})[0-9]-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])'
               'T(?:[01][0-9]|2[0-3])(?::[0-5][0-9]){2}Z)')
-STAMP_REGEX = TIME_REGEX + ' (0|[1-9][0-9]{0,8}) ([0-9a-f]{64})'
+STAMP_REGEX = TIME_REGEX + ' (0|[1-9][0-9]{0,8}) ([0-9a-f]{64})\n\n'
 
 
 class Entry(namedtuple('Entry', ('version', 'size', 'digest'))):
@@ -930,10 +920,7 @@ def signing_key(signed: bytes, public_keys: 'Iterable[bytes]') -> 'Optional[byte
 
 
 def seal_manifest(manifest: Manifest, secret_key: bytes) -> bytes:
-    """Return the bytes of a manifest, signed with `secret_key` (a 32-byte seed).
-
-    Raises ManifestError as manifest_body() does.
-    """
+    """Return the bytes of a manifest, signed with `secret_key` (a 32-byte seed)."""
     body = manifest_body(manifest)
     return join_signature(body, ed25519_sign(secret_key, body))
 
@@ -1009,10 +996,9 @@ def _parse_entries(body: bytes, where: str) -> 'Iterator[Entry]':
 
 
 class Stamp(namedtuple('Stamp', ('moment', 'entries', 'sha256'))):
-    """A statement of when a manifest was the newest.
+    """When a manifest was the newest, as 2026-11-27T23:00:00Z, and how many entries it has.
 
-    moment: in UTC, spelled as 2026-11-27T23:00:00Z, so that a later one is a greater text.
-    entries, sha256: the number of entries of the manifest, and what body_sha256() returns.
+    sha256: what body_sha256() returns for the manifest.
     """
 
     __slots__ = ()
@@ -1031,21 +1017,14 @@ class Stamp(namedtuple('Stamp', ('moment', 'entries', 'sha256'))):
 
 
 def open_stamp(signed: bytes, public_keys: 'Sequence[bytes]', where: str) -> Stamp:
-    """Verify a stamp's bytes with `public_keys`, then parse and return it.
-
-    The arguments and the errors are those of open_manifest().
-    """
-    if len(signed) > STAMP_MAX_BYTES:
-        raise UnsignedError(f'{where}: not a stamp: longer than {STAMP_MAX_BYTES} bytes',
-                            'check what is there')
+    """Verify a stamp's bytes, then parse and return it, as open_manifest() does."""
     body = _open_signed(signed, public_keys, where, STAMP_TITLE)
-    match = re.fullmatch(STAMP_REGEX + '\n\n',
-                         body[len(STAMP_HEADER):].decode('ascii', 'replace'))
+    match = re.fullmatch(STAMP_REGEX, body[len(STAMP_HEADER):].decode('ascii', 'replace'))
     if match is not None:
-        year, month, day = (int(number) for number in match.group(1)[:10].split('-'))
+        year, month, day = (int(part) for part in match.group(1)[:10].split('-'))
         if _day_number(year, month, day) < _day_number(year + month // 12, month % 12 + 1, 1):
             return Stamp(match.group(1), int(match.group(2)), match.group(3))
-    raise ManifestError(where, 'invalid stamp', 'tell the publisher: the key signed this')
+    raise ManifestError(where, 'invalid stamp')
 
 
 def body_sha256(signed: bytes) -> str:
@@ -6144,11 +6123,10 @@ def plan_delay(manifest: Manifest, config: Config, state: State, latest: str, ma
 
 
 class Proof(namedtuple('Proof', ('stamp', 'ahead', 'unknown'))):
-    """What stamps prove. Each field is a stamp, or None.
+    """What stamps prove: the youngest stamp of each kind, or None.
 
-    stamp: the youngest that names the newest manifest that any stamp names. ahead: the youngest of
-    those that are too far ahead of the clock. unknown: the youngest that names a manifest that is
-    not here, and is not shorter than those that are.
+    stamp: of the newest manifest that any stamp names. ahead: too far ahead of the clock. unknown:
+    of a manifest that is not here, and is not shorter than those that are.
     """
 
     __slots__ = ()
@@ -6159,24 +6137,24 @@ class Proof(namedtuple('Proof', ('stamp', 'ahead', 'unknown'))):
 
 def find_proof(names: 'Sequence[Tuple[int, str]]', stamps: 'Iterable[Stamp]',
                accepted: 'Optional[Stamp]', now: float) -> Proof:
-    """Return what stamps prove of the manifests with these names.
+    """Return what the stamps of origins, and the last accepted one, prove of these manifests.
 
-    stamps: those that origins serve. accepted: that of the last run. No older one counts, unless it
-    is too far ahead itself. A clock before the release of this Tako is wrong: then all count.
+    Stamps that are older than the accepted one do not count, unless that is too far ahead itself.
+    A clock before the release of this Tako is wrong: then all count.
     """
     limit = now + STAMP_AHEAD_SECONDS if now >= RELEASED else float('inf')
-    offered = list(stamps)
-    ahead = [each for each in offered if each.seconds() > limit]
     kept = [accepted] if accepted is not None and accepted.seconds() <= limit else []
     floor = kept[0].moment if kept and now >= RELEASED else ''
-    valid = kept + [each for each in offered if each.seconds() <= limit and each.moment >= floor]
-    longest = max((entries for entries, _ in names), default=0)
-
-    def newest(candidates: 'Iterable[Stamp]') -> 'Optional[Stamp]':
-        return max(candidates, key=lambda each: (each.entries, each.moment), default=None)
-    return Proof(newest(each for each in valid if each[1:] in names), newest(ahead),
-                 newest(each for each in valid
-                        if each[1:] not in names and each.entries >= longest))
+    kinds: Dict[str, List[Stamp]] = {'stamp': [], 'ahead': [], 'unknown': []}
+    for each in kept + list(stamps):
+        if each.seconds() > limit:
+            kinds['ahead'].append(each)
+        elif each.moment >= floor and each[1:] in names:
+            kinds['stamp'].append(each)
+        elif each.moment >= floor and each.entries >= max((count for count, _ in names), default=0):
+            kinds['unknown'].append(each)
+    return Proof(**{kind: max(found, key=lambda each: (each.entries, each.moment), default=None)
+                    for kind, found in kinds.items()})
 
 
 def stored_proof(destination: Destination, config: Config) -> 'Optional[Stamp]':
@@ -7000,43 +6978,43 @@ class ImageFetch:
     def _prove(self, manifests: 'List[SignedManifest]') -> 'Tuple[SignedManifest, bytes]':
         """Return the newest manifest that a stamp proves, and the stamp if it is to be written.
 
-        The last one of `manifests` is our own. Returns that one if no stamp is fresh. Raises
-        UnreachableError if no manifest is proven, StaleError if the own one is not, or nothing is
-        installed, and no stamp is fresh.
+        The last one of `manifests` is our own. If no stamp is fresh, return that one if it was
+        proven and an image is installed; otherwise raise RefusedError.
         """
         known, now = manifests[-1], time.time()
         accepted = self.destination.stamp(self.config.stamp_keys)
         stamps, error = self._ask_for_stamps()
-        manifests = manifests if known.signed else manifests[:-1]
         proof = find_proof([each.name() for each in manifests], stamps, accepted, now)
         if proof.unknown is not None:
             manifests = self._ask_past_caches(known, proof.unknown) + manifests
             proof = find_proof([each.name() for each in manifests], stamps, accepted, now)
         newest = self._newest_of(manifests)
-        self._warn_of_stamps(proof, error, now)
-        if proof.ahead is not None and all(
-                each.seconds() > now + STAMP_AHEAD_SECONDS for each in stamps):
+        self._warn_of_stamps(proof, now)
+        if proof.ahead is not None and proof.stamp not in stamps:
             self.codes.append(UnreachableError.exit_code)
         if proof.stamp is None:
             if isinstance(error, RefusedError):
                 raise error
             raise UnreachableError(
                 'no stamp proves that a manifest is the newest'
-                + (f': {error.what}' if error is not None else ''),
+                + (f': {error.what}' if error else ''),
                 'wait until the publisher has run tako stamp; or check StampKey=')
+        if isinstance(error, RefusedError):
+            self._warn(error)
         proven = next(each for each in manifests if each.name() == proof.stamp[1:])
         self._note_unproven(newest, proven, now)
-        if now < RELEASED:
-            return proven, b''
-        if now - proof.stamp.seconds() > self.config.fresh:
-            stale = StaleError(proof.stamp.moment, ', '.join(
-                origin.url for origin in self.mirrors.usable))
+        if RELEASED <= now > proof.stamp.seconds() + self.config.fresh:
+            stale = RefusedError(
+                f'no stamp since {proof.stamp.moment}, longer than Fresh= allows; asked: '
+                + ', '.join(origin.url for origin in self.mirrors.usable),
+                'check the clock; if other machines report this, too, tell the publisher')
             if not self.destination.latest() or not (accepted and accepted[1:] == known.name()):
                 raise stale
             self.codes.append(self.report.error(self.path, stale))
             self.is_stale = True
             return known, b''
-        return proven, b'' if proof.stamp == accepted else stamps[proof.stamp]
+        is_kept = proof.stamp == accepted or now < RELEASED
+        return proven, b'' if is_kept else stamps[proof.stamp]
 
     def _ask_for_stamps(self) -> 'Tuple[Dict[Stamp, bytes], Optional[TakoError]]':
         """Return the stamps of all mirrors with their bytes, and an error if none has any."""
@@ -7052,10 +7030,7 @@ class ImageFetch:
             return {}, error
 
     def _ask_past_caches(self, known: SignedManifest, wanted: Stamp) -> 'List[SignedManifest]':
-        """Ask for the manifest that a stamp names with a query, which caches do not know.
-
-        Return what mirrors answer, nothing if none does.
-        """
+        """Ask for the manifest that a stamp names with a query, which caches do not know."""
         mirrors = Mirrors(self.mirrors.usable, self.client, lambda *_: None, self._step)
         try:
             offers = mirrors.each(lambda origin: self._ask_for_manifest(
@@ -7064,45 +7039,39 @@ class ImageFetch:
             return []
         return [offer.manifest for offer in offers]
 
-    def _warn_of_stamps(self, proof: Proof, error: 'Optional[TakoError]', now: float) -> None:
+    def _warn_of_stamps(self, proof: Proof, now: float) -> None:
         """Print what is wrong with stamps although one of them may be a proof."""
-        clock = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(now))
-        if isinstance(error, RefusedError) and proof.stamp is not None:
-            self._warn(error)
+        here = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(now))
         if proof.ahead is not None:
             self.report.warning(self.path, f'the stamp of {proof.ahead.moment} is not accepted: '
-                                f'here it is {clock}', 'set the clock, or tell the publisher')
+                                f'here it is {here}', 'set the clock, or tell the publisher')
         if proof.unknown is not None:
             self.report.warning(
                 self.path, f'a newer manifest with {proof.unknown.entries} entries exists since '
                 f'{proof.unknown.moment} or before, and is withheld',
                 'if this persists, tell the publisher and the administrators of the mirrors')
         if now < RELEASED:
-            self.report.warning(self.path, f'the clock is wrong: {clock}; the age of the stamp is '
+            self.report.warning(self.path, f'the clock is wrong: {here}; the age of the stamp is '
                                 'not checked', 'set the clock')
-        elif proof.stamp is not None:
-            age = now - proof.stamp.seconds()
-            if self.config.fresh / 2 < age <= self.config.fresh:
-                self.report.warning(
-                    self.path, f'no stamp since {proof.stamp.moment}, longer than half of Fresh=',
-                    'tell the publisher, who has to renew it')
+        elif proof.stamp and 0.5 < (now - proof.stamp.seconds()) / self.config.fresh <= 1:
+            self.report.warning(
+                self.path, f'no stamp since {proof.stamp.moment}, longer than half of Fresh=',
+                'tell the publisher, who has to renew it')
 
     def _note_unproven(self, newest: SignedManifest, proven: SignedManifest, now: float) -> None:
         """Note since when a newer manifest has no stamp. After UNPROVEN_SECONDS, print it."""
-        state, since = self.notes.state, ''
-        if newest.name() != proven.name():
-            since = state.unproven
-            if not since or not RELEASED <= int(since) <= now:
-                since = str(max(0, int(now)))
-            if now - int(since) >= UNPROVEN_SECONDS:
-                self.report.warning(
-                    self.path, f'a manifest with {len(newest.manifest.entries)} entries has no '
-                    'stamp for more than a day, and is left alone',
-                    'tell the publisher to look at it, then to run tako stamp')
-        if since != state.unproven:
-            self.notes.state = state._replace(unproven=since)
-            if not self.options.dry_run:
-                self.notes.write(self.notes.state)
+        state = self.notes.state
+        since = state.unproven if RELEASED <= int(state.unproven or -1) <= now else str(int(now))
+        if newest.name() == proven.name():
+            since = ''
+        elif now - int(since) >= UNPROVEN_SECONDS:
+            self.report.warning(
+                self.path, f'a manifest with {len(newest.manifest.entries)} entries has no stamp '
+                'for more than a day, and is left alone',
+                'tell the publisher to look at it, then to run tako stamp')
+        self.notes.state = state._replace(unproven=since)
+        if since != state.unproven and not self.options.dry_run:
+            self.notes.write(self.notes.state)
 
     def _warn(self, error: TakoError) -> None:
         self.report.warning(self.path, error.what, error.hint)
@@ -7806,7 +7775,7 @@ def store(arguments: 'argparse.Namespace', report: Report) -> int:
     if arguments.image == arguments.key_file == '-':
         raise UsageError('standard input cannot be both the key and the image',
                          'give one of them as a file')
-    signer = Signer(arguments, arguments.public_key, '-p PUBLIC', report)
+    signer = _signer(arguments, arguments.public_key, '-p PUBLIC', report)
     lock = _lock(arguments.output, report)
     directory = ImageDirectory(arguments.output, [signer.public_key])
     if arguments.dry_run or arguments.bytes:
@@ -8143,7 +8112,7 @@ def sign(arguments: 'argparse.Namespace', report: Report) -> int:
                            'add -p OLDPUBLIC, or compare the entries with what you published')
         _print_bytes(split_signature(signed, root)[0], report)
         return 0
-    signer = Signer(arguments, arguments.public_key, '-p PUBLIC', report)
+    signer = _signer(arguments, arguments.public_key, '-p PUBLIC', report)
     # with --signature, the new signature proves what the old one did
     directory = ImageDirectory(root, None if arguments.signature else old + [signer.public_key])
     with _lock(root, report):
@@ -8160,66 +8129,53 @@ def sign(arguments: 'argparse.Namespace', report: Report) -> int:
     return 0
 
 
-class Signer:
-    """Signs with the secret key of a command, or with the signature that --signature gives.
+class Signer(namedtuple('Signer', ('public_key', 'seal'))):
+    """A public key of 32 bytes, and a function that returns bytes with their signature by it."""
 
-    public_key: 32 bytes. With --bytes and --signature, `public` gives it in place of a secret key;
-    `option` is how a command names it.
+    __slots__ = ()
+    public_key: bytes
+    seal: 'Callable[[bytes], bytes]'
+
+
+def _signer(arguments: 'argparse.Namespace', public: str, option: str, report: Report) -> Signer:
+    """Return what signs: a secret key or, with --bytes and --signature, the owner of `public`.
+
+    option: how the command line gives that key.
     """
+    if not (arguments.bytes or arguments.signature):
+        seed = _read_secret_key(arguments, report)
+        return Signer(ed25519_public_key(seed),
+                      lambda body: join_signature(body, ed25519_sign(seed, body)))
+    if not public or arguments.key or arguments.key_file:
+        raise UsageError(f'--bytes and --signature need {option}, and no secret key',
+                         'give the public key of the key that signs')
+    key = _read_public_key(public)
+    content = _read_key(arguments.signature) if arguments.signature else bytes(64)
+    signature = content if len(content) == 64 else decode_base64(
+        _one_line(content.decode('ascii', 'replace')), 64)
+    if signature is None:
+        raise UsageError(f'{arguments.signature}: not a signature',
+                         'give 64 bytes, or their base64')
 
-    def __init__(self, arguments: 'argparse.Namespace', public: str, option: str,
-                 report: Report) -> None:
-        self._signature, self._seed, is_external = b'', b'', arguments.bytes or arguments.signature
-        if is_external and (not public or arguments.key or arguments.key_file):
-            raise UsageError(f'--bytes and --signature need {option}, and no secret key',
-                             'give the public key of the key that signs')
-        if arguments.signature:
-            self._signature = _read_signature(arguments.signature)
-        if is_external:
-            self.public_key = _read_public_key(public)
-        else:
-            self._seed = _read_secret_key(arguments, report)
-            self.public_key = ed25519_public_key(self._seed)
-
-    def seal(self, body: bytes) -> bytes:
-        """Return bytes with their signature. Raises RefusedError if --signature is not of them."""
-        if not self._signature:
-            return join_signature(body, ed25519_sign(self._seed, body))
-        if not ed25519_verify(self.public_key, body, self._signature):
+    def seal(body: bytes) -> bytes:
+        if not ed25519_verify(key, body, signature):
             raise RefusedError('the signature of --signature is not by this key, or not of these '
                                'bytes', 'sign what the same command prints with --bytes now')
-        return join_signature(body, self._signature)
-
-
-def _read_signature(path: str) -> bytes:
-    """Return the 64 bytes of a signature from a file, which has these bytes or their base64."""
-    try:
-        content = _read_key(path)
-    except OSError as error:
-        raise UsageError(f'{path}: {error.strerror or error}', 'check the path') from error
-    text = _one_line(content.decode('ascii', 'replace'))
-    signature = content if len(content) == 64 else decode_base64(text, 64)
-    if signature is None:
-        raise UsageError(f'{path}: not a signature', 'give 64 bytes, or their base64')
-    return signature
+        return join_signature(body, signature)
+    return Signer(key, seal)
 
 
 def _print_bytes(body: bytes, report: Report) -> None:
-    """Print the bytes that are to be signed, which are lines of ASCII."""
     report.result(*body.decode('ascii', 'replace').split('\n')[:-1])
 
 
 def stamp(arguments: 'argparse.Namespace', report: Report) -> int:
     """Run the stamp command: state that a manifest is the newest. Return the exit code."""
-    root, path = arguments.directory, arguments.last
-    signer = Signer(arguments, arguments.stamp_key, '--stamp-key STAMPPUBLIC', report)
-    if not path and arguments.key_file in (None, '-'):
-        raise UsageError('--last FILE is missing', 'name a file outside of DIR: it keeps what was '
-                         'stamped last')
-    path = path or arguments.key_file + '.last'
-    if os.path.realpath(path).startswith(os.path.realpath(root) + os.sep):
-        raise UsageError(f'{path}: is in {root}', 'name a file that those who write there cannot '
-                         'write: --last FILE')
+    root, path = arguments.directory, arguments.last or (arguments.key_file or '-') + '.last'
+    signer = _signer(arguments, arguments.stamp_key, '--stamp-key STAMPPUBLIC', report)
+    if path == '-.last' or os.path.realpath(path).startswith(os.path.realpath(root) + os.sep):
+        raise UsageError('--last FILE is missing, or in DIR', 'name a file that those who write '
+                         'in DIR cannot write: it keeps what was stamped last')
     directory = ImageDirectory(root, [_read_public_key(arguments.public_key)])
     if directory.public_keys == [signer.public_key]:
         report.warning(root, 'the stamp key is the release key, too',
@@ -8233,46 +8189,34 @@ def stamp(arguments: 'argparse.Namespace', report: Report) -> int:
 def _stamp(arguments: 'argparse.Namespace', directory: ImageDirectory, signer: Signer, path: str,
            report: Report) -> None:
     """Stamp the manifest of a directory. `path`: of the file that keeps what was stamped last."""
-    root, pending = directory.root, path + '.bytes'
-    accepted = _published_manifest(directory)
-    manifest, signed, _ = accepted
+    root, pending, accepted = directory.root, path + '.bytes', _published_manifest(directory)
     last = _read_last(path, signer.public_key, arguments.replace, report)
     moment = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(time.time()))
     if arguments.signature:         # the moment is that of --bytes
-        moment = _read_pending(pending, signer).moment
+        sealed = signer.seal(read_at_most(STAMP_MAX_BYTES, pending))
+        moment = open_stamp(sealed, [signer.public_key], pending).moment
     new = Stamp(moment, *accepted.name())
-    sealed = signer.seal(new.body()) if arguments.signature else b''
-    fault = stamp_fault(new, manifest, last, arguments.renew)
+    fault = stamp_fault(new, accepted.manifest, last, arguments.renew)
     if fault and not arguments.replace:
-        raise RefusedError(f'{root}: {fault}', (
-            'look at the entries, then run tako stamp without --renew'
-            if arguments.renew else 'find out why; --replace stamps it nevertheless'))
+        raise RefusedError(f'{root}: {fault}', 'look at the entries, then run tako stamp, without '
+                           '--renew; --replace overrides this')
     if fault:
         report.warning(root, fault, 'it is stamped nevertheless, as --replace asks')
     if arguments.bytes and not arguments.dry_run:
         _replace_file(pending, new.body())
         _print_bytes(new.body(), report)
         return
+    sealed = b'' if arguments.dry_run else signer.seal(new.body())
     known = set(last[1].entries) if last else set()
-    report.result(*('+ ' + each.line().strip() for each in manifest.entries if each not in known))
-    if not arguments.dry_run:
-        sealed = sealed or signer.seal(new.body())
-        _replace_file(path, sealed + signed)
+    report.result(*('+ ' + each.line().strip() for each in accepted.manifest.entries
+                    if each not in known))
+    if sealed:
+        _replace_file(path, sealed + accepted.signed)
         directory.write_stamp(sealed)
         remove_if_there(pending)
-    told = (f'{root}: {"would stamp" if arguments.dry_run else "stamped"} {new.entries} entries '
-            f'at {new.moment}; clients need StampKey={encode_base64(signer.public_key)}')
-    (report.unchanged if arguments.renew else report.result)(told)
-
-
-def _read_pending(path: str, signer: Signer) -> Stamp:
-    """Return the stamp of which --bytes printed the bytes. Its signature is that of --signature."""
-    try:
-        body = read_at_most(STAMP_MAX_BYTES, path)
-    except FileNotFoundError:
-        raise UsageError(f'{path}: no such file', 'first run the same command with --bytes, in '
-                         'place of --signature') from None
-    return open_stamp(signer.seal(body), [signer.public_key], path)
+    (report.unchanged if arguments.renew else report.result)(
+        f'{root}: {"stamped" if sealed else "would stamp"} {new.entries} entries at {new.moment}; '
+        f'clients need StampKey={encode_base64(signer.public_key)}')
 
 
 def stamp_fault(new: Stamp, manifest: Manifest, last: 'Optional[Tuple[Stamp, Manifest]]',
@@ -8281,16 +8225,13 @@ def stamp_fault(new: Stamp, manifest: Manifest, last: 'Optional[Tuple[Stamp, Man
 
     last: what was stamped last. is_renewal: --renew was given.
     """
-    if new.seconds() < RELEASED:
-        return f'the clock is wrong: {new.moment} is before the release of this Tako'
-    if last is None:
-        return 'new entries: no manifest was stamped before' if is_renewal else ''
-    if new.moment < last[0].moment:
-        return f'the clock is wrong: {new.moment} is before the last stamp, of {last[0].moment}'
-    lost = first_lost(last[1], manifest)
+    if new.seconds() < RELEASED or (last and new.moment < last[0].moment):
+        return (f'the clock is wrong: {new.moment} is before '
+                + (f'the last stamp, of {last[0].moment}' if last else 'the release of this Tako'))
+    lost = first_lost(last[1], manifest) if last else None
     if lost is not None:
         return f'the manifest lacks or changes {lost.version}, which was stamped last'
-    return 'new entries' if is_renewal and new[1:] != last[0][1:] else ''
+    return 'new entries' if is_renewal and (last is None or new[1:] != last[0][1:]) else ''
 
 
 def _read_last(path: str, stamp_key: bytes, is_replaced: bool,
@@ -8311,12 +8252,11 @@ def _read_last(path: str, stamp_key: bytes, is_replaced: bool,
     except RefusedError as error:
         if not is_replaced:
             raise
-        report.warning(path, 'is ignored: ' + error.what, 'all entries are shown as new')
+        report.warning(path, error.what, 'it is ignored, as --replace asks')
         return None
 
 
 def _replace_file(path: str, content: bytes) -> None:
-    """Replace a file durably, outside of the directory whose lock this run holds."""
     path = os.path.abspath(path)
     remove_if_there(path + '.new')          # a killed run left it
     with NewFile(path + '.new') as new:
@@ -8350,28 +8290,21 @@ def verify(arguments: 'argparse.Namespace', report: Report) -> int:
     note = f', {gone} withdrawn' if gone else ''
     if arguments.stamp_key:
         try:
-            note += f', stamped at {_verify_stamp(directory, arguments.stamp_key).moment}'
-        except TakoError as error:
+            note += _stamp_note(directory, arguments.stamp_key)
+        except (TakoError, OSError) as error:
             codes.append(report.error(root, error))
     report.result(f'{root}: the manifest is valid, {intact} of {len(entries)} images are intact'
                   + note)
     return max(codes, key=SEVERITY.index)
 
 
-def _verify_stamp(directory: ImageDirectory, key: str) -> Stamp:
-    """Return the stamp of a directory, which names its manifest. Raises TakoError."""
-    accepted, hint = directory.accepted(), 'run: tako stamp'
-    try:
-        found, _ = directory.read_stamp([_read_public_key(key)])
-    except FileNotFoundError:
-        raise TakoError(f'{directory.stamp_path} is missing', hint) from None
-    if found[1:] != accepted.name():
-        raise TakoError(f'{directory.stamp_path} names another manifest, of {found.entries} '
-                        'entries', hint)
-    if found.seconds() > time.time() + STAMP_AHEAD_SECONDS:
-        raise TakoError(f'{directory.stamp_path} is in the future: {found.moment}',
-                        'check the clock here and where it was made, then ' + hint)
-    return found
+def _stamp_note(directory: ImageDirectory, key: str) -> str:
+    """Return when the manifest of a directory was stamped, as a note. Raises TakoError."""
+    found, _ = directory.read_stamp([_read_public_key(key)])
+    if find_proof([directory.accepted().name()], [found], None, time.time()).stamp is None:
+        raise TakoError(f'{directory.stamp_path}: of another manifest, or in the future: '
+                        f'{found.entries} entries, {found.moment}', 'run: tako stamp')
+    return f', stamped at {found.moment}'
 
 
 # the lines that make a server answer 410 for an image, its index and its patches
