@@ -156,10 +156,10 @@ prepare-metrics:
 	    sh tests/e2e/packages.sh prometheus prometheus-node-exporter
 
 SERVERS_TOOLS = .venv-servers
-SERVERS_COMMANDS = nginx apache2 lighttpd caddy squid tinyproxy openssl curl haproxy dnsmasq ip
+SERVERS_COMMANDS = nginx apache2 lighttpd caddy squid tinyproxy openssl curl haproxy dnsmasq ip rclone
 LIGHTTPD_TLS = /usr/lib/lighttpd/mod_openssl.so
 SERVERS_PACKAGES = nginx-light apache2 lighttpd lighttpd-mod-openssl caddy squid tinyproxy openssl curl ca-certificates \
-                   haproxy dnsmasq-base iproute2
+                   haproxy dnsmasq-base iproute2 rclone
 
 prepare-servers: $(SERVERS_TOOLS)/installed
 	@for each in $(SERVERS_COMMANDS); do PATH="$$PATH:/usr/sbin" command -v "$$each" > /dev/null || missing="$$missing $$each"; done; \

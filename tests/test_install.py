@@ -69,6 +69,25 @@ class InstallTest(scene.Scene):
                        os.path.join(self.library, '__pycache__')):
             self.assertEqual(0o755, stat.S_IMODE(os.stat(folder).st_mode), folder)
 
+    def test_the_command_follows_a_link_to_an_image_of_tako_and_renews_its_bytecode(self):
+        self.install()
+        program = scene.read(os.path.join(self.library, 'tako.py'))
+        link = os.path.join(self.library, 'tako.py')
+        for version in ('9.9.8', '9.9.9+'):
+            image = self.write(version, program.replace(tako.__version__.encode(),
+                                                        version.encode(), 1))
+            os.symlink(image, link + '.new')
+            os.rename(link + '.new', link)
+            self.assertEqual('tako {}\n'.format(version), self.run_command('--version').out)
+            cached, = self.bytecode()
+            self.assertIn(version.encode(), scene.read(cached))
+        self.install()
+        self.assertFalse(os.path.islink(link))
+        self.assertEqual('tako {}\n'.format(tako.__version__),
+                         self.run_command('--version').out)
+        self.assertEqual(program, scene.read(link))
+        self.assertIn(b'9.9.9+', scene.read(image))         # make install wrote no image
+
     def test_the_command_runs_from_bytecode(self):
         self.install()
         cached, = self.bytecode()

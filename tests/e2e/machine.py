@@ -68,6 +68,11 @@ def unattended(path=None, begins=''):
     return pages.snippet(PROJECT, 'docs/unattended.md', path, begins)
 
 
+def updating(path=None, begins=''):
+    """Return a snippet of docs/update-tako.md; for the arguments see pages.snippet()."""
+    return pages.snippet(PROJECT, 'docs/update-tako.md', path, begins)
+
+
 def wait_until(condition, seconds=30):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -603,9 +608,11 @@ class Story:
         with open(bad, 'w') as stream:
             stream.write('import sys\nsys.exit("a version that should not have been published")\n')
         self.publisher.publish('tako', '0.1.0', good)
-        for path in ('/etc/tako/tako.tako', '/etc/systemd/system/tako-works.service'):
-            self.machine.write(path, downloading(path))
-        self.machine.run(downloading(begins='systemctl daemon-reload\nmkdir'))
+        unit = '/etc/systemd/system/tako-works.service'
+        self.machine.write('/etc/tako/tako.tako', updating('/etc/tako/tako.tako'))
+        self.machine.write(unit, updating(unit, '[Unit]\nDescription=Check that the newest tako.py '
+                                                'works\n'))
+        self.machine.run(updating(begins='systemctl daemon-reload\nmkdir'))
         self.publisher.publish('tako', '0.2.0', bad)
         check.assertIn('rolled back to 0.1.0, and 0.2.0 is rejected', self.fetch('tako', code=1))
         check.assertEqual('', self.fetch_by_hand('tako'))
@@ -647,6 +654,10 @@ def main():
     tempfile.gettempdir()               # keeps TMPDIR for this process,
     os.environ.pop('TMPDIR', None)      # as the machines that boot here have no such directory
     os.mkdir(SCRATCH)
+    wanted = os.environ.get('PAGES', '')        # a part of the path of some pages: only those
+    if wanted:
+        walk.walk(suite, PROJECT, SCRATCH, TREE, say, wanted)
+        suite.close()
     confirm = downloading(begins=CONFIRM)
     if suite.is_sample:
         confirm = pages.vary(confirm, *SHORTER)

@@ -26,12 +26,12 @@ import origin
 import scene
 import suite
 import tako
-from servers_software import namespaces
+from servers_software import namespaces, s3_page
 from servers_software.gateways import (HaproxyHints, HaproxyRefusal, HaproxySerial,
                                        NginxObedientCache, NginxRateLimit, NginxRefusal,
                                        SerialServer, SquidDefaultCache)
 from servers_software.origins import (MOTO, ORIGINS, PASSWORD, TOKEN, USER, Lighttpd, Nginx,
-                                      PythonServer, Site)
+                                      PythonServer, S3, Site)
 from servers_software.programs import HAS_IPV6, PATH
 from servers_software.proxies import CACHES, PROXIES, NginxCache
 from servers_software.wire import Wire
@@ -562,6 +562,14 @@ def check_stale_cache(testbed, kind, cache_kind):
             case.assertInPlace(newest)
 
 
+def check_s3_page(testbed):
+    """The commands of docs/publish-to-s3.md publish, update and remove images with rclone."""
+    if shutil.which('rclone') is None:
+        raise unittest.SkipTest('there is no rclone here')
+    contents = [testbed.contents[number] for number in (CONTENT_OLD, CONTENT_NEW, CONTENT_OTHER)]
+    s3_page.check(testbed.origins[S3], contents)
+
+
 def check_cache(testbed, kind, cache_kind, check):
     """A check works from a cache, which responses one client with what it kept for another."""
     server = testbed.origins[kind]
@@ -803,6 +811,7 @@ def all_cases():
                    (proxy, scheme))
     yield from private_origins()
     yield from networks()
+    yield ('pages', s3_page.PAGE), check_s3_page, ()
 
 
 def private_origins():

@@ -14,7 +14,7 @@ LOOP_DEVICES = 64
 REBOOT_CODE = 133       # the exit code by which systemd-nspawn asks to be started again
 # the hosts that the pages name
 HOSTS = ('127.0.0.1 localhost images.example.com mirror.example.com '
-         'www.example.com vm.example.com\n')
+         'www.example.com vm.example.com mail.example.com\n')
 PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
 

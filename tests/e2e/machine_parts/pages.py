@@ -9,7 +9,8 @@ import origin
 # stands for the publisher's key on the pages, so that nobody takes it for theirs
 EXAMPLE_KEY = 'REPLACE/THIS/EXAMPLE/BY/THE/PUBLISHERS/KEYE='
 # the first word of an indented block that a reader runs; such a block names no language
-COMMAND = re.compile(r'(python3|mkdir|make|scp|ssh|rsync|systemctl|cd|ln|PYTHONPATH=\S+) ')
+COMMAND = re.compile(r'(python3|mkdir|make|scp|ssh|rsync|systemctl|systemd-run|cd|ln|chmod|'
+                     r'printf|sed|PYTHONPATH=\S+) ')
 CRON_LINE = re.compile(r'[0-9*][0-9,*/-]* [0-9*]\S* \S+ \S+ \S+ root ')
 FENCE = re.compile(r'( *)```(\w*)$')
 

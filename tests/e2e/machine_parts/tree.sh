@@ -8,6 +8,8 @@ RELEASE=bookworm
 # provides them
 PACKAGES='systemd-sysv libpam-systemd dbus python3 cron cloud-init python3-cffi-backend openssl
     ca-certificates nginx-light openssh-server rsync faketime busybox-static make'
+# for the how-tos in docs/
+PACKAGES="$PACKAGES apache2 caddy curl dosfstools msmtp-mta squashfs-tools"
 
 if [ "${2-}" != inside ]; then
     exec unshare --mount sh "$0" "$1" inside
@@ -26,6 +28,8 @@ mount -t tmpfs -o size=2g,mode=755 tree /mnt
 debootstrap --variant=minbase --cache-dir="$debs" --include="$(echo $PACKAGES | tr ' ' ,)" \
     "$RELEASE" /mnt "$mirror" > "$1.log" ||
     { tail -n 20 /mnt/debootstrap/debootstrap.log "$1.log" >&2; exit 1; }
+# they would take the port of nginx; the how-to starts each of them
+chroot /mnt systemctl --quiet disable apache2 caddy
 chroot /mnt dpkg-query --show > /mnt/etc/packages
 rm -rf /mnt/var/cache/apt/archives/*.deb /mnt/var/lib/apt/lists/* /mnt/etc/machine-id \
     /mnt/debootstrap

@@ -7,6 +7,8 @@ In the order of the page:
 - A unit is installed, and `systemd-analyze verify` finds no fault in it.
 - User-data passes `cloud-init schema`.
 - nginx serves from an nginx section.
+- A file of Apache, Caddy or another program goes where the page says.
+- A CI job runs as its service would run it.
 - The commands of a console print the output that the page shows.
 - A synopsis names the options that --help names.
 
@@ -24,7 +26,7 @@ import unittest
 import certificates
 import origin
 import scene
-from machine_parts import images, pages
+from machine_parts import howtos, images, pages
 from machine_parts.container import Container
 from machine_parts.publisher import SECRET_KEY, Publisher
 
@@ -83,6 +85,7 @@ BEFORE = {
             'Verson=1.*' > app.tako""".format(PUBLIC_KEY),
     ('docs/tako-status.md', '$ python3 tako.py status /etc/tako/app.tako'): FOUR_RELEASES,
 }
+BEFORE.update(howtos.BEFORE)
 # The commands that run after a page, and must succeed.
 AFTER = {
     'README.md': '''
@@ -93,12 +96,13 @@ AFTER = {
         python3 tako.py status --max-age 1h /etc/tako/app.tako''',
     'docs/downloading-images.md': '''
         cloud-init schema --config-file user-data
-        test -L /usr/local/bin/tako.py
-        python3 /usr/local/bin/tako.py fetch /etc/tako/tako.tako
         systemctl is-active app.service''',
     'docs/distributing-images.md': 'python3 tako.py verify -p "$(cat new.pub)" public',
     'docs/differential-updates.md': 'test "$(ls public/store/*.chunks)"',
 }
+AFTER.update(howtos.AFTER)
+# the pages that another suite follows
+ELSEWHERE_FOLLOWED = ('docs/publish-to-s3.md',)
 GET = """
 import sys, urllib.error, urllib.request
 try:
@@ -110,7 +114,7 @@ sys.exit(str(status) != sys.argv[2])
 """
 # The pages for which Publisher serves https://images.example.com; distributing-images.md sets up
 # its own server.
-WITH_PUBLISHER = ('README.md', 'docs/downloading-images.md')
+WITH_PUBLISHER = ('README.md', 'docs/downloading-images.md', howtos.UPDATE)
 # The units of docs/downloading-images.md that are installed before the first snippet of a page.
 UNITS_BEFORE = {
     'README.md': ('/etc/systemd/system/app.service',),
@@ -122,8 +126,8 @@ check = unittest.TestCase()
 check.maxDiff = None
 
 
-def walk(suite, project, room, tree, say):
-    """Follow all pages; in a sample, as many as there is time for."""
+def walk(suite, project, room, tree, say, wanted=''):
+    """Follow all pages with this in their path; in a sample, as many as there is time for."""
     blocks = [block for page in pages.pages(project) for block in pages.blocks_of(project, page)]
     with suite.case('the snippets that this program names are on the pages'):
         named = set(SKIPPED) | set(SERVERS) | {key for key in BEFORE if isinstance(key, tuple)}
@@ -131,7 +135,8 @@ def walk(suite, project, room, tree, say):
         stale = {key for key in named - on_pages
                  if os.path.exists(os.path.join(project, key[0]))}
         check.assertEqual(set(), stale)
-    for page in suite.sample(sorted({block.page for block in blocks})):
+    for page in suite.sample(sorted({block.page for block in blocks if wanted in block.page}
+                                    - set(ELSEWHERE_FOLLOWED))):
         say('\n{}'.format(page))
         directory = os.path.join(room, page.replace('/', '-'))
         with suite.case(page), Walk(project, page, directory, tree, say) as reader:
@@ -164,6 +169,9 @@ class Walk:
         self.before = None          # the previous snippet
         self.printed = ''           # the output of the last commands
         self.config = ''            # the last complete config
+        self.here = HERE
+        self.publisher = self.mail = None
+        self.jobs = 0               # how many jobs of CI have run
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
@@ -174,6 +182,10 @@ class Walk:
             self.shell = Shell(self.machine)
             stack.callback(self.shell.close)
             self.shell.run(BEFORE.get(self.page, '') + '\ncd ' + HERE)
+            if self.page == 'docs/distributing-images.md':      # it adds lines to nginx
+                os.mkdir(self.machine.path('/etc/nginx/gone'))
+                self.machine.write(NGINX, pages.snippet(self.project, howtos.SERVE,
+                                                        '/etc/nginx/conf.d/images.conf'))
             for path in UNITS_BEFORE.get(self.page, ()):
                 self.machine.write(path, pages.snippet(
                     self.project, 'docs/downloading-images.md', path))
@@ -200,30 +212,47 @@ class Walk:
         machine.write('/etc/ssh/ssh_config.d/page.conf', 'StrictHostKeyChecking accept-new\n')
         if self.page in WITH_PUBLISHER:
             self._serve(stack)
+        if self.page == howtos.MAIL:
+            context = self._trusted(machine).context('DNS:mail.example.com')
+            self.mail = stack.enter_context(howtos.MailServer(context))
 
     def _serve(self, stack):
-        authority = certificates.Authority(self.directory)
+        authority = self._trusted(self.machine)
         publisher = Publisher(os.path.join(self.directory, 'served'), authority, self.say)
+        self.publisher = publisher
         stack.enter_context(publisher)
         busybox = self.machine.path('/usr/bin/busybox')
         publisher.publish('app', '1.4.2', images.application(self.directory, busybox, '1.4.2'))
         copy = shutil.copy(scene.TAKO, os.path.join(self.directory, 'tako.py'))
         publisher.publish('tako', '0.1.0', copy)
-        self.machine.write('/usr/local/share/ca-certificates/example.crt',
-                           scene.read(authority.bundle))
-        self.machine.chroot('update-ca-certificates')
+
+    def _trusted(self, machine):
+        """Return a new private CA, which the machine trusts."""
+        authority = certificates.Authority(self.directory)
+        machine.write('/usr/local/share/ca-certificates/example.crt', scene.read(authority.bundle))
+        machine.chroot('update-ca-certificates')
+        return authority
+
+    def read(self, name):
+        """Return the one line of a file in the directory of the shell."""
+        return self.machine.read(self.here + '/' + name).strip()
 
     def do(self, block):
         """Do with a block what its language asks for."""
         self.say('{}:{}{}'.format(block.page, block.line, ', ' + block.path if block.path else ''))
         do = {'sh': self.commands, 'commands': self.commands, 'console': self.console,
               'ini': self.ini, 'cron': self.cron, 'yaml': self.yaml, 'nginx': self.nginx,
+              'apache': self.file, 'caddyfile': self.file, 'conf': self.file,
               'js': self.rules, '': self.shown}
         do[block.language](block)
+        howtos.after_block(self, block, first_command(block))
         self.before = block
 
     def commands(self, block):
-        text, url = block.text, SERVERS.get((block.page, first_command(block)))
+        key = block.page, first_command(block)
+        text, url = block.text, SERVERS.get(key)
+        if key in BEFORE:
+            self.shell.run(BEFORE[key])
         if url is not None:
             text = ("setsid sh -c '{}' > /dev/null 2>&1 &\nserver=$!\nsleep 1\n{}\n"
                     'kill -- -$server\n').format(text, get(url))
@@ -294,7 +323,7 @@ class Walk:
     def cron(self, block):
         """See that cron reads the line without complaint; the story checks that cron runs it."""
         if block.path == '/etc/cron.d/tako':
-            check.assertEqual(pages.snippet(self.project, 'README.md', block.path), block.text)
+            check.assertIn(pages.snippet(self.project, 'README.md', block.path), block.text)
         self.machine.write(block.path or '/etc/cron.d/page', block.text)
         self.machine.run('systemctl restart cron; sleep 1; journalctl --sync', is_printed=False)
         logged = self.machine.run('journalctl -q -o cat -t cron', is_printed=False).out
@@ -302,11 +331,17 @@ class Walk:
         check.assertNotRegex(logged, '(?i)error|bad ')
 
     def yaml(self, block):
-        """Validate user-data, or lines that replace the last line of the previous snippet.
+        """Run a job, or validate user-data.
+
+        Some lines of user-data replace the last line of the previous snippet.
 
         Of another program's YAML, which follows no user-data, only see that it is YAML.
         """
         text = block.text
+        if re.search('^(jobs|  script):', text, re.M):
+            self.jobs += 1
+            howtos.run_jobs(self, block, self.jobs)
+            return
         if not text.startswith('#cloud-config'):
             if self.before.language != 'yaml':
                 self.machine.write('/root/page.yaml', text)
@@ -324,23 +359,27 @@ class Walk:
         for word in ('org.freedesktop.systemd1.manage-units', '"restart"', '"reset-failed"'):
             check.assertIn(word, block.text)
 
-    def nginx(self, block):
-        """Serve from a server section, or from the last one with these lines added.
+    def file(self, block):
+        """Write a file of another program."""
+        self.machine.write(block.path, howtos.file_of(block))
 
-        Every location answers with its status.
+    def nginx(self, block):
+        """Write a server section, or serve from the last one with these lines added.
+
+        The manifest, and every location of the lines, answer with their status.
         """
-        text = block.text
-        if not text.startswith('server {'):
-            text = pages.vary(self.machine.read(NGINX), 'server {\n', 'server {\n' + text)
+        if block.path:
+            self.file(block)
+            return
+        text = pages.vary(self.machine.read(NGINX), 'server {\n', 'server {\n' + block.text)
         self.machine.write(NGINX, text)
         for name in re.findall('/etc/nginx/(server.[a-z]+)', block.text):
             shutil.copy(self.machine.path(HERE + '/' + name),
                         self.machine.path('/etc/nginx/' + name))
         self.machine.run('nginx -t && systemctl reload nginx && sleep 0.5')
-        for kind, path in re.findall('location ([=~]) (\\S+)', text):
-            gone = re.search(re.escape(path) + r' \{\s+return ([0-9]+);', text)
-            url = 'http://images.example.com' + ('/app' if kind == '~' else '') + path
-            self.machine.run(get(url, gone.group(1) if gone else '200'))
+        self.machine.run(get('http://images.example.com/app/manifest'))
+        for path, status in re.findall(r'location ~ (\S+) \{\s+return ([0-9]+);', block.text):
+            self.machine.run(get('http://images.example.com/app' + path, status))
         if 'listen 443 ssl' in text:
             self.machine.run('export SSL_CERT_FILE={}/authority.pem; '.format(HERE)
                              + get('https://127.0.0.1/app/manifest'))
