@@ -5096,6 +5096,11 @@ QUIET, NORMAL, VERBOSE = -1, 0, 1           # levels of a Report
 ERROR, WARNING, INFO, DEBUG = 3, 4, 6, 7    # priorities of the journal, as in syslog(3)
 
 
+def printable(text: str) -> str:
+    """Return a text with its control characters escaped."""
+    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class Report:
     """Prints results to stdout, and errors, warnings, steps and progress to stderr.
 
@@ -5169,7 +5174,8 @@ class Report:
                 line = '{}: {:.1f} of {:.1f} MB, {:.1f} MB/s, {:.0f} s left '.format(
                     label, size / 1e6, total / 1e6, rate / 1e6, (total - size) / rate)
             columns = os.get_terminal_size(err.fileno()).columns or 80
-            err.write('\r{}\x1b[K'.format(line[-(columns - 1):]))   # cut, so that it does not wrap
+            # cut, so that it does not wrap
+            err.write('\r{}\x1b[K'.format(printable(line)[-(columns - 1):]))
             err.flush()
 
     def meter(self, label: str, total: int) -> 'Callable[[int], None]':
@@ -5200,8 +5206,7 @@ class Report:
         is_journal = self._journal and self._journal == _journal_name(stream)
         prefix = f'<{priority}>' if is_journal else ''      # sd-daemon(3)
         encoding = stream.encoding or 'ascii'
-        text = ''.join(prefix + ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-                       + '\n' for line in lines)
+        text = ''.join(prefix + printable(line) + '\n' for line in lines)
         try:
             self.clear_progress()
             stream.write(text.encode(encoding, 'backslashreplace').decode(encoding))
@@ -6730,7 +6735,8 @@ class ImageFetch:
             note = ' (this version was withdrawn)' if entry.digest in state.withdrawn else ''
             yield f'would download up to {entry.size} bytes from {self.mirrors.usable[0].url}{note}'
         if not plan.is_installed:
-            yield 'would stage it' if self.options.stage else 'would install it'
+            yield ('would install it' if not self.options.stage else
+                   'would stage it' if plan.fault else 'is staged')
         if plan.restart == RESTART_NOW and not self.options.stage:
             self._check_units()
             yield ('could not restart units unknown to systemd: ' + ' '.join(self.unknown_units)

@@ -196,6 +196,14 @@ class ProgressTest(scene.Scene):
         self.assertProgress(b'[^\r]*app.tako: 1.0', seen)
         self.assertIn('downloading 1.0, 3.0 MB, from {}\r\n'.format(self.origin.url).encode(), seen)
 
+    def test_the_progress_line_escapes_control_characters_of_a_path(self):
+        path = self.path('a\x1b[31mb\n.tako')
+        os.rename(self.app, path)
+        code, _, seen = self.run_on_terminal('fetch', path)
+        self.assertEqual(0, code, seen)
+        self.assertProgress(rb'[^\r]*a\\x1b\[31mb\\n.tako: 1.0', seen)
+        self.assertNotIn(b'\x1b[31m', seen)
+
     def test_a_terminal_shows_the_progress_of_a_check(self):
         self.assertCode(0, self.run_tako('fetch', self.app))
         code, out, seen = self.run_on_terminal('fetch', self.app)

@@ -169,6 +169,8 @@ class StageTest(scene.UpdateScene):
         said = self.stage('--dry-run')
         self.assertRegex(said, 'would download up to .*, would stage it\n$')
         self.assertEqual(before, scene.snapshot(self.destination))
+        self.stage()
+        self.assertEqual(self.app + ': 1.1: is staged\n', self.stage('--dry-run'))
 
     def test_stage_and_init_exclude_each_other(self):
         before = scene.snapshot(self.destination)
