@@ -393,10 +393,12 @@ class ResumeScene(Scene):
 class Clock:
     """Stands in for the time module of tako.py. Pauses are noted and take no time; time is real.
 
-    on_sleep: called with the number of each pause, from 1 on, after it.
+    on_sleep: called with the number of each pause, from 1 on, after it. is_real: whether time also
+    passes between pauses; otherwise a busy machine changes nothing.
     """
 
-    def __init__(self, on_sleep=None):
+    def __init__(self, on_sleep=None, is_real=True):
+        self._is_real = is_real
         self.pauses = []
         self.ahead = 0.0
         self._on_sleep = on_sleep
@@ -405,7 +407,7 @@ class Clock:
         return getattr(time, name)
 
     def monotonic(self):
-        return time.monotonic() + self.ahead
+        return (time.monotonic() if self._is_real else 0.0) + self.ahead
 
     def sleep(self, seconds):
         if seconds:

@@ -25,7 +25,7 @@ class UnitsCase(scene.Scene):
         self.systemctl()
         tako._systemctl(tako.SYSTEM_MANAGER, 'restart', '--', APP, WEB)
         self.called()
-        self.clock = scene.Clock()
+        self.clock = scene.Clock(is_real=False)
 
     def systemctl(self, script=':'):
         fake_systemd.install(self.directory, self.destination, script, [IMAGE], self.is_239)
