@@ -4760,7 +4760,9 @@ def check_units(lines: 'Mapping[str, int]', is_first: bool,
             if not is_first:
                 raise ConfigError(
                     f'Restart= {name} is unknown to systemd',
-                    f'check the spelling, or run: systemctl{manager} daemon-reload', where)
+                    f'check the spelling, or run: systemctl{manager} daemon-reload' + (
+                        '; for a unit of this user, add Manager=user'
+                        if os.getuid() and not manager else ''), where)
             unknown.append(name)
         elif state != 'loaded':
             raise ConfigError(f'Restart= {name}: systemd cannot load its unit file ({state})',
@@ -4887,7 +4889,7 @@ class UnitWatch:
             units = ' '.join(undecided)
             hint = f'see: systemctl{self.manager} status {units}'
             if re.search('denied|authentication', errors):
-                hint = 'run Tako as root, or let polkit allow this user to restart units'
+                hint = 'run Tako as root, let polkit allow the restart, or add Manager=user'
             raise SystemdError(f'cannot restart {units}: systemctl restart failed {answer}',
                                hint + '; the restart stays due, and no version is rejected')
 

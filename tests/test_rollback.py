@@ -574,6 +574,20 @@ class UserManagerTest(UnitsCase):
         self.assertIn('run as root: loginctl enable-linger {}\n'.format(self.user), result.err)
         self.assertInPlace(ONE)
 
+    def test_a_user_whose_unit_the_system_does_not_know_is_told_of_manager_user(self):
+        self.configure('Restart=mine.service\n')
+        with open(self.path('systemd', 'mine.service'), 'w') as stream:
+            stream.write('load=not-found\n')
+        result = self.fetch_as_user()
+        self.assertCode(2, result)
+        self.assertIn('Restart= mine.service is unknown to systemd', result.err)
+        self.assertIn('; for a unit of this user, add Manager=user\n', result.err)
+        self.configure('Restart=mine.service\nManager=user\n')
+        result = self.fetch_as_user()
+        self.assertCode(2, result)
+        self.assertIn('or run: systemctl --user daemon-reload\n', result.err)
+        self.assertInPlace(ONE)
+
     @unittest.skipUnless(os.getuid() == 0, 'ONLY ROOT IS REFUSED: THAT IS NOT TESTED')
     def test_root_cannot_restart_the_units_of_a_user(self):
         before = scene.snapshot(self.destination)
