@@ -3974,10 +3974,10 @@ class ImageDirectory:
         self._write(NEW_MANIFEST, new.signed, self.manifest_path)
         self._accepted = new
 
-    def read_stamp(self, public_keys: 'Sequence[bytes]') -> 'Tuple[Stamp, bytes]':
-        """Return the stamp of this directory, verified, and its bytes."""
-        signed = read_at_most(STAMP_MAX_BYTES, self.stamp_path)
-        return open_stamp(signed, public_keys, self.stamp_path), signed
+    def read_stamp(self, public_keys: 'Sequence[bytes]') -> Stamp:
+        """Return the stamp of this directory, verified."""
+        return open_stamp(read_at_most(STAMP_MAX_BYTES, self.stamp_path), public_keys,
+                          self.stamp_path)
 
     def write_stamp(self, signed: bytes) -> None:
         """Replace the stamp, durably, by one whose signature was verified."""
@@ -4210,7 +4210,7 @@ class Destination(ImageDirectory):
     def stamp(self, public_keys: 'Sequence[bytes]') -> 'Optional[Stamp]':
         """Return the stamp that the last fetch accepted; None if none of the keys signed it."""
         try:
-            return self.read_stamp(public_keys)[0]
+            return self.read_stamp(public_keys)
         except (RefusedError, FileNotFoundError):
             return None
 
@@ -6991,10 +6991,14 @@ class ImageFetch:
         """
         known, now = manifests[-1], time.time()
         accepted = self.destination.stamp(self.config.stamp_keys)
-        stamps, error = self._ask_for_stamps()
+        found, error = self._try_each(self._ask_for_stamp, self._warn_of_mirror)
+        stamps = dict(found)
         proof = find_proof([each.name() for each in manifests], stamps, accepted, now)
         if proof.unknown is not None:
-            manifests = self._ask_past_caches(known, proof.unknown) + manifests
+            query = '?' + proof.unknown.sha256[:16]     # so that caches ask the origin
+            offers, _ = self._try_each(
+                lambda origin: self._ask_for_manifest(origin, known, query), lambda *_: None)
+            manifests = [offer.manifest for offer in offers] + manifests
             proof = find_proof([each.name() for each in manifests], stamps, accepted, now)
         newest = self._newest_of(manifests)
         self._warn_of_stamps(proof, now)
@@ -7024,28 +7028,19 @@ class ImageFetch:
         is_kept = proof.stamp == accepted or now < RELEASED
         return proven, b'' if is_kept else stamps[proof.stamp]
 
-    def _ask_for_stamps(self) -> 'Tuple[Dict[Stamp, bytes], Optional[TakoError]]':
-        """Return the stamps of all mirrors with their bytes, and an error if none has any."""
-        def ask(origin: Origin) -> 'Tuple[Stamp, bytes]':
-            answer = self._request(origin, '/stamp', '')
-            signed = join_at_most(STAMP_MAX_BYTES, answer.chunks, answer.url)
-            return open_stamp(signed, self.config.stamp_keys, answer.url), signed
-        # apart from self.mirrors, since a mirror without a stamp may have the image
-        mirrors = Mirrors(self.mirrors.usable, self.client, self._warn_of_mirror, self._step)
-        try:
-            return dict(mirrors.each(ask)), None
-        except (RefusedError, UnreachableError) as error:
-            return {}, error
+    def _ask_for_stamp(self, origin: Origin) -> 'Tuple[Stamp, bytes]':
+        answer = self._request(origin, '/stamp', '')
+        signed = join_at_most(STAMP_MAX_BYTES, answer.chunks, answer.url)
+        return open_stamp(signed, self.config.stamp_keys, answer.url), signed
 
-    def _ask_past_caches(self, known: SignedManifest, wanted: Stamp) -> 'List[SignedManifest]':
-        """Ask for the manifest that a stamp names with a query, which caches do not know."""
-        mirrors = Mirrors(self.mirrors.usable, self.client, lambda *_: None, self._step)
+    def _try_each(self, attempt: 'Callable[[Origin], T]',
+                  warn: 'Callable[[Origin, TakoError], None]',
+                  ) -> 'Tuple[List[T], Optional[TakoError]]':
+        """Return Mirrors.each(), or an error if all failed. A mirror that fails stays in use."""
         try:
-            offers = mirrors.each(lambda origin: self._ask_for_manifest(
-                origin, known, '?' + wanted.sha256[:16]))
-        except (RefusedError, UnreachableError):
-            return []
-        return [offer.manifest for offer in offers]
+            return Mirrors(self.mirrors.usable, self.client, warn, self._step).each(attempt), None
+        except (RefusedError, UnreachableError) as error:
+            return [], error
 
     def _warn_of_stamps(self, proof: Proof, now: float) -> None:
         """Print what is wrong with stamps although one of them may be a proof."""
@@ -7123,10 +7118,7 @@ class ImageFetch:
             raise UnreachableError(error.what, 'if the publisher moved, correct Origin=') from None
 
     def _ask_for_manifest(self, origin: Origin, known: SignedManifest, query: str = '') -> Offer:
-        """Return what an origin offers. Raises OlderManifestError if it is older than `known`.
-
-        query: makes caches ask the origin, if given.
-        """
+        """Return what an origin offers. Raises OlderManifestError if it is older than `known`."""
         url, etag = origin.url + '/manifest', '' if query else self._known_etag(origin, known)
         query = '' if url.startswith('file:') else query
         answer = self._request(origin, '/manifest' + query, etag)
@@ -8206,8 +8198,8 @@ def _stamp(arguments: 'argparse.Namespace', directory: ImageDirectory, signer: S
     new = Stamp(moment, *accepted.name())
     fault = stamp_fault(new, accepted.manifest, last, arguments.renew)
     if fault and not arguments.replace:
-        raise RefusedError(f'{root}: {fault}', 'look at the entries, then run tako stamp, without '
-                           '--renew; --replace overrides this')
+        raise RefusedError(f'{root}: {fault}', 'look, then run tako stamp without --renew'
+                           if fault == 'new entries' else 'find out why; --replace overrides this')
     if fault:
         report.warning(root, fault, 'it is stamped nevertheless, as --replace asks')
     if arguments.bytes and not arguments.dry_run:
@@ -8308,7 +8300,7 @@ def verify(arguments: 'argparse.Namespace', report: Report) -> int:
 
 def _stamp_note(directory: ImageDirectory, key: str) -> str:
     """Return when the manifest of a directory was stamped, as a note. Raises TakoError."""
-    found, _ = directory.read_stamp([_read_public_key(key)])
+    found = directory.read_stamp([_read_public_key(key)])
     if find_proof([directory.accepted().name()], [found], None, time.time()).stamp is None:
         raise TakoError(f'{directory.stamp_path}: of another manifest, or in the future: '
                         f'{found.entries} entries, {found.moment}', 'run: tako stamp')

@@ -273,7 +273,7 @@ class Story:
                       '[Service]\nEnvironment=LD_PRELOAD={}\n'
                       'Environment="FAKETIME=@{} {}"\n'.format(FAKETIME, day, clock))
         begun = ('journalctl --sync; journalctl -q -t CRON --cursor-file=/var/cursor-cron '
-                 '| grep "CMD.*tako.py fetch"')
+                 '| grep "CMD.*tako.py"')
         machine.run('install -m 666 /dev/null /var/mail/root; systemctl daemon-reload; ' + begun,
                     None, is_printed=False)
         say('cron starts at {} by its clock'.format(clock))
@@ -487,6 +487,49 @@ class Story:
         machine.run('rm /etc/cron.d/tako')
         self.fetch()
 
+    def renew_stamps_by_cron(self):
+        """The page's user, key and line of crontab on the machine, which stamps what it fetches."""
+        machine, page = self.machine, 'docs/a-stamp-key.md'
+        public = machine.path('/srv/images/app')
+        os.makedirs(public)
+        self.copy('manifest', self.publisher.folder('app'), public)
+        machine.run(pages.snippet(PROJECT, page, begins='useradd'))
+        machine.write('/var/lib/stamp/release.pub', origin.PUBLIC_KEY + '\n')
+        line = pages.snippet(PROJECT, page, begins='15 5 * * *')
+        by_hand = line.partition('  stamp  ')[2].replace('--renew ', '').strip()
+        check.assertIn('+ 1.3.4 ', self.as_stamper(by_hand))
+        self.copy('stamp', public, self.publisher.folder('app'))
+        key = machine.read('/var/lib/stamp/app.pub')
+        machine.write('/etc/tako/app.tako', self.config('app', self.confirm + 'StampKey={}'
+                                                        'Fresh=7d\n'.format(key)))
+        self.fetch()
+        proof = self.status()['proof']
+        check.assertTrue(time.time() - 60 < proof < time.time() + 1)
+        machine.write('/etc/cron.d/tako-stamp', line)
+        check.assertEqual('', self.cron_at('05:14:57'), 'cron sent mail though all is well')
+        self.copy('stamp', public, self.publisher.folder('app'))
+        check.assertNotIn('warning', self.fetch())
+        check.assertGreater(self.status()['proof'], proof)
+        self.publish_app('1.3.4.1')
+        check.assertNotIn('1.3.4.1', self.fetch())      # it has no stamp yet
+        self.copy('manifest', self.publisher.folder('app'), public)
+        check.assertIn(': new entries\n', self.cron_at('05:14:57'))
+        check.assertIn('+ 1.3.4.1 ', self.as_stamper(by_hand))
+        self.copy('stamp', public, self.publisher.folder('app'))
+        check.assertRegex(self.fetch(), '1.3.4.1 is installed.*, restarted app.service')
+        self.assert_served('1.3.4.1')
+        machine.run('rm /etc/cron.d/tako-stamp')
+        machine.write('/etc/tako/app.tako', self.config('app', self.confirm))
+        self.fetch()
+
+    def copy(self, name, folder, to):
+        """Copy a file over a read-only one, as rsync does."""
+        shutil.copy(os.path.join(folder, name), os.path.join(to, name + '.copied'))
+        os.rename(os.path.join(to, name + '.copied'), os.path.join(to, name))
+
+    def as_stamper(self, command):
+        return self.machine.run("runuser -u stamp -- sh -c '{}'".format(command)).out
+
     # ---- a user other than root
 
     def run_units_of_a_user(self):
@@ -640,6 +683,7 @@ STORY = (
     ('a release that is taken back', Story.take_a_release_back),
     ('a wait before an update', Story.wait_before_an_update),
     ('a maintenance window', Story.stage_for_a_maintenance_window),
+    ('a stamp by cron', Story.renew_stamps_by_cron),
     ('a unit of a user', Story.run_units_of_a_user),
     ('a version that a unit of a user cannot use', Story.roll_back_a_unit_of_a_user),
     ('a unit of a user, from a system unit', Story.run_units_of_a_user_from_a_system_unit),

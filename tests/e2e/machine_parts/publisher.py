@@ -37,7 +37,7 @@ class Publisher:
 
     def publish(self, name, version, image):
         """Publish a file, and remove it. Return the path of the image under the origin."""
-        os.makedirs(self._folder(name), exist_ok=True)
+        os.makedirs(self.folder(name), exist_ok=True)
         self._store(name, image, version)
         path = '/{}/store/{}'.format(name, origin.digest_of(scene.read(image)))
         os.remove(image)
@@ -48,10 +48,11 @@ class Publisher:
         self._store(name, '--again', old, version)
 
     def _store(self, name, *arguments):
-        options = ['-f', self._key, '-o', self._folder(name)]
+        options = ['-f', self._key, '-o', self.folder(name)]
         done = subprocess.run([sys.executable, scene.TAKO, 'store'] + options + list(arguments),
                               stdout=subprocess.PIPE, universal_newlines=True, check=True)
         self.say('publisher: tako store ' + ' '.join(arguments), done.stdout)
 
-    def _folder(self, name):
+    def folder(self, name):
+        """Return the directory in which the images of this name are published."""
         return os.path.join(self.directory, name)
