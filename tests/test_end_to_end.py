@@ -113,7 +113,7 @@ class StolenKeyTest(scene.Scene):
         self.assertCode(0, self.run_tako('fetch', app))
         honest.sign()
         self.assertCode(3, self.run_tako('fetch', app))
-        # the steps of docs/security.md
+        # the steps of docs/a-key-was-stolen.md
         new_key = self.write('new.key', tako.format_secret_key(origin.OTHER_SEED), 0o600)
         self.assertCode(0, self.run_tako('sign', '-f', new_key, '-p', origin.PUBLIC_KEY,
                                          self.path('served')))

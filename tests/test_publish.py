@@ -27,6 +27,15 @@ runpy.run_path(sys.argv[0], run_name='__main__')
 """
 
 
+def has_openssl_3():
+    """Return whether the openssl command checks Ed25519 signatures of a file."""
+    try:
+        told = subprocess.run(['openssl', 'version'], stdout=subprocess.PIPE, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return re.match(b'OpenSSL [3-9]', told) is not None
+
+
 class StoreCase(scene.Scene):
     def setUp(self):
         super().setUp()
@@ -746,12 +755,16 @@ class AloneTest(StoreCase):
 class PageTest(scene.Scene):
     """The commands of a page, one after another, exit with 0."""
 
-    def run_page(self, name, *sections):
-        """Run the sh blocks of these sections, or of all. Return what each block printed."""
+    def section(self, name, *sections):
+        """Return the text of these sections of a page, or of all."""
         with open(os.path.join(scene.PROJECT, 'docs', name), encoding='utf-8') as stream:
             parts = re.split('^## (.*)\n', stream.read(), flags=re.M)[1:]
-        text = ''.join(text for title, text in zip(parts[::2], parts[1::2])
+        return ''.join(text for title, text in zip(parts[::2], parts[1::2])
                        if title in sections or not sections)
+
+    def run_page(self, name, *sections):
+        """Run the sh blocks of these sections, or of all. Return what each block printed."""
+        text = self.section(name, *sections)
         shutil.copy(scene.TAKO, self.path('tako.py'))
         os.mkdir(self.path('bin'))
         os.symlink(sys.executable, self.path('bin', 'python3'))
@@ -796,6 +809,27 @@ class PageTest(scene.Scene):
 
     def test_the_examples_of_store_work(self):
         self.assertIn('this begins a new history', self.run_page('tako-store.md')[1])
+
+    @unittest.skipUnless(has_openssl_3(), 'NO OpenSSL 3: THE CHECK OF A FIRST COPY IS NOT TESTED')
+    def test_the_first_copy_is_checked_with_openssl_alone(self):
+        section = 'Check the first copy of tako.py'
+        self.assertIn('is the signed tako.py\n', self.run_page('security.md', section)[1])
+        self.assertEqual(scene.read(scene.TAKO), scene.read(self.path('first-tako.py')))
+        manifest = self.path('public-tako', 'manifest')
+        image, = [os.path.join(self.path('public-tako', 'store'), name)
+                  for name in os.listdir(self.path('public-tako', 'store')) if '.' not in name]
+        check = re.findall('^```sh\n(.*?)^```', self.section('security.md', section),
+                           re.M | re.S)[1]
+        for path in (manifest, image):
+            intact = scene.read(path)
+            os.unlink(path)
+            self.write(path, intact.replace(b'0', b'1', 1))
+            done = subprocess.run(['/bin/sh', '-c', check], cwd=self.directory,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            self.assertNotEqual(0, done.returncode)
+            self.assertNotIn(b'is the signed', done.stdout)
+            os.unlink(path)
+            self.write(path, intact)
 
 
 class VerifyTest(StoreCase):

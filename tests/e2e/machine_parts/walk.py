@@ -78,6 +78,7 @@ BEFORE = {
     'docs/distributing-images.md': 'mkdir -p /srv/images/app\n',
     'docs/differential-updates.md': PUBLISHED + 'rm public/store/*.chunks\n',
     'docs/manifest-format.md': PUBLISHED + 'ln -s public/store store\n',
+    'docs/security.md': INSTALLED,
     'docs/unattended.md': INSTALLED,
     'docs/versions.md': PUBLISHED,
     ('docs/configuration.md', '$ python3 tako.py fetch app.tako'): """
