@@ -778,12 +778,20 @@ class PageTest(scene.Scene):
         return printed
 
     def test_a_ci_job_extends_the_manifest_of_the_server(self):
-        printed = self.run_page('distributing-images.md', 'Once: a key pair', 'For each version',
-                                'From a CI job')
-        self.assertIn('stored 1.0.1', printed[-1])
-        self.assertEqual(1, printed[-1].count('tako: warning: '))
-        self.assertCode(0, self.run_tako('verify', '-p', 'app.pub', 'www'))
-        config = self.config('file://' + self.path('www'), version='1.0.1',
+        self.run_page('distributing-images.md', 'Once: a key pair', 'For each version')
+        os.mkdir(self.path('job'))
+        shutil.copy(self.path('public', 'manifest'), self.path('job'))
+        self.write('new.img', noise(1000))
+        stored = self.run_tako('store', '--extend', '-f', 'app.key', '-o', 'job', 'new.img',
+                               '1.0.1')
+        self.assertEqual(0, stored.code)
+        self.assertIn('stored 1.0.1', stored.out)
+        self.assertEqual(1, stored.err.count('tako: warning: '))
+        for name in os.listdir(self.path('job', 'store')):
+            shutil.copy(self.path('job', 'store', name), self.path('public', 'store'))
+        os.replace(self.path('job', 'manifest'), self.path('public', 'manifest'))
+        self.assertCode(0, self.run_tako('verify', '-p', 'app.pub', 'public'))
+        config = self.config('file://' + self.path('public'), version='1.0.1',
                              public_keys=[scene.read(self.path('app.pub')).decode().strip()])
         self.assertCode(0, self.run_tako('fetch', config))
 
