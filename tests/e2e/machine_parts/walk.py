@@ -71,6 +71,21 @@ for version in 1.4.0=good 1.4.1=good 1.4.2=bad 2.0.0=good; do
     python3 tako.py fetch /etc/tako/app.tako || test $version = 1.4.2=bad
 done
 """
+# three fetches failed since, because nothing listens at the origin
+THREE_FAILURES = FOUR_RELEASES + """
+echo 127.0.0.1 images.example.com >> /etc/hosts
+sed -i 's|^Origin=.*|Origin=https://images.example.com/app|' /etc/tako/app.tako
+for number in 1 2 3; do python3 tako.py fetch --timeout 1 /etc/tako/app.tako || true; done
+touch -d '97 minutes ago' /var/lib/images/app/.state
+"""
+MORE_CONFIGS = ELSEWHERE + """
+mkdir -p /var/lib/images/db
+printf '%s\\n' "Origin=file://$PWD/public" PublicKey={} Destination=/var/lib/images/db \\
+    'Version=2.*' > /etc/tako/db.tako
+sed 's|/db|/old|' /etc/tako/db.tako > /etc/tako/old.tako
+python3 tako.py fetch /etc/tako/db.tako
+touch -d '7 minutes ago' /var/lib/images/db/.state
+""".format(PUBLIC_KEY)
 INSTALLED = ELSEWHERE + PUBLISHED + CONFIG + 'python3 tako.py fetch /etc/tako/app.tako\n'
 # The commands that run before a page, or before one of its consoles: what the page presupposes.
 BEFORE = {
@@ -84,7 +99,8 @@ BEFORE = {
     ('docs/configuration.md', '$ python3 tako.py fetch app.tako'): """
         printf '%s\\n' Origin=file:///srv PublicKey={} Destination=/srv \\
             'Verson=1.*' > app.tako""".format(PUBLIC_KEY),
-    ('docs/tako-status.md', '$ python3 tako.py status /etc/tako/app.tako'): FOUR_RELEASES,
+    ('docs/tako-status.md', '$ python3 tako.py status /etc/tako/app.tako'): THREE_FAILURES,
+    ('docs/tako-status.md', '$ python3 tako.py status /etc/tako'): MORE_CONFIGS,
 }
 BEFORE.update(howtos.BEFORE)
 # The commands that run after a page, and must succeed.
