@@ -112,6 +112,7 @@ class RollbackTest(UnitsCase):
                              self.fetch(limits=dict(self.limits, SYSTEMCTL_TIMEOUT_SECONDS=1.0)))
 
     def test_a_unit_that_fails_after_its_restart_is_rolled_back(self):
+        self.clock = scene.Clock(is_real=False)     # it asserts how long units are watched
         self.systemctl(DIES, self.two)
         result = self.fetch()
         self.assertRolledBack(result)
@@ -208,6 +209,7 @@ class RollbackTest(UnitsCase):
             self.assertIn('polkit', result.err)
 
     def test_a_unit_that_the_operator_restarted_is_watched_and_not_restarted(self):
+        self.clock = scene.Clock(is_real=False)     # it asserts how long units are watched
         self.systemctl(DENIED, self.two)
         self.fetch()
         self.systemctl()
