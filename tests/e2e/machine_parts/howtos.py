@@ -287,7 +287,10 @@ def run_jobs(reader, block, number):
     machine.write('/srv/job.yml', block.text.replace(copies_back[0], ''))
     failed = run(job, None)
     check.assertNotEqual(0, failed.code)
-    check.assertIn('--extend', failed.out)
+    page = scene.read(os.path.join(reader.project, CI)).decode()
+    messages = re.findall('^. `([^`]+)`', page, re.M)
+    missing, moved = [each for each in messages if ' ' in each]
+    check.assertIn(missing, failed.out)
     check.assertEqual(before, run(listed).out)
     machine.write('/srv/job.yml', block.text)
     run('mv /srv/images/app/manifest /srv')
@@ -299,6 +302,7 @@ def run_jobs(reader, block, number):
     check.assertEqual(1, printed.count('warning'), printed)
     check.assertRegex(run(OFFER.format('list')).out, r'(^|\n)1\.0\.{} '.format(number))
     run(OFFER.format('verify'))
+    check.assertIn(moved, run(job, None).out)       # the next image has other bytes
 
 
 # ---- Build an image
