@@ -256,6 +256,7 @@ class ProgressTest(scene.Scene):
         self.origin.faults['/store/' + self.entry.digest] = origin.holds(2000000)
         code, out, seen = self.run_on_terminal('fetch', self.app, stop_at=b': 1.0: 1.')
         self.assertEqual((130, b''), (code, out), seen)
-        self.assertRegex(seen, b'stopped: (9[0-9]{2} kB|[12].[0-9] MB) came and are kept; the next fetch resumes')
+        self.assertRegex(seen, b'stopped: (9[0-9]{2} kB|[12].[0-9] MB) came and are kept; '
+                               b'the next fetch resumes')
         partial = self.path('destination', '.partial-' + self.entry.digest)
         self.assertGreaterEqual(os.path.getsize(partial), 950000)
