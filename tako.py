@@ -3590,6 +3590,7 @@ class HttpClient:
         """
         ahead: List[HttpConnection] = []
         unsent, may_send, host = enumerate(each), len(each) > 1, endpoint(url)
+        first, unopened = self._pool.connection(url), self._pool.connection(url, CONNECTIONS)
         try:
             for headers in each:
                 if may_send and host not in self._single:
@@ -3599,6 +3600,8 @@ class HttpClient:
                                          dict(following, Authorization=authorization))
                 answer = self._receive_ahead(ahead.pop(0), url) if ahead else None
                 may_send = answer is not None
+                if not may_send:            # open() takes the first connection, and its response
+                    ahead = [unopened if sent is first else sent for sent in ahead]
                 while ahead and host in self._single:
                     ahead.pop().close()
                 yield answer or self.open(url, authorization, headers)

@@ -20,6 +20,8 @@ CHANGED = noise(5000, 7)
 NEW = OLD[:100000] + CHANGED + OLD[103000:250000] + b'inserted' + OLD[250000:]
 GARBAGE = noise(len(NEW), 9)
 WHOLE = 'downloading the whole image'
+# With these, a run fails if it waits for a response that cannot come.
+PROMPTLY, SILENCE = ('--timeout', '20'), {'NETWORK_TIMEOUT_SECONDS': 60.0}
 
 
 class DeltaCase(scene.Scene):
@@ -330,7 +332,7 @@ class ConnectionsTest(DeltaCase):
             is_busy.release()
             handler.serve()
         self.origin.faults[self.image] = fault
-        self.assertUpdated()
+        self.assertUpdated(*PROMPTLY, limits=dict(self.limits, **SILENCE))
         self.assertTrue(has_refused.is_set())
         self.assertFewBytes(300000)
 
@@ -472,7 +474,7 @@ class InterruptionTest(DeltaCase):
         for times in range(1, 9):
             with self.subTest(times):
                 self.drop_after(times)
-                self.assertUpdated()
+                self.assertUpdated(*PROMPTLY, limits=dict(self.limits, **SILENCE))
                 self.assertLess(self.image_bytes(), 250000)
             self.setUp()
 
