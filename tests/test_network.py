@@ -186,8 +186,10 @@ class FaultTest(NetworkCase):
         self.assertUnreachable('http://nowhere.invalid/body: ', 'http://nowhere.invalid/body')
 
     def test_silence_ends_after_the_timeout(self):
-        patch = unittest.mock.patch.object(tako, 'NETWORK_TIMEOUT_SECONDS', 0.2)
-        with socket.socket() as silent, patch:
+        with unittest.mock.patch.object(tako, 'NETWORK_TIMEOUT_SECONDS', 0.2):
+            self.client = tako.HttpClient({})
+        self.addCleanup(self.client.__exit__, None, None, None)
+        with socket.socket() as silent:
             silent.bind(('127.0.0.1', 0))
             silent.listen(1)
             self.assertUnreachable('timed out',

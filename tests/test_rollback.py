@@ -570,7 +570,9 @@ class UserManagerTest(UnitsCase):
 
     def test_an_unreachable_manager_of_the_user_hints_at_lingering(self):
         self.systemctl('echo Failed to connect to bus: No medium found >&2; exit 1', self.one)
-        result = self.fetch_as_user()
+        result = self.run_tako('fetch', self.app, as_nobody=True,
+                               limits={'SYSTEMCTL_PAUSE_SECONDS': 0.001},
+                               environ=self.environ_with_systemctl())
         self.assertCode(75, result)
         self.assertIn('systemctl --user cannot reach systemd', result.err)
         self.assertIn('run as root: loginctl enable-linger {}\n'.format(self.user), result.err)
@@ -947,7 +949,7 @@ class TogetherTest(UnitsCase):
 
     def setUp(self):
         super().setUp()
-        self.configure('Restart=app.service\nConfirm=2\n')
+        self.configure('Restart=app.service\nConfirm=1\n')
         self.configs, self.roots = [self.app], [self.destination]
         for number in (2, 3):
             self.roots.append(self.path('destination-{}'.format(number)))
@@ -955,12 +957,13 @@ class TogetherTest(UnitsCase):
             self.configs.append(self.config(self.origin.url, 'app-{}.tako'.format(number),
                                             version='1.*',
                                             destination=self.roots[-1],
-                                            more='Restart=app-{}.service\nConfirm=2\n'.format(
+                                            more='Restart=app-{}.service\nConfirm=1\n'.format(
                                                 number)))
 
     def run_all(self):
-        # without the Clock: pauses take their time
-        return self.run_here('fetch', *self.configs, environ=self.environ_with_systemctl())
+        # without the Clock, as threads share the time
+        return self.run_here('fetch', *self.configs, environ=self.environ_with_systemctl(),
+                             limits=dict(self.limits, WATCH_POLL_SECONDS=0.1))
 
     def test_units_of_several_configs_are_watched_at_the_same_time(self):
         result = self.run_all()
@@ -1006,6 +1009,9 @@ class TogetherTest(UnitsCase):
 
     def test_a_signal_during_the_watch_releases_locks_and_reports_what_changed(self):
         """fetch releases the locks and prints what it installed."""
+        for path in self.configs:
+            text = scene.read(path).decode().replace('Confirm=1\n', 'Confirm=60\n')
+            self.write(os.path.basename(path), text)
         process = self.start('fetch', *self.configs, environ=self.environ_with_systemctl())
         while len(fake_systemd.restarts(self.directory)) < 3:
             time.sleep(0.05)
