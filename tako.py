@@ -1103,6 +1103,19 @@ def compatible_entries(manifest: Manifest, bounds: Bounds) -> 'Iterator[Entry]':
     return (entry for entry in reversed(manifest.entries) if entry.version in bounds)
 
 
+def newer_entries(manifest: Manifest, bounds: Bounds, latest: str) -> 'List[Entry]':
+    """Return the entries in bounds above the installed image, newest first; none if it is not.
+
+    latest: the SHA-256 of the installed image, or ''.
+    """
+    newer: List[Entry] = []
+    for entry in compatible_entries(manifest, bounds):
+        if entry.digest == latest:
+            return newer
+        newer.append(entry)
+    return []
+
+
 def nearest_versions(manifest: Manifest, bounds: Bounds) -> 'List[Version]':
     """Return the newest version below `bounds` and the oldest above, those that exist.
 
@@ -2475,6 +2488,13 @@ class NewFile:
         except OSError:
             if error is None:                   # on a full disk, closing fails as `error` did
                 raise
+
+
+def replace_file(path: str, content: bytes, temporary: str) -> None:
+    """Write a file durably: under the name `temporary`, which is then renamed to `path`."""
+    with NewFile(temporary) as new:
+        new.write(content)
+        new.publish(path)
 
 
 class PartialFile(NewFile):
@@ -3988,9 +4008,7 @@ class ImageDirectory:
 
     def _write(self, temporary: str, content: bytes, path: str) -> None:
         """Write a file durably: under the name `temporary`, which is then renamed to `path`."""
-        with NewFile(self.path(temporary)) as new:
-            new.write(content)
-            new.publish(path)
+        replace_file(path, content, self.path(temporary))
 
     def images(self) -> 'Dict[str, int]':
         """Return the size in bytes of each image in the store, by the SHA-256 in its name.
@@ -4577,6 +4595,11 @@ def machine_id() -> str:
     except OSError:
         return ''
     return text if re.fullmatch('[0-9a-f]{32}', text) else ''
+
+
+def format_moment(seconds: float) -> str:
+    """Return a time in seconds since 1970 as Stamp.moment."""
+    return time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(seconds))
 
 
 def images_behind_loop_devices(devices: str = '/sys/block') -> 'Set[str]':
@@ -5252,6 +5275,13 @@ def join_names(names: 'Sequence[str]') -> str:
     """Return names separated by commas; after NAMES_MAX of them, how many more there are."""
     more = len(names) - NAMES_MAX
     return ', '.join(names[:NAMES_MAX]) + (f' and {more} more' if more > 0 else '')
+
+
+def format_table(rows: 'Iterable[Sequence[str]]') -> 'List[str]':
+    """Return the lines of a table, whose first row has the headings."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ['  '.join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _journal_name(stream: 'TextIO') -> str:
@@ -5974,6 +6004,15 @@ class ImageDownload(Transfer):
             self._deltas = (PatchStrategy(self, older, older_digest),
                             RangeStrategy(self, older, older_digest))
         try:
+            self._run(mirrors)
+        except KeyboardInterrupt:
+            if self.received:
+                self.step(f'stopped: {format_size(self.received)} came and are kept; '
+                          'the next fetch resumes the download')
+            raise
+
+    def _run(self, mirrors: Mirrors) -> None:
+        try:
             mirrors.first(self._attempt)
         except UnreachableError as error:
             if isinstance(error, GoneError) or (self._has_tried_whole and self.assembly is None):
@@ -6068,14 +6107,15 @@ def plan_fetch(manifest: Manifest, config: Config, state: State, latest: str,
     which reads all of the image, and is only called if its plan is needed. is_init: --init was
     given. waiting: from plan_delay(). No image waits if the installed one is damaged.
     """
-    held, until = None, time.gmtime(0)              # the newest version that waits
-    entries = list(compatible_entries(manifest, config.bounds))
-    fault_of = functools.lru_cache(maxsize=None)(fault_of) if waiting else fault_of
-    for entry in entries:
+    held, until, waiting = None, time.gmtime(0), waiting or {}      # held: the newest that waits
+    if waiting:         # then an image in bounds is installed, and its fault is asked for twice
+        fault_of = functools.lru_cache(maxsize=None)(fault_of)
+        installed = next(entry for entry in compatible_entries(manifest, config.bounds)
+                         if entry.digest == latest)
+    for entry in compatible_entries(manifest, config.bounds):
         is_installed = entry.digest == latest
         skipped = fault = ''
-        if waiting and held is None and entry.digest in waiting and not any(
-                fault_of(each) for each in entries if each.digest == latest):
+        if held is None and entry.digest in waiting and not fault_of(installed):
             held, until = entry, time.gmtime(waiting[entry.digest] + 59)    # the next full minute
         if entry.digest in state.rejected:
             skipped = 'was rejected: a unit failed on it, or it was rolled back'
@@ -6110,8 +6150,7 @@ def plan_delay(manifest: Manifest, config: Config, state: State, latest: str, ma
     if config.delay is None:
         return (), {}
     bounds, (shortest, longest) = config.bounds, config.delay
-    digests = [entry.digest for entry in compatible_entries(manifest, bounds)]
-    newer = digests[:digests.index(latest)] if latest in digests else []
+    newer = [entry.digest for entry in newer_entries(manifest, bounds, latest)]
     above = [entry.digest for entry in reversed(manifest.entries)
              if entry.version not in bounds and not entry.version < bounds.lowest]
     noted = {digest: int(seconds) for digest, seconds in (each.split() for each in state.seen)}
@@ -6805,9 +6844,7 @@ class ImageFetch:
         """Yield the plans that are not skipped."""
         latest = self.destination.latest()
         waiting = self._waiting(manifest, latest)
-        entries = list(compatible_entries(manifest, self.config.bounds)) if self.is_stale else []
-        newer = entries[:next((number for number, each in enumerate(entries)
-                               if each.digest == latest), 0)]
+        newer = newer_entries(manifest, self.config.bounds, latest) if self.is_stale else []
         for plan in plan_fetch(manifest, self.config, self.notes.state, latest, fault_of,
                                self.options.init, waiting):
             if plan.entry in newer:
@@ -7019,17 +7056,25 @@ class ImageFetch:
         proven = next(each for each in manifests if each.name() == proof.stamp[1:])
         self._note_unproven(newest, proven, now)
         if RELEASED <= now > proof.stamp.seconds() + self.config.fresh:
-            stale = RefusedError(
-                f'no stamp since {proof.stamp.moment}, longer than Fresh= allows; asked: '
-                + ', '.join(origin.url for origin in self.mirrors.usable),
-                'check the clock; if other machines report this, too, tell the publisher')
-            if not self.destination.latest() or not (accepted and accepted[1:] == known.name()):
-                raise stale
-            self.codes.append(self.report.error(self.path, stale))
-            self.is_stale = True
+            self._note_stale(proof.stamp, accepted is not None and accepted[1:] == known.name())
             return known, b''
         is_kept = proof.stamp == accepted or now < RELEASED
         return proven, b'' if is_kept else stamps[proof.stamp]
+
+    def _note_stale(self, stamp: Stamp, is_proven: bool) -> None:
+        """Print that the last stamp is too old. Then no newer version is installed in this run.
+
+        is_proven: whether our own manifest was. Raises RefusedError instead if it was not, or if
+        no image is installed.
+        """
+        stale = RefusedError(
+            f'no stamp since {stamp.moment}, longer than Fresh= allows; asked: '
+            + ', '.join(origin.url for origin in self.mirrors.usable),
+            'check the clock; if other machines report this, too, tell the publisher')
+        if not (self.destination.latest() and is_proven):
+            raise stale
+        self.codes.append(self.report.error(self.path, stale))
+        self.is_stale = True
 
     def _ask_for_stamp(self, origin: Origin) -> 'Tuple[Stamp, bytes]':
         answer = self._request(origin, '/stamp', '')
@@ -7047,7 +7092,7 @@ class ImageFetch:
 
     def _warn_of_stamps(self, proof: Proof, now: float) -> None:
         """Print what is wrong with stamps although one of them may be a proof."""
-        here = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(now))
+        here = format_moment(now)
         if proof.ahead is not None:
             self.report.warning(self.path, f'the stamp of {proof.ahead.moment} is not accepted: '
                                 f'here it is {here}', 'set the clock, or tell the publisher')
@@ -7243,13 +7288,7 @@ class ImageFetch:
                 self._make_room(entry.size - min(partial.size, partial.allocated()))
                 download = ImageDownload(entry, self.destination, partial, self.client,
                                          self.report, self.path)
-                try:
-                    download.run(self.mirrors, older, older_digest)
-                except KeyboardInterrupt:
-                    if download.received:
-                        self._step(f'stopped: {format_size(download.received)} came and are kept; '
-                                   'the next fetch resumes the download')
-                    raise
+                download.run(self.mirrors, older, older_digest)
                 self.destination.store_image(entry, partial)
         finally:
             if older is not None:
@@ -7504,13 +7543,11 @@ def _table_lines(rows: 'List[Dict[str, Any]]') -> 'List[str]':
         unit, size = next((each for each in (('d', 86400), ('h', 3600), ('m', 60))
                            if count >= 2 * each[1]), ('s', 1))
         return f'{count // size}{unit} ago'
-    table = [('CONFIG', 'VERSION', 'LAST SUCCESS', 'STATUS')] + [
+    return format_table([('CONFIG', 'VERSION', 'LAST SUCCESS', 'STATUS')] + [
         (row['config'], row['version'] or '-', age(row['last_success']),
          '; '.join(row['problems']) or 'ok') if 'problems' in row else
         (row['config'], '-', '-', 'error (exit code {})'.format(row['exit_code']))
-        for row in rows]
-    widths = [max(map(len, column)) for column in zip(*table)]
-    return ['  '.join(map(str.ljust, line, widths)).rstrip() for line in table]
+        for row in rows])
 
 
 def _check_age(path: str, event: str, seconds: 'Optional[int]', max_age: float) -> None:
@@ -7542,11 +7579,7 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
     installed = [entry for entry in compatible + list(manifest.entries[::-1])
                  if entry.digest == latest]
     downloaded, _, received = state.received.partition(' ')
-    _, waiting = plan_delay(manifest, config, state, latest, machine_id() or state.machine,
-                            time.time())
-    plans = plan_fetch(manifest, config, state, latest, lambda _: '', False, waiting)
-    first = next((plan for plan in plans if not plan.skipped or plan.entry.digest in waiting), None)
-    held = first if first and first.skipped else None
+    held, held_until = _held_plan(manifest, config, state, latest)
     known = {
         'config': path, 'destination': destination.root, 'pattern': config.bounds.text,
         'version': installed[0].version.text if installed else None,
@@ -7558,7 +7591,7 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
                           if entry.version not in config.bounds],
         'rejected': rejected, 'withdrawn': withdrawn,
         'waiting': held and held.entry.version.text,
-        'waiting_until': held and waiting[held.entry.digest],
+        'waiting_until': held_until,
         'size': stored.get(latest),
         'received': int(received) if latest and downloaded == latest else None,
         'images': len(stored), 'image_bytes': sum(stored.values()),
@@ -7571,6 +7604,19 @@ def _status_of(path: str, config: Config, report: Report) -> 'Dict[str, Any]':
     known.update(_trouble_of(destination, config, state))
     known['problems'] = list(_problems_of(known))
     return known
+
+
+def _held_plan(manifest: Manifest, config: Config, state: State, latest: str
+               ) -> 'Tuple[Optional[FetchPlan], Optional[int]]':
+    """Return the plan of the version that waits for Delay=, and until when; None if none does."""
+    _, waiting = plan_delay(manifest, config, state, latest, machine_id() or state.machine,
+                            time.time())
+    for plan in plan_fetch(manifest, config, state, latest, lambda _: '', False, waiting):
+        if not plan.skipped:
+            break
+        if plan.entry.digest in waiting:
+            return plan, waiting[plan.entry.digest]
+    return None, None
 
 
 def _trouble_of(destination: Destination, config: Config, state: State) -> 'Dict[str, Any]':
@@ -7835,15 +7881,8 @@ def _publish(arguments: 'argparse.Namespace', directory: ImageDirectory, version
     older = _older_entries(directory, version, arguments.patch_from)
     note, verb = '', 'would store' if arguments.dry_run else 'stored'
     if arguments.again:
-        entry = _entry_again(directory, version, arguments)
         note = f', the image of {arguments.again}'
-        grown = add_entry(manifest, entry)
-        is_new = grown is not manifest
-        if is_new and not arguments.dry_run:
-            if not arguments.without_image:
-                directory.sync()
-            directory.write_manifest(SignedManifest(grown, signer.seal(manifest_body(grown)),
-                                                    directory.manifest_path))
+        entry, grown, is_new = _store_again(arguments, directory, version, signer)
     elif arguments.dry_run:
         entry = Entry(version, *hash_blocks(_read_image(arguments.image)))
         grown = add_entry(manifest, entry)
@@ -7862,6 +7901,23 @@ def _publish(arguments: 'argparse.Namespace', directory: ImageDirectory, version
     else:
         report.unchanged(f'{root}: {version} is published already, with this image')
     _warn_of_order_and_gaps(directory, grown, entry, report)
+
+
+def _store_again(arguments: 'argparse.Namespace', directory: ImageDirectory, version: Version,
+                 signer: 'Signer') -> 'Tuple[Entry, Manifest, bool]':
+    """List the image of --again as `version`, too; with --dry-run, write nothing.
+
+    Return the entry, the manifest with it, and whether it was not listed before.
+    """
+    entry, manifest = _entry_again(directory, version, arguments), directory.manifest()
+    grown = add_entry(manifest, entry)
+    is_new = grown is not manifest
+    if is_new and not arguments.dry_run:
+        if not arguments.without_image:
+            directory.sync()
+        directory.write_manifest(SignedManifest(grown, signer.seal(manifest_body(grown)),
+                                                directory.manifest_path))
+    return entry, grown, is_new
 
 
 def _entry_again(directory: ImageDirectory, version: Version,
@@ -7888,8 +7944,7 @@ def _entry_again(directory: ImageDirectory, version: Version,
         raise RefusedError(f'version {version} is not above {rivals[-1]}',
                            'choose a version that is: machines only install a newer one')
     fault = directory.image_fault(entry.digest, entry.size)
-    if fault and not (fault == MISSING and arguments.without_image
-                      and entry.digest not in directory.withdrawn()):
+    if fault and not (fault == MISSING and arguments.without_image):
         raise RefusedError(
             f'{old}: {directory.image_path(entry.digest)} {fault}',
             'restore it; if it is on the server and only missing here, add --without-image')
@@ -8036,13 +8091,12 @@ class Patch:
 
     def _write(self, new: NewFile, memory_bytes: int, report: Report) -> None:
         import mmap
-        size = self._entry.size
         with open(self._older_path, 'rb') as old_file, \
                 open(self._directory.image_path(self._entry.digest), 'rb') as new_file, \
                 mmap.mmap(old_file.fileno(), 0, access=mmap.ACCESS_READ) as old_image, \
                 mmap.mmap(new_file.fileno(), 0, access=mmap.ACCESS_READ) as new_image:
             make_patch(old_image, new_image, new.write, memory_bytes,
-                       lambda done: report.progress(self._label, done, size))
+                       report.meter(self._label, self._entry.size))
 
     def _makes_image(self, new: NewFile) -> bool:
         """Return whether the patch makes the image. Applies it as a client does."""
@@ -8194,7 +8248,7 @@ def _stamp(arguments: 'argparse.Namespace', directory: ImageDirectory, signer: S
     """Stamp the manifest of a directory. `path`: of the file that keeps what was stamped last."""
     root, pending, accepted = directory.root, path + '.bytes', _published_manifest(directory)
     last = _read_last(path, signer.public_key, arguments.replace, report)
-    moment = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(time.time()))
+    moment = format_moment(time.time())
     if arguments.signature:         # the moment is that of --bytes
         sealed = signer.seal(read_at_most(STAMP_MAX_BYTES, pending))
         moment = open_stamp(sealed, [signer.public_key], pending).moment
@@ -8262,9 +8316,7 @@ def _read_last(path: str, stamp_key: bytes, is_replaced: bool,
 def _replace_file(path: str, content: bytes) -> None:
     path = os.path.abspath(path)
     remove_if_there(path + '.new')          # a killed run left it
-    with NewFile(path + '.new') as new:
-        new.write(content)
-        new.publish(path)
+    replace_file(path, content, path + '.new')
 
 
 def verify(arguments: 'argparse.Namespace', report: Report) -> int:
@@ -8408,7 +8460,9 @@ def list_versions(arguments: 'argparse.Namespace', report: Report) -> int:
         import json
         report.result(*json.dumps(rows, indent=2).split('\n'))
     else:
-        report.result(*_version_lines(rows))
+        report.result(*format_table([('VERSION', 'SIZE', 'SHA-256', 'STATE')] + [
+            (row['version'], format_size(row['size']), row['digest'][:12],
+             ', '.join(name for name in VERSION_FACTS if row[name])) for row in rows]))
     return 0
 
 
@@ -8440,16 +8494,6 @@ def _stored(directory: ImageDirectory, entries: 'Sequence[Entry]') -> 'Set[str]'
     """Return the SHA-256 of each listed image that is in the store, of the right size."""
     sizes = directory.images()
     return {entry.digest for entry in entries if sizes.get(entry.digest) == entry.size}
-
-
-def _version_lines(rows: 'List[Dict[str, Any]]') -> 'Iterator[str]':
-    """Yield the lines of a table."""
-    cells = [('VERSION', 'SIZE', 'SHA-256', 'STATE')] + [
-        (row['version'], format_size(row['size']), row['digest'][:12],
-         ', '.join(name for name in VERSION_FACTS if row[name])) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    for line in cells:
-        yield '  '.join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
 
 
 def _lock(root: str, report: Report) -> DirectoryLock:

@@ -210,11 +210,14 @@ class ProgressTest(scene.Scene):
         self.assertEqual((0, b''), (code, out))
         self.assertProgress(b'[^\r]*app.tako: checking 1.0', seen)
 
+    def write_image_and_key(self):
+        """Return the paths of an image, a secret key, and a directory to publish in."""
+        os.mkdir(self.path('public'))
+        return (self.write('image', scene.noise(3000000)),
+                self.write('key', tako.format_secret_key(origin.SEED), 0o600), self.path('public'))
+
     def test_a_terminal_shows_the_progress_of_store_and_verify(self):
-        image = self.write('image', scene.noise(3000000))
-        key = self.write('key', tako.format_secret_key(origin.SEED), 0o600)
-        public = self.path('public')
-        os.mkdir(public)
+        image, key, public = self.write_image_and_key()
         code, _, seen = self.run_on_terminal('store', '-f', key, '-o', public, image, '1.0')
         self.assertEqual(0, code, seen)
         self.assertProgress(b'[^\r]*public: reading 1.0', seen)
@@ -224,10 +227,7 @@ class ProgressTest(scene.Scene):
         self.assertProgress(b'[^\r]*public: checking 1.0', seen)
 
     def test_a_pipe_has_progress_without_an_end(self):
-        image = self.write('image', scene.noise(3000000))
-        key = self.write('key', tako.format_secret_key(origin.SEED), 0o600)
-        public = self.path('public')
-        os.mkdir(public)
+        image, key, public = self.write_image_and_key()
         os.mkfifo(self.path('pipe'))
         with subprocess.Popen(['cp', image, self.path('pipe')]):
             code, _, seen = self.run_on_terminal(

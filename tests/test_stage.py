@@ -96,27 +96,29 @@ class StageTest(scene.UpdateScene):
         self.assertCode(75, self.run_tako('fetch', self.app))
         self.assertInPlace(THREE)
 
-    def test_a_staged_image_is_installed_if_a_newer_one_cannot_be_downloaded(self):
+    def assertStagedInstalled(self, fault, *options):
+        """1.1 is staged, and the download of a newer version fails: fetch installs 1.1.
+
+        Return the entry of the newer version, and what fetch printed on stderr.
+        """
         self.stage()
         newer = self.origin.publish('1.2', THREE)
-        self.origin.faults['/store/' + newer.digest] = origin.status(503)
-        result = self.run_tako('fetch', self.app)
+        self.origin.faults['/store/' + newer.digest] = fault
+        result = self.run_tako('fetch', *options, self.app)
         self.assertEqual((75, self.app + ': 1.1 is installed, restarted app.service\n'),
                          (result.code, result.out))
-        self.assertIn(newer.digest, result.err)
         self.assertInPlace(TWO)
+        return newer, result.err
+
+    def test_a_staged_image_is_installed_if_a_newer_one_cannot_be_downloaded(self):
+        newer, err = self.assertStagedInstalled(origin.status(503))
+        self.assertIn(newer.digest, err)
         self.origin.faults.clear()
         self.assertCode(0, self.run_tako('fetch', self.app))
         self.assertInPlace(THREE)
 
     def test_a_staged_image_is_installed_if_a_newer_download_exceeds_the_timeout(self):
-        self.stage()
-        newer = self.origin.publish('1.2', THREE)
-        self.origin.faults['/store/' + newer.digest] = origin.holds(1)
-        result = self.run_tako('fetch', '--timeout', '1', self.app)
-        self.assertEqual((75, self.app + ': 1.1 is installed, restarted app.service\n'),
-                         (result.code, result.out))
-        self.assertInPlace(TWO)
+        self.assertStagedInstalled(origin.holds(1), '--timeout', '1')
 
     def test_keep_removes_neither_the_staged_image_nor_the_installed_one(self):
         older = self.origin.publish('0.9', b'older')
