@@ -7107,7 +7107,7 @@ class ImageFetch:
         elif proof.stamp and 0.5 < (now - proof.stamp.seconds()) / self.config.fresh <= 1:
             self.report.warning(
                 self.path, f'no stamp since {proof.stamp.moment}, longer than half of Fresh=',
-                'tell the publisher, who has to renew it')
+                'tell the publisher to renew it')
 
     def _note_unproven(self, newest: SignedManifest, proven: SignedManifest, now: float) -> None:
         """Note since when a newer manifest has no stamp. After UNPROVEN_SECONDS, print it."""
