@@ -2191,11 +2191,10 @@ def _credential_errors(values: 'Values') -> 'Iterator[ConfigError]':
     """Yield the errors of a token or client certificate that another host could receive."""
     origins = [origin for origin in values['Origin'].values() if origin is not None]
     hosts = {endpoint(origin.url) for origin in origins}
-    is_private = len(hosts) == 1 and all(
-        scheme == 'https' or (scheme == 'http' and re.fullmatch(LOOPBACK_REGEX, host))
-        for scheme, host in hosts)
+    is_private = len(hosts) < 2 and all(
+        scheme == 'https' or re.fullmatch(LOOPBACK_REGEX, host) for scheme, host in hosts)
     for key in ('Token', 'ClientCertificate'):
-        for line in values[key] if origins and not is_private else ():
+        for line in values[key] if not is_private else ():
             yield ConfigError(f'{key}= needs all Origin= on one https host, or a loopback address',
                               'make each Origin= begin with the same https://host/, or write '
                               'another config for the other host', line)
@@ -2343,12 +2342,12 @@ def parse_keep(value: str) -> int:
 
 
 def _parse_delay(value: str) -> 'Tuple[int, int]':
-    parts = value.split('-')
-    times = [int(seconds) for seconds in map(parse_duration, parts) if seconds is not None]
-    if len(parts) > 2 or len(times) < len(parts) or times[0] > times[-1]:
+    first, dash, last = value.partition('-')
+    shortest, longest = parse_duration(first), parse_duration(last if dash else first)
+    if shortest is None or longest is None or shortest > longest:
         raise UsageError(f'{value[:80]!a} is not a time, or two with the shorter one first',
                          'write it like 36h, 2d or 1d-4d')
-    return times[0], times[-1]
+    return int(shortest), int(longest)
 
 
 def _parse_fresh(value: str) -> float:

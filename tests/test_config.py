@@ -13,6 +13,7 @@ SETTINGS = {'Origin': 'https://images.example.com/app', 'PublicKey': KEY,
             'Version': '1.*'}
 CONFIG = ''.join('{}={}\n'.format(*setting) for setting in SETTINGS.items())
 PASSWORD = 'hunter2'
+TOKEN = 'gho_Hush.hush-0123+/=='
 
 
 def config(*more, **changes):
@@ -135,8 +136,11 @@ class KeyTest(ConfigTest):
             'PublicKey': ('Public-Key', 'PublicKeys', 'Public_Key', 'Pubkey'),
             'Destination': ('Destinaton', 'Destination_Path'), 'Version': ('Versions', 'Verison'),
             'Restart': ('Restarts', 'Resart'), 'Confirm': ('Confrim',), 'Keep': ('Keeps',),
-            'Manager': ('Managers', 'Manger'),
+            'Manager': ('Managers', 'Manger'), 'Delay': ('Delays', 'Dealy'), 'Token': ('Tokens',),
+            'Authority': ('Authorty',), 'ClientCertificate': ('ClientCert',),
+            'ClientKey': ('ClientKeys',), 'StampKey': ('StampKeys',), 'Fresh': ('Fress',),
         }
+        self.assertEqual(set(tako.CONFIG_KEYS), set(misspellings))
         for known, several in misspellings.items():
             for misspelt in several:
                 with self.subTest(misspelt):
@@ -174,12 +178,16 @@ class KeyTest(ConfigTest):
                 self.assertLess(len(self.refusal(key + '=x').what), 40)
 
     def test_a_key_that_comes_twice_is_refused(self):
-        settings = dict(SETTINGS, Confirm='30', Keep='3', Manager='user')
-        text = config('', **settings)
+        settings = dict(SETTINGS, Confirm='30', Keep='3', Manager='user', Delay='2d', Token='x',
+                        Authority='/a', ClientCertificate='/c', ClientKey='/k', StampKey=KEY,
+                        Fresh='7d')
+        self.assertEqual({'Restart'}, set(tako.CONFIG_KEYS) - set(settings))
+        text = config(**settings)
         for number, (key, value) in enumerate(settings.items(), 1):
-            if key not in ('PublicKey', 'Origin'):
+            if key not in ('PublicKey', 'Origin', 'StampKey'):
                 with self.subTest(key):
-                    self.assertRefused(text + '#\n{}={}\n'.format(key, value), 9,
+                    self.assertRefused(text + '#\n{}={}\n'.format(key, value),
+                                       len(settings) + 2,
                                        '{}= is already set in line {}'.format(key, number),
                                        'remove one')
 
@@ -294,17 +302,17 @@ class ValueTest(ConfigTest):
 
     def test_invalid_times_to_confirm_are_refused(self):
         for value in ('', '-1', '+1', '0x1', '1 2', '\u0661', 'yes', '1y', '61m', '2h', '1d',
-                      str(tako.CONFIRM_MAX_SECONDS + 1), '9' * 9, '0' * 10):
+                      str(tako.CONFIRM_MAX_SECONDS + 1), '9' * 9, '0' * 10, '1' * 100):
             with self.subTest(value):
-                self.assertValueRefused('Confirm', value, ascii(value)
+                self.assertValueRefused('Confirm', value, ascii(value[:80])
                                         + ' is not a duration from 0 to 3600s', '90s, 10m or 1h')
 
     def test_manager_is_user_or_system(self):
         for more, manager in (('', ''), ('Manager=system', ''), ('Manager=user', ' --user')):
             self.assertEqual(manager, tako.parse_config(config(more)).manager)
-        for value in ('', 'User', '--user', 'root', 'user system'):
+        for value in ('', 'User', '--user', 'root', 'user system', 'u' * 100):
             with self.subTest(value):
-                self.assertValueRefused('Manager', value, ascii(value)
+                self.assertValueRefused('Manager', value, ascii(value[:80])
                                         + ' is not a manager of units', 'write user or system')
 
     def test_keep_takes_a_number_of_images(self):
@@ -439,6 +447,273 @@ class OriginTest(ConfigTest):
         self.assertNotIn(PASSWORD, repr(origin))
         self.assertEqual((origin.url, origin.authorization),
                          ('https://h/app', basic(b'me:hunter2')))
+
+
+class DurationTest(ConfigTest):
+
+    def test_durations_are_read(self):
+        for text, seconds in (
+                ('0', 0), ('90', 90), ('90s', 90), ('0.5', 0.5), ('0.25s', 0.25), ('007', 7),
+                ('1m', 60), ('10m', 600), ('1h', 3600), ('36h', 129600), ('1d', 86400),
+                ('7d', 604800), ('1.5d', 129600), ('1w', 604800), ('2w', 1209600),
+                ('999999999', 999999999), ('0.123456789', 0.123456789),
+                ('16666666.5m', 999999990), ('1653w', 999734400)):
+            with self.subTest(text):
+                self.assertEqual(seconds, tako.parse_duration(text))
+
+    def test_other_texts_are_no_durations(self):
+        for text in ('', ' ', 's', 'd', '-1', '+1', '.5', '5.', '1e3', '1.2.3', '1 d', ' 1', '1\n',
+                     '1D', '1y', '1ms', '1h30m', '0x1', '1_0', '\u0661', 'inf', 'nan', '9' * 10,
+                     '0.1234567890', '16666667m', '277778h', '11575d', '1654w', '999999999w'):
+            with self.subTest(ascii(text)):
+                self.assertIsNone(tako.parse_duration(text))
+
+    def test_the_maximum_itself_is_a_duration(self):
+        with mock.patch.object(tako, 'DURATION_MAX_SECONDS', 600):
+            self.assertEqual(600, tako.parse_duration('10m'))
+            self.assertIsNone(tako.parse_duration('601'))
+
+    def test_delay_takes_a_time_or_two(self):
+        self.assertIsNone(tako.parse_config(CONFIG).delay)
+        for value, expected in (
+                ('0', (0, 0)), ('90', (90, 90)), ('90s', (90, 90)), ('10m', (600, 600)),
+                ('36h', (129600, 129600)), ('2d', (172800, 172800)), ('1.5d', (129600, 129600)),
+                ('1d-4d', (86400, 345600)), ('12h-1w', (43200, 604800)), ('0-1d', (0, 86400)),
+                ('2d-2d', (172800, 172800)), ('365d', (31536000, 31536000)), ('0.5', (0, 0)),
+                ('1.9-2.9', (1, 2))):
+            with self.subTest(value):
+                delay = tako.parse_config(config('Delay=' + value)).delay
+                self.assertEqual((expected, [int, int]), (delay, [type(each) for each in delay]))
+
+    def test_invalid_delays_are_refused(self):
+        for value in ('', '4d-1d', '11575d', '1d-11575d', '11575d-1d', 'soon', 'soon-1d', '1d-',
+                      '-1d', '1d-2d-3d', '1d-2d-', '1d - x', '1d - 2d', '-', '--', '2 d', '1y',
+                      '1D', '1m-59', '9' * 10, '\u0661d', '1' * 100):
+            with self.subTest(value):
+                self.assertValueRefused('Delay', value, ascii(value[:80]) + ' is not a time, or '
+                                        'two with the shorter one first', '36h, 2d or 1d-4d')
+
+    def test_fresh_takes_a_time_from_an_hour_on(self):
+        self.assertEqual(float('inf'), tako.parse_config(CONFIG).fresh)
+        stamp_key = 'StampKey=' + KEY
+        self.assertEqual(float('inf'), tako.parse_config(config(stamp_key)).fresh)
+        for value, seconds in (('3600', 3600), ('1h', 3600), ('60m', 3600), ('36h', 129600),
+                               ('7d', 604800), ('1.5h', 5400), ('999999999', 999999999)):
+            with self.subTest(value):
+                self.assertEqual(seconds,
+                                 tako.parse_config(config(stamp_key, 'Fresh=' + value)).fresh)
+
+    def test_invalid_ages_of_a_stamp_are_refused(self):
+        for value in ('', '0', '3599', '3599.9', '59m', '0.9h', '1 d', '1d-2d', '-1h', 'never',
+                      '11575d', '1' * 100):
+            with self.subTest(value):
+                what = "Fresh= is invalid: {} is not a time from 1h on"
+                self.assertRefused(config('StampKey=' + KEY, 'Fresh=' + value), 6,
+                                   what.format(ascii(value[:80])), '36h or 7d')
+
+
+class StampKeyTest(ConfigTest):
+
+    def test_stamp_keys_are_read(self):
+        self.assertEqual((), tako.parse_config(CONFIG).stamp_keys)
+        parsed = tako.parse_config(config('StampKey=' + OTHER_KEY, 'Fresh=1h', 'StampKey=' + KEY))
+        self.assertEqual((tako.parse_public_key(OTHER_KEY), tako.parse_public_key(KEY)),
+                         parsed.stamp_keys)
+        self.assertEqual((tako.parse_public_key(KEY),), parsed.public_keys)
+
+    def test_invalid_stamp_keys_are_refused(self):
+        for value in ('', 'x', KEY[:-1], KEY + ' ' + OTHER_KEY):
+            with self.subTest(value):
+                self.assertValueRefused('StampKey', value, 'not a public key', '44 characters')
+        secret = tako.format_secret_key(bytes(range(32)))
+        self.assertRefused(config('StampKey=' + secret), 5, 'StampKey= is invalid: a secret key')
+
+    def test_fresh_needs_a_stamp_key(self):
+        for lines, line in ((['Fresh=7d'], 5), (['', 'Fresh=1h'], 6)):
+            self.assertRefused(config(*lines), line, 'Fresh= needs StampKey=',
+                               'add the key that signs the stamp')
+
+
+class PrivateOriginTest(ConfigTest):
+
+    def credentials(self, *lines, **changes):
+        return tako.parse_config(config(*lines, **changes)).credentials
+
+    def test_a_config_without_credentials(self):
+        self.assertEqual(tako.NO_CREDENTIALS, self.credentials())
+
+    def test_credentials_are_read(self):
+        home = ('https', 'images.example.com')
+        for token in (TOKEN, '@token', '@/etc/tako/a b', 'x', '!', '~' * tako.TOKEN_MAX_BYTES):
+            self.assertEqual(tako.Credentials(home, token, '', '', ''),
+                             self.credentials('Token=' + token))
+        self.assertEqual(tako.Credentials(home, '@token', '/ca.pem', '/c d.pem', 'key'),
+                         self.credentials('Token=@token', 'Authority=/ca.pem',
+                                          'ClientCertificate=/c d.pem', 'ClientKey=key'))
+        self.assertEqual(tako.Credentials(home, '', '', 'c', ''),
+                         self.credentials('ClientCertificate=c'))
+        self.assertEqual(tako.Credentials(('', ''), '', 'ca', '', ''),
+                         self.credentials('Authority=ca'))
+
+    def test_a_token_needs_one_https_host_or_loopback_address(self):
+        for origins in (['https://h/a', 'https://H:443/b'], ['https://h:8443/'],
+                        ['http://127.0.0.1:8000/a', 'http://127.0.0.1:8000/b'],
+                        ['http://127.255.3.99'], ['http://[::1]:80/x'], ['https://[2001:db8::1]']):
+            for line in ('Token=x', 'ClientCertificate=/c'):
+                more = ['Origin=' + each for each in origins[1:]]
+                self.assertEqual(tako.endpoint(origins[0]), self.credentials(
+                    line, *more, Origin=origins[0]).endpoint)
+        for origins in (['https://h/a', 'https://mirror/a'], ['https://h/', 'https://h:8443/'],
+                        ['https://h/', 'http://h/'], ['http://h/'], ['http://localhost/'],
+                        ['http://127.0.0.1.example.com/'], ['http://127.0.0.999/'],
+                        ['http://127.1/'], ['http://10.0.0.1/'], ['http://[::2]/'],
+                        ['file:///srv/app'], ['https://h/', 'file:///srv/app'],
+                        ['http://127.0.0.1/', 'http://127.0.0.2/'],
+                        ['https://a/', 'https://b/', 'https://c/']):
+            for key in ('Token', 'ClientCertificate'):
+                more = ['Origin=' + each for each in origins[1:]]
+                with self.subTest(origins=origins, key=key):
+                    self.assertRefused(
+                        config(key + '=x', *more, Origin=origins[0]), 5,
+                        key + '= needs all Origin= on one https host, or a loopback address',
+                        'the same https://host/')
+
+    def test_an_authority_allows_several_hosts(self):
+        self.assertEqual('/ca', self.credentials('Authority=/ca', 'Origin=http://h/').authority)
+
+    def test_a_token_excludes_a_password(self):
+        self.assertRefused(config('Token=x', Origin='https://me:hunter2@h/'), 5,
+                           'Token= is set, and Origin= has a password', 'remove one of the two')
+        self.assertRefused(config('Token=x', 'Origin=https://me:hunter2@h/', Origin='https://h/'),
+                           5, 'Token= is set, and Origin= has a password')
+        self.assertEqual('/c', self.credentials('ClientCertificate=/c',
+                                                Origin='https://me:hunter2@h/').certificate)
+
+    def test_a_key_needs_a_certificate(self):
+        self.assertRefused(config('ClientKey=/k'), 5,
+                           'ClientKey= is set without ClientCertificate=', 'ClientCertificate=/')
+
+    def test_invalid_credentials_are_refused_and_not_repeated(self):
+        hint = 'give the token without spaces, or @ and the path of a file with it'
+        for value in ('', 'a b', 'hunter2\u00fc', 'Bearer hunter2', 'hunter2\t2',
+                      'hunter2'.ljust(tako.TOKEN_MAX_BYTES + 1, 'x')):
+            self.assertValueRefused('Token', value, 'it is not a token', hint)
+            error = self.refusal(config('Token=' + value))
+            self.assertNotIn('hunter2', error.what + error.hint)
+        for value in ('@', '@\0hunter2'):
+            self.assertValueRefused('Token', value, 'it is not a path', 'of an existing file')
+            self.assertNotIn('hunter2', str(self.refusal(config('Token=' + value))))
+        for key in ('Authority', 'ClientCertificate', 'ClientKey'):
+            for value in ('', '/a\0b'):
+                self.assertValueRefused(key, value, 'it is not a path', 'of an existing PEM file')
+
+    def test_no_message_repeats_a_part_of_a_token(self):
+        for line in ('aHVudGVyMg==', 'hunter2=', 'Tokn: aHVudGVyMg==', 'aHVudGVyMg'):
+            error = self.refusal(CONFIG + line)
+            self.assertNotIn('aHV', error.what + error.hint)
+            self.assertNotIn('hunter2', error.what + error.hint)
+
+    def test_credentials_keep_their_bytes(self):
+        self.assertEqual('/srv/\u00fc'.encode('utf-8'),
+                         os.fsencode(self.credentials('Authority=/srv/\u00fc').authority))
+
+
+class EndpointTest(unittest.TestCase):
+
+    def test_scheme_host_and_port_are_spelled_in_one_way(self):
+        for url, expected in (
+                ('https://h', ('https', 'h')), ('https://H.Example/App', ('https', 'h.example')),
+                ('https://h:443/a:443', ('https', 'h')), ('https://h:80', ('https', 'h:80')),
+                ('http://h:80/', ('http', 'h')), ('http://h:443', ('http', 'h:443')),
+                ('http://h:8080/a', ('http', 'h:8080')), ('https://h:8443', ('https', 'h:8443')),
+                ('https://[::1]:443/', ('https', '[::1]')), ('http://[::80]/', ('http', '[::80]')),
+                ('file:///srv', ('file', ''))):
+            with self.subTest(url):
+                self.assertEqual(expected, tako.endpoint(url))
+
+
+class AllErrorsTest(ConfigTest):
+    """What `tako check` prints: all errors of a config."""
+
+    def errors(self, text):
+        values, errors = tako.parse_settings(text)
+        return values, [(error.line, error.what) for error in errors]
+
+    def test_a_config_without_errors(self):
+        values, errors = self.errors(CONFIG)
+        self.assertEqual([], errors)
+        self.assertEqual({3: '/var/lib/images/app'}, values['Destination'])
+        self.assertEqual(set(tako.CONFIG_KEYS), set(values))
+
+    def test_errors_come_in_the_order_of_their_lines_and_then_those_of_several_lines(self):
+        _, errors = self.errors('nonsense\nKeep=0\n\nOrigin=http://h\nToken=x\nVersion=*\nKeep=1\n'
+                                'ClientKey=k\nFresh=2h\nPublicKey=x\nFresh=3h\n')
+        self.assertEqual([
+            (1, 'not a setting: no = in this line'),
+            (2, "Keep= is invalid: '0' is not a number of images"),
+            (7, 'Keep= is already set in line 2'),
+            (10, 'PublicKey= is invalid: not a public key'),
+            (11, 'Fresh= is already set in line 9'),
+            (None, 'Destination= is missing'),
+            (9, 'Fresh= needs StampKey='),
+            (5, 'Token= needs all Origin= on one https host, or a loopback address'),
+            (8, 'ClientKey= is set without ClientCertificate=')], errors)
+
+    def test_an_invalid_value_is_not_missing(self):
+        for key in SETTINGS:
+            with self.subTest(key):
+                _, errors = self.errors(config(**{key: ''}))
+                self.assertEqual(1, len(errors), errors)
+
+    def test_a_misspelt_key_is_not_missing(self):
+        self.assertEqual([(1, "unknown key 'Orign'")],
+                         self.errors(CONFIG.replace('Origin', 'Orign'))[1])
+        self.assertEqual([(1, "unknown key 'Url'"), (None, 'Origin= is missing')],
+                         self.errors(CONFIG.replace('Origin=https://images.example.com/app',
+                                                    'Url=x'))[1])
+
+    def test_an_invalid_origin_is_no_other_host(self):
+        for key in ('Token', 'ClientCertificate'):
+            for value in ('x', 'https://me:hunter2@h h/'):
+                _, errors = self.errors(config(key + '=x', Origin=value))
+                self.assertEqual([1], [line for line, _ in errors], errors)
+
+    def test_a_token_for_another_host_with_a_password_has_both_errors(self):
+        _, errors = self.errors(config('Token=x', 'Origin=https://b/', Origin='https://a:b@h/'))
+        self.assertEqual([5, 5], [line for line, _ in errors])
+
+    def test_invalid_units_and_credentials_are_left_out(self):
+        values, errors = self.errors(config(
+            'Restart=a.service b.service', 'Restart=*', 'Restart=c.service', 'Token=',
+            'Authority=ca', 'ClientKey='))
+        self.assertEqual([6, 8, 10, 10], [line for line, _ in errors], errors)
+        self.assertEqual({'a.service': 5, 'b.service': 5, 'c.service': 7}, tako.units_of(values))
+        self.assertEqual(tako.Credentials(('', ''), '', 'ca', '', ''), tako.credentials_of(values))
+
+    def test_the_first_valid_origin_gets_the_token(self):
+        for others in (['Origin=https://b/'], ['Origin=https://b/', 'Origin=https://c/']):
+            values, _ = self.errors('Origin=x\nOrigin=https://a/\nToken=x\n' + '\n'.join(others))
+            self.assertEqual(('https', 'a'), tako.credentials_of(values).endpoint)
+        values, _ = self.errors('Token=x\nOrigin=x\n')
+        self.assertEqual(tako.Credentials(('', ''), 'x', '', '', ''), tako.credentials_of(values))
+
+
+class SimilarTest(unittest.TestCase):
+
+    def test_the_most_similar_word_is_found(self):
+        known = 'fetch', 'status', 'Store'
+        for word, similar in (('fetsh', 'fetch'), ('FETCH', 'fetch'), ('store', 'Store'),
+                              ('stats', 'status'), ('x', ''), ('', '')):
+            self.assertEqual(similar, tako.most_similar(word, known))
+
+
+class PasswordTest(unittest.TestCase):
+
+    def test_a_user_and_password_become_a_header(self):
+        for userinfo, expected in (('', ''), ('me:hunter2', basic(b'me:hunter2')),
+                                   ('me', basic(b'me:')), (':', basic(b':')),
+                                   ('a:b:c', basic(b'a:b:c')), ('%3A:%25', basic(b'::%'))):
+            self.assertEqual(expected, tako.basic_authorization(userinfo))
 
 
 if __name__ == '__main__':

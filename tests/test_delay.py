@@ -508,26 +508,3 @@ class FetchTest(scene.UpdateScene):
         self.assertCode(0, self.on(0))
         self.assertEqual(('', ()), (scene.state(self.destination).machine,
                                     scene.state(self.destination).seen))
-
-
-class SettingTest(unittest.TestCase):
-    """Which values Delay= takes."""
-
-    def test_values_are_accepted_as_the_table_says(self):
-        for text, expected in (
-                ('90', (90, 90)), ('90s', (90, 90)), ('10m', (600, 600)), ('36h', (129600, 129600)),
-                ('2d', (172800, 172800)), ('1.5d', (129600, 129600)), ('1d-4d', (86400, 345600)),
-                ('12h-1w', (43200, 604800)),
-                ('0', (0, 0)), ('0-1d', (0, 86400)), ('2d-2d', (172800, 172800)),
-                ('365d', (31536000, 31536000)), ('', None)):
-            with self.subTest(text):
-                self.assertEqual(expected, config(text).delay)
-
-    def test_invalid_values_are_refused(self):
-        for text in ('4d-1d', '11575d', '1d-11575d', 'soon', '1d-', '-1d', '1d-2d-3d', '1d - x',
-                     '-', '2 d', '1y', '1D', '9' * 10, '\u0661d'):
-            with self.subTest(text):
-                with self.assertRaises(tako.ConfigError) as caught:
-                    config(text)
-                self.assertIn('Delay= is invalid: ', caught.exception.what)
-                self.assertEqual(5, caught.exception.line)

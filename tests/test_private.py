@@ -1,4 +1,4 @@
-"""Sections 9, 11 and 16: private origins, by token, private CA and client certificate."""
+"""Sections 11 and 16: private origins, by token, private CA and client certificate."""
 import os
 import ssl
 import subprocess
@@ -8,85 +8,12 @@ import certificates
 import origin
 import scene
 import tako
-import test_config
 import test_network
 
 ONE = scene.noise(300000)
 TWO = ONE[:100000] + scene.noise(40000, 2) + ONE[100000:]
 TOKEN = 'gho_Hush.hush-0123+/=='
 BEARER = 'Bearer ' + TOKEN
-
-
-class KeyTest(test_config.ConfigTest):
-    """The keys of private origins in a config."""
-
-    def credentials(self, *lines, **changes):
-        return tako.parse_config(test_config.config(*lines, **changes)).credentials
-
-    def test_a_config_without_them(self):
-        self.assertEqual(tako.NO_CREDENTIALS, self.credentials())
-
-    def test_they_are_read(self):
-        home = ('https', 'images.example.com')
-        self.assertEqual(tako.Credentials(home, TOKEN, '', '', ''),
-                         self.credentials('Token=' + TOKEN))
-        self.assertEqual(tako.Credentials(home, '@token', '/ca.pem', '/c d.pem', 'key'),
-                         self.credentials('Token=@token', 'Authority=/ca.pem',
-                                          'ClientCertificate=/c d.pem', 'ClientKey=key'))
-        self.assertEqual(tako.Credentials(('', ''), '', 'ca', '', ''),
-                         self.credentials('Authority=ca'))
-
-    def test_a_token_needs_one_https_host_or_loopback_address(self):
-        for origins in (['https://h/a', 'https://H:443/b'], ['https://h:8443/'],
-                        ['http://127.0.0.1:8000/a', 'http://127.0.0.1:8000/b'],
-                        ['http://127.255.3.99'], ['http://[::1]:80/x'], ['https://[2001:db8::1]']):
-            for line in ('Token=x', 'ClientCertificate=/c'):
-                more = ['Origin=' + each for each in origins[1:]]
-                self.assertEqual(tako.endpoint(origins[0]), self.credentials(
-                    line, *more, Origin=origins[0]).endpoint)
-        for origins in (['https://h/a', 'https://mirror/a'], ['https://h/', 'https://h:8443/'],
-                        ['https://h/', 'http://h/'], ['http://h/'], ['http://localhost/'],
-                        ['http://127.0.0.1.example.com/'], ['http://127.0.0.999/'],
-                        ['http://127.1/'], ['http://10.0.0.1/'], ['http://[::2]/'],
-                        ['file:///srv/app'], ['https://h/', 'file:///srv/app'],
-                        ['http://127.0.0.1/', 'http://127.0.0.2/']):
-            for key in ('Token', 'ClientCertificate'):
-                more = ['Origin=' + each for each in origins[1:]]
-                with self.subTest(origins=origins, key=key):
-                    self.assertRefused(
-                        test_config.config(key + '=x', *more, Origin=origins[0]), 5,
-                        key + '= needs all Origin= on one https host, or a loopback address')
-
-    def test_an_authority_allows_several_hosts(self):
-        self.assertEqual('/ca', self.credentials('Authority=/ca', 'Origin=http://h/').authority)
-
-    def test_a_token_excludes_a_password(self):
-        self.assertRefused(test_config.config('Token=x', Origin='https://me:hunter2@h/'), 5,
-                           'Token= is set, and Origin= has a password')
-
-    def test_a_key_needs_a_certificate(self):
-        self.assertRefused(test_config.config('ClientKey=/k'), 5,
-                           'ClientKey= is set without ClientCertificate=')
-
-    def test_invalid_values_are_refused_and_not_repeated(self):
-        for value in ('', '@', 'a b', 'hunter2\u00fc', 'Bearer hunter2', 'hunter2\t2', '@\0hunter2',
-                      'hunter2' * 2000):
-            self.assertValueRefused('Token', value, 'it is not a ')
-            error = self.refusal(test_config.config('Token=' + value))
-            self.assertNotIn('hunter2', error.what + error.hint)
-        for key in ('Authority', 'ClientCertificate', 'ClientKey'):
-            self.assertValueRefused(key, '', 'it is not a path', 'PEM file')
-
-    def test_no_message_repeats_a_part_of_a_token(self):
-        for line in ('aHVudGVyMg==', 'hunter2=', 'Tokn: aHVudGVyMg==', 'aHVudGVyMg'):
-            error = self.refusal(test_config.CONFIG + line)
-            self.assertNotIn('aHV', error.what + error.hint)
-            self.assertNotIn('hunter2', error.what + error.hint)
-
-    def test_each_key_may_be_set_once(self):
-        for key in ('Token', 'Authority', 'ClientCertificate', 'ClientKey'):
-            self.assertRefused(test_config.config(key + '=x', key + '=y'), 6,
-                               key + '= is already set in line 5')
 
 
 @unittest.skipUnless(certificates.is_possible(), 'NO openssl COMMAND: https IS NOT TESTED')

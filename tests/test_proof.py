@@ -1,4 +1,4 @@
-"""Sections 9, 16 and 17: with StampKey= in the config, a manifest is only accepted with a stamp."""
+"""Sections 16 and 17: with StampKey= in the config, a manifest is only accepted with a stamp."""
 import os
 import re
 import unittest
@@ -78,35 +78,6 @@ class FindProofTest(unittest.TestCase):
                                  self.found(['1', '2'], offered, accepted, now))
         self.assertEqual((None, ('1', -9999 * DAY), None),
                          self.found(['1'], [('1', -9999 * DAY)], None, tako.RELEASED))
-
-
-class ConfigTest(unittest.TestCase):
-    TEXT = ('Origin=https://images.example.com/app\nDestination=/d\nVersion=*\nPublicKey='
-            + origin.PUBLIC_KEY + '\n')
-
-    def parsed(self, *lines):
-        return tako.parse_config(self.TEXT + ''.join(line + '\n' for line in lines))
-
-    def test_stamp_keys_and_their_age_are_read(self):
-        self.assertEqual(((), float('inf')), self.parsed()[-2:])
-        key, other = 'StampKey=' + PUBLIC_KEY, 'StampKey=' + OTHER_PUBLIC_KEY
-        self.assertEqual(((stamps.KEY, stamps.OTHER_KEY), 7 * DAY),
-                         self.parsed(key, 'Fresh=7d', other)[-2:])
-        self.assertEqual(HOUR, self.parsed(key, 'Fresh=3600').fresh)
-
-    def test_other_values_are_errors_with_their_line(self):
-        key = 'StampKey=' + PUBLIC_KEY
-        for lines, line, words in (
-                (['StampKey=x'], 5, 'StampKey= is invalid: not a public key'),
-                (['Fresh=7d'], 5, 'Fresh= needs StampKey='),
-                ([key, 'Fresh=59m'], 6, "Fresh= is invalid: '59m' is not a time from 1h on"),
-                ([key, 'Fresh=1 d'], 6, "Fresh= is invalid: '1 d' is not"),
-                ([key, 'Fresh='], 6, "Fresh= is invalid: '' is not"),
-                ([key, 'Fresh=1d', 'Fresh=1d'], 7, 'Fresh= is already set in line 6')):
-            with self.subTest(words), self.assertRaises(tako.ConfigError) as caught:
-                self.parsed(*lines)
-            self.assertEqual(line, caught.exception.line)
-            self.assertIn(words, caught.exception.what)
 
 
 class ProofCase(scene.Scene):
