@@ -2393,7 +2393,7 @@ CONFIG_KEYS: 'Dict[str, Callable[[str], Any]]' = {      # each with the function
 class naming:
     """Context manager: add `path` to any OSError that names no file."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: 'Union[str, bytes]') -> None:
         self._path = path
 
     def __enter__(self) -> None:
@@ -2740,9 +2740,10 @@ def _open_regular(path: 'Union[str, bytes]', flags: int, mode: int = 0o777) -> i
     # without O_NONBLOCK, a named pipe would wait for its writer
     descriptor = os.open(path, flags | os.O_NONBLOCK, mode)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise NotFileError(errno.EINVAL, 'not a regular file', path)
-        os.set_blocking(descriptor, True)
+        with naming(path):
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise NotFileError(errno.EINVAL, 'not a regular file', path)
+            os.set_blocking(descriptor, True)
     except OSError:
         os.close(descriptor)
         raise
@@ -5845,7 +5846,8 @@ class RangeStrategy(DeltaStrategy):
         self._transfer.step(f'comparing {self._entry.version} with the older image')
         # the index beside a damaged image does not say what the image is now
         if self._trust_stored_index and self._older_digest != self._entry.digest:
-            older_size = os.fstat(self._older.fileno()).st_size
+            with naming(self._older.name):
+                older_size = os.fstat(self._older.fileno()).st_size
             older_index = self._transfer.destination.read_index(self._older_digest, older_size)
         assembly = Assembly(index, self._partial, self._older, older_index)
         assembly.ranges = remote.join_ranges(assembly.ranges)
@@ -7367,15 +7369,16 @@ def read_config(path: str) -> str:
 
 
 def load_config(path: str) -> Config:
-    """Return the config in a file, whose destination exists. Raises ConfigError."""
+    """Return the config in a file, whose destination exists. Raises ConfigError, OSError."""
     config = parse_config(read_config(path))
     require_destination(config)
     return config
 
 
 def require_destination(config: Config) -> None:
-    """Raise ConfigError if the destination is not a directory."""
+    """Raise ConfigError if the destination is not a directory, OSError if that cannot be told."""
     if not os.path.isdir(config.destination):
+        _identity(config.destination)
         raise ConfigError(f'Destination= is not an existing directory: {config.destination}',
                           'create it, and let the user that runs Tako write to it',
                           config.destination_line)
@@ -7432,17 +7435,22 @@ def load_configs(paths: 'Iterable[str]',
                                       config.destination_line)
                 require_destination(config)
                 usable.append((path, config))
-            except ConfigError as error:
+            except (ConfigError, OSError) as error:
                 fail(path, error)
     return usable
 
 
 def _identity(path: str) -> str:
-    """Return a text that is the same for all paths of a directory, through links and mounts."""
+    """Return a text that is the same for all paths of a directory, through links and mounts.
+
+    Return the resolved path if nothing exists there. Raises OSError if that cannot be told.
+    """
     try:
         status = os.stat(path)
         return f'{status.st_dev}:{status.st_ino}'
-    except OSError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+            raise
         return os.path.realpath(path)
 
 

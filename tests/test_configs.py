@@ -1,7 +1,9 @@
 """Sections 16 and 17: several configs, directories of them, and what tako check says of them."""
+import errno
 import json
 import os
 import unittest
+import unittest.mock
 
 import fake_systemd
 import origin
@@ -125,6 +127,45 @@ class SharedDestinationTest(ConfigsScene):
         for path in (a, b):
             self.assertCode(0, self.run_tako('fetch', path))
         self.assertInPlace(ONE, shared)
+
+    def test_a_destination_that_cannot_be_examined_is_an_error(self):
+        a, shared = self.add('a.tako')
+        b, other = self.add('b.tako')
+        stat = os.stat
+        for number in (errno.EIO, errno.EACCES):
+            def failing(path, *arguments, number=number, **settings):
+                if path == shared:
+                    raise OSError(number, os.strerror(number), path)
+                return stat(path, *arguments, **settings)
+            for command in (('fetch', a, b), ('fetch', '--dry-run', a, b), ('status', a, b),
+                            ('list', a)):
+                with self.subTest(command), unittest.mock.patch('os.stat', failing):
+                    result = self.run_here(*command)
+                self.assertEqual(1, result.code, result)
+                self.assertIn('tako: {}: {}: {}\n'.format(a, shared, os.strerror(number)),
+                              result.err)
+            self.assertEqual([], os.listdir(shared))
+            self.assertInPlace(ONE, other)
+
+    def test_a_destination_that_is_no_directory_is_an_error_of_the_config(self):
+        os.symlink('loop', self.path('loop'))
+        for path in (self.path('none'), self.path('loop'), self.path('loop', 'app'),
+                     self.write('file', ''), self.path('file', 'app'), self.path('x' * 300)):
+            with self.subTest(path):
+                config, _ = self.add('a.tako', destination=path)
+                result = self.run_tako('fetch', config)
+                self.assertCode(2, result)
+                self.assertIn('tako: {}:2: Destination= is not an existing directory: {}\n'.format(
+                    config, path), result.err)
+
+    def test_a_destination_that_the_user_may_not_examine_is_an_error(self):
+        os.makedirs(self.path('private', 'app'))
+        os.chmod(self.path('private'), 0)
+        self.addCleanup(os.chmod, self.path('private'), 0o700)
+        config, _ = self.add('a.tako', destination=self.path('private', 'app'))
+        result = self.run_tako('fetch', config, as_nobody=True)
+        self.assertCode(1, result)
+        self.assertIn('private/app: Permission denied\n', result.err)
 
 
 FINE = """Origin=https://images.example.com/app

@@ -167,7 +167,7 @@ class NotFileTest(scene.Scene):
         with unittest.mock.patch.object(os, 'fstat', side_effect=failing):
             with self.assertRaises(OSError) as caught:
                 tako.open_file(path)
-        self.assertEqual(errno.EIO, caught.exception.errno)
+        self.assertEqual((errno.EIO, path), (caught.exception.errno, caught.exception.filename))
         self.assertNotIsInstance(caught.exception, tako.NotFileError)
         self.assertEqual(before, len(os.listdir('/proc/self/fd')))
 
