@@ -202,6 +202,7 @@ def a_config_means_what_is_written(origins, seeds, destination, pattern, units, 
 
 
 TOKENS = st.text(PRINTABLE, min_size=1, max_size=20)
+SECONDS = st.integers(0, 10 ** 12 - 1).map(str)
 INVOCATIONS = st.one_of(st.just('-'), st.binary(min_size=16, max_size=16).map(bytes.hex))
 
 
@@ -211,7 +212,10 @@ INVOCATIONS = st.one_of(st.just('-'), st.binary(min_size=16, max_size=16).map(by
                  st.lists(DIGESTS).map(tuple), st.lists(DIGESTS).map(tuple),
                  st.lists(st.builds('{} {} {}'.format, DIGESTS, TOKENS, TOKENS)).map(tuple),
                  st.lists(st.builds('{} {}'.format, TOKENS, INVOCATIONS)).map(tuple),
-                 st.lists(DIGESTS).map(tuple)))
+                 st.lists(DIGESTS).map(tuple),
+                 st.lists(st.builds('{} {}'.format, DIGESTS, SECONDS)).map(tuple),
+                 st.one_of(st.just(''), st.binary(min_size=16, max_size=16).map(bytes.hex)),
+                 st.one_of(st.just(''), SECONDS)))
 def a_state_is_read_as_it_was_written(state):
     assert tako.parse_state(tako.format_state(state)) == state
 

@@ -4,6 +4,7 @@
 result, and may raise nothing. The seeds are honest inputs, from which the fuzzer makes others.
 """
 import collections
+import datetime
 import functools
 import io
 import lzma
@@ -292,6 +293,19 @@ Keep=3
 '''
 
 
+def seal_stamp(body):
+    return tako.join_signature(body, tako.ed25519_sign(SEED, body))
+
+
+def stamp_holds(stamp, signed):
+    assert seal_stamp(stamp.body()) == signed, 'a stamp that is sealed again is another'
+    moment = datetime.datetime.strptime(stamp.moment, '%Y-%m-%dT%H:%M:%SZ')
+    assert stamp.seconds() == (moment - datetime.datetime(1970, 1, 1)).total_seconds(), 'the time'
+
+
+STAMP = tako.Stamp('2028-02-29T23:59:59Z', 17, DIGESTS[9])
+
+
 def parse_state(data):
     return tako.parse_state(data.decode('ascii'))
 
@@ -342,7 +356,7 @@ class Wire(tako.ConnectionPool):
     """Connections to no server, whose answers are known."""
 
     def __init__(self, deadline, answers):
-        super().__init__({}, deadline)
+        super().__init__({}, deadline, tako.NO_CREDENTIALS)
         self._answers, self._ends = answers, []
 
     def close(self):
@@ -430,6 +444,11 @@ TARGETS = {
     'manifests': Target(lambda data: tako.open_manifest(data, [PUBLIC_KEY], 'here'),
                         tako.RefusedError, signed_holds,
                         [tako.seal_manifest(each, SEED) for each in MANIFESTS], 1000),
+    'stamps': Target(lambda data: tako.open_stamp(data, [PUBLIC_KEY], 'here'),
+                     tako.RefusedError, stamp_holds, [seal_stamp(STAMP.body())], 300),
+    'stamp bodies': Target(
+        lambda body: tako.open_stamp(seal_stamp(body), [PUBLIC_KEY], 'here'), tako.RefusedError,
+        lambda stamp, body: stamp_holds(stamp, seal_stamp(body)), [STAMP.body()], 150),
     'configs': Target(parse_config, (tako.ConfigError, UnicodeDecodeError), config_holds,
                       texts((CONFIG,), (CONFIG.replace('\n', '\r\n'),),
                             (CONFIG.replace('Version', 'version'),),
