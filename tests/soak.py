@@ -24,8 +24,6 @@ IMAGE_BYTES = 400000
 RATE = 1 << 21                          # bytes a second: a download takes a fifth of a second
 CROWDS = (2, 50)
 KEEP = 3
-KEPT_NAMES = {'.state', 'latest', 'manifest', 'store'}          # in a destination, after a run
-LOG_NAMES = {'.history', '.problems'}                           # there once a run had to note something
 KEY = tako.parse_public_key(origin.PUBLIC_KEY)
 
 
@@ -181,12 +179,13 @@ class Client(Ground):
             if code or err:
                 return 'after a rollback: exit code {}: {}'.format(code, err)
         restarts = fake_systemd.restarts(self.directory)
-        names = set(os.listdir(self.root))
+        names = scene.names(self.root)
         faults = (
             (tako.Destination(self.root).latest() != self.good,
              'latest is not the newest that runs'),
             (restarts[-1:] != [self.good], 'the unit was not restarted on it'),
-            (names - LOG_NAMES != KEPT_NAMES, 'there is something left: {}'.format(sorted(names))),
+            (names != ['.state', 'latest', 'manifest', 'store'],
+             'there is something left: {}'.format(names)),
             (len(tako.Destination(self.root).images()) > KEEP, 'more images than Keep= says'))
         return next((fault for is_so, fault in faults if is_so), scene.fault_of_latest(self.root))
 

@@ -698,7 +698,7 @@ def check_damaged_cache(testbed, cache_kind, obeys_no_cache):
         result = case.fetch()
         case.assertCode(3, result)
         case.assertIn('not the signed one', result.err)
-        case.assertEqual(['manifest'], os.listdir(case.destination))
+        case.assertEqual(['manifest'], scene.names(case.destination))
 
 
 # ---- gateways

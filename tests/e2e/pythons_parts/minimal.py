@@ -112,7 +112,7 @@ class Minimal(StrictScene):
     def fetch_over_https_without_a_server(self):
         """TLS is available, and the connection is refused."""
         self.ran(75, 'fetch', self.app('https://127.0.0.1:1'))
-        self.assertEqual([], os.listdir(self.destination))
+        self.assertEqual([], scene.names(self.destination))
 
     def use_missing_modules(self):
         """A command that needs a missing module names it, and changes nothing."""
