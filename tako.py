@@ -370,7 +370,8 @@ OS_ERROR_HINTS = (
     (NO_SPACE, 'free disk space there and run the command again; all installed files are intact'),
     ((errno.EACCES, errno.EPERM),
      'run the command as a user who has access, or change the permissions'),
-    ((errno.EROFS,), 'mount this file system writable'),
+    ((errno.EROFS,),
+     'mount this file system writable, or add the directory to ReadWritePaths= of the unit'),
     ((errno.EIO,), 'check the disk: dmesg shows its errors'),
     ((errno.ENOMEM,), MEMORY_HINT),
 )

@@ -41,6 +41,40 @@ FAKETIME = '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1'
 USER_PORT = 8082            # where the unit of a user serves
 GET_VERSION = ('import urllib.request as u; '
                "print(u.urlopen('http://127.0.0.1:{}/version').read().decode())")
+# tries what the sandbox of docs/hardened-unit.md must refuse, and one thing that it must allow
+PROBE = """
+import ctypes, os, socket, subprocess
+libc = ctypes.CDLL(None, use_errno=True)
+def write(path):
+    return lambda: open(path, 'w').close()
+def call(function, *arguments):
+    if function(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+def systemctl(*arguments):
+    subprocess.run(('systemctl', '--no-ask-password') + arguments, check=True)
+trials = {'write ' + path: write(path) for path in (
+    '/var/lib/images/app/x', '/var/lib/images/x', '/etc/x', '/etc/tako/app.tako', '/usr/local/bin/x',
+    '/var/tmp/../lib/x', '/home/x', '/sys/kernel/x', '/dev/kmsg')}
+trials.update({
+    'read /root': lambda: os.listdir('/root'),
+    'read a secret': lambda: open('/etc/tako/app-token.secret'),
+    'see process 1': lambda: os.stat('/proc/1/status'),
+    'use loop devices': lambda: open('/dev/loop-control'),
+    'become root': lambda: os.setuid(0),
+    'make a raw socket': lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
+    'make a namespace': lambda: call(libc.unshare, 0x10000000),
+    'mount': lambda: call(libc.mount, b'tmpfs', b'/tmp', b'tmpfs', 0, None),
+    'change the host name': lambda: call(libc.sethostname, b'x', 1),
+    'restart another unit': lambda: systemctl('restart', 'cron.service'),
+    'stop the unit': lambda: systemctl('stop', 'app.service'),
+    'reload systemd': lambda: systemctl('daemon-reload')})
+for name, trial in trials.items():
+    try:
+        trial()
+        print('allowed: ' + name)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print('refused: {} ({})'.format(name, error))
+"""
 
 check = unittest.TestCase()
 check.maxDiff = None
@@ -66,6 +100,11 @@ def downloading(path=None, begins=''):
 def unattended(path=None, begins=''):
     """Return a snippet of docs/unattended.md; for the arguments see pages.snippet()."""
     return pages.snippet(PROJECT, 'docs/unattended.md', path, begins)
+
+
+def hardened(path=None, begins=''):
+    """Return a snippet of docs/hardened-unit.md; for the arguments see pages.snippet()."""
+    return pages.snippet(PROJECT, 'docs/hardened-unit.md', path, begins)
 
 
 def updating(path=None, begins=''):
@@ -661,6 +700,80 @@ class Story:
         check.assertEqual('', self.fetch_by_hand('tako'))
         check.assertEqual('', self.fetch_by_hand('app'))
 
+    # ---- a sandbox
+
+    def fetch_in_a_sandbox(self):
+        """The page's user, service, rule of polkit and drop-in: a first fetch and an update."""
+        machine = self.new_machine('sandbox')
+        machine.write('/usr/local/bin/tako.py', scene.read(scene.TAKO), 0o755)
+        machine.write('/etc/tako/app.tako', self.config('app', 'Restart=app.service\nConfirm=4\n'))
+        for path in ('/etc/systemd/system/tako@.service', '/etc/polkit-1/rules.d/50-tako.rules',
+                     '/etc/systemd/system/app.service.d/tako.conf'):
+            machine.write(path, hardened(path))
+        machine.write('/etc/systemd/system/app.service',
+                      downloading('/etc/systemd/system/app.service'))
+        self.publish_app('1.9.0')
+        machine.boot()
+        machine.run(hardened(begins='useradd'))
+        machine.run(hardened(begins='systemctl daemon-reload'))
+        self.assert_served('1.9.0')
+        self.publish_app('1.9.1')
+        check.assertRegex(self.fetch(), '1.9.1 is installed.*, restarted app.service')
+        self.assert_served('1.9.1')
+        check.assertEqual('', machine.run('find /var/lib/images/app ! -user tako').out)
+        say('', machine.run('systemd-analyze security tako@app.service | tail -n 1').out)
+
+    def roll_back_in_a_sandbox(self):
+        self.publish_app('1.9.2', program=images.DIES)
+        check.assertIn('rolled back to 1.9.1, and 1.9.2 is rejected', self.fetch(code=1))
+        self.assert_served('1.9.1')
+
+    def read_a_token_in_a_sandbox(self):
+        """The page's credential, in a file that only root can read."""
+        drop_in = '/etc/systemd/system/tako@.service.d/more.conf'
+        self.machine.write('/etc/tako/app-token.secret', 'a-token\n', 0o600)
+        self.machine.write(drop_in, '[Service]\nLoadCredential=app-token:'
+                                    '/etc/tako/app-token.secret\n')
+        self.machine.write('/etc/tako/app.tako', self.config('app', 'Token=@app-token\n'))
+        self.machine.run('systemctl daemon-reload')
+        self.origin.requests.clear()
+        check.assertNotIn('app.tako', self.fetch())
+        check.assertEqual({'Bearer a-token'},
+                          set(self.origin.asked('/app/manifest', 'Authorization')))
+
+    def see_what_the_sandbox_refuses(self):
+        """A program in the place of fetch gets no further than the page says."""
+        self.machine.write('/root/probe.py', PROBE)
+        self.machine.run('cp /root/probe.py /usr/local/bin/tako.py')
+        logged = self.fetch()
+        check.assertIn('allowed: write /var/lib/images/app/x', logged)
+        check.assertEqual(1, logged.count('allowed: '), logged)
+        check.assertGreater(logged.count('refused: '), 10, logged)
+
+    def need_the_rule_and_the_owner(self):
+        """What the page's table of messages says, and that its advice helps."""
+        machine = self.machine
+        machine.write('/usr/local/bin/tako.py', scene.read(scene.TAKO), 0o755)
+        machine.write('/etc/tako/app.tako', self.config('app', 'Restart=app.service\nConfirm=4\n'))
+        machine.run('mv /etc/polkit-1/rules.d/50-tako.rules /root; sleep 1')
+        self.publish_app('1.9.3')
+        check.assertIn('polkit', self.fetch(code=1))
+        machine.run('mv /root/50-tako.rules /etc/polkit-1/rules.d; sleep 1')
+        self.fetch()
+        self.assert_served('1.9.3')
+        machine.run('chown -R root: /var/lib/images/app')
+        self.publish_app('1.9.4')
+        check.assertIn('Permission denied', self.fetch(code=1))
+        machine.run('chown -R tako: /var/lib/images/app')
+        check.assertIn('1.9.4 is installed', self.fetch())
+        machine.write('/etc/systemd/system/tako@.service.d/more.conf',
+                      '[Service]\nReadWritePaths=\n')
+        self.publish_app('1.9.5')
+        machine.run('systemctl daemon-reload')
+        check.assertIn('Read-only file system', self.fetch(code=1))
+        machine.run('rm /etc/systemd/system/tako@.service.d/more.conf; systemctl daemon-reload')
+        check.assertIn('1.9.5 is installed', self.fetch())
+
     def fetch_by_hand(self, name):
         command = 'python3 /usr/local/bin/tako.py fetch /etc/tako/{}.tako'
         return self.machine.run(command.format(name)).out
@@ -690,6 +803,11 @@ STORY = (
     ('root, and a user without lingering', Story.refuse_root_and_a_user_without_lingering),
     ('an alarm', Story.raise_an_alarm),
     ('a tako.py that does not work', Story.update_tako_itself),
+    ('a fetch in a sandbox', Story.fetch_in_a_sandbox),
+    ('a rollback in a sandbox', Story.roll_back_in_a_sandbox),
+    ('a token in a sandbox', Story.read_a_token_in_a_sandbox),
+    ('what the sandbox refuses', Story.see_what_the_sandbox_refuses),
+    ('a sandbox that refuses too much', Story.need_the_rule_and_the_owner),
 )
 
 

@@ -7,7 +7,7 @@ RELEASE=bookworm
 # cloud-init depends on virtual packages, which debootstrap does not know; python3-cffi-backend
 # provides them
 PACKAGES='systemd-sysv libpam-systemd dbus python3 cron cloud-init python3-cffi-backend openssl
-    ca-certificates nginx-light openssh-server rsync faketime busybox-static make'
+    ca-certificates nginx-light openssh-server polkitd rsync faketime busybox-static make'
 # for the how-tos in docs/
 PACKAGES="$PACKAGES apache2 caddy curl dosfstools msmtp-mta squashfs-tools"
 

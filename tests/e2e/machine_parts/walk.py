@@ -54,6 +54,7 @@ mkdir -p public
 python3 tako.py store -f app.key -o public app.img 1.0
 """.format(SECRET_KEY)
 ELSEWHERE = 'mkdir -p /srv/elsewhere; cd /srv/elsewhere; cp {}/tako.py .\n'.format(HERE)
+HARDENED = 'docs/hardened-unit.md'
 CONFIG = """
 printf '%s\\n' "Origin=file://$PWD/public" PublicKey={} \\
     Destination=/var/lib/images/app 'Version=1.*' > /etc/tako/app.tako
@@ -92,6 +93,10 @@ BEFORE = {
     'README.md': AN_IMAGE,
     'docs/distributing-images.md': 'mkdir -p /srv/images/app\n',
     'docs/differential-updates.md': PUBLISHED + 'rm public/store/*.chunks\n',
+    HARDENED: """
+        printf '%s\\n' Origin=https://images.example.com/app PublicKey={} \\
+            Destination=/var/lib/images/app 'Version=1.*' Restart=app.service \\
+            > /etc/tako/app.tako""".format(PUBLIC_KEY),
     'docs/manifest-format.md': PUBLISHED + 'ln -s public/store store\n',
     'docs/security.md': INSTALLED,
     'docs/unattended.md': INSTALLED,
@@ -114,6 +119,7 @@ AFTER = {
     'docs/downloading-images.md': '''
         cloud-init schema --config-file user-data
         systemctl is-active app.service''',
+    HARDENED: 'systemctl is-active app.service; test -e /var/lib/images/app/latest',
     'docs/distributing-images.md': 'python3 tako.py verify -p "$(cat new.pub)" public',
     'docs/differential-updates.md': 'test "$(ls public/store/*.chunks)"',
 }
@@ -131,10 +137,11 @@ sys.exit(str(status) != sys.argv[2])
 """
 # The pages for which Publisher serves https://images.example.com; distributing-images.md sets up
 # its own server.
-WITH_PUBLISHER = ('README.md', 'docs/downloading-images.md', howtos.UPDATE)
+WITH_PUBLISHER = ('README.md', 'docs/downloading-images.md', HARDENED, howtos.UPDATE)
 # The units of docs/downloading-images.md that are installed before the first snippet of a page.
 UNITS_BEFORE = {
     'README.md': ('/etc/systemd/system/app.service',),
+    HARDENED: ('/etc/systemd/system/app.service',),
     'docs/downloading-images.md': ('/etc/systemd/system/app.service',
                                    '/etc/systemd/system/site.service'),
 }
@@ -329,8 +336,9 @@ class Walk:
         path = block.path.replace('@.', '@app.')
         if path.endswith('.conf'):          # a drop-in of a unit that another page has
             path = os.path.dirname(path)[:-len('.d')]
-            self.machine.write(os.path.dirname(block.path)[:-len('.d')],
-                               pages.snippet(self.project, 'README.md', SERVICE))
+            whole = os.path.dirname(block.path)[:-len('.d')]
+            if not os.path.exists(self.machine.path(whole)):
+                self.machine.write(whole, pages.snippet(self.project, 'README.md', SERVICE))
         analyze = 'systemd-analyze'
         if '/systemd/user/' in path:
             analyze = 'XDG_RUNTIME_DIR=/tmp systemd-analyze --user'
@@ -371,8 +379,9 @@ class Walk:
         check.assertIn('Valid', printed)
 
     def rules(self, block):
-        """See that rules for polkit name what Tako asks for; polkit is not in this machine."""
+        """Write rules for polkit, which name what Tako asks for."""
         check.assertTrue(block.path.startswith('/etc/polkit-1/rules.d/'), block.path)
+        self.machine.write(block.path, block.text)
         for word in ('org.freedesktop.systemd1.manage-units', '"restart"', '"reset-failed"'):
             check.assertIn(word, block.text)
 
