@@ -97,9 +97,14 @@ def downloading(path=None, begins=''):
     return pages.snippet(PROJECT, DOWNLOADING, path, begins)
 
 
-def unattended(path=None, begins=''):
-    """Return a snippet of docs/unattended.md; for the arguments see pages.snippet()."""
-    return pages.snippet(PROJECT, 'docs/unattended.md', path, begins)
+def without_root(path=None, begins=''):
+    """Return a snippet of docs/run-without-root.md; for the arguments see pages.snippet()."""
+    return pages.snippet(PROJECT, 'docs/run-without-root.md', path, begins)
+
+
+def monitoring(path=None, begins=''):
+    """Return a snippet of docs/monitoring.md; for the arguments see pages.snippet()."""
+    return pages.snippet(PROJECT, 'docs/monitoring.md', path, begins)
 
 
 def hardened(path=None, begins=''):
@@ -574,16 +579,16 @@ class Story:
     def run_units_of_a_user(self):
         """The page's user, config, unit and crontab, unchanged except for the port."""
         machine = self.machine
-        machine.run(unattended(begins='useradd'))
-        machine.write('/home/tako/site.tako', unattended(begins='Origin=').replace(
+        machine.run(without_root(begins='useradd'))
+        machine.write('/home/tako/site.tako', without_root(begins='Origin=').replace(
             'Manager=user', 'Manager=user\nConfirm=4'))
         path = '/home/tako/.config/systemd/user/site.service'
-        machine.write(path, pages.vary(unattended(path), ' 8080', ' {}'.format(USER_PORT)))
+        machine.write(path, pages.vary(without_root(path), ' 8080', ' {}'.format(USER_PORT)))
         machine.run('chown -R tako: /home/tako')
-        self.as_user(unattended(begins='mkdir -p ~/images/site'))
+        self.as_user(without_root(begins='mkdir -p ~/images/site'))
         self.assert_served('1.2', USER_PORT)
         machine.write('/root/crontab', 'PYTHONPATH=/srv/no-splay\n'
-                      + unattended(begins='7,37 * * * * /usr/bin/python3'))
+                      + without_root(begins='7,37 * * * * /usr/bin/python3'))
         machine.run('cp -r /root/no-splay /srv; crontab -u tako /root/crontab')
         self.publish_site('1.3')
         mail = self.cron_at('10:06:57')
@@ -653,12 +658,12 @@ class Story:
         system = '/etc/systemd/system/'
         for name in ('tako@.service.d/retry.conf', 'tako-age.service', 'tako-age.timer',
                      'tako-alarm@.service'):
-            machine.write(system + name, unattended(system + name))
+            machine.write(system + name, monitoring(system + name))
         machine.write(system + 'tako-age.timer.d/now.conf',
                       '[Timer]\nOnActiveSec=1s\nAccuracySec=1s\n')
         alarm = 'journalctl --sync; journalctl -q -o cat -p alert -t tako-alarm'
         ended = 'systemctl show -P InactiveEnterTimestampMonotonic tako-age.service | grep [1-9]'
-        machine.run(unattended(begins='systemctl daemon-reload\nsystemctl enable --now tako-age'))
+        machine.run(monitoring(begins='systemctl daemon-reload\nsystemctl enable --now tako-age'))
         machine.until(ended)
         machine.run('systemctl is-failed tako-age.service', 1)
         self.origin.faults['*'] = origin.status(401)

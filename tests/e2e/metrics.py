@@ -1,4 +1,4 @@
-"""status --metrics, read by promtool and by node_exporter, as docs/unattended.md says.
+"""status --metrics, read by promtool and by node_exporter, as docs/monitoring.md says.
 
 The command for cron and the rules are those of that page, with the paths replaced.
 """
@@ -18,7 +18,7 @@ import scene
 
 from suite import Suite
 
-PAGE = os.path.join(scene.PROJECT, 'docs', 'unattended.md')
+PAGE = os.path.join(scene.PROJECT, 'docs', 'monitoring.md')
 SECONDS = 30            # for a program to answer
 check = unittest.TestCase()
 

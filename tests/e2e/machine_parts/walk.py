@@ -98,8 +98,8 @@ BEFORE = {
             Destination=/var/lib/images/app 'Version=1.*' Restart=app.service \\
             > /etc/tako/app.tako""".format(PUBLIC_KEY),
     'docs/manifest-format.md': PUBLISHED + 'ln -s public/store store\n',
+    'docs/monitoring.md': INSTALLED,
     'docs/security.md': INSTALLED,
-    'docs/unattended.md': INSTALLED,
     'docs/versions.md': PUBLISHED,
     ('docs/configuration.md', '$ python3 tako.py fetch app.tako'): """
         printf '%s\\n' Origin=file:///srv PublicKey={} Destination=/srv \\
