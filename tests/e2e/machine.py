@@ -53,7 +53,7 @@ def call(function, *arguments):
 def systemctl(*arguments):
     subprocess.run(('systemctl', '--no-ask-password') + arguments, check=True)
 trials = {'write ' + path: write(path) for path in (
-    '/var/lib/images/app/x', '/var/lib/images/x', '/etc/x', '/etc/tako/app.tako', '/usr/local/bin/x',
+    '/var/lib/images/app/x', '/var/lib/images/x', '/etc/x', '/etc/tako/app.tako', '/usr/local/x',
     '/var/tmp/../lib/x', '/home/x', '/sys/kernel/x', '/dev/kmsg')}
 trials.update({
     'read /root': lambda: os.listdir('/root'),
