@@ -37,6 +37,8 @@ SHORTER = ('Confirm=30', 'Confirm=4')   # what a sample replaces in the config, 
 PRINTED_PACKAGES = ('base-files', 'cloud-init', 'cron', 'nginx-light', 'python3', 'systemd')
 COMMANDS = ('systemd-nspawn', 'unshare', 'nsenter', 'setpriv', 'ip', 'openssl')
 DOWNLOADING = 'docs/downloading-images.md'
+FIRST_BOOT = 'docs/first-boot.md'
+ROLLED_BACK = 'docs/a-new-version-does-not-run.md'
 FAKETIME = '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1'
 USER_PORT = 8082            # where the unit of a user serves
 GET_VERSION = ('import urllib.request as u; '
@@ -92,9 +94,19 @@ def readme(path=None, begins=''):
     return pages.snippet(PROJECT, 'README.md', path, begins)
 
 
-def downloading(path=None, begins=''):
-    """Return a snippet of docs/downloading-images.md; for the arguments see pages.snippet()."""
-    return pages.snippet(PROJECT, DOWNLOADING, path, begins)
+def downloading(path):
+    """Return the snippet of docs/downloading-images.md for this path."""
+    return pages.snippet(PROJECT, DOWNLOADING, path)
+
+
+def first_boot(begins):
+    """Return the snippet of docs/first-boot.md that begins so."""
+    return pages.snippet(PROJECT, FIRST_BOOT, begins=begins)
+
+
+def confirm_lines():
+    """Return the lines Restart= and Confirm= of docs/a-new-version-does-not-run.md."""
+    return pages.snippet(PROJECT, ROLLED_BACK, begins=CONFIRM)
 
 
 def without_root(path=None, begins=''):
@@ -206,16 +218,16 @@ class Story:
 
     def boot_with_tako_in_the_image(self):
         """README.md: user-data for a VM whose own image contains tako.py."""
-        machine = self.new_machine('ready', downloading(begins='#cloud-config'))
+        machine = self.new_machine('ready', first_boot('#cloud-config'))
         machine.write('/usr/local/bin/tako.py', scene.read(scene.TAKO), 0o755)
         self.publish_app('1.0.0')
         self.first_boot()
 
     def boot_before_the_origin_is_up(self):
         """The page's loop, in place of the last line, repeats while the exit code is 75."""
-        user_data = downloading(begins='#cloud-config')
+        user_data = first_boot('#cloud-config')
         last = user_data.rstrip('\n').split('\n')[-1]
-        user_data = pages.vary(user_data, last + '\n', downloading(begins='  - |'))
+        user_data = pages.vary(user_data, last + '\n', first_boot('  - |'))
         machine = self.new_machine('early', user_data)
         machine.write('/usr/local/bin/tako.py', scene.read(scene.TAKO), 0o755)
         self.origin.requests.clear()
@@ -229,7 +241,7 @@ class Story:
             shutil.copy(scene.TAKO, folder)
             with open(os.path.join(folder, 'app.tako'), 'w') as stream:
                 stream.write(readme(begins='Origin='))
-            subprocess.run(['sh', '-ec', downloading(begins='cat > user-data')], cwd=folder,
+            subprocess.run(['sh', '-ec', first_boot('cat > user-data')], cwd=folder,
                            check=True)
             user_data = scene.read(os.path.join(folder, 'user-data'))
         machine = self.new_machine('machine', user_data)
@@ -428,7 +440,7 @@ class Story:
         The boot starts the unit from the new image, so the next fetch watches it, and does not
         restart it.
         """
-        self.machine.write('/etc/tako/app.tako', self.config('app', downloading(begins=CONFIRM)))
+        self.machine.write('/etc/tako/app.tako', self.config('app', confirm_lines()))
         self.publish_app('1.3.0')
         self.machine.run('systemctl start --no-block tako@app.service')
         self.assert_served('1.3.0')
@@ -825,7 +837,7 @@ def main():
     if wanted:
         walk.walk(suite, PROJECT, SCRATCH, TREE, say, wanted)
         suite.close()
-    confirm = downloading(begins=CONFIRM)
+    confirm = confirm_lines()
     if suite.is_sample:
         confirm = pages.vary(confirm, *SHORTER)
     story = Story(SCRATCH, confirm)

@@ -92,6 +92,18 @@ INSTALLED = ELSEWHERE + PUBLISHED + CONFIG + 'python3 tako.py fetch /etc/tako/ap
 BEFORE = {
     'README.md': AN_IMAGE,
     'docs/distributing-images.md': 'mkdir -p /srv/images/app\n',
+    'docs/a-fetch-fails.md': INSTALLED,
+    'docs/a-new-version-does-not-run.md': FOUR_RELEASES,
+    # now the image is not at fault
+    ('docs/a-new-version-does-not-run.md',
+     'python3 /usr/local/bin/tako.py fetch --retry-rejected /etc/tako/app.tako'): '''
+        sed -i 's|^ExecStart=.*|ExecStart=/usr/bin/true|' /etc/systemd/system/app.service
+        systemctl daemon-reload''',
+    'docs/first-boot.md': '''
+        printf '%s\\n' Origin=https://images.example.com/app PublicKey={} \\
+            Destination=/var/lib/images/app 'Version=1.*' Keep=3 > app.tako
+        '''.format(PUBLIC_KEY),
+    'docs/private-origins.md': CONFIG + 'touch /etc/tako/app.token\n',
     'docs/differential-updates.md': PUBLISHED + 'rm public/store/*.chunks\n',
     HARDENED: """
         printf '%s\\n' Origin=https://images.example.com/app PublicKey={} \\
@@ -108,6 +120,25 @@ BEFORE = {
     ('docs/tako-status.md', '$ python3 tako.py status /etc/tako'): MORE_CONFIGS,
 }
 BEFORE.update(howtos.BEFORE)
+# cloud-init accepts the user-data, and the commands of the small one install this tako.py alone.
+FIRST_BOOT = '''
+cloud-init schema --config-file user-data
+cloud-init schema --config-file small-user-data
+test $(wc -c < user-data) -lt 180000
+test $(wc -c < small-user-data) -lt 16384
+mv /usr/local/bin/tako.py copy
+mv app.tako /etc/tako
+python3 -c 'import yaml
+print(*yaml.safe_load(open("small-user-data"))["runcmd"], sep="\\n")' > runcmd
+grep -q ' https://images.example.com/tako.py$' runcmd
+sed -i "s|https://images.example.com/tako.py|file://$PWD/served.py|" runcmd
+{ cat tako.py; echo '# modified'; } > served.py
+! sh -e runcmd
+test ! -e /usr/local/bin/tako.py
+mv copy served.py
+sh -e runcmd
+python3 /usr/local/bin/tako.py status /etc/tako/app.tako | grep 'installed: *1.4.2'
+'''
 # The commands that run after a page, and must succeed.
 AFTER = {
     'README.md': '''
@@ -116,9 +147,8 @@ AFTER = {
         systemctl start tako@app.service
         systemctl is-active app.service
         python3 tako.py status --max-age 1h /etc/tako/app.tako''',
-    'docs/downloading-images.md': '''
-        cloud-init schema --config-file user-data
-        systemctl is-active app.service''',
+    'docs/downloading-images.md': 'systemctl is-active app.service',
+    'docs/first-boot.md': FIRST_BOOT,
     HARDENED: 'systemctl is-active app.service; test -e /var/lib/images/app/latest',
     'docs/distributing-images.md': 'python3 tako.py verify -p "$(cat new.pub)" public',
     'docs/differential-updates.md': 'test "$(ls public/store/*.chunks)"',
@@ -137,7 +167,8 @@ sys.exit(str(status) != sys.argv[2])
 """
 # The pages for which Publisher serves https://images.example.com; distributing-images.md sets up
 # its own server.
-WITH_PUBLISHER = ('README.md', 'docs/downloading-images.md', HARDENED, howtos.UPDATE)
+WITH_PUBLISHER = ('README.md', 'docs/downloading-images.md', 'docs/first-boot.md', HARDENED,
+                  howtos.UPDATE)
 # The units of docs/downloading-images.md that are installed before the first snippet of a page.
 UNITS_BEFORE = {
     'README.md': ('/etc/systemd/system/app.service',),
@@ -324,9 +355,6 @@ class Walk:
         accept = ('test -d {0} || {{ mkdir -p {0}; trap "rmdir {0}" EXIT; }}; '
                   'python3 {1}/tako.py status {2}')
         self.machine.run(accept.format(destination, HERE, path), is_printed=False)
-        if self.page == 'docs/downloading-images.md' and lines == self.config:
-            # The page says "with the config as app.tako".
-            self.machine.write(HERE + '/app.tako', lines)
 
     def unit(self, block):
         """Install a unit, and verify it; a template by one of its instances."""
