@@ -783,15 +783,15 @@ class PageTest(scene.Scene):
         shutil.copy(self.path('public', 'manifest'), self.path('job'))
         self.write('new.img', noise(1000))
         stored = self.run_tako('store', '--extend', '-f', 'app.key', '-o', 'job', 'new.img',
-                               '1.0.1')
+                               '1.0.2')
         self.assertEqual(0, stored.code)
-        self.assertIn('stored 1.0.1', stored.out)
+        self.assertIn('stored 1.0.2', stored.out)
         self.assertEqual(1, stored.err.count('tako: warning: '))
         for name in os.listdir(self.path('job', 'store')):
             shutil.copy(self.path('job', 'store', name), self.path('public', 'store'))
         os.replace(self.path('job', 'manifest'), self.path('public', 'manifest'))
         self.assertCode(0, self.run_tako('verify', '-p', 'app.pub', 'public'))
-        config = self.config('file://' + self.path('public'), version='1.0.1',
+        config = self.config('file://' + self.path('public'), version='1.0.2',
                              public_keys=[scene.read(self.path('app.pub')).decode().strip()])
         self.assertCode(0, self.run_tako('fetch', config))
 
