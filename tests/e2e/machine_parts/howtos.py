@@ -64,6 +64,7 @@ install -m 600 -o publish -g publish /srv/secrets/SSH_KEY.pub ~publish/.ssh/auth
 cat /root/.ssh/id_ed25519.pub >> ~publish/.ssh/authorized_keys
 rm /srv/secrets/SSH_KEY.pub
 cp app.key /srv/secrets/TAKO_SECRET_KEY
+python3 tako.py gen-key -o stamp
 ssh-keyscan www.example.com > /srv/secrets/SSH_KNOWN_HOSTS
 chmod -R a+rX /srv
 printf '#!/bin/sh\\n[ "$1" = update ] && exit\\nshift 3\\nexec dpkg --status "$@"\\n' \\
@@ -103,7 +104,9 @@ BEFORE = {
     (UPDATE, 'mkdir -p /var/lib/images/tako'): INSTALLED,
 }
 AFTER = {
-    CI: 'test $(python3 tako.py list -p app.pub /srv/images/app | grep -c "^1.0.[012] ") = 3',
+    CI: '''
+        test $(python3 tako.py list -p app.pub /srv/images/app | grep -c "^1.0.[012] ") = 3
+        python3 tako.py verify -p app.pub --stamp-key stamp.pub /srv/images/app | grep stamp''',
     USB: """
         cmp app.img /var/lib/images/app/latest
         # the server need not send what came from the stick
