@@ -152,6 +152,7 @@ AFTER = {
     HARDENED: 'systemctl is-active app.service; test -e /var/lib/images/app/latest',
     'docs/distributing-images.md': 'python3 tako.py verify -p "$(cat new.pub)" public',
     'docs/differential-updates.md': 'test "$(ls public/store/*.chunks)"',
+    'docs/tutorial.md': 'grep green images/latest; grep green other/latest',
 }
 AFTER.update(howtos.AFTER)
 # the pages that another suite follows
