@@ -164,7 +164,7 @@ class CheckerTest(unittest.TestCase):
         self.assertEqual([('`x` holds', ['y', 'z: w'])], promises(page))
 
     def test_dead_links_are_found(self):
-        text = ('# `a` B, c\n[1](#a-b-c) [2](index.md#guides) [3](https://example.com/)\n'
+        text = ('# `a` B, c\n[1](#a-b-c) [2](index.md#words) [3](https://example.com/)\n'
                 '```\n[4](code.md)\n```\n')
         self.assertEqual([], dead_links('docs/x.md', text))
         self.assertEqual(['#d', 'none.md', 'index.md#none'],
