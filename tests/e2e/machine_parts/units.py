@@ -106,7 +106,7 @@ def readme_place(place, restart_seconds='RestartSec=30s'):
                          '/etc/systemd/system/app.service')
     text = pages.vary(pages.vary(text, '/app.tako', '/NAME.tako'), '/images/app/', '/images/NAME/')
     place.unit(pages.vary(text, 'RestartSec=30s', restart_seconds))
-    lines = pages.vary(readme('Origin='), 'Keep=3\n', readme('Restart='))
+    lines = pages.vary(readme('Origin='), 'Keep=3\n', 'Restart=app.service\n')
     lines = lines.replace('/app', '/NAME').replace('app.service', 'NAME.service')
     place.machine.write(place.config_path, place.named(lines))
     publish_squashfs([place], '1.0', RUNS)
