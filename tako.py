@@ -3846,7 +3846,8 @@ def _network_error(url: str, proxy: str, error: Exception) -> UnreachableError:
     if 'Cert' in type(error).__name__ or 'CERTIFICATE_VERIFY_FAILED' in str(error):
         why = getattr(error, 'verify_message', '') or error
         return UnreachableError(f'{where}: certificate not trusted: {why}',
-                                'set Authority= to the CA that signed it, and check the clock')
+                                'check the clock, and that ca-certificates is installed; for a '
+                                'private CA, set Authority=')
     if re.search('(?i)alert[ _](bad[ _]certificate|certificate|unknown[ _]ca)', str(error)):
         return UnreachableError(f'{where}: the server refused the client certificate: {error}',
                                 'set ClientCertificate= to one that it accepts, and that is valid')
@@ -8558,7 +8559,7 @@ def _read_key_file(path: str, report: Report) -> str:
             content = _standard_input().read(KEY_FILE_MAX_BYTES)
         else:
             content = _read_key(path)
-            if os.stat(path).st_mode & 0o077:
+            if SECRET_KEY_PREFIX.encode() in content and os.stat(path).st_mode & 0o077:
                 report.warning(path, 'others can read this secret key', 'run: chmod 600 ' + path)
     except OSError as error:
         raise UsageError(f'{path}: {error.strerror or error}',

@@ -558,6 +558,7 @@ class TlsTest(NetworkCase):
             self.fetch(url, **environ)
         self.assertIn('certificate not trusted', caught.exception.what)
         self.assertIn(why, caught.exception.what)
+        self.assertIn('ca-certificates is installed', caught.exception.hint)
 
     def test_an_unknown_ca_is_not_trusted(self):
         self.assertUntrusted(self.serve('.', tls=self.context).url + '/body')

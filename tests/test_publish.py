@@ -223,6 +223,13 @@ class StoreTest(StoreCase):
                     self.assertEqual(0, result.code)
                     self.assertIn('others can read', result.err)
 
+    def test_a_public_key_in_place_of_the_secret_one_is_an_error_without_advice_on_its_mode(self):
+        path = self.write('app.pub', origin.PUBLIC_KEY.encode() + b'\n', 0o644)
+        result = self.run_tako('store', '-f', path, '-o', self.served, self.key_file, '1.0')
+        self.assertEqual((2, 'tako: the key file: not a secret key but a public key\n'
+                          '  give the secret key, which gen-key -o NAME writes to NAME.key\n'),
+                         (result.code, result.err))
+
     def test_store_replaces_the_temporary_files_of_a_killed_run(self):
         self.store(noise(9000), '1.0')
         for name in scene.TEMPORARIES:
