@@ -284,7 +284,7 @@ class AuthorityTest(PrivateScene):
     def test_a_wrong_certificate_names_the_key(self):
         result = self.run_tako('fetch', self.config(self.origin.url))
         self.assertCode(75, result)
-        self.assertIn('  set Authority= ', result.err)
+        self.assertIn('for a private CA, set Authority=', result.err)
 
 
 class ClientCertificateTest(PrivateScene):
