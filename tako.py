@@ -1022,9 +1022,10 @@ def open_stamp(signed: bytes, public_keys: 'Sequence[bytes]', where: str) -> Sta
     body = _open_signed(signed, public_keys, where, STAMP_TITLE)
     match = re.fullmatch(STAMP_REGEX, body[len(STAMP_HEADER):].decode('ascii', 'replace'))
     if match is not None:
-        year, month, day = (int(part) for part in match.group(1)[:10].split('-'))
-        if _day_number(year, month, day) < _day_number(year + month // 12, month % 12 + 1, 1):
-            return Stamp(match.group(1), int(match.group(2)), match.group(3))
+        stamp = Stamp(match.group(1), int(match.group(2)), match.group(3))
+        year, month, day = map(int, stamp.moment[:10].split('-'))
+        if _day_number(year, month, day) < _day_number(year, month + 1, 1):
+            return stamp
     raise ManifestError(where, 'invalid stamp')
 
 
@@ -1034,7 +1035,7 @@ def body_sha256(signed: bytes) -> str:
 
 
 def _day_number(year: int, month: int, day: int) -> int:
-    """Return the number of days from 1970-01-01 to a date."""
+    """Return the number of days from 1970-01-01 to a date. Month 13 is the next January."""
     years = year - (month < 3)      # a year from March on ends with its leap day
     return (365 * years + years // 4 - years // 100 + years // 400
             + (153 * ((month + 9) % 12) + 2) // 5 + day - 719469)

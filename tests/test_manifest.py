@@ -489,6 +489,22 @@ class ChoiceTest(unittest.TestCase):
                 found = tako.compatible_entries(published, tako.parse_pattern(pattern))
                 self.assertEqual(texts(each.version for each in found), expected.split())
 
+    def test_newer_entries_are_those_in_bounds_above_the_installed_image(self):
+        images = {version: digit * 64 for version, digit in (
+            ('1.0', '5'), ('2.0', '9'), ('3.0', '2'), ('4.0', '4'))}
+        published = manifest(*(entry(version, 17, digest) for version, digest in images.items()))
+        for pattern, latest, expected in (
+                ('*', '1.0', '4.0 3.0 2.0'), ('*', '3.0', '4.0'), ('*', '4.0', ''),
+                ('1.0 <= v < 4.0', '1.0', '3.0 2.0'), ('2.0 <= v < 4.0', '1.0', ''),
+                ('2.0', '2.0', ''), ('5.*', '1.0', '')):
+            with self.subTest((pattern, latest)):
+                found = tako.newer_entries(published, tako.parse_pattern(pattern), images[latest])
+                self.assertEqual(expected.split(), texts(each.version for each in found))
+        for latest in ('', '0' * 64):
+            self.assertEqual([], tako.newer_entries(published, tako.parse_pattern('*'), latest))
+        again = manifest(*published.entries, entry('5.0', 17, images['1.0']))
+        self.assertEqual([], tako.newer_entries(again, tako.parse_pattern('*'), images['1.0']))
+
     def test_the_nearest_versions_are_named(self):
         published = manifest('0.9', '1.0', '2.0-beta', '2.1', '4')
         for pattern, expected in (
