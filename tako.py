@@ -3506,7 +3506,8 @@ class HttpClient:
     """Requests the URLs of one run: http and https on connections that it keeps, file from disk.
 
     `deadline` limits all waiting for the network. `backoff` waits before requests are repeated.
-    `rangeless_hosts` are those that fail over a Range, as endpoint() spells them.
+    `rangeless_hosts` are those that fail over a Range, as endpoint() spells them. `token` is for a
+    private origin; it may be empty.
     """
 
     def __init__(self, environ: 'Mapping[str, str]', credentials: Credentials = NO_CREDENTIALS,
@@ -3514,6 +3515,7 @@ class HttpClient:
         self.rangeless_hosts: Set[Tuple[str, str]] = set()
         self.deadline: Deadline = Deadline() if parent is None else parent.deadline
         self.backoff: Backoff = Backoff() if parent is None else parent.backoff
+        self.token = credentials.token
         self._environ = environ
         self._private: Dict[Credentials, HttpClient] = {}
         self._pool = ConnectionPool(environ, self.deadline, credentials)
@@ -5148,6 +5150,23 @@ class Report:
         self.has_lost_output = False    # a line for stdout could not be written
         self.hint_if_lost = ''          # the hint of that error, instead of a general one
         self._errors: Set[Tuple[str, str]] = set()      # label and text of each printed error
+        self._secrets: Set[str] = set()
+
+    def hide(self, secret: str) -> None:
+        """Print `...` instead of this secret from now on: a server may repeat what it was sent."""
+        if len(secret) >= 8:            # a shorter one may be part of any word
+            self._secrets.add(secret)
+
+    def without_secrets(self, text: str) -> str:
+        """Return a text without those secrets, nor secret keys: one may be in a wrong place."""
+        for secret in self._secrets:
+            text = re.sub(re.escape(secret), '...', text, flags=re.IGNORECASE)
+        return re.sub(re.escape(SECRET_KEY_PREFIX) + '[^ ]+', SECRET_KEY_PREFIX + '...', text)
+
+    def message(self, text: str) -> str:
+        """Return the text of an error as it is printed and stored: without secrets, and cut."""
+        text = self.without_secrets(text)
+        return text if len(text) <= MESSAGE_MAX_CHARS else text[:MESSAGE_MAX_CHARS] + '...'
 
     def result(self, *lines: str) -> None:
         """Print what the user asked for, or what changed."""
@@ -5162,7 +5181,7 @@ class Report:
     def step(self, line: str) -> None:
         """Print what the program does next."""
         if self._shows_steps(self._err):
-            self._print(self._err, DEBUG, 'tako: ' + line)
+            self._print(self._err, DEBUG, 'tako: ' + self.without_secrets(line))
 
     def _shows_steps(self, stream: 'Optional[TextIO]') -> bool:
         is_terminal = stream is not None and stream.isatty()
@@ -5224,7 +5243,7 @@ class Report:
                 pass
 
     def _print_problem(self, priority: int, where: str, what: str, hint: str) -> None:
-        text = without_secret(f'{where}: {what}' if where else what)
+        text = self.message(f'{where}: {what}' if where else what)
         self._print(self._err, priority, 'tako: ' + text, *(['  ' + hint] if hint else []))
 
     def _print(self, stream: 'Optional[TextIO]', priority: int, *lines: str) -> None:
@@ -5250,12 +5269,6 @@ class Report:
                     self._print_problem(
                         ERROR, 'cannot write to standard output', error.strerror or str(error),
                         self.hint_if_lost or 'check where it goes; the command itself did its work')
-
-
-def without_secret(text: str) -> str:
-    """Return a message without secret keys: one may be typed in a wrong place. Cut a long one."""
-    text = re.sub(re.escape(SECRET_KEY_PREFIX) + '[^ ]+', SECRET_KEY_PREFIX + '...', text)
-    return text if len(text) <= MESSAGE_MAX_CHARS else text[:MESSAGE_MAX_CHARS] + '...'
 
 
 class Progress:
@@ -6732,7 +6745,7 @@ class ImageFetch:
         if errors:
             error = max(errors, key=lambda each: SEVERITY.index(each.exit_code))
             event = {'event': 'failure', 'exit_code': error.exit_code,
-                     'message': to_ascii(without_secret(error.what))}
+                     'message': to_ascii(self.report.message(error.what))}
             recent = destination.events(HISTORY)[-EVENTS_RECENT:]
             if _failure_kind(event) not in map(_failure_kind, recent):
                 destination.record(event)
@@ -6744,7 +6757,7 @@ class ImageFetch:
             destination.write_problems(events)
 
     def _warn_of_mirror(self, origin: Origin, error: TakoError) -> None:
-        self.mirror_errors[origin.url] = to_ascii(without_secret(error.what))
+        self.mirror_errors[origin.url] = to_ascii(self.report.message(error.what))
         self._warn(error)
 
     def _attempt(self, steps: 'Steps') -> 'Steps':
@@ -7009,6 +7022,7 @@ class ImageFetch:
         """
         known = self.destination.accepted()
         self.client = self.client.private(self.config.credentials)
+        self.report.hide(self.client.token)
         offers = self.mirrors.each(lambda origin: self._ask_for_manifest(origin, known))
         manifests = [offer.manifest for offer in offers] + [known]
         newest, stamp = self._newest_of(manifests), b''
@@ -7024,7 +7038,8 @@ class ImageFetch:
         digest = hashlib.sha256(newest.signed).hexdigest()
         self.notes.state = self.notes.state._replace(validators=tuple(
             f'{digest} {offer.origin.url} {offer.etag}' for offer in offers
-            if offer.manifest.signed == newest.signed and offer.etag))
+            if offer.manifest.signed == newest.signed and offer.etag
+            and offer.etag == self.report.without_secrets(offer.etag)))
         return newest.manifest
 
     def _prove(self, manifests: 'List[SignedManifest]') -> 'Tuple[SignedManifest, bytes]':

@@ -137,6 +137,43 @@ class TokenTest(PrivateScene):
             for name in names:
                 self.assertNotIn(b'hush', scene.read(os.path.join(folder, name)))
 
+    def test_a_token_that_the_server_repeats_is_neither_printed_nor_stored(self):
+        def head(*lines):
+            def answer(handler):
+                handler.wfile.write('\r\n'.join(lines + ('Content-Length: 0', '', '')).encode())
+                handler.hang_up()
+            return answer
+        path = self.app('Token=' + TOKEN)
+        for fault in (
+                head('HTTP/1.1 403 no ' + TOKEN), head('HTTP/1.1 ' + TOKEN), head(TOKEN),
+                head('HTTP/1.1 200 OK', 'Content-Encoding: gzip, ' + TOKEN),
+                head('HTTP/1.1 200 OK', 'Transfer-Encoding: ' + TOKEN),
+                head('HTTP/1.1 200 OK', 'Content-Length: ' + TOKEN),
+                head('HTTP/1.1 206 OK', 'Content-Range: ' + TOKEN),
+                origin.redirects('/{}/x?x={}'.format(TOKEN, TOKEN)),
+                origin.redirects('https://127.0.0.1:1/{}#{}'.format(TOKEN, TOKEN)),
+                origin.redirects('ftp://h/' + TOKEN), origin.redirects('https://[' + TOKEN),
+                origin.serves(TOKEN.encode()), origin.status(403, TOKEN.encode())):
+            for where in ('/manifest', self.image):
+                self.empty_destination()
+                self.origin.faults = {where: fault}
+                self.assertNotEqual(0, self.fetch_without_token(path).code)
+        self.origin.faults = {'/manifest': lambda handler: handler.answer(
+            200, handler.body, [('ETag', '"{}"'.format(TOKEN))])}
+        self.assertEqual(0, self.fetch_without_token(path).code)
+
+    def fetch_without_token(self, path):
+        """Run fetch and status, which print and store no token. Return the Result of fetch."""
+        results = [self.run_tako(*arguments, path) for arguments in (
+            ['fetch', '-v'], ['status', '--json'], ['status'], ['status', '--history'],
+            ['status', '--metrics'])]
+        for result in results:
+            self.assertNotIn('ush.hush', result.out + result.err)
+        for folder, _, names in os.walk(self.destination):
+            for name in names:
+                self.assertNotIn(b'ush.hush', scene.read(os.path.join(folder, name)), name)
+        return results[0]
+
     def test_only_requests_need_the_token(self):
         lines = 'Token=@' + self.path('none'),
         self.assertFetched('Token=' + TOKEN)
