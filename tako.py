@@ -6812,10 +6812,11 @@ class ImageFetch:
         try:
             manifest = self._accept_manifest()
             plan = self._provide_image(manifest)
-        except UnreachableError:
-            if not self.options.stage:
+        except (UnreachableError, RefusedError) as error:
+            is_refused = isinstance(error, RefusedError)    # the manifest, or an image of it
+            if not (self.options.stage or (is_refused and manifest is None)):
                 yield from self._attempt(self._switch_offline())
-            if self.options.init and self._is_init_done():
+            if self.options.init and not is_refused and self._is_init_done():
                 self.is_offline = True
                 return
             raise
@@ -6838,9 +6839,21 @@ class ImageFetch:
         if self.download is not None and not self.options.no_delta:
             yield None                              # see Runs: the network is used again
             self._keep_index(plan.entry, self.download)
+        if self.options.stage and not plan.is_installed:
+            self._check_installed(manifest, plan.entry)
+
+    def _check_installed(self, manifest: Manifest, staged: Entry) -> None:
+        """Raise RefusedError if the installed image is damaged. With --stage it stays installed."""
+        latest = self.destination.latest()
+        for entry in [each for each in manifest.entries if each.digest == latest][-1:]:
+            fault = self._image_fault(entry)
+            if fault:
+                raise RefusedError(f'{self.destination.image_path(latest)} {fault}',
+                                   f'to install {staged.version} instead of it, run: '
+                                   'tako fetch ' + self.path)
 
     def _switch_offline(self) -> 'Steps':
-        """Install the newest version in bounds that is in the store, as after a change of Version=.
+        """Install the newest version in bounds that is intact in the store, such as a staged one.
 
         Does not read the installed image: without an origin it cannot be repaired.
         """

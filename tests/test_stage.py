@@ -96,7 +96,7 @@ class StageTest(scene.UpdateScene):
         self.assertCode(75, self.run_tako('fetch', self.app))
         self.assertInPlace(THREE)
 
-    def assertStagedInstalled(self, fault, *options):
+    def assertStagedInstalled(self, fault, *options, code=75):
         """1.1 is staged, and the download of a newer version fails: fetch installs 1.1.
 
         Return the entry of the newer version, and what fetch printed on stderr.
@@ -105,7 +105,7 @@ class StageTest(scene.UpdateScene):
         newer = self.origin.publish('1.2', THREE)
         self.origin.faults['/store/' + newer.digest] = fault
         result = self.run_tako('fetch', *options, self.app)
-        self.assertEqual((75, self.app + ': 1.1 is installed, restarted app.service\n'),
+        self.assertEqual((code, self.app + ': 1.1 is installed, restarted app.service\n'),
                          (result.code, result.out))
         self.assertInPlace(TWO)
         return newer, result.err
@@ -119,6 +119,43 @@ class StageTest(scene.UpdateScene):
 
     def test_a_staged_image_is_installed_if_a_newer_download_exceeds_the_timeout(self):
         self.assertStagedInstalled(origin.holds(1), '--timeout', '1')
+
+    def test_a_staged_image_is_installed_if_a_newer_one_is_refused(self):
+        newer, err = self.assertStagedInstalled(origin.serves(THREE[:-1] + b'?'), code=3)
+        self.assertIn('/store/' + newer.digest + ': has the SHA-256 ', err)
+        self.assertNotIn(newer.digest, os.listdir(self.path('destination', 'store')))
+        self.origin.faults.clear()
+        self.assertCode(0, self.run_tako('fetch', self.app))
+        self.assertInPlace(THREE)
+
+    def test_no_staged_image_is_installed_if_the_manifest_is_refused(self):
+        self.stage()
+        self.origin.faults['/manifest'] = origin.serves(self.origin.read('manifest') + b'x')
+        result = self.run_tako('fetch', self.app)
+        self.assertEqual((3, ''), (result.code, result.out))
+        self.assertStaged(TWO)
+
+    def test_stage_reports_an_installed_image_that_is_damaged(self):
+        path = self.path('destination', 'store', self.one.digest)
+        for content, fault in ((ONE[:-1] + b'?', 'is damaged: its SHA-256 is '),
+                               (ONE[:-1], 'is damaged: it has {} bytes'.format(len(ONE) - 1)),
+                               (None, 'is missing')):
+            with self.subTest(fault):
+                if content is None:
+                    os.unlink(path)
+                else:
+                    os.chmod(path, 0o600)
+                    origin.write(path, content)
+                result = self.run_tako('fetch', '--stage', self.app)
+                self.assertCode(3, result)
+                self.assertIn('tako: {}: {} {}'.format(self.app, path, fault), result.err)
+                self.assertIn('run: tako fetch ' + self.app, result.err)
+                self.assertEqual('store/' + self.one.digest,
+                                 os.readlink(self.path('destination', 'latest')))
+        status = self.run_tako('status', self.app)
+        self.assertIn('exit code 3', status.out)
+        self.assertCode(0, self.run_tako('fetch', self.app))
+        self.assertInPlace(TWO)
 
     def test_keep_removes_neither_the_staged_image_nor_the_installed_one(self):
         older = self.origin.publish('0.9', b'older')
