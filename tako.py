@@ -405,6 +405,11 @@ def as_tako_error(error: Exception) -> TakoError:
     return TakoError(where + (error.strerror or str(error)), hint)
 
 
+def amount(number: object, singular: str, plural: str = '') -> str:
+    """Return a number with its noun, as in 1 byte or 2 bytes. plural: by default with an s."""
+    return f'{number} {singular if str(number) == "1" else plural or singular + "s"}'
+
+
 # ======================================================================== 3  Ed25519
 #
 # This is RFC 8032, section 5.1; numbers like 5.1.3 below are its sections. Verification uses the
@@ -3165,7 +3170,7 @@ class HttpConnection:
         while left:
             piece = self._read(left)
             if not piece:
-                raise ConnectionError(f'the connection ended {left} bytes early')
+                raise ConnectionError(f'the connection ended {amount(left, "byte")} early')
             left -= len(piece)
             yield piece
 
@@ -4047,7 +4052,7 @@ class ImageDirectory:
             if not os.path.isfile(path):
                 return 'is damaged: it is not a file'
             if size not in (None, status.st_size):
-                return f'is damaged: it has {status.st_size} bytes and not {size}'
+                return f'is damaged: it has {amount(status.st_size, "byte")} and not {size}'
             found = digest if is_size_enough else hash_file(path, progress)
         except FileNotFoundError:
             return MISSING
@@ -4074,7 +4079,7 @@ class ImageDirectory:
         digest = new.sha256.hexdigest()
         if (new.size, digest) != (entry.size, entry.digest):
             raise RefusedError(f'{new.temporary}: not the image of {entry.version}: it has '
-                               f'{new.size} bytes, and its SHA-256 is {digest}',
+                               f'{amount(new.size, "byte")}, and its SHA-256 is {digest}',
                                'run the command again; if it fails again, test memory and disk')
         if not os.path.isdir(self.store_path):
             umask = os.umask(0o022)                 # the mode of `root` says who may read images
@@ -5521,7 +5526,8 @@ class Transfer:
             raise RefusedError(f'{answer.url}: sent another range than was requested')
         length = skipped + size - begin
         if answer.length not in (None, length):
-            raise _wrong_image(answer.url, f'has {answer.length} bytes', f'not {size}')
+            raise _wrong_image(answer.url, f'has {amount(answer.length, "byte")}',
+                               f'not {size}')
         self._etags[url] = answer.strong_etag()
         try:
             for chunk in at_most(length, self._counted(answer.chunks), answer.url):
@@ -5532,7 +5538,7 @@ class Transfer:
             partial.cut_back(begin, sha256)     # no byte of a wrong body is worth keeping
             raise
         if partial.size != size:
-            raise TransientError(f'{answer.url}: ended {size - partial.size} bytes early')
+            raise TransientError(f'{answer.url}: ended {amount(size - partial.size, "byte")} early')
 
 
 class RemoteIndex:
@@ -5898,7 +5904,7 @@ class RangeStrategy(DeltaStrategy):
                                                assembly.taken + assembly.lacks())
         self._transfer.step(
             f'downloading {format_size(assembly.lacks())} of {self._entry.version} in '
-            f'{len(assembly.ranges)} ranges from {remote.origin.url}')
+            f'{amount(len(assembly.ranges), "range")} from {remote.origin.url}')
         # each answer alone may be fast enough, and all of them too slow
         rate = RateWindow(self._transfer.client.deadline, assembly.taken)
         while assembly.ranges:
@@ -6794,7 +6800,8 @@ class ImageFetch:
         entry, state, latest = plan.entry, self.notes.state, self.destination.latest()
         if plan.fault:
             note = ' (this version was withdrawn)' if entry.digest in state.withdrawn else ''
-            yield f'would download up to {entry.size} bytes from {self.mirrors.usable[0].url}{note}'
+            size = amount(entry.size, 'byte')
+            yield f'would download up to {size} from {self.mirrors.usable[0].url}{note}'
         if not plan.is_installed:
             yield ('would install it' if not self.options.stage else
                    'would stage it' if plan.fault else 'is staged')
@@ -6809,6 +6816,7 @@ class ImageFetch:
 
     def _update(self) -> 'Steps':
         """Accept the newest manifest, install the newest version, and remove what Keep= allows."""
+        manifest = None
         try:
             manifest = self._accept_manifest()
             plan = self._provide_image(manifest)
@@ -7130,7 +7138,8 @@ class ImageFetch:
                                 f'here it is {here}', 'set the clock, or tell the publisher')
         if proof.unknown is not None:
             self.report.warning(
-                self.path, f'a newer manifest with {proof.unknown.entries} entries exists since '
+                self.path, 'a newer manifest with '
+                f'{amount(proof.unknown.entries, "entry", "entries")} exists since '
                 f'{proof.unknown.moment} or before, and is withheld',
                 'if this persists, tell the publisher and the administrators of the mirrors')
         if now < RELEASED:
@@ -7149,7 +7158,8 @@ class ImageFetch:
             since = ''
         elif now - int(since) >= UNPROVEN_SECONDS:
             self.report.warning(
-                self.path, f'a manifest with {len(newest.manifest.entries)} entries has no stamp '
+                self.path, 'a manifest with '
+                f'{amount(len(newest.manifest.entries), "entry", "entries")} has no stamp '
                 'for more than a day, and is left alone',
                 'tell the publisher to look at it, then to run tako stamp')
         self.notes.state = state._replace(unproven=since)
@@ -7689,7 +7699,7 @@ def _problems_of(known: 'Dict[str, Any]') -> 'Iterator[str]':
     if known['fork']:
         yield 'two manifests contradict each other'
     if mirrors:
-        yield '1 mirror fails' if mirrors == 1 else f'{mirrors} mirrors fail'
+        yield amount(mirrors, 'mirror fails', 'mirrors fail')
     if known['newest_compatible'] in known['rejected']:
         yield '{} was rejected'.format(known['newest_compatible'])
     if known['restart_due']:
@@ -7741,7 +7751,7 @@ def _status_lines(known: 'Dict[str, Any]') -> 'List[str]':
         'out of bounds': join_names(known['out_of_bounds']) or 'none',
         'rejected': join_names(known['rejected']) or 'none',
         'withdrawn': join_names(known['withdrawn']) or 'none',
-        'store': f'{known["images"]} images, {known["image_bytes"]} bytes',
+        'store': f'{amount(known["images"], "image")}, {amount(known["image_bytes"], "byte")}',
         'restart due': 'yes' if known['restart_due'] else 'no',
         'last check': _date(known['last_check']),
         'last success': _date(known['last_success'])}
@@ -7934,8 +7944,9 @@ def _publish(arguments: 'argparse.Namespace', directory: ImageDirectory, version
     if arguments.bytes:
         _print_bytes(manifest_body(grown), report)
     elif is_new:
-        report.result('{}: {} {}{}, {} bytes, SHA-256 {}; clients need PublicKey={}'.format(
-            root, verb, version, note, entry.size, entry.digest, encode_base64(signer.public_key)))
+        report.result('{}: {} {}{}, {}, SHA-256 {}; clients need PublicKey={}'.format(
+            root, verb, version, note, amount(entry.size, 'byte'), entry.digest,
+            encode_base64(signer.public_key)))
     else:
         report.unchanged(f'{root}: {version} is published already, with this image')
     _warn_of_order_and_gaps(directory, grown, entry, report)
@@ -8036,8 +8047,9 @@ def _warn_of_order_and_gaps(directory: ImageDirectory, manifest: Manifest, entry
     known = directory.withdrawn().union(directory.images(), [entry.digest])
     missing = sum(each.digest not in known for each in manifest.entries)
     if missing:
-        report.warning(root, f'{missing} of {len(manifest.entries)} listed images are missing from '
-                       'store/; to list them, run: tako verify', '')
+        listed = amount(len(manifest.entries), 'listed image is', 'listed images are')
+        report.warning(root, f'{missing} of {listed} missing from store/; to list them, run: '
+                       'tako verify', '')
 
 
 def _forget_withdrawn(directory: ImageDirectory, entry: Entry, report: Report) -> None:
@@ -8310,7 +8322,8 @@ def _stamp(arguments: 'argparse.Namespace', directory: ImageDirectory, signer: S
         directory.write_stamp(sealed)
         remove_if_there(pending)
     (report.unchanged if arguments.renew else report.result)(
-        f'{root}: {"stamped" if sealed else "would stamp"} {new.entries} entries at {new.moment}; '
+        f'{root}: {"stamped" if sealed else "would stamp"} '
+        f'{amount(new.entries, "entry", "entries")} at {new.moment}; '
         f'clients need StampKey={encode_base64(signer.public_key)}')
 
 
@@ -8386,8 +8399,8 @@ def verify(arguments: 'argparse.Namespace', report: Report) -> int:
             note += _stamp_note(directory, arguments.stamp_key)
         except (TakoError, OSError) as error:
             codes.append(report.error(root, error))
-    report.result(f'{root}: the manifest is valid, {intact} of {len(entries)} images are intact'
-                  + note)
+    all_images = amount(len(entries), 'image is', 'images are')
+    report.result(f'{root}: the manifest is valid, {intact} of {all_images} intact{note}')
     return max(codes, key=SEVERITY.index)
 
 
@@ -8395,8 +8408,9 @@ def _stamp_note(directory: ImageDirectory, key: str) -> str:
     """Return when the manifest of a directory was stamped, as a note. Raises TakoError."""
     found = directory.read_stamp([_read_public_key(key)])
     if find_proof([directory.accepted().name()], [found], None, time.time()).stamp is None:
+        entries = amount(found.entries, 'entry', 'entries')
         raise TakoError(f'{directory.stamp_path}: of another manifest, or in the future: '
-                        f'{found.entries} entries, {found.moment}', 'run: tako stamp')
+                        f'{entries}, {found.moment}', 'run: tako stamp')
     return f', stamped at {found.moment}'
 
 
@@ -8633,12 +8647,14 @@ def gen_key(arguments: 'argparse.Namespace', report: Report) -> int:
     public, secret = encode_base64(ed25519_public_key(seed)), format_secret_key(seed)
     if name is None:
         report.hint_if_lost = 'run gen-key again: this key pair is lost'
-        report.result('Public key, for PublicKey= in the config of each client:', public,
-                      'Secret key, for store; anyone who has it can publish in your name:', secret)
+        report.result('Public key, for PublicKey= in the config of each client, or StampKey= if it '
+                      'signs stamps:', public,
+                      'Secret key; anyone who has it can sign in your name:', secret)
     else:
         _write_key_pair(name, public, secret)
-        report.result(f'{name}.key: the secret key; anyone who has it can publish in your name',
-                      f'{name}.pub: the public key; clients need PublicKey={public}')
+        report.result(f'{name}.key: the secret key; anyone who has it can sign in your name',
+                      f'{name}.pub: the public key; clients need PublicKey={public}, or StampKey= '
+                      'if it signs stamps')
     return 0
 
 

@@ -195,7 +195,7 @@ class BodyTest(ConnectionCase):
     def test_invalid_framing_is_refused(self):
         chunked = OK + b'Transfer-Encoding: chunked\r\n\r\n'
         self.assertRefused([
-            ('a body cut off', OK + b'Content-Length: 3\r\n\r\nok', 'ended 1 bytes early'),
+            ('a body cut off', OK + b'Content-Length: 3\r\n\r\nok', 'ended 1 byte early'),
             ('two lengths', OK + b'Content-Length: 2\r\nContent-Length: 3\r\n\r\nok',
              'invalid Content-Length'),
             ('a length below 0', OK + b'Content-Length: -2\r\n\r\nok', 'invalid Content-Length'),
@@ -204,7 +204,7 @@ class BodyTest(ConnectionCase):
             ('another coding', OK + b'Transfer-Encoding: gzip, chunked\r\n\r\n',
              'Transfer-Encoding gzip, chunked'),
             ('no chunks', chunked, 'ended within the headers'),
-            ('a chunk cut off', chunked + b'3\r\nok', 'bytes early'),
+            ('a chunk cut off', chunked + b'3\r\nok', '1 byte early'),
             ('a longer chunk', chunked + b'1\r\nok\r\n0\r\n\r\n', 'invalid end of a chunk'),
             ('a size that is no number', chunked + b'x\r\nok\r\n', 'invalid size of a chunk'),
             ('a size with a sign', chunked + b'+2\r\nok\r\n', 'invalid size of a chunk'),

@@ -866,6 +866,19 @@ class VerifyTest(StoreCase):
                           ''),
                          (result.code, result.out, result.err))
 
+    def test_one_image_is_named_in_the_singular(self):
+        served = self.path('one')
+        os.mkdir(served)
+        publisher = origin.Publisher(served)
+        publisher.publish('1.0', b'x')
+        result = self.run_tako('verify', '-p', origin.PUBLIC_KEY, served)
+        self.assertEqual((0, served + ': the manifest is valid, 1 of 1 image is intact\n', ''),
+                         (result.code, result.out, result.err))
+        path = self.config('file://' + served)
+        self.assertIn(' 1 byte from ', self.run_tako('fetch', '--dry-run', path).out)
+        self.assertCode(0, self.run_tako('fetch', path))
+        self.assertIn(' 1 image, 1 byte\n', self.run_tako('status', path).out)
+
     def test_verify_takes_no_lock(self):
         with tako.DirectoryLock(self.served, 0, print):
             self.assertEqual(0, self.verify().code)
@@ -966,8 +979,9 @@ class GenKeyTest(scene.Scene):
                 self.assertEqual(
                     (
                         0,
-                        '{0}.key: the secret key; anyone who has it can publish in your name\n'
-                        '{0}.pub: the public key; clients need PublicKey={1}\n'.format(
+                        '{0}.key: the secret key; anyone who has it can sign in your name\n'
+                        '{0}.pub: the public key; clients need PublicKey={1}, or StampKey= if it '
+                        'signs stamps\n'.format(
                             name, public
                         ),
                         '',

@@ -80,6 +80,15 @@ class PrintTest(unittest.TestCase):
         self.assertFalse(report.has_lost_output)
 
 
+class AmountTest(unittest.TestCase):
+    def test_one_thing_is_named_in_the_singular(self):
+        for arguments, text in (((1, 'byte'), '1 byte'), ((0, 'byte'), '0 bytes'),
+                                ((2, 'byte'), '2 bytes'), ((11, 'byte'), '11 bytes'),
+                                ((1, 'entry', 'entries'), '1 entry'),
+                                ((2, 'entry', 'entries'), '2 entries')):
+            self.assertEqual(text, tako.amount(*arguments))
+
+
 class FullStreamTest(scene.Scene):
     """A stream that cannot be written does not stop the work."""
 

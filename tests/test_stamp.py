@@ -90,7 +90,7 @@ class StampTest(PublisherCase):
     def test_the_first_stamp_shows_all_entries(self):
         result = self.stamp()
         entry, = self.publisher.entries
-        self.assertEqual((0, '+ {}\n{}: stamped 1 entries at {}; clients need StampKey={}\n'.format(
+        self.assertEqual((0, '+ {}\n{}: stamped 1 entry at {}; clients need StampKey={}\n'.format(
             entry.line().strip(), self.public, moment(NOW), PUBLIC_KEY), ''),
             (result.code, result.out, result.err))
         self.assertEqual(self.expected(), self.made())
