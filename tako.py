@@ -6130,7 +6130,7 @@ def plan_fetch(manifest: Manifest, config: Config, state: State, latest: str,
     which reads all of the image, and is only called if its plan is needed. is_init: --init was
     given. waiting: from plan_delay(). No image waits if the installed one is damaged.
     """
-    held, until, waiting = None, time.gmtime(0), waiting or {}      # held: the newest that waits
+    held, until, waiting = None, '', waiting or {}          # held: the newest that waits
     if waiting:         # then an image in bounds is installed, and its fault is asked for twice
         fault_of = functools.lru_cache(maxsize=None)(fault_of)
         installed = next(entry for entry in compatible_entries(manifest, config.bounds)
@@ -6139,20 +6139,20 @@ def plan_fetch(manifest: Manifest, config: Config, state: State, latest: str,
         is_installed = entry.digest == latest
         skipped = fault = ''
         if held is None and entry.digest in waiting and not fault_of(installed):
-            held, until = entry, time.gmtime(waiting[entry.digest] + 59)    # the next full minute
+            held, until = entry, time.strftime('waits until %Y-%m-%d %H:%M UTC', time.gmtime(
+                waiting[entry.digest] + 59))        # the next full minute
         if entry.digest in state.rejected:
             skipped = 'was rejected: a unit failed on it, or it was rolled back'
         elif entry.digest in state.postponed:
             skipped = 'waits until the units run on the installed image'
         elif held and not is_installed:
-            skipped = (time.strftime('waits until %Y-%m-%d %H:%M UTC', until) if held is entry
-                       else f'is superseded by {held.version}, which waits')
+            skipped = until if held is entry else f'is superseded by {held.version}, which waits'
         else:
             fault = fault_of(entry)
         # the installed image: only if an earlier run left its restart due
         # another image: always, except that --init only keeps a restart that was due already
         is_due = (state.restart_due == latest if is_installed
-                  else state.restart_due != '' or not is_init)
+                  else state.restart_due or not is_init)
         restart = NO_RESTART
         if config.units and is_due:
             restart = RESTART_LATER if is_init else RESTART_NOW
@@ -6211,6 +6211,7 @@ def find_proof(names: 'Sequence[Tuple[int, str]]', stamps: 'Iterable[Stamp]',
                accepted: 'Optional[Stamp]', now: float) -> Proof:
     """Return what the stamps of origins, and the last accepted one, prove of these manifests.
 
+    names: SignedManifest.name() of each manifest that is here, at least one.
     Stamps that are older than the accepted one do not count, unless that is too far ahead itself.
     A clock before the release of this Tako is wrong: then all count.
     """
@@ -6223,7 +6224,7 @@ def find_proof(names: 'Sequence[Tuple[int, str]]', stamps: 'Iterable[Stamp]',
             kinds['ahead'].append(each)
         elif each.moment >= floor and each[1:] in names:
             kinds['stamp'].append(each)
-        elif each.moment >= floor and each.entries >= max((count for count, _ in names), default=0):
+        elif each.moment >= floor and each.entries >= max(count for count, _ in names):
             kinds['unknown'].append(each)
     return Proof(**{kind: max(found, key=lambda each: (each.entries, each.moment), default=None)
                     for kind, found in kinds.items()})

@@ -1,4 +1,5 @@
 """Section 16: Delay=, the wait before a new version is installed, as values and in a fetch."""
+import collections
 import json
 import os
 import random
@@ -65,6 +66,7 @@ class WaitingTest(unittest.TestCase):
                 ('almost twice', '2d', '1.*', '1.0', state({'1.1': 4 * DAY - 1}),
                  {'1.3': 2 * DAY, '1.2': 2 * DAY}),
                 ('twice', '2d', '1.*', '1.0', state({'1.1': 4 * DAY}), {}),
+                ('more than twice', '2d', '1.*', '1.0', state({'1.1': 4 * DAY + 1}), {}),
                 ('twice the longer', '1d-2d', '1.*', '1.0', state({'1.1': 4 * DAY}), {}),
                 ('what was passed over is no wait', '2d', '1.*', '1.0',
                  state({'1.1': 9 * DAY, '1.2': 9 * DAY}, rejected=['1.1'], withdrawn=['1.2']),
@@ -101,6 +103,15 @@ class WaitingTest(unittest.TestCase):
                                        ENTRIES['1.2'].digest, '{:032x}'.format(number), NOW)
             self.assertEqual([until - HOUR], list(again.values()))
         self.assertGreater(len(shares), 900)
+
+    def test_machines_share_all_of_the_range_evenly(self):
+        for seconds, most in ((1, 600), (9, 150)):
+            counts = collections.Counter(
+                until - NOW for number in range(1000) for until in tako.plan_delay(
+                    MANIFEST, config('10-{}'.format(10 + seconds)), state(),
+                    ENTRIES['1.2'].digest, '{:032x}'.format(number), NOW)[1].values())
+            self.assertEqual(set(range(10, 11 + seconds)), set(counts))
+            self.assertLess(max(counts.values()), most)
 
     def test_a_machine_has_another_share_for_each_version(self):
         self.assertEqual(3, len(set(self.waiting(config('1d-4d'), state()).values())))
@@ -147,6 +158,13 @@ class PlanTest(unittest.TestCase):
         self.assertEqual(('1.2', 'waits until 2026-11-29 10:00 UTC'),
                          self.plans({'1.2': DAY}, faults={'1.0': ''}, rejected=['1.3'])[1])
 
+    def test_the_installed_image_is_examined_and_no_other(self):
+        for latest in ('1.0', '1.1', '1.2'):
+            with self.subTest(latest):
+                plans = self.plans({'1.3': DAY}, latest, faults={latest: ''})
+                self.assertEqual(('1.3', 'waits until 2026-11-29 10:00 UTC'), plans[0])
+                self.assertEqual([latest], self.asked)
+
     def test_no_version_waits_if_the_installed_image_is_damaged(self):
         for fault in ('is damaged: it has 3 bytes and not 5', tako.MISSING):
             with self.subTest(fault):
@@ -179,7 +197,9 @@ class SeenTest(unittest.TestCase):
                 ('in the future', config(), state({'1.2': -1}), '1.1',
                  {'1.2': 0, '1.3': 0, '2.0': 0}),
                 ('before this release', config(), state({'1.2': NOW - tako.RELEASED + 1}), '1.1',
-                 {'1.2': 0, '1.3': 0, '2.0': 0})):
+                 {'1.2': 0, '1.3': 0, '2.0': 0}),
+                ('at this release', config(), state({'1.2': NOW - tako.RELEASED}), '1.1',
+                 {'1.2': tako.RELEASED - NOW, '1.3': 0, '2.0': 0})):
             with self.subTest(label):
                 self.assertEqual(expected, self.noted(settings, known, latest))
 

@@ -1,4 +1,5 @@
 """Section 16: plans of a fetch, which are values: these tests need neither disk nor network."""
+import itertools
 import unittest
 
 import origin
@@ -177,6 +178,47 @@ class InitTest(unittest.TestCase):
                                              lambda: known))    # noqa: B023
 
 
+    def test_out_of_bounds_init_accepts_the_image_of_a_due_restart_alone(self):
+        for latest in ('0.9', '2.0-beta', '2.0'):
+            for due in VERSIONS:
+                with self.subTest(latest=latest, due=due):
+                    self.assertEqual(latest if due == latest else None,
+                                     self.accepted('1.*', latest, state(restart_due=due)))
+
+
+class FatesTest(unittest.TestCase):
+    """What became of the versions above the installed one."""
+
+    def fates(self, latest, known=None, stored=(), held=None):
+        compatible = list(tako.compatible_entries(MANIFEST, tako.parse_pattern('1.*')))
+        return tako.fates_of_newer(compatible, latest and ENTRIES[latest].digest,
+                                   known or state(), digests(*stored), held)
+
+    def test_fates_are_named_newest_first(self):
+        newer = 'of the newer versions, 1.2 {}, 1.1 {}'
+        for latest, known, stored, expected in (
+                ('1.2', state(), (), ''),
+                ('1.1', state(), (), 'of the newer versions, 1.2 is not installed yet'),
+                ('1.0', state(), (), newer.format(*['is not installed yet'] * 2)),
+                ('1.0', state(), ('1.2', '1.0'),
+                 newer.format('is downloaded, but not installed yet', 'is not installed yet')),
+                ('1.0', state(rejected=['1.1'], postponed=['1.2']), ('1.1', '1.2'),
+                 newer.format(POSTPONED, 'was rejected')),
+                ('1.0', state()._replace(withdrawn=digests('1.2', '1.1')), ('1.1',),
+                 newer.format('was withdrawn', 'was withdrawn')),
+                ('', state(), (), newer.format(*['is not installed yet'] * 2)
+                 + ', 1.0 is not installed yet'),
+                ('2.0', state(), (), newer.format(*['is not installed yet'] * 2)
+                 + ', 1.0 is not installed yet')):
+            with self.subTest(latest=latest, known=known, stored=stored):
+                self.assertEqual(expected, self.fates(latest, known, stored))
+
+    def test_the_version_that_waits_says_so(self):
+        held = tako.FetchPlan(ENTRIES['1.2'], 'waits until noon', '', False, NO)
+        self.assertEqual('of the newer versions, 1.2 waits until noon',
+                         self.fates('1.1', stored=['1.2'], held=held))
+
+
 class PreviousTest(unittest.TestCase):
     """To which image a rollback returns after another is installed."""
 
@@ -194,6 +236,11 @@ class PreviousTest(unittest.TestCase):
                 previous = tako.previous_after(known, latest and ENTRIES[latest].digest,
                                                ENTRIES['1.2'].digest)
                 self.assertEqual(expected and ENTRIES[expected].digest, previous)
+
+
+    def test_any_image_can_be_the_previous_one_of_any_other(self):
+        for latest, digest in itertools.permutations(digests(*VERSIONS), 2):
+            self.assertEqual(latest, tako.previous_after(state(), latest, digest))
 
 
 class KeepTest(unittest.TestCase):

@@ -57,13 +57,15 @@ class FindProofTest(unittest.TestCase):
                 (['1'], [('1', -DAY - 1)], ('1', DAY), ('1', DAY), ('1', -DAY - 1), None),
                 (['1'], [('1', DAY)], ('1', -DAY - 1), ('1', DAY), None, None),
                 (['1'], [], ('1', -DAY - 1), None, None, None),
+                (['1'], [], ('1', -DAY), ('1', -DAY), None, None),
                 # a manifest that is not here
                 (['1'], [('2', 0)], ('1', DAY), ('1', DAY), None, ('2', 0)),
                 (['1'], [('2', 2 * DAY)], ('1', DAY), ('1', DAY), None, None),
                 (['1'], [('2', -DAY - 1)], ('1', DAY), ('1', DAY), ('2', -DAY - 1), None),
                 (['1'], [('1b', 0)], ('1', DAY), ('1', DAY), None, ('1b', 0)),
                 (['2'], [('1', 0)], ('2', DAY), ('2', DAY), None, None),
-                ([], [('2', 0)], None, None, None, ('2', 0))):
+                (['1'], [('2', DAY)], ('1', DAY), ('1', DAY), None, ('2', DAY)),
+                (['0'], [('2', 0)], None, None, None, ('2', 0))):
             with self.subTest((names, offered, accepted)):
                 self.assertEqual((stamp, ahead, unknown), self.found(names, offered, accepted))
 
@@ -78,6 +80,26 @@ class FindProofTest(unittest.TestCase):
                                  self.found(['1', '2'], offered, accepted, now))
         self.assertEqual((None, ('1', -9999 * DAY), None),
                          self.found(['1'], [('1', -9999 * DAY)], None, tako.RELEASED))
+        age = NOW - tako.RELEASED
+        self.assertEqual((None, None, None),
+                         self.found(['2'], [('2', age + 1)], ('1', age), tako.RELEASED))
+
+
+class StoredProofTest(scene.Scene):
+    def test_the_stamp_of_the_accepted_manifest_is_a_proof(self):
+        signed, other = stamps.of_images('1.0'), stamps.of_images('1.0', '1.1')
+        self.write('destination/manifest', signed)
+        with_key, without = (tako.parse_config(scene.read(self.config(
+            'http://localhost', more=more)).decode()) for more in (
+                'StampKey={}\n'.format(PUBLIC_KEY), ''))
+        destination = tako.Destination(self.destination, with_key.public_keys)
+        self.assertIsNone(tako.stored_proof(destination, with_key))
+        for content, proof in ((stamped(signed, tako.RELEASED), stamps.stamp_of(
+                signed, tako.RELEASED)), (stamped(other, tako.RELEASED), None),
+                (stamped(signed, tako.RELEASED, OTHER_SEED), None)):
+            self.write('destination/stamp', content)
+            self.assertEqual(proof, tako.stored_proof(destination, with_key))
+            self.assertIsNone(tako.stored_proof(destination, without))
 
 
 class ProofCase(scene.Scene):
