@@ -57,6 +57,14 @@ class FormatTest(scene.Scene):
         self.assertEqual(tako.State('', '', '', (), (), (), (), (), (), '', ''),
                          scene.state(self.destination))
 
+    def test_of_several_values_of_one_item_the_last_one_counts(self):
+        one, two = 'a' * 64, 'b' * 64
+        for key in ('previous', 'restart_due'):
+            text = ''.join('{}={}\n'.format(key, each) for each in (one, one, two))
+            self.assertEqual(two, getattr(tako.parse_state(text), key))
+        self.assertEqual((one, two), tako.parse_state(
+            'rejected={}\nrejected={}\n'.format(one, two)).rejected)
+
     def test_keys_of_a_later_version_are_ignored(self):
         chance = random.Random(5)
         state = random_state(chance)
