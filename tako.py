@@ -6821,11 +6821,11 @@ class ImageFetch:
         try:
             manifest = self._accept_manifest()
             plan = self._provide_image(manifest)
-        except (UnreachableError, RefusedError) as error:
-            is_refused = isinstance(error, RefusedError)    # the manifest, or an image of it
-            if not (self.options.stage or (is_refused and manifest is None)):
+        except TakoError as error:              # not OSError: then the disk itself may fail
+            is_unreachable = isinstance(error, UnreachableError)
+            if not self.options.stage and (is_unreachable or manifest is not None):
                 yield from self._attempt(self._switch_offline())
-            if self.options.init and not is_refused and self._is_init_done():
+            if self.options.init and is_unreachable and self._is_init_done():
                 self.is_offline = True
                 return
             raise

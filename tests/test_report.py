@@ -80,6 +80,27 @@ class PrintTest(unittest.TestCase):
         self.assertFalse(report.has_lost_output)
 
 
+class SecretTest(unittest.TestCase):
+    def test_a_hidden_secret_is_left_out_of_all_lines_on_standard_error(self):
+        err = io.StringIO()
+        report = tako.Report(None, err)
+        report.level = tako.VERBOSE
+        report.hide('Se.cret+')
+        report.step('a Se.cret+ step')
+        report.warning('here', 'a se.cret+ warning', 'hint')
+        report.error('here', tako.TakoError('an error of Se.cret+Se.cret+ and Sencret+'))
+        self.assertEqual('tako: a ... step\ntako: warning: here: a ... warning\n  hint\n'
+                         'tako: here: an error of ...... and Sencret+\n', err.getvalue())
+
+    def test_a_secret_that_may_be_part_of_a_word_is_not_hidden(self):
+        report = tako.Report(None, None)
+        for secret in ('', 'o', '1234567'):
+            report.hide(secret)
+        self.assertEqual('to 1234567', report.message('to 1234567'))
+        report.hide('12345678')
+        self.assertEqual('to ...9', report.message('to 123456789'))
+
+
 class AmountTest(unittest.TestCase):
     def test_one_thing_is_named_in_the_singular(self):
         for arguments, text in (((1, 'byte'), '1 byte'), ((0, 'byte'), '0 bytes'),

@@ -1,5 +1,6 @@
 """Section 16: fetch --stage, which downloads a version for a later fetch to install."""
 import os
+import unittest.mock
 
 import fake_systemd
 import origin
@@ -127,6 +128,18 @@ class StageTest(scene.UpdateScene):
         self.origin.faults.clear()
         self.assertCode(0, self.run_tako('fetch', self.app))
         self.assertInPlace(THREE)
+
+    def test_a_staged_image_is_installed_if_there_is_no_space_for_a_newer_one(self):
+        self.stage()
+        self.origin.publish('1.2', THREE * 1000)
+        statvfs = os.statvfs(self.destination)
+        full = os.statvfs_result(tuple(statvfs[:3]) + (0, 0) + tuple(statvfs[5:]))
+        with unittest.mock.patch('os.statvfs', return_value=full):
+            result = self.run_here('fetch', self.app, environ=self.environ_with_systemctl())
+        self.assertEqual((1, self.app + ': 1.1 is installed, restarted app.service\n'),
+                         (result.code, result.out))
+        self.assertIn(' are needed and ', result.err)
+        self.assertInPlace(TWO)
 
     def test_no_staged_image_is_installed_if_the_manifest_is_refused(self):
         self.stage()
