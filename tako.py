@@ -13,9 +13,10 @@ directory. Any static web server can serve that directory:
 Each machine has a config for the image, for example /etc/tako/app.tako:
 
     Origin=https://images.example.com/app
-    PublicKey=l0D28J2fiIXvWPbeZP7wkaq+dB55Gl2ysigl9mQH29k=
+    PublicKey=REPLACE/THIS/EXAMPLE/BY/THE/PUBLISHERS/KEYE=
     Destination=/var/lib/images/app
     Version=1.*
+    Keep=3
     Restart=app.service
 
 The machine runs this command from cron, from a systemd timer, or before a unit
@@ -37,8 +38,11 @@ Exit codes:
     75   the origin is unreachable, or another run holds the lock: try again
     129, 130, 143   ended by SIGHUP, SIGINT, SIGTERM
 """
-# A worked example. The config above is in /etc/tako/app.tako, and the origin sends these bytes for
-# https://images.example.com/app/manifest:
+# A worked example. The config above is in /etc/tako/app.tako, with this key:
+#
+#     PublicKey=l0D28J2fiIXvWPbeZP7wkaq+dB55Gl2ysigl9mQH29k=
+#
+# For https://images.example.com/app/manifest, the origin sends these bytes:
 #
 #     Tako Manifest 1
 #
@@ -5583,7 +5587,7 @@ class RemoteIndex:
             return
         try:
             raw = self._read_all()
-            parse_patches(raw, self._size)      # whoever uses the index looks at the rest
+            parse_patches(raw, self._size)      # the rest is checked when the index is used
             self._transfer.index = raw
         except (UnreachableError, RefusedError, ValueError):
             pass
@@ -5819,7 +5823,7 @@ class PatchStrategy(DeltaStrategy):
 
     def _download(self, url: str, origin: Origin, size: int, patch: PartialFile) -> None:
         """Download what `patch` lacks of `size` bytes. Raises PatchError if they get less twice."""
-        if patch.size > size:                   # the publisher made it anew, or the server lies
+        if patch.size > size:                   # the publisher made it again, or the server lies
             if not self._transfer.is_first('shrunk', url):
                 raise PatchError('has one size and then another')
             patch.clear()
@@ -6177,7 +6181,7 @@ def plan_delay(manifest: Manifest, config: Config, state: State, latest: str, ma
     above = [entry.digest for entry in reversed(manifest.entries)
              if entry.version not in bounds and not entry.version < bounds.lowest]
     noted = {digest: int(seconds) for digest, seconds in (each.split() for each in state.seen)}
-    # a time that a wrong clock gave begins anew
+    # a time that a wrong clock gave begins again
     seen = {digest: noted[digest] if RELEASED <= noted.get(digest, 0) <= now else int(now)
             for digest in newer + above}
     passed_over = {*state.rejected, *state.postponed, *state.withdrawn, *(
@@ -8345,8 +8349,9 @@ def stamp_fault(new: Stamp, manifest: Manifest, last: 'Optional[Tuple[Stamp, Man
 
 def _read_last(path: str, stamp_key: bytes, is_replaced: bool,
                report: Report) -> 'Optional[Tuple[Stamp, Manifest]]':
-    """Return what was stamped last, or None. The stamp proves the manifest, whoever signed that.
+    """Return what was stamped last, or None.
 
+    The stamp proves the manifest, whose own signature is not checked.
     is_replaced: whether --replace was given, which ignores a damaged file.
     """
     try:
@@ -8354,7 +8359,7 @@ def _read_last(path: str, stamp_key: bytes, is_replaced: bool,
         sealed, title, signed = content.partition(MANIFEST_TITLE)
         last, signed = open_stamp(sealed, [stamp_key], path), title + signed
         if last.sha256 != body_sha256(signed):
-            raise RefusedError(f'{path}: damaged', 'restore it, or begin anew with --replace')
+            raise RefusedError(f'{path}: damaged', 'restore it, or replace it with --replace')
         return last, open_manifest(signed, None, path)
     except FileNotFoundError:
         return None
