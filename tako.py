@@ -59,23 +59,23 @@ Exit codes:
 # The machine has 1.0.0, and app.service runs on it. Then `tako fetch /etc/tako/app.tako` takes the
 # following steps. The numbers at the right are the sections of this file that do the work.
 #
-# - It parses the config. The pattern 1.* matches 1.0.0 and 1.1.0.                         4, 5, 9
+# - It parses the config. The pattern 1.* matches 1.0.0 and 1.1.0.                        4, 5, 10
 # - It locks /var/lib/images/app, and verifies the manifest that an earlier run stored
-#   there.                                                                               6, 10, 12
+#   there.                                                                               6, 11, 13
 # - It downloads the new manifest. The last line must be a signature, by the key of
-#   PublicKey=, of all bytes before it. Only then are the entries parsed.                3, 6, 11
+#   PublicKey=, of all bytes before it. Only then are the entries parsed.                3, 6, 12
 # - Each entry of the earlier manifest must be in the new one, unchanged. The new
-#   manifest is stored durably before anything else changes.                            6, 10, 12
+#   manifest is stored durably before anything else changes.                            6, 11, 13
 # - The newest version that matches is 1.1.0. If store/ has its image, of the right
-#   size and SHA-256, there is no download.                                             5, 12, 16
+#   size and SHA-256, there is no download.                                             5, 13, 17
 # - It downloads https://images.example.com/app/store/dbb379b9..., and stops if the
 #   server sends more than the size in the manifest. If the image had 64 KiB or more,
-#   it would first try to download only the differences from 1.0.0.                 7, 8, 11, 15
-# - Only a file of 10 bytes with that SHA-256 becomes store/dbb379b9..., read-only.         10, 12
+#   it would first try to download only the differences from 1.0.0.              7, 8, 9, 12, 16
+# - Only a file of 10 bytes with that SHA-256 becomes store/dbb379b9..., read-only.         11, 13
 # - It replaces the symlink latest, which pointed to store/3570cdf5..., and restarts
 #   app.service. It watches the unit for 10 seconds. If the unit fails, it restores the
-#   symlink, restarts the unit on 1.0.0, and does not install 1.1.0 again.                  13, 16
-# - It prints that 1.1.0 is installed, and exits with 0.                                    14, 19
+#   symlink, restarts the unit on 1.0.0, and does not install 1.1.0 again.                  14, 17
+# - It prints that 1.1.0 is installed, and exits with 0.                                    15, 20
 #
 # The layout of this file. A section uses only itself and those above it; a test checks this.
 #
@@ -87,18 +87,19 @@ Exit codes:
 #   6  manifest          signed bytes -> Manifest -> signed bytes
 #   7  chunks            image -> index; which chunks of one image are in another
 #   8  patches           two images -> patch; older image and patch -> newer image
-#   9  config            text -> Config
+#   9  recompression     the same through compressed content, which is compressed again
+#  10  config            text -> Config
 #   ~~~~~~~~~~~~~~~~~    above: only bytes and values; below: files, network and processes
-#  10  files             atomic writes, hashes, locks
-#  11  network           URL -> blocks of bytes
-#  12  destination       store/, manifest, latest and the state of one image
-#  13  units             systemctl
-#  14  report            messages on stdout and stderr
-#  15  download          one image from mirrors: by a patch, as ranges, or whole
-#  16  fetch             network, destination and units, together for one config
-#  17  status            what is installed, and what is wrong with configs, without the network
-#  18  publish           store, sign, verify, withdraw, list, gen-key, public-key
-#  19  command line      options, signals and exit codes
+#  11  files             atomic writes, hashes, locks
+#  12  network           URL -> blocks of bytes
+#  13  destination       store/, manifest, latest and the state of one image
+#  14  units             systemctl
+#  15  report            messages on stdout and stderr
+#  16  download          one image from mirrors: by a patch, as ranges, or whole
+#  17  fetch             network, destination and units, together for one config
+#  18  status            what is installed, and what is wrong with configs, without the network
+#  19  publish           store, sign, verify, withdraw, list, gen-key, public-key
+#  20  command line      options, signals and exit codes
 
 if __name__ == '__main__':
     # Let Ctrl-C end the program without a traceback while the rest of this file is loaded. A shell
@@ -130,6 +131,7 @@ if TYPE_CHECKING:
     from typing import (Any, BinaryIO, Callable, Dict, Generator, Iterable, Iterator, List, Mapping,
                         NoReturn, Optional, Sequence, Set, TextIO, Tuple, Type, TypeVar, Union)
     import array
+    import concurrent.futures
     import mmap
     import subprocess
     import threading
@@ -242,6 +244,25 @@ SEGMENT_MIN_BYTES = 1 << 18             # each segment but the last makes at lea
 OPERATION_BYTES = 256                   # a patch may have one operation for this much of its image
 OPERATIONS_SPARE = 4096                 # any patch may have this many operations in addition
 READ_AHEAD_BYTES = 1 << 14              # minimum size of a read from the older image
+
+# recompression
+HEAD_MAX_BYTES = 1 << 20                # maximum size of the head of a recompression patch
+HEAD_FIRST_BYTES = 1 << 14              # so much of such a patch is requested at first
+CODERS_MAX = 8                          # maximum number of coders that a patch needs
+CODER_DICTIONARY_MAX = 12               # largest dictionary of LZMA2, as .xz numbers it: 256 KiB
+STREAMS_MAX = 1 << 15                   # maximum number of expanded streams in one image
+EXPANDED_MAX_FACTOR = 8                 # their contents may have so many times the image's size
+SAMPLE_CONTENT_BYTES = 1 << 17          # this is compressed to compare libraries and to time them
+BODY_DICTIONARY_BYTES = 1 << 20         # dictionary of each stream of a recompression patch
+STREAM_HELD_MAX_BYTES = 1 << 20         # a larger content is compressed as it comes
+PENDING_MAX_BYTES = 1 << 21             # contents that wait to be compressed, together
+PENDING_MIN_BYTES = 1 << 14             # each counts as so many bytes at least
+RECOMPRESSION_THREADS_MAX = 4           # maximum number of threads that compress
+RECOMPRESSION_MAX_SECONDS = 120.0       # a patch that is expected to take longer is not used
+RECOMPRESSION_SLACK = 8                 # it is given up after so many times the expected time
+RECOMPRESSION_SPARE_SECONDS = 10.0      # and so many seconds
+RECOMPRESSION_MIN_SECONDS = 0.1         # a patch that saves less time is not requested
+RATE_MIN_SAMPLE_BYTES = 1 << 20         # the rate of a line is measured with bodies of this size
 
 
 # ======================================================================== 2  errors
@@ -1151,7 +1172,8 @@ def nearest_versions(manifest: Manifest, bounds: Bounds) -> 'List[Version]':
 #     8  the size of the image
 #     4  n, the number of chunks
 #     4  z, which is 0 for method 0
-#    40  p times: the SHA-256 of the older image of a patch; in 8 bytes, the size of the patch
+#    40  p times: the SHA-256 of the older image of a patch, for a recompression patch with all bits
+#        inverted; in 8 bytes, the size of the patch
 #     z  zlib stream: the low bytes of all chunks' sizes, then the middle bytes, then the high bytes
 #     8  n times: the first bytes of a chunk's SHA-256
 #
@@ -1170,6 +1192,18 @@ FIXED_SIZE, BY_CONTENT = 0, 1           # methods
 # with a GUID partition table.
 BLOCK_MAGICS = ((1080, b'\x53\xef'), (1024, b'\xe2\xe1\xf5\xe0'), (0, b'XFSB'),
                 (65600, b'_BHRfS_M'), (512, b'EFI PART'))
+
+
+INVERTED = str.maketrans('0123456789abcdef', 'fedcba9876543210')
+
+
+def inverted(digest: str) -> str:
+    """Return a SHA-256 in hex with all bits inverted.
+
+    As the SHA-256 of the older image, it lists a recompression patch. Readers that know only
+    ordinary patches find no image of that name.
+    """
+    return digest.translate(INVERTED)
 
 
 class ChunkIndex(namedtuple('ChunkIndex',
@@ -1534,16 +1568,17 @@ class PatchError(ValueError):
 
 
 def make_patch(old: 'Image', new: 'Image', write: 'Callable[[bytes], object]', memory_bytes: int,
-               progress: 'Callable[[int], object]') -> None:
+               progress: 'Callable[[int], object]', is_expanded: bool = False) -> None:
     """Write, piece by piece, the patch that makes `new` of `old`: bytes or mapped files.
 
     memory_bytes: how much memory to use at most, without what is mapped; at least 32 MiB. progress:
-    called many times a second with the number of bytes of `new` that are done. The same images and
-    memory_bytes make the same patch. Raises ImportError if this Python lacks lzma or zlib.
+    called many times a second with the number of bytes of `new` that are done. is_expanded: whether
+    it is part of a recompression patch. The same arguments make the same patch. Raises ImportError
+    if this Python lacks lzma or zlib.
     """
     write(PATCH_MAGIC)
-    matcher = _Matcher(old, new, memory_bytes, progress)
-    writer = _PatchWriter(matcher, write, memory_bytes)
+    matcher = _Matcher(old, new, memory_bytes, progress, is_expanded)
+    writer = _PatchWriter(matcher, write, memory_bytes, is_expanded)
     for match in matcher.stretched():
         writer.add_match(*match)
     writer.add_new(len(new))
@@ -1575,12 +1610,14 @@ class _Matcher:
     """
 
     def __init__(self, old: 'Image', new: 'Image', memory_bytes: int,
-                 progress: 'Callable[[int], object]') -> None:
+                 progress: 'Callable[[int], object]', is_expanded: bool = False) -> None:
         import zlib
         self.old, self.new, self.memory_bytes, self.progress = old, new, memory_bytes, progress
         sample = b''.join([new[at:at + SAMPLE_BYTES]
                            for at in range(0, len(new), len(new) // SAMPLES + 1)])
-        self.is_packed = len(zlib.compress(sample, 1)) > len(sample) * PACKED_MIN_SHARE
+        # of an expanded image, what differs is not compressed
+        self.is_packed = not is_expanded and (
+            len(zlib.compress(sample, 1)) > len(sample) * PACKED_MIN_SHARE)
         # LZMA2 cannot shrink content that is compressed: short matches are worth more there, and
         # do not occur by chance
         self.seed_bytes, self.match_min_bytes, self.stride = 16, 24, 2
@@ -1738,11 +1775,13 @@ def _surplus(equal: bytes) -> int:
 class _PatchWriter:
     """Makes operations of matches, and writes them, a segment at a time."""
 
-    def __init__(self, matcher: _Matcher, write: 'Callable[[bytes], object]',
-                 memory_bytes: int) -> None:
+    def __init__(self, matcher: _Matcher, write: 'Callable[[bytes], object]', memory_bytes: int,
+                 is_expanded: bool) -> None:
         self.matcher, self.write = matcher, write
         self.segment_bytes = min(max(4 * SEGMENT_MIN_BYTES, memory_bytes // 16), 1 << 28)
-        self.dictionary_bytes = min(max(4096, memory_bytes // 32), PATCH_DICTIONARY_BYTES)
+        self.dictionary_bytes = min(
+            max(4096, memory_bytes // 32),
+            BODY_DICTIONARY_BYTES if is_expanded else PATCH_DICTIONARY_BYTES)
         self.at = self.shift = self.count = 0
         self.group: List[List[int]] = []        # kind, length and change of the shift
         self.control, self.differences, self.new_bytes = bytearray(), bytearray(), bytearray()
@@ -1798,11 +1837,7 @@ class _PatchWriter:
             numbers += [length for kind, length, _ in self.group if kind == column]
         numbers += [2 * change if change >= 0 else -2 * change - 1
                     for kind, _, change in self.group if kind != NEW]
-        for number in numbers:
-            while number > 127:
-                self.control.append(number & 127 | 128)
-                number >>= 7
-            self.control.append(number)
+        _add_varints(self.control, numbers)
         self.group = []
 
     def flush(self) -> None:
@@ -1857,6 +1892,14 @@ class _PatchWriter:
         return b''.join(packed + [packer.flush()])
 
 
+def _add_varints(raw: bytearray, numbers: 'Iterable[int]') -> None:
+    for number in numbers:
+        while number > 127:
+            raw.append(number & 127 | 128)
+            number >>= 7
+        raw.append(number)
+
+
 def _masks(size: int) -> 'Tuple[int, int]':
     """Return two numbers of `size` bytes: the low 7 bits of each byte set, and the high bits."""
     return int.from_bytes(b'\x7f' * size, 'little'), int.from_bytes(b'\x80' * size, 'little')
@@ -1872,17 +1915,18 @@ def _add_bytes(one: bytes, other: bytes, low: int, high: int) -> bytes:
 
 
 def apply_patch(patch: 'BinaryIO', read_old: 'Callable[[int, int], bytes]',
-                size: int) -> 'Iterator[bytes]':
+                size: int, start: int = 0) -> 'Iterator[bytes]':
     """Yield the new image in blocks of at most BLOCK_BYTES. Only their digest shows if it is right.
 
     patch: an open file that can seek. read_old(offset, count) returns `count` bytes of the old
-    image, fewer at its end. size: of the new image, as signed; no byte beyond it is made. Takes at
-    most 32 MiB of memory, whatever the patch holds. Raises PatchError as soon as the patch proves
-    invalid, ImportError if this Python lacks lzma.
+    image, fewer at its end. size: of the new image, as signed; no byte beyond it is made. start:
+    where the patch begins, after the head of a recompression patch. Takes at most 32 MiB of memory,
+    whatever the patch holds. Raises PatchError as soon as the patch proves invalid, ImportError if
+    this Python lacks lzma.
     """
     held: List[bytes] = []
     held_bytes = 0
-    for piece in _patch_pieces(patch, _OldImage(read_old), size):
+    for piece in _patch_pieces(patch, _OldImage(read_old), size, start):
         if held_bytes + len(piece) > BLOCK_BYTES:
             yield b''.join(held)
             held, held_bytes = [], 0
@@ -1891,14 +1935,16 @@ def apply_patch(patch: 'BinaryIO', read_old: 'Callable[[int, int], bytes]',
     yield b''.join(held)
 
 
-def _patch_pieces(patch: 'BinaryIO', old: '_OldImage', size: int) -> 'Iterator[bytes]':
+def _patch_pieces(patch: 'BinaryIO', old: '_OldImage', size: int,
+                  start: int) -> 'Iterator[bytes]':
     """Yield the bytes that each operation makes, at most BLOCK_BYTES at a time."""
-    place, at, shift, count, masks = len(PATCH_MAGIC), 0, 0, 0, _masks(BLOCK_BYTES)
-    patch.seek(0)
-    if patch.read(place) != PATCH_MAGIC:
+    place, at, shift, count, masks = start + len(PATCH_MAGIC), 0, 0, 0, _masks(BLOCK_BYTES)
+    patch.seek(start)
+    if patch.read(len(PATCH_MAGIC)) != PATCH_MAGIC:
         raise PatchError('unknown patch format')
     while at < size:
-        (control, differences, new_bytes), place = _open_segment(patch, place)
+        (control, differences, new_bytes), place = _open_segment(
+            patch, place, BODY_DICTIONARY_BYTES if start else PATCH_DICTIONARY_BYTES)
         segment_start = at
         for kind, length, change in _operations(control):
             count, shift, end = count + 1, shift + change, at + length
@@ -1937,7 +1983,8 @@ class _OldImage:
         return self.window[skip:skip + size]
 
 
-def _open_segment(patch: 'BinaryIO', place: int) -> 'Tuple[List[_Unpacker], int]':
+def _open_segment(patch: 'BinaryIO', place: int,
+                  dictionary_bytes: int) -> 'Tuple[List[_Unpacker], int]':
     """Return the streams of the segment at `place`, and the offset of its end."""
     patch.seek(place)
     words = patch.read(12)
@@ -1946,14 +1993,14 @@ def _open_segment(patch: 'BinaryIO', place: int) -> 'Tuple[List[_Unpacker], int]
     streams, place = [], place + 12
     for at in (0, 4, 8):
         word = int.from_bytes(words[at:at + 4], 'little')
-        streams.append(_Unpacker(patch, place, word >> 1, not word & 1))
+        streams.append(_Unpacker(patch, place, word >> 1, not word & 1, dictionary_bytes))
         place += word >> 1
     return streams, place
 
 
 def _operations(control: '_Unpacker') -> 'Iterator[Tuple[int, int, int]]':
     """Yield kind, length and change of the shift of each operation; length 0 if it is missing."""
-    numbers = _varints(control)
+    numbers = _varints(iter(lambda: control.some(4096), b''))
     for count in numbers:
         if not 0 < count <= GROUP_MAX_OPERATIONS:
             raise PatchError('the patch has a group of no operations, or of too many')
@@ -1966,10 +2013,10 @@ def _operations(control: '_Unpacker') -> 'Iterator[Tuple[int, int, int]]':
             yield kind, length, -(change + 1 >> 1) if change & 1 else change >> 1
 
 
-def _varints(stream: '_Unpacker') -> 'Iterator[int]':
-    """Yield the numbers in a stream."""
+def _varints(blocks: 'Iterable[bytes]') -> 'Iterator[int]':
+    """Yield the numbers in the blocks of a stream."""
     number = bits = 0
-    for byte in itertools.chain.from_iterable(iter(lambda: stream.some(4096), b'')):
+    for byte in itertools.chain.from_iterable(blocks):
         number |= (byte & 127) << bits
         bits += 7
         if bits > 63:
@@ -1984,9 +2031,10 @@ def _varints(stream: '_Unpacker') -> 'Iterator[int]':
 class _Unpacker:
     """A stream of a patch. It reads and decompresses no more than is requested."""
 
-    def __init__(self, patch: 'BinaryIO', place: int, size: int, is_packed: bool) -> None:
+    def __init__(self, patch: 'BinaryIO', place: int, size: int, is_packed: bool,
+                 dictionary_bytes: int) -> None:
         import lzma
-        filters = [{'id': lzma.FILTER_LZMA2, 'dict_size': PATCH_DICTIONARY_BYTES}]
+        filters = [{'id': lzma.FILTER_LZMA2, 'dict_size': dictionary_bytes}]
         self.patch, self.place, self.left, self.error = patch, place, size, lzma.LZMAError
         self.unpacked, self.at = b'', 0         # the bytes unpacked last, and how many were read
         self.decoder = (lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters) if is_packed
@@ -2034,7 +2082,446 @@ class _Unpacker:
         return self.at == len(self.unpacked) and not self.some(1)
 
 
-# ======================================================================== 9  config
+# ======================================================================== 9  recompression
+#
+# If a file in a compressed image changes, all bytes of its compressed stream do. So a recompression
+# patch makes an expanded image of an expanded one: some streams are replaced there by their
+# contents. Then the streams of the new image are compressed again, to the same bytes as before.
+#
+# Expanded are streams that only one of both images has; of the new image, those that a coder makes
+# again byte for byte. All others are copied. Headers as of .gz, .zip and .xz are not in streams.
+#
+#     patch     RECOMPRESSION_MAGIC; a word, 2 n; the head, n bytes of raw LZMA2; then a patch as in
+#               section 8, but with dictionaries of BODY_DICTIONARY_BYTES at most, which makes the
+#               expanded new image of the expanded old one
+#     head      varints: the number of coders, and the four numbers of each; the number of the
+#               sample; for the old image, then for the new one: the number of expanded streams, and
+#               as columns the gaps before them, their sizes, the sizes of their contents, and the
+#               numbers of their coders. Then 8 bytes for each coder
+#     coder     0, level, window bits + 64, memory level: arguments of zlib's deflateInit2()
+#               1, preset, dictionary (.xz format, 5.3.1), ID of a branch filter (5.3.2) or 0: LZMA2
+#     sample    the first SAMPLE_CONTENT_BYTES of the content of this old stream; if there are none,
+#               of the old image. The 8 bytes begin the SHA-256 of what a coder makes of the sample,
+#               so that a client knows before the download whether its libraries do the same
+
+RECOMPRESSION_MAGIC = b'Tako Patch 2\n'
+HEAD_START_BYTES, CODER_HASH_BYTES = len(RECOMPRESSION_MAGIC) + 4, 8
+DEFLATE, LZMA2 = 0, 1                   # kinds of coders
+# How such patches are made; no reader depends on it.
+RECOMPRESSION_MAX_SHARE = 0.9           # of the bytes that are downloaded without this patch
+STREAM_MIN_BYTES = 48                   # a shorter stream is not worth its numbers in the head
+STREAM_MEMORY_BYTES = 1 << 10           # a publisher needs at most this much memory for a stream
+GUESS_FAILURES_MAX = 4                  # after so many streams in vain, only known coders are tried
+STREAM_MAGICS = b'x[\1\x5e\x9c\xda]|\x1f\x8b\x08|PK\3\4|\xfd7zXZ\0'     # zlib, gzip, zip, xz
+XZ_FILTERS = b'(?:([\4-\x09])\0)?!\1(.)'    # in the head of a block: ID of a filter, dictionary
+
+Coder = namedtuple('Coder', ('kind', 'level', 'window', 'extra'))       # see above
+# Bytes from begin to before end of an image, and the size of their content
+Stream = namedtuple('Stream', ('begin', 'end', 'size', 'coder'))
+
+
+def _is_allowed(coder: 'Tuple[int, int, int, int]') -> bool:
+    """Return True if the libraries have this coder, and it takes little memory."""
+    kind, level, window, extra = coder
+    return level <= 9 and (
+        9 <= abs(window - 64) <= 15 and 1 <= extra <= 9 if kind == DEFLATE else
+        kind == LZMA2 and window <= CODER_DICTIONARY_MAX and extra in (0, 4, 5, 6, 7, 8, 9))
+
+
+def _filters(coder: Coder, **options: int) -> 'List[Dict[str, int]]':
+    size = (2 | coder.window & 1) << coder.window // 2 + 11
+    return [{'id': coder.extra}] * (coder.extra > 0) + [dict(options, id=0x21, dict_size=size)]
+
+
+def _compress(coder: Coder, content: 'Iterable[bytes]') -> 'Iterator[bytes]':
+    import lzma
+    import zlib
+    compressor: Any = (
+        zlib.compressobj(coder.level, zlib.DEFLATED, coder.window - 64, coder.extra)
+        if coder.kind == DEFLATE else
+        lzma.LZMACompressor(lzma.FORMAT_RAW, filters=_filters(coder, preset=coder.level)))
+    for block in content:
+        yield compressor.compress(block)
+    yield compressor.flush()
+
+
+def _compress_all(coder: Coder, content: bytes) -> bytes:
+    return b''.join(_compress(coder, [content]))
+
+
+def coder_hash(coder: Coder, sample: bytes) -> bytes:
+    """Return the first bytes of the SHA-256 of what a coder makes of the sample."""
+    return hashlib.sha256(_compress_all(coder, sample)).digest()[:CODER_HASH_BYTES]
+
+
+def _decompress(coder: Coder, read: 'Callable[[int, int], bytes]',
+                at: int) -> 'Generator[bytes, None, int]':
+    """Yield the content of the stream at an offset, in blocks of BLOCK_BYTES. Return its end."""
+    import lzma
+    import zlib
+    is_lzma, packed = coder.kind == LZMA2, b''
+    decoder: Any = (lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_filters(coder)) if is_lzma
+                    else zlib.decompressobj(coder.window - 64))
+    while not decoder.eof:
+        needs_input = decoder.needs_input if is_lzma else not packed
+        if needs_input:
+            packed = read(at, LINES_BLOCK_BYTES)
+            at += len(packed)
+        try:
+            block = decoder.decompress(packed, BLOCK_BYTES)
+        except (zlib.error, lzma.LZMAError) as error:
+            raise PatchError(f'a stream is damaged: {error}') from None
+        if needs_input and not (packed or block):
+            raise PatchError('a stream is cut off')
+        packed = b'' if is_lzma else decoder.unconsumed_tail
+        yield block
+    return at - len(decoder.unused_data)
+
+
+def head_end(start: bytes) -> int:
+    """Return the offset at which the head ends. start: HEAD_START_BYTES. Raises PatchError."""
+    word = int.from_bytes(start[-4:], 'little')
+    if start[:-4] != RECOMPRESSION_MAGIC or word & 1 or word >> 1 > HEAD_MAX_BYTES:
+        raise PatchError('unknown patch format')
+    return HEAD_START_BYTES + (word >> 1)
+
+
+def _sample(read_old: 'Callable[[int, int], bytes]', streams: 'List[Stream]',
+            number: int) -> bytes:
+    if not streams:
+        return read_old(0, SAMPLE_CONTENT_BYTES)
+    stream, content = streams[min(number, len(streams) - 1)], b''
+    for block in _decompress(stream.coder, read_old, stream.begin):
+        content += block
+        if len(content) >= SAMPLE_CONTENT_BYTES:
+            break
+    return content[:SAMPLE_CONTENT_BYTES]
+
+
+class Recompression:
+    """A recompression patch, which is parsed and applied. All raise PatchError if it is invalid.
+
+    read_old: as in apply_patch(); old_size, size: of both images. coders, hashes, old, new: from
+    the head; `old` and `new` are lists of streams.
+    """
+
+    def __init__(self, patch: 'BinaryIO', read_old: 'Callable[[int, int], bytes]', old_size: int,
+                 size: int) -> None:
+        self.read_old, self.old_size, self.size = read_old, old_size, size
+        patch.seek(0)
+        self._end = head_end(patch.read(HEAD_START_BYTES))
+        stream, raw = _Unpacker(patch, HEAD_START_BYTES, self._end - HEAD_START_BYTES, True,
+                                BODY_DICTIONARY_BYTES), b''
+        for block in iter(lambda: stream.some(BLOCK_BYTES), b''):
+            raw += block
+            if len(raw) > HEAD_MAX_BYTES:
+                raise PatchError('the head of the patch is too long')
+        hashes_at = len(raw) - CODER_HASH_BYTES * (raw[0] if raw else 0)
+        self.hashes = [raw[at:at + CODER_HASH_BYTES]
+                       for at in range(hashes_at, len(raw), CODER_HASH_BYTES)]
+        try:
+            self._parse(_varints([raw[:max(0, hashes_at)]]))
+        except StopIteration:
+            raise PatchError('the head of the patch is cut off') from None
+
+    def _parse(self, numbers: 'Iterator[int]') -> None:
+        self.coders = [Coder(*[next(numbers) for _ in Coder._fields])
+                       for _ in range(min(next(numbers), CODERS_MAX + 1))]
+        if not 0 < len(self.coders) <= CODERS_MAX or not all(map(_is_allowed, self.coders)):
+            raise PatchError('the patch needs an unknown coder')
+        self._sample = next(numbers)
+        self.old, self.new = [self._parse_streams(numbers, size)
+                              for size in (self.old_size, self.size)]
+        if next(numbers, None) is not None:
+            raise PatchError('the head of the patch goes on after its end')
+
+    def _parse_streams(self, numbers: 'Iterator[int]', image_size: int) -> 'List[Stream]':
+        count, at, total = next(numbers), 0, 0
+        if count > STREAMS_MAX:
+            raise PatchError('the patch has too many streams')
+        columns, streams = [[next(numbers) for _ in range(count)] for _ in range(4)], []
+        for gap, length, size, coder in zip(*columns):
+            begin, at, total = at + gap, at + gap + length, total + size
+            if not 0 < length <= size + size // 64 + 64 or coder >= len(self.coders):
+                raise PatchError('the patch has an impossible stream')
+            streams.append(Stream(begin, at, size, self.coders[coder]))
+        if at > image_size or total > EXPANDED_MAX_FACTOR * image_size:
+            raise PatchError('the patch has a stream beyond the image, or too large ones')
+        return streams
+
+    def sample(self) -> bytes:
+        """Return what each coder compresses to compare the libraries."""
+        return _sample(self.read_old, self.old, self._sample)
+
+    def blocks(self, patch: 'BinaryIO', scratch: 'BinaryIO', submit: 'Callable[..., Any]',
+               check: 'Callable[[], object]') -> 'Iterator[bytes]':
+        """Yield the new image in blocks. Only their digest shows if it is right.
+
+        scratch: an empty file, for the contents of old streams. submit: that of an Executor, in
+        which contents of up to STREAM_HELD_MAX_BYTES are compressed. check: called often; may
+        raise. A stream that comes out longer or shorter than it has to be is cut or filled, so that
+        what follows is in its place.
+        """
+        expanded = apply_patch(patch, _Expanded(self, scratch, check).read, self.size + sum(
+            each.size - each.end + each.begin for each in self.new), self._end)
+        queue: List[Tuple[Any, int, int]] = []
+        held = 0
+        for entry in itertools.chain(self._pieces(expanded, submit, check), [None]):
+            if entry is not None:
+                queue.append(entry)
+                held += max(entry[1], PENDING_MIN_BYTES)
+            while queue and (entry is None or held > PENDING_MAX_BYTES):
+                piece, size, length = queue.pop(0)
+                held -= max(size, PENDING_MIN_BYTES)
+                yield piece if length < 0 else piece.result()[:length].ljust(length, b'\0')
+
+    def _pieces(self, expanded: 'Iterator[bytes]', submit: 'Callable[..., Any]',
+                check: 'Callable[[], object]') -> 'Iterator[Tuple[Any, int, int]]':
+        """Yield the new image in pieces: bytes, or the future of a stream.
+
+        Each comes with the number of bytes that it takes until it is written, and with the length
+        that the stream has to have; -1 for bytes.
+        """
+        at, take = 0, _taker(expanded)
+        for each in self.new:
+            check()
+            for piece in take(each.begin - at):
+                yield piece, len(piece), -1
+            at, length = each.end, each.end - each.begin
+            if each.size <= STREAM_HELD_MAX_BYTES:
+                future = submit(_compress_all, each.coder, b''.join(take(each.size)))
+                yield future, each.size, length
+                continue
+            for piece in _compress(each.coder, take(each.size)):
+                check()
+                yield piece[:length], len(piece), -1
+                length -= len(piece[:length])
+            for begin in range(0, length, BLOCK_BYTES):
+                yield bytes(min(BLOCK_BYTES, length - begin)), BLOCK_BYTES, -1
+        for piece in take(self.size - at):
+            yield piece, len(piece), -1
+        if any(expanded):                       # this also reads the patch to its end
+            raise PatchError('the patch makes more than the image')
+
+
+def _taker(blocks: 'Iterator[bytes]') -> 'Callable[[int], Iterator[bytes]]':
+    """Return a function that yields the next bytes of the blocks, as many as it is told."""
+    rest = memoryview(b'')
+
+    def take(size: int) -> 'Iterator[bytes]':
+        nonlocal rest
+        while size:
+            rest = rest or memoryview(next(blocks, b''))
+            if not rest:
+                raise PatchError('the patch makes less than the image')
+            piece, rest = bytes(rest[:size]), rest[size:]
+            size -= len(piece)
+            yield piece
+    return take
+
+
+class _Expanded:
+    """The expanded old image. A stream is decompressed once, when one of its bytes is read."""
+
+    def __init__(self, patch: Recompression, scratch: 'BinaryIO',
+                 check: 'Callable[[], object]') -> None:
+        self._read_old, self._scratch, self._check = patch.read_old, scratch, check
+        self._places: Dict[int, int] = {}       # of contents in scratch, by part
+        # offsets of the parts; their offsets in the old image, sizes, and streams
+        self._starts: List[int] = []
+        self._parts: List[Tuple[int, int, Optional[Stream]]] = []
+        start = end = 0
+        for each in [*patch.old, Stream(patch.old_size, patch.old_size, 0, None)]:
+            for part in (end, each.begin - end, None), (each.begin, each.size, each):
+                self._starts.append(start)
+                self._parts.append(part)
+                start += part[1]
+            end = each.end
+
+    def read(self, begin: int, count: int) -> bytes:
+        """Return `count` bytes from an offset, fewer at the end."""
+        from bisect import bisect_right
+        number, pieces = bisect_right(self._starts, begin) - 1, []
+        while count and number < len(self._parts):
+            skip, (offset, size, stream) = begin - self._starts[number], self._parts[number]
+            size = max(0, min(count, size - skip))
+            if size and stream is not None:
+                self._scratch.seek(self._place(number, stream) + skip)
+                pieces.append(self._scratch.read(size))
+            elif size:
+                pieces.append(self._read_old(offset + skip, size))
+            begin, count, number = begin + size, count - size, number + 1
+        return b''.join(pieces)
+
+    def _place(self, number: int, stream: Stream) -> int:
+        if number not in self._places:
+            self._places[number], size = self._scratch.seek(0, 2), 0
+            for block in _decompress(stream.coder, self._read_old, stream.begin):
+                self._check()
+                size += len(block)
+                if size > stream.size:
+                    break
+                self._scratch.write(block)
+            if size != stream.size:
+                raise PatchError('a stream has another size than the patch says')
+        return self._places[number]
+
+
+def find_streams(image: 'Image', progress: 'Callable[[int], object]') -> 'Iterator[Stream]':
+    """Yield the streams of an image, in order, with coders that read them. See make_patch()."""
+    end = 0
+    for match in re.finditer(STREAM_MAGICS, image):
+        progress(match.start())
+        if match.start() >= end:
+            begin, coder = _stream_start(image, match.start())
+            stream = _is_allowed(coder) and _whole_stream(image, begin, coder)
+            if stream:
+                yield stream
+                end = stream.end
+
+
+def _stream_start(image: 'Image', begin: int) -> 'Tuple[int, Coder]':
+    """Return where the stream begins after a magic, and what reads it."""
+    head, at = image[begin:begin + 64].ljust(64, b'\0'), begin
+    if head[:1] == b'x':                                            # RFC 1950
+        return begin, Coder(DEFLATE, 0, 64 + 15, 8)
+    if head[:1] == b'\xfd':                                         # .xz format, 3.1
+        sizes = b'[\x80-\xff]*[\0-\x7f]' * bin(head[13] & 0xc0).count('1')
+        match = re.match(sizes + XZ_FILTERS, head[14:], re.DOTALL)
+        extra, window = ((match.group(1) or b'\0')[0], match.group(2)[0]) if match else (0, 255)
+        return begin + 4 * (head[12] + 4), Coder(LZMA2, 0, window, extra)
+    if head[:1] == b'P':                                            # APPNOTE.TXT, 4.3.7
+        at += 30 + sum(int.from_bytes(head[each:each + 2], 'little') for each in (26, 28))
+    else:                                                           # RFC 1952, 2.3
+        at += 10
+        if head[3] & 4:
+            at += 2 + int.from_bytes(head[10:12], 'little')
+        for flag in (8, 16):
+            if head[3] & flag:
+                at += image[at:at + BLOCK_BYTES].find(b'\0') + 1
+        at += head[3] & 2
+    return at, Coder(DEFLATE, 0, 64 - 15, 8)
+
+
+def _whole_stream(image: 'Image', begin: int, coder: Coder) -> 'Optional[Stream]':
+    """Return the stream that begins there, None if there is none that a client may expand."""
+    size, blocks = 0, _decompress(coder, _reader(image), begin)
+    try:
+        while size <= EXPANDED_MAX_FACTOR * len(image):
+            size += len(next(blocks))
+    except StopIteration as stop:
+        is_possible = STREAM_MIN_BYTES <= stop.value - begin <= size + size // 64 + 64
+        return Stream(begin, stop.value, size, coder) if is_possible else None
+    except PatchError:
+        pass
+    return None
+
+
+def _reader(image: 'Image') -> 'Callable[[int, int], bytes]':
+    return lambda begin, count: image[begin:begin + count]
+
+
+def _makes(coder: Coder, image: 'Image', stream: Stream) -> bool:
+    """Return True if a coder makes a stream of its content, byte for byte."""
+    at: int = stream.begin
+    for block in _compress(coder, _decompress(stream.coder, _reader(image), at)):
+        if block != image[at:min(at + len(block), stream.end)]:
+            return False
+        at += len(block)
+    return bool(at == stream.end)
+
+
+def find_coders(image: 'Image', streams: 'Iterable[Stream]') -> 'Iterator[Stream]':
+    """Yield those streams that a coder makes again, with it. At most CODERS_MAX are used."""
+    known: List[Coder] = []                     # the last one that was right is first
+    failures: Dict[Coder, int] = {}
+    for each in streams:
+        kind, _, window, extra = each.coder
+        coders = [coder for coder in known if (coder.kind, coder.window) == (kind, window)]
+        if failures.get(each.coder, 0) < GUESS_FAILURES_MAX:
+            coders += [Coder(kind, level, window, other) for other in {extra, extra + (kind == 0)}
+                       for level in (6, 9, 1, 5, 8, 7, 4, 3, 2, 0)]
+        coder = next((coder for coder in coders if _makes(coder, image, each)), None)
+        if coder is None or (coder not in known and len(known) == CODERS_MAX):
+            failures[each.coder] = failures.get(each.coder, 0) + 1
+        else:
+            known = [coder] + [other for other in known if other != coder]
+            yield each._replace(coder=coder)
+
+
+def plan_recompression(old: 'Image', new: 'Image', memory_bytes: int,
+                       progress: 'Callable[[int], object]'
+                       ) -> 'Tuple[List[Stream], List[Stream], int]':
+    """Return the streams to expand of both images, and how many streams only the new one has.
+
+    memory_bytes, progress: see make_patch().
+    """
+    most = memory_bytes // 2 // STREAM_MEMORY_BYTES
+    found = [[(each, _digest(image, each))
+              for each in itertools.islice(find_streams(image, progress), most)]
+             for image in (old, new)]
+    known = [{digest for _, digest in side} for side in found]
+    vanished, changed = [[each for each, digest in side if digest not in other]
+                         for side, other in zip(found, known[::-1])]
+    expanded = _limited(find_coders(new, changed), len(new))
+    # coders that differ in level and memory level read the same streams
+    readers = {(each.coder.kind, each.coder.window): each.coder for each in expanded}
+    return _limited([each._replace(coder=readers[each.coder.kind, each.coder.window])
+                     for each in vanished if (each.coder.kind, each.coder.window) in readers],
+                    len(old)), expanded, len(changed)
+
+
+def _digest(image: 'Image', stream: Stream) -> bytes:
+    sha256 = hashlib.sha256()
+    for at in range(stream.begin, stream.end, BLOCK_BYTES):
+        sha256.update(image[at:min(at + BLOCK_BYTES, stream.end)])
+    return sha256.digest()
+
+
+def _limited(streams: 'Iterable[Stream]', image_size: int) -> 'List[Stream]':
+    """Return the first streams, as many as a client accepts."""
+    accepted, left = [], EXPANDED_MAX_FACTOR * image_size
+    for each in itertools.islice(streams, STREAMS_MAX):
+        left -= each.size
+        if left >= 0:
+            accepted.append(each)
+    return accepted
+
+
+def expand(image: 'Image', streams: 'Sequence[Stream]') -> 'Iterator[bytes]':
+    """Yield the image with these streams expanded, in blocks."""
+    at = 0
+    for each in [*streams, Stream(len(image), 0, 0, None)]:
+        for begin in range(at, each.begin, BLOCK_BYTES):
+            yield image[begin:min(begin + BLOCK_BYTES, each.begin)]
+        if each.coder:
+            yield from _decompress(each.coder, _reader(image), each.begin)
+        at = each.end
+
+
+def make_head(old: 'Image', old_streams: 'List[Stream]', new_streams: 'List[Stream]') -> bytes:
+    """Return magic and head of the patch from the image `old`."""
+    import lzma
+    coders = sorted({each.coder for each in old_streams + new_streams})
+    # a large content that shrinks as much as most do says most about a coder
+    rank = [(min(each.size, SAMPLE_CONTENT_BYTES), -abs(each.size * 2 // 5 - each.end + each.begin))
+            for each in old_streams]
+    number, raw = rank.index(max(rank)) if rank else 0, bytearray()
+    _add_varints(raw, itertools.chain([len(coders)], *coders, [number]))
+    for streams in (old_streams, new_streams):
+        ends = [0] + [each.end for each in streams]
+        _add_varints(raw, itertools.chain(
+            [len(streams)], (each.begin - end for each, end in zip(streams, ends)),
+            (each.end - each.begin for each in streams), (each.size for each in streams),
+            (coders.index(each.coder) for each in streams)))
+    sample = _sample(_reader(old), old_streams, number)
+    raw += b''.join(coder_hash(coder, sample) for coder in coders)
+    filters = [{'id': lzma.FILTER_LZMA2, 'dict_size': BODY_DICTIONARY_BYTES, 'lc': 0, 'pb': 0}]
+    packed = lzma.compress(bytes(raw), lzma.FORMAT_RAW, filters=filters)
+    return RECOMPRESSION_MAGIC + (2 * len(packed)).to_bytes(4, 'little') + packed
+
+
+# ======================================================================== 10 config
 #
 # The standard library's configparser does not fit: it requires a section header, joins an indented
 # line to the previous value, reports no line numbers, and keeps only one of two PublicKey= lines.
@@ -2089,7 +2576,7 @@ MANAGERS = {'system': SYSTEM_MANAGER, 'user': USER_MANAGER}
 class Config(namedtuple('Config', (
         'origins', 'public_keys', 'destination', 'destination_line', 'bounds', 'units',
         'unit_lines', 'manager', 'confirm_seconds', 'keep', 'delay', 'credentials', 'stamp_keys',
-        'fresh'))):
+        'fresh', 'is_metered'))):
     """The settings of one image.
 
     `origins` are mirrors of each other. `public_keys` have 32 bytes each; one of them must have
@@ -2099,7 +2586,7 @@ class Config(namedtuple('Config', (
     restart counts. `keep` is the number of images that stay in store/; with 0, all stay. `delay` is
     the shortest and longest time before a new version is installed, in seconds; None for no delay.
     `stamp_keys` have 32 bytes each: if there are any, one must have signed the stamp. `fresh` is
-    how many seconds old the stamp may be.
+    how many seconds old the stamp may be. `is_metered` is whether bytes count more than time.
     """
 
     __slots__ = ()
@@ -2117,6 +2604,7 @@ class Config(namedtuple('Config', (
     credentials: Credentials
     stamp_keys: 'Tuple[bytes, ...]'
     fresh: float
+    is_metered: bool
 
 
 def parse_config(text: str) -> Config:
@@ -2141,7 +2629,8 @@ def parse_config(text: str) -> Config:
                   delay=one['Delay'],
                   credentials=credentials_of(values),
                   stamp_keys=tuple(values['StampKey'].values()),
-                  fresh=one['Fresh'] or float('inf'))
+                  fresh=one['Fresh'] or float('inf'),
+                  is_metered=bool(one['Metered']))
 
 
 def units_of(values: 'Values') -> 'Dict[str, int]':
@@ -2369,6 +2858,12 @@ def _parse_fresh(value: str) -> float:
     return seconds
 
 
+def _parse_yes_or_no(value: str) -> bool:
+    if not re.fullmatch('(?i)1|y|yes|t|true|on|0|n|no|f|false|off', value):     # systemd's words
+        raise UsageError(f'{value[:80]!a} is neither yes nor no', 'write yes or no')
+    return value.lower() in ('1', 'y', 'yes', 't', 'true', 'on')
+
+
 REQUIRED_KEYS = {       # each with an example
     'Origin': 'https://images.example.com/app',
     'PublicKey': 'REPLACE/THIS/EXAMPLE/BY/THE/PUBLISHERS/KEYE=',
@@ -2393,13 +2888,14 @@ CONFIG_KEYS: 'Dict[str, Callable[[str], Any]]' = {      # each with the function
     'ClientKey': _parse_file,
     'StampKey': parse_public_key,
     'Fresh': _parse_fresh,
+    'Metered': _parse_yes_or_no,
 }
 
 
 # ~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~ the waterline
 
 
-# ======================================================================== 10  files
+# ======================================================================== 11 files
 
 class naming:
     """Context manager: add `path` to any OSError that names no file."""
@@ -2498,6 +2994,14 @@ class NewFile:
         except OSError:
             if error is None:                   # on a full disk, closing fails as `error` did
                 raise
+
+
+def unnamed_file(temporary: str) -> 'BinaryIO':
+    """Return a new open file without a name, to write and read. It had that name for a moment."""
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    os.unlink(temporary)
+    with naming(temporary):
+        return open(descriptor, 'w+b')
 
 
 def replace_file(path: str, content: bytes, temporary: str) -> None:
@@ -2908,7 +3412,7 @@ class DirectoryLock:
             os.close(self._descriptor)
 
 
-# ======================================================================== 11  network
+# ======================================================================== 12 network
 
 REQUESTED_BY = {206: 'Range', 416: 'Range', 304: 'If-None-Match'}   # statuses that need a header
 # Content-Encodings that change the bytes; others are on the bytes as they are, which have a digest
@@ -3896,13 +4400,14 @@ def _file_error(url: str, error: Exception) -> UnreachableError:
     return UnreachableError(f"{url}: {getattr(error, 'strerror', error)}", 'check Origin=')
 
 
-# ======================================================================== 12 destination
+# ======================================================================== 13 destination
 #
 # A publisher's directory, which a web server serves, is an ImageDirectory:
 #
 #     store/<sha256>                  an image, read-only
 #     store/<sha256>.chunks           its chunk index
 #     store/<sha256>.<older>.patch    a patch that makes it from the image <older>
+#     store/<sha256>.<older>.2.patch  a recompression patch that does
 #     manifest                        the signed list of versions, read-only
 #     stamp                           when that manifest was the newest, as the publisher states
 #     .withdrawn                      the entries of images that withdraw removed
@@ -3986,6 +4491,10 @@ class ImageDirectory:
     def patch_path(self, digest: str, older: str) -> str:
         """Return the path of the patch that makes the image `digest` from the image `older`."""
         return f'{self.image_path(digest)}.{older}.patch'
+
+    def recompression_patch_path(self, digest: str, older: str) -> str:
+        """Return the path of the recompression patch that does the same."""
+        return f'{self.image_path(digest)}.{older}.2.patch'
 
     def accepted(self) -> SignedManifest:
         """Return the manifest of this directory, or an empty one if there is none.
@@ -4159,14 +4668,17 @@ class ImageDirectory:
     def _patches_to(self, digest: str) -> 'Tuple[Tuple[str, int], ...]':
         """Return (SHA-256 of the older image, patch size in bytes) of each patch to an image.
 
-        Of more than PATCHES_MAX patches, return those from the images that were stored last.
+        The SHA-256 of recompression patches is inverted(). Of more than PATCHES_MAX patches, return
+        ordinary ones first, and those from the images that were stored last.
         """
-        match_name = re.compile(digest + '[.]([0-9a-f]{64})[.]patch').fullmatch
+        match_name = re.compile(digest + '[.]([0-9a-f]{64})([.]2)?[.]patch').fullmatch
         with os.scandir(self.store_path) as found:
             matches = [(match_name(each.name), each) for each in found]
-            sizes = {match.group(1): each.stat().st_size for match, each in matches if match}
-        by_time = sorted(sizes, key=lambda older: (time_of(self.image_path(older)), older))
-        return tuple((older, sizes[older]) for older in sorted(by_time[-PATCHES_MAX:]))
+            sizes = {match.groups(): each.stat().st_size for match, each in matches if match}
+        by_time = sorted(sizes, key=lambda patch: (
+            patch[1] is None, time_of(self.image_path(patch[0])), patch[0]))
+        return tuple(sorted((inverted(older) if kind else older, sizes[older, kind])
+                            for older, kind in by_time[-PATCHES_MAX:]))
 
     def check_file_system(self) -> None:
         """Raise TakoError if the store is on another file system than `root`: no rename works."""
@@ -4174,6 +4686,22 @@ class ImageDirectory:
         if os.path.isdir(path) and os.stat(path).st_dev != os.stat(self.root).st_dev:
             raise TakoError(f'{path}: on another file system than {self.root}',
                             f'move all of {self.root} there; it may then be a symlink')
+
+    def check_space(self, size: int) -> None:
+        """Raise TakoError if the file system says that fewer than `size` bytes are free."""
+        try:
+            status = os.statvfs(self.root)
+        except OSError:                             # unknown: if the disk is full, a write fails
+            return
+        free = status.f_bavail * status.f_frsize
+        if status.f_blocks and free < size:         # a size of 0 blocks also means unknown
+            raise TakoError(f'{self.root}: {size} bytes are needed and {free} are free',
+                            'free disk space there, or let Keep= remove old images; '
+                            'all installed files are intact')
+
+    def scratch_file(self) -> 'BinaryIO':
+        """Return an unnamed_file() in this directory."""
+        return unnamed_file(self.path(NEW_IMAGE))
 
     def check_rename(self) -> None:
         """Raise TakoError if a rename of a file of `root` into the store fails: try one."""
@@ -4311,18 +4839,6 @@ class Destination(ImageDirectory):
             if name.startswith('.partial-') and not (but and is_kept(name)):
                 remove_if_there(self.path(name))
 
-    def check_space(self, size: int) -> None:
-        """Raise TakoError if the file system says that fewer than `size` bytes are free."""
-        try:
-            status = os.statvfs(self.root)
-        except OSError:                             # unknown: if the disk is full, a write fails
-            return
-        free = status.f_bavail * status.f_frsize
-        if status.f_blocks and free < size:         # a size of 0 blocks also means unknown
-            raise TakoError(f'{self.root}: {size} bytes are needed and {free} are free',
-                            'free disk space there, or let Keep= remove old images; '
-                            'all installed files are intact')
-
     def keep_evidence(self, manifests: 'Sequence[bytes]') -> None:
         """Write manifests that contradict each other to .fork.1 and .fork.2, for the publisher."""
         for number, signed in enumerate(manifests, 1):
@@ -4400,7 +4916,7 @@ def to_ascii(text: str) -> str:
 
 class State(namedtuple('State', (
         'previous', 'restart_due', 'received', 'rejected', 'withdrawn', 'validators',
-        'invocations', 'postponed', 'seen', 'machine', 'unproven'))):
+        'invocations', 'postponed', 'seen', 'machine', 'unproven', 'rate'))):
     """What a destination remembers from one run to the next. An image is named by its SHA-256.
 
     previous: the image that was installed before the latest one, or ''.
@@ -4416,6 +4932,7 @@ class State(namedtuple('State', (
     seen: "SHA-256 seconds": when a version newer than the installed one was first seen, since 1970.
     machine: a random number in hexadecimal that stands for a missing /etc/machine-id, or ''.
     unproven: since when origins have had a newer manifest without a stamp, in seconds since 1970.
+    rate: bytes per second of the last large download, or ''.
     """
 
     __slots__ = ()
@@ -4430,14 +4947,16 @@ class State(namedtuple('State', (
     seen: 'Tuple[str, ...]'
     machine: str
     unproven: str
+    rate: str
 
 
 STATE_REGEXES = {'validators': '[0-9a-f]{64} [!-~]+ [!-~]+',
                  'received': '[0-9a-f]{64} [0-9]{1,19}',
                  'invocations': '[!-~]+ ([0-9a-f]{32}|-)',
                  'seen': '[0-9a-f]{64} [0-9]{1,12}',
-                 'machine': '[0-9a-f]{32}', 'unproven': '[0-9]{1,12}'}          # others: a SHA-256
-STATE_SINGLES = ('previous', 'restart_due', 'received', 'machine', 'unproven')  # others: a tuple
+                 'machine': '[0-9a-f]{32}', 'unproven': '[0-9]{1,12}',
+                 'rate': '[1-9][0-9]{0,11}'}            # others: a SHA-256
+STATE_SINGLES = ('previous', 'restart_due', 'received', 'machine', 'unproven', 'rate')
 
 
 def parse_state(text: str) -> State:
@@ -4644,7 +5163,7 @@ def spare_images(stored: 'Set[str]', keep: int, preferred: 'Sequence[str]',
     return [digest for digest in order if digest not in needed][:max(0, len(stored) - keep)]
 
 
-# ======================================================================== 13 units
+# ======================================================================== 14 units
 #
 # Tako blames an image only on evidence: systemctl's own sentence about the unit, a new InvocationID
 # (systemd has started the unit since the restart was requested), and how its main process ended. A
@@ -5132,7 +5651,7 @@ def _read_until_end(process: 'subprocess.Popen[bytes]',
                 return TIMED_OUT, b'', b'no answer within %d seconds' % SYSTEMCTL_TIMEOUT_SECONDS
 
 
-# ======================================================================== 14 report
+# ======================================================================== 15 report
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1           # levels of a Report
 ERROR, WARNING, INFO, DEBUG = 3, 4, 6, 7    # priorities of the journal, as in syslog(3)
@@ -5318,13 +5837,15 @@ def _journal_name(stream: 'TextIO') -> str:
     return f'{status.st_dev}:{status.st_ino}'
 
 
-# ======================================================================== 15 download
+# ======================================================================== 16 download
 #
 # An image is downloaded with the first strategy that works with one of the mirrors:
 #
-#     PatchStrategy     a patch for the older image that is here, if the index lists one
-#     RangeStrategy     copies of the chunks that the older image has, the others as ranges
-#     WholeStrategy     the whole image
+#     RecompressionStrategy   a recompression patch for the older image that is here, if the index
+#                             lists one, and it is faster or the line is metered
+#     PatchStrategy           an ordinary patch for it, if the index lists one
+#     RangeStrategy           copies of the chunks that it has, the others as ranges
+#     WholeStrategy           the whole image
 #
 # What a strategy downloaded stays for the next attempt, with this mirror or another, in this run or
 # the next. A strategy that is given up is reported once, and not tried again in this run.
@@ -5428,8 +5949,10 @@ UNKNOWN, SINGLE, MULTIPART = range(3)
 class Transfer:
     """What the strategies of one download share: the image, and how to receive a body.
 
-    received: how many bytes all bodies had. index: the chunk index of the image, once downloaded.
-    assembly: if there is one, the partial file holds parts of the image; otherwise its beginning.
+    received: how many bytes all bodies had. rate: bytes per second of the last body that had at
+    least RATE_MIN_SAMPLE_BYTES; infinite before. index: the chunk index of the image, once
+    downloaded. assembly: if there is one, the partial file holds parts of the image; otherwise its
+    beginning.
     """
 
     def __init__(self, entry: Entry, destination: Destination, partial: PartialFile,
@@ -5442,6 +5965,7 @@ class Transfer:
         self.label = label
         self.progress_label = f'{label}: {entry.version}'
         self.received = 0
+        self.rate = float('inf')
         self.index = b''
         self.assembly: Optional[Assembly] = None
         self._etags: Dict[str, str] = {}        # of images and patches, by URL
@@ -5467,9 +5991,12 @@ class Transfer:
         return join_at_most(limit, self._counted(answer.chunks), answer.url)
 
     def _counted(self, chunks: 'Iterable[bytes]') -> 'Iterator[bytes]':
+        began, before = time.monotonic(), self.received
         for chunk in chunks:
             self.received += len(chunk)
             yield chunk
+        if self.received - before >= RATE_MIN_SAMPLE_BYTES:
+            self.rate = (self.received - before) / max(0.001, time.monotonic() - began)
 
     def receive(self, url: str, origin: Origin, size: int, partial: PartialFile,
                 answer: 'Optional[Answer]' = None, cache_control: str = '') -> None:
@@ -5782,12 +6309,18 @@ class PatchStrategy(DeltaStrategy):
 
     def attempt(self, remote: RemoteIndex) -> bool:
         """Apply the patch that the index lists. See DeltaStrategy."""
-        transfer, size = self._transfer, remote.patches.get(self._older_digest, 0)
-        is_worth_it = 0 < size <= DELTA_MAX_SHARE * self._entry.size
-        if transfer.assembly is not None or not is_worth_it or not self._can_apply(size):
-            return False
-        url = f'{remote.image_url}.{self._older_digest}.patch'
-        path = transfer.destination.partial_patch_path(self._entry.digest, self._older_digest)
+        size = remote.patches.get(self._older_digest, 0)
+        return (self._transfer.assembly is None
+                and 0 < size <= DELTA_MAX_SHARE * self._entry.size and self._can_apply(size)
+                and self._use(remote, f'{remote.image_url}.{self._older_digest}.patch', size,
+                              self._partial_path(self._older_digest)))
+
+    def _partial_path(self, older: str) -> str:
+        return self._transfer.destination.partial_patch_path(self._entry.digest, older)
+
+    def _use(self, remote: RemoteIndex, url: str, size: int, path: str) -> bool:
+        """Download the patch of `size` bytes at `url` to `path`, and apply it. See attempt()."""
+        transfer = self._transfer
         try:
             with PartialFile(path) as patch:
                 self._download(url, remote.origin, size, patch)
@@ -5814,7 +6347,7 @@ class PatchStrategy(DeltaStrategy):
     def _can_apply(self, size: int) -> bool:
         """Return True if this Python has lzma, and the disk space for a patch of `size` bytes."""
         try:
-            import lzma                         # noqa: F401
+            import concurrent.futures.thread, lzma, zlib        # noqa: E401, F401
             self._transfer.destination.check_space(
                 self._entry.size - self._partial.allocated() + size)
         except (ImportError, TakoError):
@@ -5841,6 +6374,153 @@ class PatchStrategy(DeltaStrategy):
             for block in apply_patch(patch, read_old, self._entry.size):
                 self._partial.write(block)
         self.check_digest()
+
+
+def thread_count() -> int:
+    """Return how many threads compress: as many as this process has cores, up to a maximum."""
+    cores = (len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity')
+             else os.cpu_count() or 1)
+    return min(cores, RECOMPRESSION_THREADS_MAX)
+
+
+def thread_pool() -> 'concurrent.futures.Executor':
+    """Return a pool of thread_count() threads. Raises ImportError."""
+    import concurrent.futures.thread
+    return concurrent.futures.thread.ThreadPoolExecutor(thread_count())
+
+
+class RecompressionStrategy(PatchStrategy):
+    """Applies a recompression patch, if that is faster than to go on without it.
+
+    rate: expected bytes per second; infinite if it is unknown, 0 if bytes count more than time.
+    """
+
+    _patch: Recompression
+
+    def __init__(self, transfer: Transfer, older: 'BinaryIO', older_digest: str,
+                 rate: float) -> None:
+        super().__init__(transfer, older, older_digest)
+        self._rate = rate
+        self._url = ''
+        self._other_bytes = 0           # downloaded without this patch; 0 if unknown
+        self._end = float('inf')        # monotonic time at which applying is given up
+        self._is_given_up = False
+
+    def attempt(self, remote: RemoteIndex) -> bool:
+        """Apply the recompression patch that the index lists. See DeltaStrategy."""
+        transfer, older = self._transfer, inverted(self._older_digest)
+        size, self._other_bytes = (remote.patches.get(each, 0) for each in (older,
+                                                                            self._older_digest))
+        most = self._other_bytes or int(DELTA_MAX_SHARE * self._entry.size)
+        if (self._is_given_up or transfer.assembly is not None or not 0 < size < most
+                or self._saved_seconds(most - size) < RECOMPRESSION_MIN_SECONDS
+                or not self._can_apply(size)):
+            return False
+        path = self._partial_path(older)
+        self._url = f'{remote.image_url}.{self._older_digest}.2.patch'
+        try:
+            return self._use(remote, self._url, size, path)
+        except (GivenUpError, OSError, RuntimeError) as error:  # RuntimeError: no new thread
+            if str(error):
+                transfer.report.warning(transfer.label, f'{error}; updating without this patch',
+                                        'tell the publisher if other machines report this, too')
+        self._is_given_up = True
+        remove_if_there(path)
+        return False
+
+    def _saved_seconds(self, size: int) -> float:
+        """Return how long it takes to download `size` bytes."""
+        return size / self._rate if self._rate else float('inf')
+
+    def _download(self, url: str, origin: Origin, size: int, patch: PartialFile) -> None:
+        """Download the head, and the rest if the patch is worth it. Raises GivenUpError."""
+        end = min(size, HEAD_FIRST_BYTES)
+        while patch.size < end:
+            self._download_head(url, origin, size, patch, end)
+            with patch.read_back() as stream:
+                end = min(size, max(end, head_end(stream.read(HEAD_START_BYTES))))
+        if patch.size <= size:                  # otherwise it is downloaded again
+            with patch.read_back() as stream:
+                self._patch = Recompression(
+                    stream, functools.partial(read_older, self._older.fileno()),
+                    os.fstat(self._older.fileno()).st_size, self._entry.size)
+            self._decide(size - patch.size)
+        super()._download(url, origin, size, patch)
+
+    def _download_head(self, url: str, origin: Origin, size: int, patch: PartialFile,
+                       end: int) -> None:
+        """Download up to the offset `end`; the whole patch from a server without ranges."""
+        begin, client = patch.size, self._transfer.client
+        headers = {'Range': f'bytes={begin}-{end - 1}'}
+        answer = client.open(url, origin.authorization,
+                             {} if endpoint(url) in client.rangeless_hosts else headers)
+        if answer.status == 200:
+            self._transfer.receive(url, origin, size, patch, answer)
+        elif answer.headers.get('content-range') != f'bytes {begin}-{end - 1}/{size}':
+            raise PatchError('a range was answered with another')
+        else:
+            patch.write(self._transfer.read(answer, end - begin))
+            if patch.size < end:
+                raise TransientError(f'{answer.url}: ended {end - patch.size} bytes early')
+
+    def _decide(self, lacks: int) -> None:
+        """Raise GivenUpError if another way is faster. lacks: bytes still to be downloaded."""
+        patch, entry, transfer = self._patch, self._entry, self._transfer
+        other_bytes = self._other_bytes or min(int(DELTA_MAX_SHARE * entry.size), sum(
+            each.end - each.begin for each in patch.new))
+        seconds, saved = self._apply_seconds(), self._saved_seconds(other_bytes - lacks)
+        transfer.step(f'compressing {len(patch.new)} blocks again takes {seconds:.1f} s, '
+                      f'and saves {saved:.1f} s')
+        most = min(RECOMPRESSION_MAX_SECONDS, transfer.client.deadline.remaining())
+        if other_bytes <= lacks or seconds + RECOMPRESSION_MIN_SECONDS > saved or seconds > most:
+            raise GivenUpError
+        self._end = (time.monotonic() + RECOMPRESSION_SLACK * seconds
+                     + RECOMPRESSION_SPARE_SECONDS)
+        try:
+            transfer.destination.check_space(entry.size - self._partial.allocated() + lacks
+                                             + sum(each.size for each in patch.old))
+        except TakoError as error:
+            transfer.step(error.what)
+            raise GivenUpError from None
+
+    def _apply_seconds(self) -> float:
+        """Return how many seconds applying takes; infinite if the libraries are others here."""
+        import lzma
+        import zlib
+        patch, clock = self._patch, time.perf_counter
+        began = clock()
+        sample = patch.sample()
+        seconds: float = (clock() - began) * sum(each.size for each in patch.old)
+        for coder, known in zip(patch.coders, patch.hashes):
+            began = clock()
+            try:
+                if coder_hash(coder, sample) != known:
+                    return float('inf')
+            except (zlib.error, lzma.LZMAError, ValueError):
+                return float('inf')
+            # one thread compresses a large content, all threads compress the others
+            seconds += (clock() - began) * sum(
+                each.size / (1 if each.size > STREAM_HELD_MAX_BYTES else thread_count())
+                for each in patch.new if each.coder == coder)
+        return seconds / max(1, len(sample))
+
+    def _check(self) -> None:
+        """Raise PatchError after the time for this patch, UnreachableError after --timeout."""
+        self._transfer.client.deadline.packet_timeout()
+        if time.monotonic() > self._end:
+            raise PatchError('takes too long to apply')
+
+    def _apply(self, path: str) -> None:
+        """Write the image. Raises ValueError as soon as the patch proves invalid."""
+        partial, transfer = self._partial, self._transfer
+        partial.clear()
+        with open(path, 'rb') as patch, thread_pool() as pool, \
+                transfer.destination.scratch_file() as scratch:
+            for block in self._patch.blocks(patch, scratch, pool.submit, self._check):
+                partial.write(block)
+                transfer.report.progress(transfer.progress_label, partial.size, self._entry.size)
+        if partial.sha256.hexdigest() != self._entry.digest:    # ranges use what is right of it
+            raise GivenUpError(f'{self._url}: does not make the signed image')
 
 
 class RangeStrategy(DeltaStrategy):
@@ -6020,15 +6700,18 @@ class ImageDownload(Transfer):
     _deltas: 'Sequence[DeltaStrategy]' = ()
     _has_tried_whole = False
 
-    def run(self, mirrors: Mirrors, older: 'Optional[BinaryIO]', older_digest: str) -> None:
+    def run(self, mirrors: Mirrors, older: 'Optional[BinaryIO]', older_digest: str,
+            rate: float) -> None:
         """Download the image from the first mirror that has it.
 
-        older: an older image, open, or None; older_digest: its SHA-256. Raises as Mirrors.first().
+        older: an older image, open, or None; older_digest: its SHA-256. rate: as for
+        RecompressionStrategy. Raises as Mirrors.first().
         """
         self._remotes = {origin: RemoteIndex(self, origin) for origin in mirrors.usable}
         self._whole = WholeStrategy(self)
         if older is not None:
-            self._deltas = (PatchStrategy(self, older, older_digest),
+            self._deltas = (RecompressionStrategy(self, older, older_digest, rate),
+                            PatchStrategy(self, older, older_digest),
                             RangeStrategy(self, older, older_digest))
         try:
             self._run(mirrors)
@@ -6098,7 +6781,7 @@ def _wrong_image(url: str, what: str, signed: str) -> RefusedError:
                         'tell the publisher: the file on the server was modified or cut short')
 
 
-# ======================================================================== 16 fetch
+# ======================================================================== 17 fetch
 #
 # plan_fetch() decides what to do, from values alone: --dry-run prints the plan, and ImageFetch
 # executes it. Switch points latest at an image, and restarts the units. Runs lets several configs
@@ -7335,13 +8018,16 @@ class ImageFetch:
                 self._make_room(entry.size - min(partial.size, partial.allocated()))
                 download = ImageDownload(entry, self.destination, partial, self.client,
                                          self.report, self.path)
-                download.run(self.mirrors, older, older_digest)
+                rate = 0.0 if self.config.is_metered else float(self.notes.state.rate or 'inf')
+                download.run(self.mirrors, older, older_digest, rate)
                 self.destination.store_image(entry, partial)
         finally:
             if older is not None:
                 with naming(older.name):
                     older.close()
         self.notes.state = self.notes.state._replace(received=f'{entry.digest} {download.received}')
+        if download.rate < float('inf'):
+            self.notes.state = self.notes.state._replace(rate=str(int(download.rate) + 1))
         self.download = download
         if download.is_delta:
             self.size_note = (f' ({format_size(download.received)} instead of '
@@ -7512,7 +8198,7 @@ def rollback(arguments: 'argparse.Namespace', report: Report) -> int:
         return runs.finish()
 
 
-# ======================================================================== 17 status
+# ======================================================================== 18 status
 
 METRICS = (             # name without tako_, key of _status_of(), help
     ('installed_info', 'is_there', 'Whether the installed image is in the store.'),
@@ -7850,7 +8536,7 @@ def _absences(path: str, values: 'Values', report: Report) -> 'Iterator[Exceptio
             break
 
 
-# ======================================================================== 18 publish
+# ======================================================================== 19 publish
 
 # Making a patch maps two images into memory, which have at most this size together. On a 32-bit
 # machine, that is 2 GiB.
@@ -8023,6 +8709,7 @@ def _store_image(arguments: 'argparse.Namespace', directory: ImageDirectory, ver
         entry = Entry(version, new.size, new.sha256.hexdigest())
         grown = add_entry(manifest, entry)
         patches = [Patch(directory, each, entry) for each in older]
+        patches += [RecompressionPatch(directory, each, entry) for each in older]
         fault = directory.image_fault(entry.digest, entry.size)
         # add_entry() returns the same manifest if the entry is listed
         is_new = grown is not manifest or fault != ''
@@ -8085,12 +8772,14 @@ class Patch:
     Raises TakoError if it must be made, and the images are too large for this machine.
     """
 
+    _kind = 'patch'
+
     def __init__(self, directory: ImageDirectory, older: Entry, entry: Entry) -> None:
         self._directory = directory
         self._older = older
         self._entry = entry
-        self._label = f'{directory.root}: patch from {older.version}'
-        self._path = directory.patch_path(entry.digest, older.digest)
+        self._label = f'{directory.root}: {self._kind} from {older.version}'
+        self._path = self._patch_path()
         self._older_path = directory.image_path(older.digest)
         size = older.size + entry.size
         if size > MAPPABLE_BYTES and self._is_needed():
@@ -8098,6 +8787,9 @@ class Patch:
                 f'{self._label}: both images together have {format_size(size)}, '
                 f'and this Python can map {format_size(MAPPABLE_BYTES)}',
                 'leave out --patch-from, or publish with a 64-bit Python')
+
+    def _patch_path(self) -> str:
+        return self._directory.patch_path(self._entry.digest, self._older.digest)
 
     def _is_needed(self) -> bool:
         """Return whether there is no patch yet, and the images are not the same, and not empty."""
@@ -8118,16 +8810,17 @@ class Patch:
             return report.warning(self._label, f'its image {fault}', 'restore the published image')
         limit = self._update_size()
         with NewFile(self._directory.path(NEW_PATCH)) as new:
-            self._write(new, memory_bytes, report)
-            outcome = format_size(new.size)
+            note = self._write(new, memory_bytes, report)
+            outcome = format_size(new.size) if new.size else 'none'
             if new.size >= limit:
                 outcome += ', discarded: it would save nothing'
-            elif self._makes_image(new):
-                new.publish(self._path)
-            else:
+            elif new.size and not self._makes_image(new):
                 return report.warning(self._label, 'discarded: it does not make the image',
                                       'report this bug, or test the memory of this machine')
-        report.result(f'{self._label}: {outcome}')
+            elif new.size:
+                new.publish(self._path)
+        if new.size or note:
+            report.result(f'{self._label}: {outcome}{note}')
 
     def _update_size(self) -> int:
         """Return how many bytes a client with the older image downloads without this patch.
@@ -8144,25 +8837,99 @@ class Patch:
                 each.end - each.begin for each in plan.ranges)
         return min(size, int(DELTA_MAX_SHARE * entry.size))
 
-    def _write(self, new: NewFile, memory_bytes: int, report: Report) -> None:
-        import mmap
-        with open(self._older_path, 'rb') as old_file, \
-                open(self._directory.image_path(self._entry.digest), 'rb') as new_file, \
-                mmap.mmap(old_file.fileno(), 0, access=mmap.ACCESS_READ) as old_image, \
-                mmap.mmap(new_file.fileno(), 0, access=mmap.ACCESS_READ) as new_image:
+    def _write(self, new: NewFile, memory_bytes: int, report: Report) -> str:
+        """Write the patch, and return a note on it; write nothing if there can be none."""
+        with _mapped(self._older_path) as old_image, \
+                _mapped(self._directory.image_path(self._entry.digest)) as new_image:
             make_patch(old_image, new_image, new.write, memory_bytes,
                        report.meter(self._label, self._entry.size))
+        return ''
 
     def _makes_image(self, new: NewFile) -> bool:
         """Return whether the patch makes the image. Applies it as a client does."""
         with naming(self._older_path), new.read_back() as patch, \
                 open(self._older_path, 'rb') as image:
             try:
-                blocks = apply_patch(patch, functools.partial(read_older, image.fileno()),
-                                     self._entry.size)
+                blocks = self._apply(patch, functools.partial(read_older, image.fileno()))
                 return hash_blocks(blocks)[1] == self._entry.digest
             except (PatchError, EOFError):
                 return False
+
+    def _apply(self, patch: 'BinaryIO',
+               read_old: 'Callable[[int, int], bytes]') -> 'Iterator[bytes]':
+        return apply_patch(patch, read_old, self._entry.size)
+
+
+class RecompressionPatch(Patch):
+    """The recompression patch between the images of an ordinary patch."""
+
+    _kind = 'recompression patch'
+
+    def _patch_path(self) -> str:
+        return self._directory.recompression_patch_path(self._entry.digest, self._older.digest)
+
+    def _is_needed(self) -> bool:
+        older = self._older             # if it is damaged, the ordinary patch has said so
+        return (older.size + self._entry.size <= MAPPABLE_BYTES and super()._is_needed()
+                and not self._directory.image_fault(older.digest, older.size))
+
+    def _update_size(self) -> int:
+        """Return RECOMPRESSION_MAX_SHARE of what a client downloads otherwise, in bytes."""
+        path, size = super()._patch_path(), super()._update_size()
+        if os.path.exists(path):
+            size = min(size, os.path.getsize(path))
+        return int(RECOMPRESSION_MAX_SHARE * size)
+
+    def make(self, memory_bytes: int, report: Report) -> None:
+        """Make the patch as Patch.make() does. Warn if the disk is too small for that."""
+        try:
+            super().make(memory_bytes, report)
+        except (TakoError, OSError) as error:
+            known = as_tako_error(error)
+            if isinstance(error, OSError) and error.errno not in NO_SPACE:
+                raise
+            report.warning(self._label, 'not made: ' + known.what,
+                           'free disk space, then run the command again')
+
+    def _write(self, new: NewFile, memory_bytes: int, report: Report) -> str:
+        directory, progress = self._directory, report.meter(self._label, self._entry.size)
+        with _mapped(self._older_path) as old, \
+                _mapped(directory.image_path(self._entry.digest)) as newer:
+            old_streams, new_streams, changed = plan_recompression(old, newer, memory_bytes,
+                                                                   progress)
+            note = f'; {len(new_streams)} of {changed} changed blocks can be rebuilt'
+            if not new_streams:
+                return note + ': another zlib or xz made them than is here' if changed else ''
+            # both expanded images; the contents of old streams once more to apply the patch
+            directory.check_space(len(old) + len(newer) + 2 * sum(
+                each.size for each in old_streams + new_streams))
+            with directory.scratch_file() as old_file, directory.scratch_file() as new_file, \
+                    _expanded(old, old_streams, old_file) as expanded, \
+                    _expanded(newer, new_streams, new_file) as expanded_newer:
+                new.write(make_head(old, old_streams, new_streams))
+                make_patch(expanded, expanded_newer, new.write, memory_bytes, progress, True)
+        return note
+
+    def _apply(self, patch: 'BinaryIO',
+               read_old: 'Callable[[int, int], bytes]') -> 'Iterator[bytes]':
+        parsed = Recompression(patch, read_old, self._older.size, self._entry.size)
+        with self._directory.scratch_file() as scratch, thread_pool() as pool:
+            yield from parsed.blocks(patch, scratch, pool.submit, lambda: None)
+
+
+def _mapped(path: str) -> 'mmap.mmap':
+    import mmap
+    with open(path, 'rb') as stream:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _expanded(image: 'mmap.mmap', streams: 'List[Stream]', scratch: 'BinaryIO') -> 'mmap.mmap':
+    """Write an image with these streams expanded to an empty file, and map it."""
+    import mmap
+    for block in expand(image, streams):
+        scratch.write(block)
+    scratch.flush()
+    return mmap.mmap(scratch.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _older_entries(directory: ImageDirectory, version: Version, patch_from: str) -> 'List[Entry]':
@@ -8687,7 +9454,7 @@ def print_public_key(arguments: 'argparse.Namespace', report: Report) -> int:
     return 0
 
 
-# ======================================================================== 19 command line
+# ======================================================================== 20 command line
 
 class Stopped(KeyboardInterrupt):
     """A signal ended the program. number: of the signal."""

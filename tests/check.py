@@ -26,9 +26,9 @@ WORKERS_MAX = 8
 MEMORY = '/dev/shm'             # tests write and sync many small files, which is fast in memory
 MEMORY_MIN_BYTES = 1 << 30
 # the files that take longest, which begin first
-SLOW = ('test_durability', 'test_attacks', 'test_patches', 'test_rollback', 'test_publish',
-        'test_delta',
-        'test_fetch', 'test_retries', 'test_end_to_end', 'test_install', 'test_mirrors')
+SLOW = ('test_durability', 'test_recompression', 'test_attacks', 'test_patches', 'test_rollback',
+        'test_publish', 'test_delta', 'test_fetch', 'test_retries', 'test_end_to_end',
+        'test_install', 'test_mirrors')
 STOP_SECONDS = 3.0              # for an interrupted test to end and clean up
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

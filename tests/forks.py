@@ -36,7 +36,8 @@ NUMBER = struct.Struct('=i')            # of the process, and then of its status
 
 def load():
     """Import the modules that runs import when needed, and compile the patterns of tako.py."""
-    import bisect, difflib, encodings.idna, ipaddress, lzma, mmap     # noqa: E401, F401
+    import bisect, concurrent.futures.thread, difflib, encodings.idna # noqa: E401, F401
+    import ipaddress, lzma, mmap                                        # noqa: E401, F401
     import select, socket, ssl, urllib.parse, zlib                      # noqa: E401, F401
     tako.argument_parser()
     tako.parse_config(CONFIG)

@@ -1,4 +1,4 @@
-"""Section 19: command lines, exit codes, standard streams and signals."""
+"""Section 20: command lines, exit codes, standard streams and signals."""
 import contextlib
 import errno
 import io

@@ -1,4 +1,4 @@
-"""Section 9: configs are read, and each error names its line."""
+"""Section 10: configs are read, and each error names its line."""
 import base64
 import os
 import unittest
@@ -139,6 +139,7 @@ class KeyTest(ConfigTest):
             'Manager': ('Managers', 'Manger'), 'Delay': ('Delays', 'Dealy'), 'Token': ('Tokens',),
             'Authority': ('Authorty',), 'ClientCertificate': ('ClientCert',),
             'ClientKey': ('ClientKeys',), 'StampKey': ('StampKeys',), 'Fresh': ('Fress',),
+            'Metered': ('Metred', 'metered'),
         }
         self.assertEqual(set(tako.CONFIG_KEYS), set(misspellings))
         for known, several in misspellings.items():
@@ -180,7 +181,7 @@ class KeyTest(ConfigTest):
     def test_a_key_that_comes_twice_is_refused(self):
         settings = dict(SETTINGS, Confirm='30', Keep='3', Manager='user', Delay='2d', Token='x',
                         Authority='/a', ClientCertificate='/c', ClientKey='/k', StampKey=KEY,
-                        Fresh='7d')
+                        Fresh='7d', Metered='yes')
         self.assertEqual({'Restart'}, set(tako.CONFIG_KEYS) - set(settings))
         text = config(**settings)
         for number, (key, value) in enumerate(settings.items(), 1):
@@ -319,6 +320,18 @@ class ValueTest(ConfigTest):
         self.assertEqual(tako.parse_config(CONFIG).keep, 0)
         for value in ('1', '3', '10', '9' * 9):
             self.assertEqual(tako.parse_config(config('Keep=' + value)).keep, int(value))
+
+    def test_metered_is_a_boolean_of_systemd(self):
+        self.assertFalse(tako.parse_config(CONFIG).is_metered)
+        for words, expected in (('yes Yes y true T on 1', True), ('no NO n false F off 0', False)):
+            for word in words.split():
+                parsed = tako.parse_config(config('Metered=' + word))
+                self.assertIs(expected, parsed.is_metered, word)
+
+    def test_any_other_value_of_metered_is_refused(self):
+        for value in ('', 'maybe', '2', 'yes no', 'y e s', 'yes\u00df'):
+            self.assertValueRefused('Metered', value, ascii(value) + ' is neither yes nor no',
+                                    'write yes or no')
 
     def test_invalid_numbers_of_images_to_keep_are_refused(self):
         for value in ('', '0', '-1', '03', '1.5', 'all', '1 2', '\u0661', '9' * 10):

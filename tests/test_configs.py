@@ -1,4 +1,4 @@
-"""Sections 16 and 17: several configs, directories of them, and what tako check says of them."""
+"""Sections 17 and 18: several configs, directories of them, and what tako check says of them."""
 import errno
 import json
 import os

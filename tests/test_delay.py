@@ -1,4 +1,4 @@
-"""Section 16: Delay=, the wait before a new version is installed, as values and in a fetch."""
+"""Section 17: Delay=, the wait before a new version is installed, as values and in a fetch."""
 import collections
 import json
 import os

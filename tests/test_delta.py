@@ -1,4 +1,4 @@
-"""Section 15: updates by ranges and patches cost what changed, and are as safe as downloads."""
+"""Section 16: updates by ranges and patches cost what changed, and are as safe as downloads."""
 import errno
 import json
 import os

@@ -1,4 +1,4 @@
-"""Section 12: the files of a destination."""
+"""Section 13: the files of a destination."""
 import contextlib
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Sections 16 and 18: a run that a kill or a power cut ends at any step, and the next run after it.
+"""Sections 17 and 19: a run that a kill or a power cut ends at any step, and the next run after it.
 
 The runs are forks of one process, which is this file run as a program, so a thousand runs take no
 start of Python. It differs from forks.py in that it patches tako.py and os in each run.
@@ -25,6 +25,9 @@ import stamps
 import tako
 
 RESTART = 'Restart=app.service\nConfirm=0\n'
+# Of two images, each has a compressed stream. The streams differ, though little of the content.
+PACKED = [patches.packed([scene.prose(20000) + scene.noise(900, seed)], gap=scene.noise(2000))
+          for seed in (1, 2)]
 ONE, TWO, THREE = b'image one' * 300, b'image two' * 400, b'image three' * 500
 KEYS = [tako.parse_public_key(key) for key in (origin.PUBLIC_KEY, origin.OTHER_PUBLIC_KEY)]
 RUN_IN_A_FORK = os.path.abspath(__file__)
@@ -733,6 +736,32 @@ class PatchedCase(DeltaCase):
         self.origin.write(name, tako.format_index(index._replace(patches=listed)))
 
 
+class RecompressedCase(DeltaCase):
+    """An update by a recompression patch."""
+
+    most_partials = 2           # of the image and of the patch
+    older, newer = PACKED
+
+    def offer_three(self):
+        self.origin.has_ranges = True
+        self.fetch()
+        self.two = self.publish('1.1', self.older)
+        self.fetch()
+        self.publish('1.2', self.newer)
+        name = self.origin.index(self.newest, tako.FIXED_SIZE, 1024)[1:]
+        patch = patches.recompression(self.older, self.newer)
+        self.origin.write('store/{}.{}.2.patch'.format(self.newest.digest, self.two.digest), patch)
+        index = tako.parse_index(self.origin.read(name), self.newest.size)
+        listed = (tako.inverted(self.two.digest), len(patch)),
+        self.origin.write(name, tako.format_index(index._replace(patches=listed)))
+        self.keep()
+
+    def update(self):
+        command, app = super().update()
+        origin.write(app, scene.read(app) + b'Metered=yes\n')
+        return command, app
+
+
 class DeltaKilledTest(DeltaCase):
     def test_an_update_by_ranges_survives_a_kill_at_every_step(self):
         self.assertSurvivesKills(*self.update())
@@ -742,6 +771,17 @@ class PatchedKilledTest(PatchedCase):
     def test_an_update_by_a_patch_survives_a_kill_at_every_step(self):
         self.assertSurvivesKills(*self.update())
         self.assertEqual([], self.origin.served('/store/' + self.newest.digest))
+
+
+class RecompressedKilledTest(RecompressedCase):
+    def test_an_update_by_a_recompression_patch_survives_a_kill_at_every_step(self):
+        self.assertSurvivesKills(*self.update())
+        self.assertEqual([], self.origin.served('/store/' + self.newest.digest))
+
+
+class RecompressedPowerCutTest(RecompressedCase):
+    def test_an_update_by_a_recompression_patch_survives_a_power_cut_at_every_step(self):
+        self.assertSurvivesPowerCuts(*self.update())
 
 
 class PatchedPowerCutTest(PatchedCase):
@@ -825,6 +865,8 @@ class FetchOrderTest(FetchCase):
 class StoreCase(CrashCase):
     """A publisher who stores 1.1, perhaps after 1.0."""
 
+    last = TWO                  # the image of 1.1
+
     def setUp(self):
         super().setUp()
         self.root = self.path('served')
@@ -855,13 +897,13 @@ class StoreCase(CrashCase):
             self.assertEqual(0, self.run_fork(*self.command(version, content)).code)
         self.keep()
         self.old = self.manifest()
-        self.next = then or self.command('1.1', TWO)
+        self.next = then or self.command('1.1', self.last)
         self.assertEqual(0, self.run_fork(*self.next).code)
         self.new, self.whole = self.manifest(), scene.snapshot(self.root)
         self.assertNotEqual(self.old, self.new)
-        index = tako.parse_index(
-            scene.read(tako.Destination(self.root).index_path(origin.digest_of(TWO))), len(TWO))
-        self.assertEqual(len(TWO), sum(index.lengths))
+        path = tako.Destination(self.root).index_path(origin.digest_of(self.last))
+        index = tako.parse_index(scene.read(path), len(self.last))
+        self.assertEqual(len(self.last), sum(index.lengths))
 
     def assertPromiseKept(self):
         self.assertIn(self.manifest(), (self.old, self.new))
@@ -906,6 +948,25 @@ class PatchedStoreInterruptedTest(StoreCase):
         self.assertSurvivesKills(*self.next)
 
     def test_a_store_with_a_patch_survives_a_power_cut_at_every_step(self):
+        self.prepare()
+        self.assertSurvivesPowerCuts(*self.next)
+
+
+class RecompressedStoreInterruptedTest(StoreCase):
+    last = PACKED[1]
+
+    def prepare(self):
+        super().prepare(('1.0', PACKED[0]),
+                        then=self.command('1.1', self.last, '--patch-from', '1'))
+        older = origin.digest_of(PACKED[0])
+        index = tako.Destination(self.root).read_index(origin.digest_of(self.last), len(self.last))
+        self.assertEqual({older, tako.inverted(older)}, {each for each, _ in index.patches})
+
+    def test_a_store_with_a_recompression_patch_survives_a_kill_at_every_step(self):
+        self.prepare()
+        self.assertSurvivesKills(*self.next)
+
+    def test_a_store_with_a_recompression_patch_survives_a_power_cut_at_every_step(self):
         self.prepare()
         self.assertSurvivesPowerCuts(*self.next)
 

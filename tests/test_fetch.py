@@ -1,4 +1,4 @@
-"""Section 16: fetch as a process: what it installs and refuses, and what its options change."""
+"""Section 17: fetch as a process: what it installs and refuses, and what its options change."""
 import errno
 import functools
 import os

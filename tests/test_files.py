@@ -1,4 +1,4 @@
-"""Section 10: files that are whole or absent, locks, and bounded reading."""
+"""Section 11: files that are whole or absent, locks, and bounded reading."""
 import errno
 import os
 import socket

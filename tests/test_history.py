@@ -1,4 +1,4 @@
-"""Sections 12, 16 and 17: what a destination notes of failures and events, and how status shows it.
+"""Sections 13, 17 and 18: what a destination notes of failures and events, and how status shows it.
 
 .problems has what fails now, and .history the last events. Neither stops a run, whatever is there.
 """

@@ -1,4 +1,4 @@
-"""Section 11: responses are read from one of a pair of sockets."""
+"""Section 12: responses are read from one of a pair of sockets."""
 import errno
 import socket
 import threading

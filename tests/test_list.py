@@ -1,4 +1,4 @@
-"""Section 18: list prints the versions that an origin or a published directory offers."""
+"""Section 19: list prints the versions that an origin or a published directory offers."""
 import json
 import os
 import unittest

@@ -1,4 +1,4 @@
-"""Sections 11, 15 and 16: gateways, proxies and caches before an honest origin."""
+"""Sections 12, 16 and 17: gateways, proxies and caches before an honest origin."""
 import time
 
 import origin

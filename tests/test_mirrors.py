@@ -1,4 +1,4 @@
-"""Section 15: several mirrors of one image, of which some are down, stale, slow or lying."""
+"""Section 16: several mirrors of one image, of which some are down, stale, slow or lying."""
 import itertools
 import os
 import socket

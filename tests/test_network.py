@@ -1,4 +1,4 @@
-"""Section 11: requests, redirects, credentials, proxies, TLS, and servers that break the rules."""
+"""Section 12: requests, redirects, credentials, proxies, TLS, and servers that break the rules."""
 import base64
 import http.server
 import os

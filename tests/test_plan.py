@@ -1,4 +1,4 @@
-"""Section 16: plans of a fetch, which are values: these tests need neither disk nor network."""
+"""Section 17: plans of a fetch, which are values: these tests need neither disk nor network."""
 import itertools
 import unittest
 

@@ -1,4 +1,4 @@
-"""Sections 11 and 16: private origins, by token, private CA and client certificate."""
+"""Sections 12 and 17: private origins, by token, private CA and client certificate."""
 import os
 import ssl
 import subprocess

@@ -1,4 +1,4 @@
-"""Sections 16 and 17: with StampKey= in the config, a manifest is only accepted with a stamp."""
+"""Sections 17 and 18: with StampKey= in the config, a manifest is only accepted with a stamp."""
 import os
 import re
 import unittest

@@ -1,4 +1,4 @@
-"""Section 18: store, sign, verify, gen-key and public-key as processes."""
+"""Section 19: store, sign, verify, gen-key and public-key as processes."""
 
 import errno
 import os

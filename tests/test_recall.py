@@ -1,4 +1,4 @@
-"""Sections 6, 16 and 18: a bad release is taken back, by publishing an earlier image again."""
+"""Sections 6, 17 and 19: a bad release is taken back, by publishing an earlier image again."""
 import os
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""Section 14: what is printed, to which stream, and at which level."""
+"""Section 15: what is printed, to which stream, and at which level."""
 import io
 import os
 import pty

@@ -1,4 +1,4 @@
-"""Sections 10, 11 and 15: a download is resumed, whatever the server or the disk does to it."""
+"""Sections 11, 12 and 16: a download is resumed, whatever the server or the disk does to it."""
 import errno
 import os
 import signal

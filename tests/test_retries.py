@@ -1,4 +1,4 @@
-"""Sections 11 and 15: which requests are repeated, how often and after which pauses.
+"""Sections 12 and 16: which requests are repeated, how often and after which pauses.
 
 With scene.Clock a pause takes no time. The tests assert how long Tako would have waited.
 """

@@ -1,4 +1,4 @@
-"""Section 16: restarts that are confirmed or rolled back, with a systemctl that fails or hangs."""
+"""Section 17: restarts that are confirmed or rolled back, with a systemctl that fails or hangs."""
 import errno
 import os
 import signal

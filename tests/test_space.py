@@ -1,4 +1,4 @@
-"""Sections 12, 16 and 18: full disks, file systems that lack something, and what Keep= removes."""
+"""Sections 13, 17 and 19: full disks, file systems that lack something, and what Keep= removes."""
 import contextlib
 import errno
 import fcntl

@@ -1,4 +1,4 @@
-"""Section 16: fetch --stage, which downloads a version for a later fetch to install."""
+"""Section 17: fetch --stage, which downloads a version for a later fetch to install."""
 import os
 import unittest.mock
 

@@ -1,4 +1,4 @@
-"""Section 18: a publisher makes, renews and verifies stamps."""
+"""Section 19: a publisher makes, renews and verifies stamps."""
 import os
 import re
 import subprocess

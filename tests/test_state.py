@@ -1,4 +1,4 @@
-"""Section 12: the state is written and read, survives damage, and is written seldom."""
+"""Section 13: the state is written and read, survives damage, and is written seldom."""
 import errno
 import json
 import os
@@ -35,7 +35,8 @@ def random_state(chance):
                                                 random_word(chance)))),
                       several(lambda: random_word(chance) + ' ' + digest()[:32]), several(digest),
                       several(lambda: digest() + ' 1795824000'),
-                      chance.choice(['', digest()[:32]]), chance.choice(['', '1795824000']))
+                      chance.choice(['', digest()[:32]]), chance.choice(['', '1795824000']),
+                      chance.choice(['', '12500000']))
 
 
 class FormatTest(scene.Scene):
@@ -54,7 +55,7 @@ class FormatTest(scene.Scene):
         self.assertEqual(['.state'], os.listdir(self.destination))
 
     def test_a_missing_state_is_empty(self):
-        self.assertEqual(tako.State('', '', '', (), (), (), (), (), (), '', ''),
+        self.assertEqual(tako.State('', '', '', (), (), (), (), (), (), '', '', ''),
                          scene.state(self.destination))
 
     def test_of_several_values_of_one_item_the_last_one_counts(self):

@@ -1,4 +1,4 @@
-"""Section 17: status, which sends no request."""
+"""Section 18: status, which sends no request."""
 import json
 import os
 import time

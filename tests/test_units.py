@@ -1,4 +1,4 @@
-"""Section 13: units are restarted and watched, with the systemctl of fake_systemd.py."""
+"""Section 14: units are restarted and watched, with the systemctl of fake_systemd.py."""
 import os
 import signal
 import unittest.mock

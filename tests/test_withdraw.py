@@ -1,4 +1,4 @@
-"""Sections 12 and 18: withdraw removes images, and verify and store do not miss them."""
+"""Sections 13 and 19: withdraw removes images, and verify and store do not miss them."""
 import http.client
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Wrong chunk indexes, ranges and patches.
+"""Wrong chunk indexes, ranges and patches of both kinds.
 
 None of them is signed, and none may cost more than a download of the whole image.
 """
@@ -12,7 +12,7 @@ import origin
 import tako
 from attacks.attack import (
     LISTED, MIB, NEW, OLD, OTHER, UPDATED, WHOLE, attack, on_image, on_index, quick, ranged)
-from patches import make, patch, segment
+from patches import LEVEL_9, head, make, patch, raw_head, segment
 
 HEADER = ('magic', 'method', 'zero', 'patches', 'average', 'size', 'count', 'planes')
 
@@ -305,6 +305,73 @@ def serves_patch(make_content):
     return lay
 
 
+def behind_head(body):
+    """Return a recompression patch with an honest head, which expands nothing, and this body."""
+    return head(hashes=tako.coder_hash(LEVEL_9, OLD[:tako.SAMPLE_CONTENT_BYTES])) + body
+
+
+def expanding(*streams):
+    """Return a recompression patch whose head expands these streams of the new image.
+
+    The body copies the beginning of the older image again and again.
+    """
+    most = 1 << 17
+    size = len(NEW) + sum(content - end + begin for begin, end, content, _ in streams)
+    back = copies((most, 0), *[(most, -most)] * (min(size, 100 * MIB) // most - 1),
+                  (size % most or most, -most))
+    return head(new=streams, hashes=tako.coder_hash(
+        LEVEL_9, OLD[:tako.SAMPLE_CONTENT_BYTES])) + back
+
+
+def small_streams(count):
+    """Return a patch whose contents have 8 times the size of the image, all together."""
+    size = 8 * len(NEW) // count
+    return expanding(*[(at, at + 1, size, 0) for at in range(count)])
+
+
+# what to make a recompression patch of; it is made when it is served
+RECOMPRESSION_PATCHES = dict({
+    'with ' + name: lambda make_content=make_content: behind_head(make_content())
+    for name, make_content in PATCHES.items()
+}, **{
+    'nothing': lambda: b'',
+    'noise': lambda: OTHER[:60000],
+    'an ordinary patch': right,
+    'a bomb in the head': lambda: raw_head(bytes(100 * MIB)),
+    'a head of numbers without end': lambda: raw_head(b'\1' + b'\xff' * MIB),
+    'a head of 2 GiB': lambda: tako.RECOMPRESSION_MAGIC + b'\xfe\xff\xff\xff' + OTHER[:60000],
+    'streams without end': lambda: raw_head(b'\1\0\x09\x4f\x08\0\0' + b'\xff' * 8 + b'\x7f'),
+    'a dictionary of 4 GiB': lambda: head(coders=[(tako.LZMA2, 9, 40, 0)]) + right(),
+    'another sample': lambda: head() + right(),
+    'a content of a GiB': lambda: expanding((0, 1000, 1 << 30, 0)),
+    'contents of 8 times the image': lambda: small_streams(40),
+    'very many streams': lambda: small_streams(1 << 15),
+    'more streams than there may be': lambda: small_streams((1 << 15) + 1),
+    'a stream behind the image': lambda: expanding((len(NEW) + 1, len(NEW) + 100, 100, 0)),
+})
+
+
+def with_recompression_patch(stage, fault, size):
+    """Answer requests for a recompression patch with this fault. It is listed with this size."""
+    index = tako.parse_index(stage.liar.read(stage.index[1:]), len(NEW))
+    stage.liar.write(stage.index[1:], tako.format_index(index._replace(
+        patches=((origin.digest_of(OLD), 300000),          # it is missing
+                 (tako.inverted(origin.digest_of(OLD)), size)))))
+    url = '{}.{}.2.patch'.format(stage.image, origin.digest_of(OLD))
+    stage.liar.write(url[1:], behind_head(right()))
+    stage.liar.faults[url] = fault
+    stage.more = 'Metered=yes\n'
+    stage.client()
+
+
+def serves_recompression_patch(make_content):
+    """Serve the recompression patch that is made now. The index lists it."""
+    def lay(stage):
+        content = make_content()
+        with_recompression_patch(stage, origin.serves(content), len(content))
+    return lay
+
+
 def on_patch_that_shrinks(stage):
     """Let each index list a smaller patch, which breaks off after more bytes than the next has.
 
@@ -394,7 +461,27 @@ PATCHES_FROM_THE_OLD_IMAGE = [
     attack('patch: of another size in each index', on_patch_that_shrinks, 0, UPDATED),
 ]
 
+RECOMPRESSION_PATCHES_FROM_THE_OLD_IMAGE = [
+    attack('recompression patch: ' + name, serves_recompression_patch(make_content), 0, UPDATED)
+    for name, make_content in RECOMPRESSION_PATCHES.items()
+] + [
+    attack('recompression patch: ' + name,
+           lambda stage, make_fault=make_fault: with_recompression_patch(
+               stage, make_fault(), len(behind_head(right()))), 0, UPDATED)
+    for name, make_fault in (
+        ('without end', lambda: origin.floods(b'HTTP/1.1 200 OK\r\n\r\n', bytes(65536))),
+        ('a range without end', lambda: origin.floods(
+            'HTTP/1.1 206 OK\r\nContent-Range: bytes 0-{}/{}\r\n\r\n'.format(
+                len(behind_head(right())) - 1, len(behind_head(right()))).encode(), bytes(65536))),
+        ('broken off at each time', lambda: origin.drops(5)),
+        ('an error', lambda: origin.status(500)),
+        ('longer than its index says', lambda: origin.serves(behind_head(right()) + bytes(MIB))),
+        ('shorter than its index says', lambda: origin.serves(right()[:9])),
+        ('of another size at each time', lambda: grows(behind_head(right()))))
+]
+
 GROUPS = {
     'chunk indexes': CHUNK_INDEXES, 'ranges': RANGES_OF_THE_IMAGE,
     'patches': PATCHES_FROM_THE_OLD_IMAGE,
+    'recompression patches': RECOMPRESSION_PATCHES_FROM_THE_OLD_IMAGE,
 }

@@ -23,8 +23,8 @@ RATE = 1 << 21                          # bytes a second of a download
 PAUSE_SECONDS = 0.03                    # before each range, and between the pieces that store reads
 PIECES = 8
 # cuts at random moments on each file system, beside those after each step
-CUTS = {'first': 60, 'stamped': 60, 'update': 70, 'delta': 130, 'patch': 60, 'rollback': 60,
-        'repair': 10, 'store': 120, 'first store': 30}
+CUTS = {'first': 60, 'stamped': 60, 'update': 70, 'delta': 130, 'patch': 60,
+        'recompression': 60, 'rollback': 60, 'repair': 10, 'store': 120, 'first store': 30}
 CUTS_MIN = 100                          # of each kind of flow, if the time is not limited
 CUTS_AT_THE_END = 5                     # right after the exit of each flow on each file system
 PROBE = 'store/' + tako.PROBE           # fetch tries its rename before the download
@@ -36,6 +36,8 @@ NAMES = {
               '.history', 'latest', '.state'],
     'patch': ['manifest', PROBE, 'store/image', '.state', '.state.back', '.state.done',
               '.history', 'latest', '.state'],
+    'recompression': ['manifest', PROBE, 'store/image', '.state', '.state.back', '.state.done',
+                      '.history', 'latest', '.state'],
     'delta': ['manifest', PROBE, 'store/image', '.state', '.state.back', '.state.done',
               '.history', 'latest', '.state', 'store/image.chunks'],
     'rollback': ['manifest', PROBE, 'store/image', '.state', '.state.back', '.state.done',
@@ -173,7 +175,7 @@ class Power:
         self.count(cut, code is not None)
 
     def count(self, cut, is_late):
-        what = {'delta': 'delta', 'patch': 'delta', 'store': 'store',
+        what = {'delta': 'delta', 'patch': 'delta', 'recompression': 'delta', 'store': 'store',
                 'first store': 'store'}.get(cut.flow.name, 'fetch')
         self.suite.count('cuts after the exit' if is_late
                          else 'cuts of {} on {}'.format(what, cut.kind))

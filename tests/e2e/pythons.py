@@ -147,7 +147,7 @@ def one_of(cases, preferred, pythons_suite):
 
 
 def run_https_tests(name, pythons_suite):
-    """Run the tests of section 11 with openssl on the PATH. None is skipped then."""
+    """Run the tests of section 12 with openssl on the PATH. None is skipped then."""
     environ = {'PATH': roots.OPENSSL + ':' + roots.PATH,
                'OPENSSL_CONF': roots.OPENSSL + '/openssl.cnf'}
     code, output = roots.run(name, 'root', ['make', 'check', 'TESTS=test_network.py'], **environ)
@@ -164,7 +164,7 @@ def check_minimal(target):
 
 
 def run_emulated(pythons_suite):
-    """Run the tests of sections 3 to 9 on a big-endian machine; in a sample, one module of them."""
+    """Run the tests of sections 3 to 10 on a big-endian machine; in a sample, one of them."""
     why = emulated.reason_to_skip()
     if why:
         pythons_suite.skip('s390x', why)

@@ -14,10 +14,12 @@ import subprocess
 import tempfile
 import time
 import unittest
+import zlib
 from collections import namedtuple
 
 import fake_systemd
 import origin
+import patches
 import scene
 import stamps
 import tako
@@ -65,6 +67,7 @@ FLOWS = (
     Flow('update', 'old', 'http', ('--no-delta',)),
     Flow('delta', 'old', 'http', ()),
     Flow('patch', 'old', 'http', ()),
+    Flow('recompression', 'old', 'metered', ()),
     Flow('rollback', 'old', 'http', ('--no-delta',)),
     Flow('repair', 'damaged', 'http', ()),
     Flow('store', 'published', '', ()),
@@ -73,15 +76,21 @@ FLOWS = (
 
 
 def images(size):
-    """Return three versions of an image: the third is the second with small changes."""
+    """Return three versions of an image: the third is the second with small changes.
+
+    These two end with a compressed stream, whose content changes as well.
+    """
     chance = random.Random(1)
     zero, one = (bytes(bytearray(chance.getrandbits(8) for _ in range(size))) for _ in range(2))
     added = bytes(bytearray(chance.getrandbits(8) for _ in range(size // 16)))
     two, third = bytearray(one), size // 3
     for spot in range(size // 8, size, size // 4):
         two[spot:spot + 100] = b'changed' * 15
+    halved = [bytes(each[:size // 4]).translate(bytes(range(16)) * 16) for each in (one, two)]
+    packed = [zlib.compress(each, 9) for each in halved]
     # The new chunk occurs twice. The second time it is copied within the image.
-    return zero, one, bytes(two[:third] + added + two[third:2 * third] + added + two[2 * third:])
+    return zero, one + packed[0], bytes(two[:third] + added + two[third:2 * third] + added
+                                        + two[2 * third:]) + packed[1]
 
 
 def has_room(folder):
@@ -116,7 +125,7 @@ class Scratch:
         self.server.has_ranges = True
         self.zero, self.one, self.two = images(size)
         self.expected = {}              # name of a flow -> the directory after it
-        self.indexes = {}               # whether it lists a patch -> index of the new image
+        self.indexes = {}               # name of a flow, '' for others -> index of the new image
 
     def __enter__(self):
         for name in ('disk', 'begin'):
@@ -125,6 +134,7 @@ class Scratch:
         self.write('image', self.two)
         local = 'file://' + self.path('served')
         for name, url, more in (('file', local, ''), ('http', self.server.url, ''),
+                                ('metered', self.server.url, 'Metered=yes\n'),
                                 ('stamped', local, 'StampKey={}\n'.format(stamps.PUBLIC_KEY))):
             config = CONFIG.format(url, self.root, origin.PUBLIC_KEY) + more
             self.write(name + '.tako', config.encode())
@@ -171,16 +181,19 @@ class Scratch:
         self._save('damaged')
 
     def _publish_new(self):
-        """Publish the new image with an index, and keep one that lists a patch."""
-        pieces, old_digest = [], origin.digest_of(self.one)
+        """Publish the new image with an index, and keep those that list a patch."""
         self.index = self.server.index(self.server.publish('2.0', self.two))[1:]
-        tako.make_patch(self.one, self.two, pieces.append, 64 << 20, lambda _: None)
-        patch, new_digest = b''.join(pieces), origin.digest_of(self.two)
-        self.server.write('store/{}.{}.patch'.format(new_digest, old_digest), patch)
-        plain = self.server.read(self.index)
+        plain, old_digest = self.server.read(self.index), origin.digest_of(self.one)
         index = tako.parse_index(plain, len(self.two))
-        patched = index._replace(patches=((old_digest, len(patch)),))
-        self.indexes = {False: plain, True: tako.format_index(patched)}
+        self.indexes[''] = plain
+        for name, suffix, listed, patch in (
+                ('patch', '', old_digest, patches.make(self.one, self.two)),
+                ('recompression', '.2', tako.inverted(old_digest),
+                 patches.recompression(self.one, self.two))):
+            self.server.write('store/{}.{}{}.patch'.format(
+                origin.digest_of(self.two), old_digest, suffix), patch)
+            self.indexes[name] = tako.format_index(index._replace(
+                patches=((listed, len(patch)),)))
 
     def _save(self, name):
         shutil.copytree(self.root, self.path('begin', name), symlinks=True)
@@ -206,7 +219,7 @@ class Scratch:
         bad = [origin.digest_of(self.two)] if flow.name == 'rollback' else []
         fake_systemd.install(self.directory, self.root, fake_systemd.FAILS, bad)
         if self.indexes:
-            self.server.write(self.index, self.indexes[flow.name == 'patch'])
+            self.server.write(self.index, self.indexes.get(flow.name, self.indexes['']))
 
     def arguments(self, flow):
         if flow.config:
@@ -290,10 +303,11 @@ class Scratch:
     def check_requests(self, flow, requests):
         """Check that a whole run requested ranges or patches if the flow is for them."""
         ranges = [path for path, headers in requests
-                  if 'Range' in headers and not path.endswith('.chunks')]
-        patches = [path for path, _ in requests if path.endswith('.patch')]
-        check.assertEqual((flow.name in ('delta', 'repair'), flow.name == 'patch'),
-                          (bool(ranges), bool(patches)), 'not what the flow is for')
+                  if 'Range' in headers and not path.endswith(('.chunks', '.patch'))]
+        kinds = {path.endswith('.2.patch') for path, _ in requests if path.endswith('.patch')}
+        check.assertEqual((flow.name in ('delta', 'repair'),
+                           {'patch': {False}, 'recompression': {True}}.get(flow.name, set())),
+                          (bool(ranges), kinds), 'not what the flow is for')
 
     def check_promise(self, flow):
         """Check what holds at every moment of a flow.

@@ -11,6 +11,7 @@ import lzma
 import os
 import re
 import socket
+import zlib
 
 from test_versions import naive_order, naive_parts, naive_prefix, naive_range
 
@@ -236,7 +237,8 @@ def packed_patch(data):
 
 def unpacked_patch(patch, size, kinds):
     """Return the input of which packed_patch() makes this patch, or an equivalent one."""
-    streams, _ = tako._open_segment(io.BytesIO(patch), len(tako.PATCH_MAGIC))
+    streams, _ = tako._open_segment(io.BytesIO(patch), len(tako.PATCH_MAGIC),
+                                    tako.PATCH_DICTIONARY_BYTES)
     control, differences, new_bytes = (b''.join(iter(functools.partial(stream.some, 4096), b''))
                                        for stream in streams)
     return (size.to_bytes(3, 'little') + bytes([kinds]) + len(control).to_bytes(2, 'little')
@@ -253,6 +255,46 @@ def make_patch(old, new):
     return b''.join(pieces)
 
 
+class Now:
+    """Stands in for an Executor: it does at once what is submitted."""
+
+    def __init__(self, function, *arguments):
+        self.result = lambda: function(*arguments)
+
+
+def recompress(data):
+    """Apply the recompression patch in data, whose head is not compressed there."""
+    size, head_bytes = int.from_bytes(data[:3], 'little'), int.from_bytes(data[3:5], 'little')
+    head, body = data[5:5 + head_bytes], data[5 + head_bytes:]
+    packed = lzma.compress(head, lzma.FORMAT_RAW,
+                           filters=[{'id': lzma.FILTER_LZMA2, 'dict_size': 4096}])
+    patch = io.BytesIO(tako.RECOMPRESSION_MAGIC + (2 * len(packed)).to_bytes(4, 'little')
+                       + packed + body)
+
+    def read_old(begin, count):
+        assert begin >= 0 and 0 <= count <= tako.BLOCK_BYTES, 'read from where no image is'
+        return PACKED_OLD[begin:begin + count]
+    parsed, scratch = tako.Recompression(patch, read_old, len(PACKED_OLD), size), io.BytesIO()
+    made = sum(map(len, parsed.blocks(patch, scratch, Now, lambda: None)))
+    assert len(scratch.getvalue()) <= tako.EXPANDED_MAX_FACTOR * (
+        len(PACKED_OLD) + tako.BLOCK_BYTES), 'more is expanded than may be'
+    return [made]
+
+
+def unpacked_recompression(old, new):
+    """Return the input of which recompress() makes the patch between two images."""
+    streams = tako.plan_recompression(old, new, 64 << 20, lambda _: None)[:2]
+    made = tako.make_head(old, *streams)
+    head = lzma.decompress(made[tako.HEAD_START_BYTES:], lzma.FORMAT_RAW, filters=[
+        {'id': lzma.FILTER_LZMA2, 'dict_size': 1 << 20}])
+    body = make_patch(*(b''.join(tako.expand(image, each))
+                        for image, each in zip((old, new), streams)))
+    return len(new).to_bytes(3, 'little') + len(head).to_bytes(2, 'little') + head + body
+
+
+PACKED_OLD, PACKED_NEW = (
+    (b'....' * 2000).join(zlib.compress(each * 3 + end, 9) for each in (OLD, NEW))
+    for end in (b'old', b'new'))
 PATCHES = [(make_patch(OLD, new), len(new)) for new in (b'', NEW, OLD, b'x' * 3000)]
 
 
@@ -318,7 +360,7 @@ STATE = tako.State(DIGESTS[1], DIGESTS[2], DIGESTS[3] + ' 17', (DIGESTS[4], DIGE
                    (DIGESTS[6],),
                    (DIGESTS[7] + ' https://images.example.com/app "e"',),
                    ('app.service ' + DIGESTS[0][:32],), (), (DIGESTS[8] + ' 1795824000',),
-                   DIGESTS[9][:32], '1795824000')
+                   DIGESTS[9][:32], '1795824000', '12500000')
 
 
 def parse_byteranges(data):
@@ -464,6 +506,9 @@ TARGETS = {
     'streams': Target(apply_streams, tako.PatchError, patch_holds,
                       [unpacked_patch(patch, size, kinds) for patch,
                        size in PATCHES if size for kinds in (0, 5, 7)], 2000),
+    'recompression': Target(recompress, tako.PatchError, patch_holds,
+                            [unpacked_recompression(PACKED_OLD, new)
+                             for new in (PACKED_NEW, PACKED_OLD + PACKED_NEW)], 2000),
     'states': Target(parse_state, ValueError, state_holds,
                      [tako.format_state(STATE).encode('ascii'), b'later=x\n'], 1500),
     'parts': Target(parse_byteranges, ValueError, byteranges_hold,

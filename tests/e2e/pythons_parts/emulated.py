@@ -1,4 +1,4 @@
-"""The tests of sections 3 to 9 on s390x, a big-endian machine. qemu emulates each process."""
+"""The tests of sections 3 to 10 on s390x, a big-endian machine. qemu emulates each process."""
 import os
 import shlex
 import shutil
