@@ -114,7 +114,10 @@ class ExampleTest(unittest.TestCase):
             cls.text = stream.read().split('\n# The layout of this file')[0]
         cls.signed = re.sub('(?m)^# *', '', re.search('# *Tako Manifest 1\n.*?==\n', cls.text,
                                                       re.S).group()).encode('ascii')
-        cls.config = tako.parse_config('\n'.join(re.findall('(?m)^    [A-Z].*=.*$', cls.text)))
+        lines = re.findall('(?m)^    [A-Z].*=.*$', cls.text)
+        key = re.search('(?m)^#     (PublicKey=.*)$', cls.text).group(1)
+        cls.config = tako.parse_config('\n'.join(
+            key if line.startswith('    PublicKey=') else line for line in lines))
 
     def test_the_key_in_the_config_signed_the_manifest(self):
         opened = tako.open_manifest(self.signed, self.config.public_keys, 'example')
