@@ -6438,7 +6438,7 @@ class RecompressionStrategy(PatchStrategy):
         while patch.size < end:
             self._download_head(url, origin, size, patch, end)
             with patch.read_back() as stream:
-                end = min(size, max(end, head_end(stream.read(HEAD_START_BYTES))))
+                end = min(size, head_end(stream.read(HEAD_START_BYTES)))
         if patch.size <= size:                  # otherwise it is downloaded again
             with patch.read_back() as stream:
                 self._patch = Recompression(
@@ -6449,30 +6449,29 @@ class RecompressionStrategy(PatchStrategy):
 
     def _download_head(self, url: str, origin: Origin, size: int, patch: PartialFile,
                        end: int) -> None:
-        """Download up to the offset `end`; the whole patch from a server without ranges."""
-        begin, client = patch.size, self._transfer.client
+        """Download up to the offset `end`; the whole patch from a server that answers otherwise."""
+        begin, client, transfer = patch.size, self._transfer.client, self._transfer
         headers = {'Range': f'bytes={begin}-{end - 1}'}
         answer = client.open(url, origin.authorization,
                              {} if endpoint(url) in client.rangeless_hosts else headers)
-        if answer.status == 200:
-            self._transfer.receive(url, origin, size, patch, answer)
-        elif answer.headers.get('content-range') != f'bytes {begin}-{end - 1}/{size}':
-            raise PatchError('a range was answered with another')
-        else:
-            patch.write(self._transfer.read(answer, end - begin))
-            if patch.size < end:
-                raise TransientError(f'{answer.url}: ended {end - patch.size} bytes early')
+        if answer.headers.get('content-range') != f'bytes {begin}-{end - 1}/{size}':
+            return transfer.receive(url, origin, size, patch, answer)
+        patch.write(transfer.read(answer, end - begin))
+        if patch.size < end:
+            raise TransientError(f'{answer.url}: ended {end - patch.size} bytes early')
 
     def _decide(self, lacks: int) -> None:
         """Raise GivenUpError if another way is faster. lacks: bytes still to be downloaded."""
         patch, entry, transfer = self._patch, self._entry, self._transfer
         other_bytes = self._other_bytes or min(int(DELTA_MAX_SHARE * entry.size), sum(
             each.end - each.begin for each in patch.new))
-        seconds, saved = self._apply_seconds(), self._saved_seconds(other_bytes - lacks)
-        transfer.step(f'compressing {len(patch.new)} blocks again takes {seconds:.1f} s, '
-                      f'and saves {saved:.1f} s')
-        most = min(RECOMPRESSION_MAX_SECONDS, transfer.client.deadline.remaining())
-        if other_bytes <= lacks or seconds + RECOMPRESSION_MIN_SECONDS > saved or seconds > most:
+        seconds, saved = self._apply_seconds(), other_bytes - lacks
+        transfer.step(f'{self._url}: saves {format_size(max(0, saved))}; compressing '
+                      f'{len(patch.new)} blocks ' + (f'takes {seconds:.1f} s' if seconds < 1e9 else
+                                                     'makes others than at the publisher'))
+        most = min(RECOMPRESSION_MAX_SECONDS, transfer.client.deadline.remaining(),
+                   self._saved_seconds(saved) - RECOMPRESSION_MIN_SECONDS)
+        if saved <= 0 or seconds > most:
             raise GivenUpError
         self._end = (time.monotonic() + RECOMPRESSION_SLACK * seconds
                      + RECOMPRESSION_SPARE_SECONDS)

@@ -717,13 +717,13 @@ class WithoutTest(UpdateCase):
             self.install_old()
 
     def test_another_range_than_was_requested_is_refused(self):
-        for sent, names in ((b'x' * 50, 'bytes 1-50/{}'), (b'x' * 51, 'bytes 0-49/{}'),
-                            (b'x' * 50, 'bytes 0-49/1')):
+        for sent, names, warning in ((50, 'bytes 1-50/{}', ''), (50, 'bytes 0-49/1', ''),
+                                     (51, 'bytes 0-49/{}', '[.]patch: longer than 50 bytes')):
             with self.subTest(names):
                 self.origin.faults[self.patch] = origin.status(
-                    206, sent, [('Content-Range', names.format(len(self.made)))])
+                    206, self.made[:sent], [('Content-Range', names.format(len(self.made)))])
                 self.assertOrdinary(self.assertUpdated(limits=dict(
-                    self.limits, HEAD_FIRST_BYTES=50)), '[.]patch: ')
+                    self.limits, HEAD_FIRST_BYTES=50)), warning)
             self.install_old()
 
     def test_the_time_to_apply_a_patch_is_limited(self):
