@@ -6434,11 +6434,12 @@ class RecompressionStrategy(PatchStrategy):
 
     def _download(self, url: str, origin: Origin, size: int, patch: PartialFile) -> None:
         """Download the head, and the rest if the patch is worth it. Raises GivenUpError."""
-        end = min(size, HEAD_FIRST_BYTES)
-        while patch.size < end:
-            self._download_head(url, origin, size, patch, end)
+        end = HEAD_FIRST_BYTES
+        for _ in range(2):                      # then `end` is that of the head
+            if patch.size < min(end, size):
+                self._download_head(url, origin, size, patch, min(end, size))
             with patch.read_back() as stream:
-                end = min(size, head_end(stream.read(HEAD_START_BYTES)))
+                end = head_end(stream.read(HEAD_START_BYTES))
         if patch.size <= size:                  # otherwise it is downloaded again
             with patch.read_back() as stream:
                 self._patch = Recompression(
@@ -8885,8 +8886,8 @@ class RecompressionPatch(Patch):
             super().make(memory_bytes, report)
         except (TakoError, OSError) as error:
             known = as_tako_error(error)
-            if isinstance(error, OSError) and error.errno not in NO_SPACE:
-                raise
+            if isinstance(error, OSError) and error.errno not in (*NO_SPACE, errno.ENOMEM):
+                raise                           # ENOMEM: no address space to map expanded images
             report.warning(self._label, 'not made: ' + known.what,
                            'free disk space, then run the command again')
 

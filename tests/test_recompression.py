@@ -538,6 +538,19 @@ class UpdateTest(UpdateCase):
                                  sum(sent for _, sent in self.origin.served(self.patch)))
             self.install_old()
 
+    def test_a_head_of_which_a_part_is_here_is_completed(self):
+        path = tako.Destination(self.destination).partial_patch_path(
+            self.new.digest, tako.inverted(origin.digest_of(OLD)))
+        end = tako.head_end(self.made[:17])
+        for size in (16, 17, end - 1, end, end + 1):
+            with self.subTest(size):
+                origin.write(path, self.made[:size])
+                self.assertEqual('', self.assertUpdated(limits=dict(
+                    self.limits, HEAD_FIRST_BYTES=17)).err)
+                self.assertEqual(len(self.made) - size,
+                                 sum(sent for _, sent in self.origin.served(self.patch)))
+            self.install_old()
+
     def test_a_patch_that_breaks_off_is_resumed(self):
         left = []
 
@@ -856,9 +869,10 @@ class StoreTest(test_publish.StoreCase):
         self.assertNone(NEW)
 
     def test_without_the_disk_space_only_the_ordinary_patch_is_made(self):
-        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        for name, error in (('check_space', tako.TakoError('full')), ('scratch_file', full)):
-            with self.subTest(name), unittest.mock.patch.object(tako.ImageDirectory, name,
+        for name, error in (('check_space', tako.TakoError('full')),
+                            ('scratch_file', OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
+                            ('scratch_file', OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))):
+            with self.subTest(error), unittest.mock.patch.object(tako.ImageDirectory, name,
                                                                 side_effect=error):
                 result = self.patch_from(NEW, '1.1')
                 self.assertEqual(0, result.code)
