@@ -24,7 +24,7 @@ $(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 touch $@
 endef
 
-.PHONY: help demo install uninstall check check-pythons check-large soak lint coverage bench bench-packages bench-plots \
+.PHONY: help demo install uninstall check list-pythons check-pythons check-large soak lint coverage bench bench-packages bench-plots \
         bench-delta pictures prove mutants clean $(PYTHONS:%=check@%) $(SUITES:%=prepare-%) $(SUITES:%=prove-%)
 
 help:
@@ -84,6 +84,9 @@ uninstall:
 check:
 	$(call NEEDS,check,http.server unittest)
 	@PYTHONPATH=. $(PYTHON) -W error tests/check.py '$(TESTS)'
+
+list-pythons:
+	@printf '%s\n' $(PYTHONS)
 
 check-pythons: $(PYTHONS:%=check@%)
 
