@@ -8,10 +8,10 @@ line with a delay, and kills updates. At the end it checks each bound that Tako 
 code is 1 if a bound is missed. Root is needed to install packages and to make the images.
 
     DELTA_CACHE     directory of images and of all else (build/bench-delta; needs 10 GB)
-    DELTA_FORMATS   formats of images: sq-gzip sq-zstd sq-xz erofs erofs-lz4 ext4 tar
+    DELTA_FORMATS   formats of images: sq-gzip sq-zstd sq-xz erofs erofs-lz4 ext4 tar tar.gz zip
     DELTA_PAIRS     pairs of images: small big
     DELTA_PEERS     curl casync-16k casync-64k zsync zchunk xdelta3 bsdiff tako-full tako-ranges
-                    tako-patch
+                    tako-patch tako-metered
     DELTA_ROUNDS    updates of each peer, whose median times count (3); one for a peer that takes
                     longer than 5 seconds
     DELTA_KILLS     kills of updates over the line (50)
@@ -35,10 +35,11 @@ import peers
 HERE = os.path.dirname(os.path.abspath(__file__))
 CACHE = os.path.abspath(os.environ.get('DELTA_CACHE')
                         or os.path.join(HERE, '..', '..', 'build', 'bench-delta'))
-FORMATS = os.environ.get('DELTA_FORMATS', 'sq-gzip sq-zstd sq-xz erofs erofs-lz4 ext4 tar').split()
+FORMATS = os.environ.get('DELTA_FORMATS', 'sq-gzip sq-zstd sq-xz erofs erofs-lz4 ext4 '
+                                          'tar tar.gz zip').split()
 PAIRS = os.environ.get('DELTA_PAIRS', 'small big').split()
 PEERS = os.environ.get('DELTA_PEERS', 'curl casync-16k casync-64k zsync zchunk xdelta3 bsdiff '
-                                      'tako-full tako-ranges tako-patch').split()
+                                      'tako-full tako-ranges tako-patch tako-metered').split()
 ROUNDS = int(os.environ.get('DELTA_ROUNDS', '3'))
 KILLS = int(os.environ.get('DELTA_KILLS', '50'))
 
@@ -47,12 +48,18 @@ ONE_WAY_MS = 25
 MBIT = 100                              # rate of the slower line
 LINE_FORMATS = 'sq-gzip', 'sq-zstd'
 LINE_PEERS = 'curl', 'zsync', 'tako-full', 'tako-ranges'
+# images with streams that zlib or liblzma can make again; for updates over lines of such rates
+REBUILT_FORMATS = 'sq-gzip', 'sq-xz', 'tar.gz', 'zip'
+RATES_MBIT = 10, 50, 100
+RATE_PEERS = 'zsync', 'xdelta3', 'bsdiff', 'tako-patch', 'tako-metered'
 LATE_SECONDS = 0.5                      # bytes that nginx sent this long before a kill may be lost
 
 # the bounds
 RANGES_TO_CASYNC = 0.95                 # for squashfs; for uncompressed images, use a patch
 RANGES_TO_ZSYNC = 1.10
 PATCH_TO_OTHERS = 1.00
+METERED_TO_BSDIFF = {'sq-gzip': 0.11, 'sq-xz': 0.14, 'tar.gz': 0.11, 'zip': 0.11}
+PATCH_TO_FASTEST = 1.00                 # time over lines of the rates above
 CLIENT_MEMORY_MB = 64
 LINE_TO_ZSYNC = 1.3
 AGAIN_SHARE = 0.02                      # of the bytes before a kill, for gaps within a range
@@ -210,8 +217,11 @@ def update_once(peer, web, port, new):
     return cost, None if is_same(peer.result, new) else 'the result is not the image'
 
 
-def measure_pair(form, pair, chosen, web):
-    """Update one pair with all peers in turn. Return the Rows by peer."""
+def measure_pair(form, pair, chosen, web, by_rate):
+    """Update one pair with all peers in turn. Return the Rows by peer.
+
+    Add updates over lines to by_rate: (format, pair, Mbit/s) -> Rows by peer.
+    """
     rows = {peer.name: begin(peer, form, pair, web) for peer in chosen}
     for _ in range(ROUNDS):
         for peer in chosen:
@@ -219,11 +229,28 @@ def measure_pair(form, pair, chosen, web):
             if row.fault is None and not (row.costs and row.costs[0].wall > SLOW_SECONDS):
                 cost, row.fault = update_once(peer, web, web.port, image(pair, form))
                 row.costs.append(cost)
+    for mbit in RATES_MBIT if form in REBUILT_FORMATS else ():
+        by_rate[form, pair, mbit] = measure_rate(form, pair, mbit, chosen, rows, web)
     for peer in chosen:
         peer.end()
-        print('  {:9} {:5} {:11} {}'.format(form, pair, peer.name, describe(rows[peer.name])),
+        print('  {:9} {:5} {:12} {}'.format(form, pair, peer.name, describe(rows[peer.name])),
               flush=True)
     return rows
+
+
+def measure_rate(form, pair, mbit, chosen, rows, web):
+    """Update one pair over a line of a rate, which Tako knows from before. Return the new Rows."""
+    found = {peer.name: Row() for peer in chosen if peer.name in RATE_PEERS}
+    with measure.Delay(web, ONE_WAY_MS, mbit) as line:
+        for _ in range(ROUNDS):
+            for peer in chosen:
+                if peer.name in found and rows[peer.name].fault is None:
+                    peer.rate = mbit * 125000
+                    row = found[peer.name]
+                    cost, row.fault = update_once(peer, web, line.port, image(pair, form))
+                    row.costs.append(cost)
+                    peer.rate = None
+    return found
 
 
 def describe(row):
@@ -350,14 +377,14 @@ def table(title, results, columns, get, ratios=()):
     get: function that returns the value of a Row. ratios: (title, peer, peer to divide by).
     """
     print('\n' + title)
-    print(' ' * 15 + ''.join('{:>12}'.format(name) for name in columns)
+    print(' ' * 15 + ''.join('{:>13}'.format(name) for name in columns)
           + ''.join('{:>16}'.format(name) for name, _, _ in ratios))
     for (form, pair), rows in results.items():
         values = {name: get(rows[name]) if name in rows else None for name in columns}
         cells = ['-' if values[name] is None else '{:.2f}'.format(values[name])
                  for name in columns]
         ratio_cells = [format_ratio(values.get(one), values.get(other)) for _, one, other in ratios]
-        print('{:9} {:5}'.format(form, pair) + ''.join('{:>12}'.format(cell) for cell in cells)
+        print('{:9} {:5}'.format(form, pair) + ''.join('{:>13}'.format(cell) for cell in cells)
               + ''.join('{:>16}'.format(cell) for cell in ratio_cells))
 
 
@@ -375,7 +402,8 @@ def print_tables(results, chosen):
     ratios = (('ranges:casync16', 'tako-ranges', 'casync-16k'),
               ('ranges:zsync', 'tako-ranges', 'zsync'),
               ('patch:bsdiff', 'tako-patch', 'bsdiff'),
-              ('patch:xdelta3', 'tako-patch', 'xdelta3'))
+              ('patch:xdelta3', 'tako-patch', 'xdelta3'),
+              ('metered:bsdiff', 'tako-metered', 'bsdiff'))
     table('Bytes that nginx sent for an update, bodies and headers, MB', results, names, in_mb,
           ratios)
     table('Requests', results, names, lambda row: row.get('requests'))
@@ -388,6 +416,18 @@ def print_tables(results, chosen):
         for name, row in rows.items():
             if row.fault is not None:
                 print('{} on {} {}: {}'.format(name, form, pair, row.fault))
+
+
+def print_rates(by_rate):
+    if not by_rate:
+        return
+    print('\nUpdates over a line with a round trip of {} ms, s'.format(2 * ONE_WAY_MS))
+    print(' ' * 28 + ''.join('{:>14}'.format(name) for name in RATE_PEERS))
+    for (form, pair, mbit), rows in by_rate.items():
+        times = [rows[name].get('wall') if name in rows else None for name in RATE_PEERS]
+        print('{:9} {:5} {:4} Mbit/s '.format(form, pair, mbit)
+              + ''.join('{:>14}'.format('-' if time is None else '{:.2f}'.format(time))
+                        for time in times))
 
 
 def print_lines(lines, chosen):
@@ -424,7 +464,14 @@ def check_pair(bounds, where, rows):
         value = rows[name].get(field) if name in rows else None
         return None if value is None else value * factor
 
-    for name in ('tako-full', 'tako-ranges', 'tako-patch'):
+    form = where.split()[0]
+    if form in METERED_TO_BSDIFF:
+        bounds.check(where + ': MB of tako-metered against bsdiff',
+                     get('tako-metered', 'sent', 1 / measure.MB),
+                     get('bsdiff', 'sent', METERED_TO_BSDIFF[form] / measure.MB))
+        bounds.check(where + ': MB of memory of tako-metered', get('tako-metered', 'memory'),
+                     CLIENT_MEMORY_MB)
+    for name in ('tako-full', 'tako-ranges', 'tako-patch', 'tako-metered'):
         if name in rows:
             bounds.check_fault('{}: {} gives the image'.format(where, name), rows[name].fault)
     ranges = get('tako-ranges', 'sent', 1 / measure.MB)
@@ -449,6 +496,19 @@ def full_time(rows):
     """Return the shortest time of a download of the whole image."""
     times = [rows[name].get('wall') for name in ('curl', 'tako-full') if name in rows]
     return min((time for time in times if time is not None), default=None)
+
+
+def check_rates(bounds, by_rate):
+    for (form, pair, mbit), rows in by_rate.items():
+        times = [rows[name].get('wall') for name in ('zsync', 'xdelta3', 'bsdiff') if name in rows]
+        times = [time for time in times if time is not None]
+        where = '{} {} at {} Mbit/s'.format(form, pair, mbit)
+        for name in ('tako-patch', 'tako-metered'):
+            if name in rows:
+                bounds.check_fault('{}: {} gives the image'.format(where, name), rows[name].fault)
+        bounds.check(where + ': seconds of tako-patch against the fastest peer',
+                     rows['tako-patch'].get('wall') if 'tako-patch' in rows else None,
+                     PATCH_TO_FASTEST * min(times) if times else None)
 
 
 def check_lines(bounds, lines):
@@ -529,10 +589,11 @@ def main(arguments):
     bounds = Bounds()
     with measure.Nginx(os.path.join(CACHE, 'nginx')) as web:
         chosen = choose_peers(web)
-        results = collections.OrderedDict()
+        results, by_rate = collections.OrderedDict(), collections.OrderedDict()
         for form, pair in itertools.product(FORMATS, PAIRS):
-            results[form, pair] = measure_pair(form, pair, chosen, web)
+            results[form, pair] = measure_pair(form, pair, chosen, web, by_rate)
         print_tables(results, chosen)
+        print_rates(by_rate)
         far = [peer for peer in chosen if peer.name in LINE_PEERS]
         lines = measure_lines(far, web)
         print_lines(lines, far)
@@ -542,6 +603,7 @@ def main(arguments):
     shutil.rmtree(os.path.join(CACHE, 'clients'), ignore_errors=True)
     for (form, pair), rows in results.items():
         check_pair(bounds, '{} {}'.format(form, pair), rows)
+    check_rates(bounds, by_rate)
     check_lines(bounds, lines)
     if kills is not None:
         check_kills(bounds, kills)

@@ -8,7 +8,7 @@
 # The trees and the lists of updated packages stay in FOLDER/trees. FORMATS selects formats.
 set -eu
 folder=$(realpath "${1:?usage: images.sh FOLDER}")
-: "${FORMATS:=sq-gzip sq-zstd sq-xz erofs erofs-lz4 ext4 tar}"
+: "${FORMATS:=sq-gzip sq-zstd sq-xz erofs erofs-lz4 ext4 tar tar.gz zip}"
 packages=ca-certificates,openssl,python3,nginx-light,openssh-client,curl,sqlite3,gnupg
 packages=$packages,libxml2,libgnutls30,libexpat1
 # fixed, like the hash seed of ext4, as otherwise every block differs between two builds
@@ -66,9 +66,15 @@ clean_tree() {
     find "$trees/$tree" -newermt "@$epoch" -exec touch -h -d "@$epoch" {} +
 }
 
+# Print a tar of a tree without what differs between two builds: make_tar TREE
+make_tar() {
+    local headers=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime
+    tar --sort=name --numeric-owner --format=posix --pax-option=$headers -C "$1" -cf - .
+}
+
 # Make one image: make_image TREE FORMAT FILE EPOCH
 make_image() {
-    local tree=$trees/$1 file=$3 epoch=$4 headers size
+    local tree=$trees/$1 file=$3 epoch=$4 size
     rm -f "$file"
     case $2 in
         sq-*)
@@ -83,9 +89,22 @@ make_image() {
             SOURCE_DATE_EPOCH=$epoch mke2fs -q -t ext4 -b 4096 -U $uuid \
                 -E hash_seed=$uuid,lazy_itable_init=0 -d "$tree" "$file" "${size}M" ;;
         tar)
-            headers=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime
-            tar --sort=name --numeric-owner --format=posix --pax-option=$headers \
-                -C "$tree" -cf "$file" . ;;
+            make_tar "$tree" > "$file" ;;
+        tar.gz)
+            # GNU gzip has another compressor, whose streams cannot be rebuilt
+            make_tar "$tree" | python3 -c 'import gzip, shutil, sys
+with gzip.GzipFile("", "wb", 6, sys.stdout.buffer, 0) as packed:
+    shutil.copyfileobj(sys.stdin.buffer, packed)' > "$file" ;;
+        zip)
+            python3 -c 'import os, sys, zipfile
+with zipfile.ZipFile(sys.argv[2], "w", zipfile.ZIP_DEFLATED) as packed:
+    for folder, folders, names in os.walk(sys.argv[1]):
+        folders.sort()
+        for path in (os.path.join(folder, name) for name in sorted(names)):
+            if os.path.isfile(path) and not os.path.islink(path):
+                with open(path, "rb") as stream:
+                    entry = zipfile.ZipInfo(os.path.relpath(path, sys.argv[1]))
+                    packed.writestr(entry, stream.read(), zipfile.ZIP_DEFLATED)' "$tree" "$file" ;;
         *)
             echo "images.sh: invalid format: '$2'" >&2
             return 1 ;;

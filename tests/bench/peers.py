@@ -10,7 +10,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TAKO = os.path.abspath(os.environ.get('TAKO') or os.path.join(HERE, '..', '..', 'tako.py'))
 PACKAGES = ['bsdiff', 'casync', 'curl', 'debootstrap', 'e2fsprogs', 'erofs-utils', 'nginx-light',
             'squashfs-tools', 'xdelta3', 'zchunk', 'zsync']
-MAKING_SECONDS = 300
+MAKING_SECONDS = 600
 UPDATE_SECONDS = 300
 BSDIFF_MEMORY = 20                      # bytes for each byte of the old image, mostly suffix arrays
 XDELTA_WINDOW_BYTES = 16 << 20
@@ -88,7 +88,7 @@ class Casync(Peer):
 
 class Zsync(Peer):
     def publish(self, port):
-        return self.make('zsyncmake', '-o', 'image.zsync', '-u', 'image', self.new)
+        return self.make('zsyncmake', '-Z', '-o', 'image.zsync', '-u', 'image', self.new)
 
     def update(self, port):
         return ['zsync', '-q', '-i', self.old, '-o', 'image', self.url(port, 'image.zsync')]
@@ -123,11 +123,12 @@ class Xdelta(Patches):
         return str(max(os.path.getsize(self.old), 1 << 20))
 
     def publish(self, port):
-        return self.make('xdelta3', '-e', '-9', '-S', 'lzma', '-B', self.source(),
+        return self.make('xdelta3', '-D', '-e', '-9', '-S', 'lzma', '-B', self.source(),
                          '-W', str(XDELTA_WINDOW_BYTES), '-s', self.old, self.new, 'patch')
 
     def update(self, port):
-        return self.patch(port, 'xdelta3 -d -f -B {} -s "$1" patch image'.format(self.source()))
+        return self.patch(port, 'xdelta3 -D -R -d -f -B {} -s "$1" patch image'.format(
+            self.source()))
 
 
 class Bsdiff(Patches):
@@ -145,10 +146,15 @@ class Bsdiff(Patches):
 class Tako(Peer):
     """Two published versions, and a destination with the first one installed."""
 
-    def __init__(self, store_options, fetch_options, *settings):
+    rate = None         # bytes per second that the client saw last; None for those of loopback
+    making = None       # the Run that published the second version
+    twin = None         # a Tako that published the same before, if it is measured, too
+
+    def __init__(self, store_options, fetch_options, *settings, more=''):
         super().__init__(*settings)
         self.store_options = store_options
         self.fetch_options = fetch_options
+        self.more = more
 
     def begin(self, old, new):
         super().begin(old, new)
@@ -157,7 +163,23 @@ class Tako(Peer):
             for name in ('before', 'destination', 'app.key', 'app.tako'))
         self.result = os.path.join(self.destination, 'latest')
 
+    def end(self):
+        if os.path.islink(self.served):
+            os.unlink(self.served)
+        super().end()
+        self.making = None
+
     def publish(self, port):
+        if self.twin is not None and self.twin.making is not None:
+            self.public_key, self.before = self.twin.public_key, self.twin.before
+            shutil.rmtree(self.served)
+            os.symlink(self.twin.served, self.served)
+            return self.twin.making
+        self.making = self.publish_both(port)
+        return self.making
+
+    def publish_both(self, port):
+        """Publish both versions, and install the first one. Return the Run for the second."""
         secret, self.public_key = new_keys()
         with open(os.open(self.key, os.O_WRONLY | os.O_CREAT, 0o600), 'w') as stream:
             stream.write(secret)
@@ -172,13 +194,20 @@ class Tako(Peer):
 
     def configure(self, port, destination):
         with open(self.config, 'w') as stream:
-            stream.write('Origin={}\nDestination={}\nPublicKey={}\nVersion=*\n'.format(
-                self.url(port), destination, self.public_key))
+            stream.write('Origin={}\nDestination={}\nPublicKey={}\nVersion=*\n{}'.format(
+                self.url(port), destination, self.public_key, self.more))
 
     def prepare(self, port):
         shutil.rmtree(self.destination, ignore_errors=True)
         shutil.copytree(self.before, self.destination, symlinks=True, copy_function=os.link)
         self.configure(port, self.destination)
+        if self.rate is not None:
+            path = os.path.join(self.destination, '.state')
+            with open(path) as stream:
+                lines = [line for line in stream if not line.startswith('rate=')]
+            os.unlink(path)             # it is a link to the state before
+            with open(path, 'w') as stream:
+                stream.write(''.join(lines) + 'rate={}\n'.format(self.rate))
 
     def update(self, port):
         return tako('fetch', *self.fetch_options + [self.config])
@@ -226,5 +255,7 @@ def all_peers(www, clients):
         Casync(64 << 10, 'casync-64k', *folders), Zsync('zsync', *folders),
         Zchunk('zchunk', *folders), Xdelta('xdelta3', *folders), Bsdiff('bsdiff', *folders),
         Tako([], ['--no-delta'], 'tako-full', *folders), Tako([], [], 'tako-ranges', *folders),
-        Tako(['--patch-from', '1'], [], 'tako-patch', *folders)]
+        Tako(['--patch-from', '1'], [], 'tako-patch', *folders),
+        Tako(['--patch-from', '1'], [], 'tako-metered', *folders, more='Metered=yes\n')]
+    found[-1].twin = found[-2]
     return {peer.name: peer for peer in found}
