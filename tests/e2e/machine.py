@@ -335,7 +335,7 @@ class Story:
         machine.run('systemctl restart cron', is_printed=False)
         machine.until(begun, 30)
         machine.until("! cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\\0' ' ' "
-                      "| grep -q -e '/CRO[N]' -e 'sendmai[l]'")
+                      "| grep -q -e '/CRO[N]' -e 'sendmai[l]'", 180)
         mail = machine.run('cat /var/mail/root', is_printed=False).out
         if mail:
             say('mail', mail.partition('\n\n')[2])
