@@ -2110,6 +2110,8 @@ DEFLATE, LZMA2 = 0, 1                   # kinds of coders
 # How such patches are made; no reader depends on it.
 RECOMPRESSION_MAX_SHARE = 0.9           # of the bytes that are downloaded without this patch
 STREAM_MIN_BYTES = 48                   # a shorter stream is not worth its numbers in the head
+UNPACKED_MAX_FACTOR = 16                # to find streams, so many times the image is unpacked
+TRY_BYTES = 1 << 12                     # what is no stream counts as so many bytes at least
 STREAM_MEMORY_BYTES = 1 << 10           # a publisher needs at most this much memory for a stream
 GUESS_FAILURES_MAX = 4                  # after so many streams in vain, only known coders are tried
 STREAM_MAGICS = b'x[\1\x5e\x9c\xda]|\x1f\x8b\x08|PK\3\4|\xfd7zXZ\0'     # zlib, gzip, zip, xz
@@ -2154,27 +2156,31 @@ def coder_hash(coder: Coder, sample: bytes) -> bytes:
     return hashlib.sha256(_compress_all(coder, sample)).digest()[:CODER_HASH_BYTES]
 
 
-def _decompress(coder: Coder, read: 'Callable[[int, int], bytes]',
-                at: int) -> 'Generator[bytes, None, int]':
-    """Yield the content of the stream at an offset, in blocks of BLOCK_BYTES. Return its end."""
+def _decompress(coder: Coder, read: 'Callable[[int, int], bytes]', at: int,
+                most: int = BLOCK_BYTES) -> 'Generator[bytes, None, int]':
+    """Yield the content of the stream at an offset, in blocks. Return its end.
+
+    most: the size of the first block. Each further one has twice as many bytes, up to BLOCK_BYTES.
+    """
     import lzma
     import zlib
     is_lzma, packed = coder.kind == LZMA2, b''
-    decoder: Any = (lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_filters(coder)) if is_lzma
-                    else zlib.decompressobj(coder.window - 64))
-    while not decoder.eof:
-        needs_input = decoder.needs_input if is_lzma else not packed
-        if needs_input:
-            packed = read(at, LINES_BLOCK_BYTES)
-            at += len(packed)
-        try:
-            block = decoder.decompress(packed, BLOCK_BYTES)
-        except (zlib.error, lzma.LZMAError) as error:
-            raise PatchError(f'a stream is damaged: {error}') from None
-        if needs_input and not (packed or block):
-            raise PatchError('a stream is cut off')
-        packed = b'' if is_lzma else decoder.unconsumed_tail
-        yield block
+    try:
+        decoder: Any = (lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_filters(coder)) if is_lzma
+                        else zlib.decompressobj(coder.window - 64))
+        while not decoder.eof:
+            needs_input = decoder.needs_input if is_lzma else not packed
+            if needs_input:
+                packed = read(at, LINES_BLOCK_BYTES)
+                at += len(packed)
+            block = decoder.decompress(packed, most)
+            if needs_input and not (packed or block):
+                raise PatchError('a stream is cut off')
+            packed = b'' if is_lzma else decoder.unconsumed_tail
+            most = min(2 * most, BLOCK_BYTES)
+            yield block
+    except (zlib.error, lzma.LZMAError) as error:       # also where a library lacks a coder
+        raise PatchError(f'a stream is damaged: {error}') from None
     return at - len(decoder.unused_data)
 
 
@@ -2266,7 +2272,8 @@ class Recompression:
             each.size - each.end + each.begin for each in self.new), self._end)
         queue: List[Tuple[Any, int, int]] = []
         held = 0
-        for entry in itertools.chain(self._pieces(expanded, submit, check), [None]):
+        for entry in itertools.chain(self._pieces(expanded, submit), [None]):
+            check()
             if entry is not None:
                 queue.append(entry)
                 held += max(entry[1], PENDING_MIN_BYTES)
@@ -2275,8 +2282,8 @@ class Recompression:
                 held -= max(size, PENDING_MIN_BYTES)
                 yield piece if length < 0 else piece.result()[:length].ljust(length, b'\0')
 
-    def _pieces(self, expanded: 'Iterator[bytes]', submit: 'Callable[..., Any]',
-                check: 'Callable[[], object]') -> 'Iterator[Tuple[Any, int, int]]':
+    def _pieces(self, expanded: 'Iterator[bytes]',
+                submit: 'Callable[..., Any]') -> 'Iterator[Tuple[Any, int, int]]':
         """Yield the new image in pieces: bytes, or the future of a stream.
 
         Each comes with the number of bytes that it takes until it is written, and with the length
@@ -2284,7 +2291,6 @@ class Recompression:
         """
         at, take = 0, _taker(expanded)
         for each in self.new:
-            check()
             for piece in take(each.begin - at):
                 yield piece, len(piece), -1
             at, length = each.end, each.end - each.begin
@@ -2293,7 +2299,6 @@ class Recompression:
                 yield future, each.size, length
                 continue
             for piece in _compress(each.coder, take(each.size)):
-                check()
                 yield piece[:length], len(piece), -1
                 length -= len(piece[:length])
             for begin in range(0, length, BLOCK_BYTES):
@@ -2342,6 +2347,7 @@ class _Expanded:
         """Return `count` bytes from an offset, fewer at the end."""
         from bisect import bisect_right
         number, pieces = bisect_right(self._starts, begin) - 1, []
+        self._check()                           # there may be many parts of few bytes or none
         while count and number < len(self._parts):
             skip, (offset, size, stream) = begin - self._starts[number], self._parts[number]
             size = max(0, min(count, size - skip))
@@ -2368,16 +2374,21 @@ class _Expanded:
 
 
 def find_streams(image: 'Image', progress: 'Callable[[int], object]') -> 'Iterator[Stream]':
-    """Yield the streams of an image, in order, with coders that read them. See make_patch()."""
-    end = 0
+    """Yield the streams of an image, in order, with coders that read them. See make_patch().
+
+    Those are left out that come after UNPACKED_MAX_FACTOR times the image were unpacked.
+    """
+    end, left = 0, UNPACKED_MAX_FACTOR * len(image)
     for match in re.finditer(STREAM_MAGICS, image):
         progress(match.start())
-        if match.start() >= end:
+        if match.start() >= end and left > 0:
             begin, coder = _stream_start(image, match.start())
-            stream = _is_allowed(coder) and _whole_stream(image, begin, coder)
-            if stream:
-                yield stream
-                end = stream.end
+            if _is_allowed(coder):
+                size, stop = _unpack(image, begin, coder, left)
+                left -= size + TRY_BYTES
+                if STREAM_MIN_BYTES <= stop - begin <= size + size // 64 + 64 and size:
+                    yield Stream(begin, stop, size, coder)
+                    end = stop
 
 
 def _stream_start(image: 'Image', begin: int) -> 'Tuple[int, Coder]':
@@ -2398,23 +2409,22 @@ def _stream_start(image: 'Image', begin: int) -> 'Tuple[int, Coder]':
             at += 2 + int.from_bytes(head[10:12], 'little')
         for flag in (8, 16):
             if head[3] & flag:
-                at += image[at:at + BLOCK_BYTES].find(b'\0') + 1
+                at += image[at:at + TRY_BYTES].find(b'\0') + 1
         at += head[3] & 2
     return at, Coder(DEFLATE, 0, 64 - 15, 8)
 
 
-def _whole_stream(image: 'Image', begin: int, coder: Coder) -> 'Optional[Stream]':
-    """Return the stream that begins there, None if there is none that a client may expand."""
-    size, blocks = 0, _decompress(coder, _reader(image), begin)
+def _unpack(image: 'Image', begin: int, coder: Coder, most: int) -> 'Tuple[int, int]':
+    """Return the size of a stream's content, and its end; 0 if it has none, or a client's limit."""
+    size, blocks = 0, _decompress(coder, _reader(image), begin, TRY_BYTES)
     try:
-        while size <= EXPANDED_MAX_FACTOR * len(image):
+        while size <= min(most, EXPANDED_MAX_FACTOR * len(image)):
             size += len(next(blocks))
     except StopIteration as stop:
-        is_possible = STREAM_MIN_BYTES <= stop.value - begin <= size + size // 64 + 64
-        return Stream(begin, stop.value, size, coder) if is_possible else None
+        return size, stop.value
     except PatchError:
         pass
-    return None
+    return size, 0
 
 
 def _reader(image: 'Image') -> 'Callable[[int, int], bytes]':
@@ -6323,6 +6333,10 @@ class PatchStrategy(DeltaStrategy):
         transfer = self._transfer
         try:
             with PartialFile(path) as patch:
+                if patch.size > size:           # the publisher made it again, or the server lies
+                    if not transfer.is_first('shrunk', url):
+                        raise PatchError('has one size and then another')
+                    patch.clear()
                 self._download(url, remote.origin, size, patch)
             self._apply(path)
         except UnreachableError as error:
@@ -6355,11 +6369,7 @@ class PatchStrategy(DeltaStrategy):
         return True
 
     def _download(self, url: str, origin: Origin, size: int, patch: PartialFile) -> None:
-        """Download what `patch` lacks of `size` bytes. Raises PatchError if they get less twice."""
-        if patch.size > size:                   # the publisher made it again, or the server lies
-            if not self._transfer.is_first('shrunk', url):
-                raise PatchError('has one size and then another')
-            patch.clear()
+        """Download what `patch` lacks of `size` bytes."""
         verb = 'resuming the download of' if patch.size else 'downloading'
         self._transfer.step(f'{verb} a patch to {self._entry.version}, '
                             f'{format_size(size - patch.size)}, from {origin.url}')
@@ -6440,12 +6450,11 @@ class RecompressionStrategy(PatchStrategy):
                 self._download_head(url, origin, size, patch, min(end, size))
             with patch.read_back() as stream:
                 end = head_end(stream.read(HEAD_START_BYTES))
-        if patch.size <= size:                  # otherwise it is downloaded again
-            with patch.read_back() as stream:
-                self._patch = Recompression(
-                    stream, functools.partial(read_older, self._older.fileno()),
-                    os.fstat(self._older.fileno()).st_size, self._entry.size)
-            self._decide(size - patch.size)
+        with patch.read_back() as stream:
+            self._patch = Recompression(
+                stream, functools.partial(read_older, self._older.fileno()),
+                os.fstat(self._older.fileno()).st_size, self._entry.size)
+        self._decide(size - patch.size)
         super()._download(url, origin, size, patch)
 
     def _download_head(self, url: str, origin: Origin, size: int, patch: PartialFile,

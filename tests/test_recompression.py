@@ -170,6 +170,62 @@ class RoundTripTest(unittest.TestCase):
         self.assertEqual((1, 1), (len(streams), changed))
 
 
+class HostileImageTest(unittest.TestCase):
+    """Images that were made so that it takes long to find their streams."""
+
+    def assertLittleIsRead(self, image):
+        """The whole image is searched, and its parts are read a limited number of times."""
+        taken = []
+
+        class Image(bytes):
+            def __getitem__(self, place):
+                taken.append(len(image[place]))
+                return image[place]
+        self.assertEqual([], streams_of(Image(image)))
+        self.assertLess(sum(taken), 400 * len(image))
+
+    def test_the_beginnings_of_streams_that_all_go_on_to_the_end(self):
+        """Each is a chain of DEFLATE blocks that are not compressed. The next one is in it."""
+        block = b'\0\2\0\xfd\xffx\1'
+        self.assertLittleIsRead(block * 10000)
+
+    def test_nothing_but_magics(self):
+        for magic in (b'x\x9c', b'\x1f\x8b\x08', b'PK\3\4', b'\xfd7zXZ\0'):
+            with self.subTest(magic):
+                self.assertLittleIsRead(magic * (70000 // len(magic)))
+
+    def test_contents_that_are_much_larger_than_the_image(self):
+        bomb = zlib.compress(bytes(1 << 22), 9)
+        unpacked, real = [], zlib.decompressobj
+
+        class Decoder:
+            def __init__(self, window):
+                self.real = real(window)
+
+            def __getattr__(self, name):
+                return getattr(self.real, name)
+
+            def decompress(self, *arguments):
+                unpacked.append(self.real.decompress(*arguments))
+                return unpacked[-1]
+        for image in (bomb * 20, bomb[:-4] * 20, noise(1 << 20) + bomb * 20):
+            del unpacked[:]
+            with unittest.mock.patch.object(zlib, 'decompressobj', Decoder):
+                streams_of(image)
+            self.assertLess(sum(map(len, unpacked)),
+                            tako.UNPACKED_MAX_FACTOR * len(image) + tako.BLOCK_BYTES)
+
+    def test_the_streams_of_an_image_before_one_that_exceeds_the_limit_are_found(self):
+        bomb = zlib.compress(bytes(1 << 22), 9)
+        self.assertEqual([GAP], [each.begin for each in streams_of(packed(CONTENTS[:1]) + bomb)])
+
+    def test_a_stream_without_content_is_not_expanded(self):
+        """An image of it alone would be empty, and an empty file cannot be mapped."""
+        empty = b'x\x9c' + b'\0\0\0\xff\xff' * 9 + b'\3\0' + zlib.adler32(b'').to_bytes(4, 'big')
+        self.assertEqual(b'', zlib.decompress(empty))
+        self.assertEqual([], streams_of(empty))
+
+
 class FormatTest(unittest.TestCase):
     def test_a_known_patch_is_read(self):
         """Published patches must stay readable: these bytes are the format."""
@@ -379,6 +435,15 @@ class HostileTest(unittest.TestCase):
                 with self.assertRaises(tako.PatchError):
                     apply_recompression(patch, old, len(new), check=lambda left=left: ended(left))
 
+    def test_a_check_that_raises_ends_a_patch_without_new_streams(self):
+        """Each read from an image of many tiny streams takes long, and a patch may have many."""
+        tiny = [(at, at + 1, 0, 0) for at in range(100, 1100)]
+        far = [(tako.COPY, 300, 0)] + [(tako.COPY, 300, 40000), (tako.COPY, 300, -40000)] * 25
+        patch = head(tiny) + patches.patch(patches.segment(far))
+        left = iter([None] * 20)
+        with self.assertRaisesRegex(tako.PatchError, 'over'):
+            apply_recompression(patch, noise(70000), 51 * 300, check=lambda: ended(left))
+
 
 class MemoryTest(unittest.TestCase):
     """How much memory a client takes beyond that of Python, which is about 20 MiB."""
@@ -537,6 +602,13 @@ class UpdateTest(UpdateCase):
                 self.assertEqual(len(self.made) - size,
                                  sum(sent for _, sent in self.origin.served(self.patch)))
             self.install_old()
+
+    def test_a_longer_patch_of_an_earlier_run_is_downloaded_again(self):
+        """The publisher has made a smaller one since then."""
+        path = tako.Destination(self.destination).partial_patch_path(
+            self.new.digest, tako.inverted(origin.digest_of(OLD)))
+        origin.write(path, self.made + b'more')
+        self.assertRecompressed(self.assertUpdated())
 
     def test_a_head_of_which_a_part_is_here_is_completed(self):
         path = tako.Destination(self.destination).partial_patch_path(
@@ -782,6 +854,25 @@ class WithoutTest(UpdateCase):
         old = self.path('destination', 'store', origin.digest_of(OLD))
         origin.write(old, OLD[:FIRST + 5] + bytes(1000) + OLD[FIRST + 1005:])
         self.assertUpdated()
+
+    def test_a_liblzma_without_branch_filters(self):
+        """Its coders cannot even decompress the sample."""
+        old, new = PAIRS['xz with a branch filter']
+        real = lzma.LZMADecompressor
+
+        def lacking(kind, filters=None):
+            if len(filters or ()) > 1:
+                raise lzma.LZMAError('Invalid or unsupported options')
+            return real(kind, filters=filters)
+        with unittest.mock.patch.multiple(__name__, OLD=noise(70000) + old):
+            self.origin.publish('2.0', OLD)
+            self.assertCode(0, self.run_here('fetch', self.app))
+            self.offer(noise(70000) + new, '2.1')
+            with unittest.mock.patch.object(lzma, 'LZMADecompressor', lacking):
+                result = self.run_here('fetch', self.app)
+        self.assertCode(0, result)
+        self.assertIn('unsupported options; updating without this patch', result.err)
+        self.assertInPlace(noise(70000) + new)
 
     def test_no_delta_downloads_the_whole_image(self):
         self.assertUpdated('--no-delta')
