@@ -6001,10 +6001,14 @@ class Transfer:
         return join_at_most(limit, self._counted(answer.chunks), answer.url)
 
     def _counted(self, chunks: 'Iterable[bytes]') -> 'Iterator[bytes]':
-        began, before = time.monotonic(), self.received
         for chunk in chunks:
             self.received += len(chunk)
             yield chunk
+
+    def _timed(self, chunks: 'Iterable[bytes]') -> 'Iterator[bytes]':
+        """Count the chunks of a body that was not requested ahead, so that its time is known."""
+        began, before = time.monotonic(), self.received
+        yield from self._counted(chunks)
         if self.received - before >= RATE_MIN_SAMPLE_BYTES:
             self.rate = (self.received - before) / max(0.001, time.monotonic() - began)
 
@@ -6071,7 +6075,7 @@ class Transfer:
                                f'not {size}')
         self._etags[url] = answer.strong_etag()
         try:
-            for chunk in at_most(length, self._counted(answer.chunks), answer.url):
+            for chunk in at_most(length, self._timed(answer.chunks), answer.url):
                 partial.write(chunk[skipped:])
                 skipped = max(0, skipped - len(chunk))
                 self.report.progress(self.progress_label, partial.size, size)
@@ -8899,6 +8903,9 @@ class RecompressionPatch(Patch):
                 raise                           # ENOMEM: no address space to map expanded images
             report.warning(self._label, 'not made: ' + known.what,
                            'free disk space, then run the command again')
+        except RuntimeError as error:           # no new thread
+            report.warning(self._label, f'not made: {error}',
+                           'allow more threads, then run the command again')
 
     def _write(self, new: NewFile, memory_bytes: int, report: Report) -> str:
         directory, progress = self._directory, report.meter(self._label, self._entry.size)
@@ -8948,7 +8955,8 @@ def _older_entries(directory: ImageDirectory, version: Version, patch_from: str)
     """
     if not patch_from:
         return []
-    import lzma, mmap           # noqa: E401, F401  # a missing module is reported before any change
+    # a missing module is reported before any change
+    import concurrent.futures.thread, lzma, mmap, zlib          # noqa: E401, F401
     sizes = directory.images()
     stored = [each for each in reversed(directory.manifest().entries)
               if sizes.get(each.digest) == each.size]

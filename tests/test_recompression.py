@@ -959,10 +959,11 @@ class StoreTest(test_publish.StoreCase):
                       result.err)
         self.assertNone(NEW)
 
-    def test_without_the_disk_space_only_the_ordinary_patch_is_made(self):
+    def test_without_disk_space_or_threads_only_the_ordinary_patch_is_made(self):
         for name, error in (('check_space', tako.TakoError('full')),
                             ('scratch_file', OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
-                            ('scratch_file', OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))):
+                            ('scratch_file', OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))),
+                            ('scratch_file', RuntimeError("can't start new thread"))):
             with self.subTest(error), unittest.mock.patch.object(tako.ImageDirectory, name,
                                                                 side_effect=error):
                 result = self.patch_from(NEW, '1.1')
