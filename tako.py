@@ -3066,7 +3066,8 @@ class PartialFile(NewFile):
         self.size = size
 
     def read_at(self, begin: int, size: int) -> bytes:
-        """Return up to `size` bytes from the offset `begin`."""
+        """Return up to `size` bytes from the offset `begin`, with what write() has buffered."""
+        self._stream.flush()
         return os.pread(self._stream.fileno(), size, begin)
 
     def write_at(self, begin: int, data: bytes) -> None:
@@ -8956,7 +8957,7 @@ def _older_entries(directory: ImageDirectory, version: Version, patch_from: str)
     if not patch_from:
         return []
     # a missing module is reported before any change
-    import concurrent.futures.thread, lzma, mmap, zlib          # noqa: E401, F401
+    import lzma, mmap, zlib, concurrent.futures.thread          # noqa: E401, F401
     sizes = directory.images()
     stored = [each for each in reversed(directory.manifest().entries)
               if sizes.get(each.digest) == each.size]

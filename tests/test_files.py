@@ -44,6 +44,12 @@ class NewFileTest(scene.Scene):
         with open(self.path('victim')) as stream:
             self.assertEqual('precious', stream.read())
 
+    def test_a_partial_file_has_at_once_what_was_written(self):
+        """However large the buffer of Python is."""
+        with tako.PartialFile(self.path('partial')) as partial:
+            partial.write(b'a few bytes')
+            self.assertEqual(b'few', partial.read_at(2, 3))
+
     def test_a_temporary_file_is_readable_only_by_its_owner(self):
         old = os.umask(0)
         self.addCleanup(os.umask, old)
