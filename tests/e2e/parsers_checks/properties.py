@@ -201,21 +201,14 @@ def a_config_means_what_is_written(origins, seeds, destination, pattern, units, 
     assert lines[config.destination_line - 1] == 'Destination=' + destination
 
 
-TOKENS = st.text(PRINTABLE, min_size=1, max_size=20)
-SECONDS = st.integers(0, 10 ** 12 - 1).map(str)
-INVOCATIONS = st.one_of(st.just('-'), st.binary(min_size=16, max_size=16).map(bytes.hex))
+def state_values(field):
+    """Return the values that a field of State may have: '' or one text, or any number of texts."""
+    texts = st.from_regex(tako.STATE_REGEXES.get(field, '[0-9a-f]{64}'), fullmatch=True)
+    return (st.one_of(st.just(''), texts) if field in tako.STATE_SINGLES
+            else st.lists(texts).map(tuple))
 
 
-@holds(st.builds(tako.State, st.one_of(st.just(''), DIGESTS), st.one_of(st.just(''), DIGESTS),
-                 st.one_of(st.just(''),
-                           st.builds('{} {}'.format, DIGESTS, st.integers(0, 2 ** 63 - 1))),
-                 st.lists(DIGESTS).map(tuple), st.lists(DIGESTS).map(tuple),
-                 st.lists(st.builds('{} {} {}'.format, DIGESTS, TOKENS, TOKENS)).map(tuple),
-                 st.lists(st.builds('{} {}'.format, TOKENS, INVOCATIONS)).map(tuple),
-                 st.lists(DIGESTS).map(tuple),
-                 st.lists(st.builds('{} {}'.format, DIGESTS, SECONDS)).map(tuple),
-                 st.one_of(st.just(''), st.binary(min_size=16, max_size=16).map(bytes.hex)),
-                 st.one_of(st.just(''), SECONDS)))
+@holds(st.builds(tako.State, *map(state_values, tako.State._fields)))
 def a_state_is_read_as_it_was_written(state):
     assert tako.parse_state(tako.format_state(state)) == state
 
