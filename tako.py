@@ -8723,7 +8723,7 @@ def _store_image(arguments: 'argparse.Namespace', directory: ImageDirectory, ver
         entry = Entry(version, new.size, new.sha256.hexdigest())
         grown = add_entry(manifest, entry)
         patches = [Patch(directory, each, entry) for each in older]
-        patches += [RecompressionPatch(directory, each, entry) for each in older]
+        patches += [RecompressionPatch(each) for each in patches]
         fault = directory.image_fault(entry.digest, entry.size)
         # add_entry() returns the same manifest if the entry is listed
         is_new = grown is not manifest or fault != ''
@@ -8806,6 +8806,10 @@ class Patch:
         return self._directory.patch_path(self._entry.digest, self._older.digest)
 
     def _is_needed(self) -> bool:
+        # both read the older image once, though both kinds of patches ask
+        self._older_fault = functools.lru_cache(maxsize=None)(
+            lambda: directory.image_fault(older.digest, older.size))
+        self._limit = functools.lru_cache(maxsize=None)(self._update_size)
         """Return whether there is no patch yet, and the images are not the same, and not empty."""
         older, entry = self._older, self._entry
         return (older.size > 0 and entry.size > 0 and older.digest != entry.digest
@@ -8819,10 +8823,10 @@ class Patch:
         if not self._is_needed():
             return
         report.step(self._label)
-        fault = self._directory.image_fault(self._older.digest, self._older.size)
+        fault = self._older_fault()
         if fault:
             return report.warning(self._label, f'its image {fault}', 'restore the published image')
-        limit = self._update_size()
+        limit = self._limit()
         with NewFile(self._directory.path(NEW_PATCH)) as new:
             note = self._write(new, memory_bytes, report)
             outcome = format_size(new.size) if new.size else 'none'
@@ -8875,7 +8879,7 @@ class Patch:
 
 
 class RecompressionPatch(Patch):
-    """The recompression patch between the images of an ordinary patch."""
+    """The recompression patch between the images of an ordinary patch, which was made before."""
 
     _kind = 'recompression patch'
 
@@ -8883,13 +8887,17 @@ class RecompressionPatch(Patch):
         return self._directory.recompression_patch_path(self._entry.digest, self._older.digest)
 
     def _is_needed(self) -> bool:
-        older = self._older             # if it is damaged, the ordinary patch has said so
-        return (older.size + self._entry.size <= MAPPABLE_BYTES and super()._is_needed()
-                and not self._directory.image_fault(older.digest, older.size))
+        # if the older image is damaged, the ordinary patch has said so
+        return (self._older.size + self._entry.size <= MAPPABLE_BYTES and super()._is_needed()
+                and not self._older_fault())
 
     def _update_size(self) -> int:
         """Return RECOMPRESSION_MAX_SHARE of what a client downloads otherwise, in bytes."""
-        path, size = super()._patch_path(), super()._update_size()
+        path, size = self._ordinary._path, self._ordinary._limit()
+    def __init__(self, ordinary: Patch) -> None:
+        super().__init__(ordinary._directory, ordinary._older, ordinary._entry)
+        self._ordinary, self._older_fault = ordinary, ordinary._older_fault
+
         if os.path.exists(path):
             size = min(size, os.path.getsize(path))
         return int(RECOMPRESSION_MAX_SHARE * size)
