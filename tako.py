@@ -6366,7 +6366,7 @@ class PatchStrategy(DeltaStrategy):
     def _can_apply(self, size: int) -> bool:
         """Return True if this Python has lzma, and the disk space for a patch of `size` bytes."""
         try:
-            import concurrent.futures.thread, lzma, zlib        # noqa: E401, F401
+            import lzma                         # noqa: F401
             self._transfer.destination.check_space(
                 self._entry.size - self._partial.allocated() + size)
         except (ImportError, TakoError):
@@ -6446,6 +6446,14 @@ class RecompressionStrategy(PatchStrategy):
     def _saved_seconds(self, size: int) -> float:
         """Return how long it takes to download `size` bytes."""
         return size / self._rate if self._rate else float('inf')
+    def _can_apply(self, size: int) -> bool:
+        """Return True if this Python has threads and zlib, too."""
+        try:
+            import concurrent.futures.thread, zlib              # noqa: E401, F401
+        except ImportError:
+            return False
+        return super()._can_apply(size)
+
 
     def _download(self, url: str, origin: Origin, size: int, patch: PartialFile) -> None:
         """Download the head, and the rest if the patch is worth it. Raises GivenUpError."""
