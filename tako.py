@@ -2310,7 +2310,7 @@ class Recompression:
 
 
 def _taker(blocks: 'Iterator[bytes]') -> 'Callable[[int], Iterator[bytes]]':
-    """Return a function that yields the next bytes of the blocks, as many as it is told."""
+    """Return a function that yields as many of the next bytes of the blocks as requested."""
     rest = memoryview(b'')
 
     def take(size: int) -> 'Iterator[bytes]':
@@ -2869,9 +2869,12 @@ def _parse_fresh(value: str) -> float:
 
 
 def _parse_yes_or_no(value: str) -> bool:
-    if not re.fullmatch('(?i)1|y|yes|t|true|on|0|n|no|f|false|off', value):     # systemd's words
+    found = {'1': True, 'y': True, 'yes': True, 't': True, 'true': True, 'on': True, '0': False,
+             'n': False, 'no': False, 'f': False, 'false': False, 'off': False  # systemd's words
+             }.get(value.lower())
+    if found is None:
         raise UsageError(f'{value[:80]!a} is neither yes nor no', 'write yes or no')
-    return value.lower() in ('1', 'y', 'yes', 't', 'true', 'on')
+    return found
 
 
 REQUIRED_KEYS = {       # each with an example
@@ -6320,7 +6323,7 @@ class DeltaStrategy:
 
 
 class PatchStrategy(DeltaStrategy):
-    """Downloads a patch, keeping over runs what came of it, and applies it to the older image."""
+    """Downloads a patch, of which a part stays for later runs, and applies it."""
 
     def attempt(self, remote: RemoteIndex) -> bool:
         """Apply the patch that the index lists. See DeltaStrategy."""
@@ -6443,9 +6446,6 @@ class RecompressionStrategy(PatchStrategy):
         remove_if_there(path)
         return False
 
-    def _saved_seconds(self, size: int) -> float:
-        """Return how long it takes to download `size` bytes."""
-        return size / self._rate if self._rate else float('inf')
     def _can_apply(self, size: int) -> bool:
         """Return True if this Python has threads and zlib, too."""
         try:
@@ -6454,6 +6454,9 @@ class RecompressionStrategy(PatchStrategy):
             return False
         return super()._can_apply(size)
 
+    def _saved_seconds(self, size: int) -> float:
+        """Return how long it takes to download `size` bytes."""
+        return size / self._rate if self._rate else float('inf')
 
     def _download(self, url: str, origin: Origin, size: int, patch: PartialFile) -> None:
         """Download the head, and the rest if the patch is worth it. Raises GivenUpError."""
@@ -6481,7 +6484,7 @@ class RecompressionStrategy(PatchStrategy):
             return transfer.receive(url, origin, size, patch, answer)
         patch.write(transfer.read(answer, end - begin))
         if patch.size < end:
-            raise TransientError(f'{answer.url}: ended {end - patch.size} bytes early')
+            raise TransientError(f'{answer.url}: ended {amount(end - patch.size, "byte")} early')
 
     def _decide(self, lacks: int) -> None:
         """Raise GivenUpError if another way is faster. lacks: bytes still to be downloaded."""
@@ -7014,7 +7017,7 @@ class Switch:
         rolled back       old                  new        has nothing to finish
 
     A method that returns Steps is a generator: it yields a UnitWatch to wait for its units.
-    changes: a list to which it adds what the user is told. version_of: returns the version of an
+    changes: a list to which it adds messages for the user. version_of: returns the version of an
     image.
     """
 
@@ -7035,7 +7038,7 @@ class Switch:
     def to(self, digest: str, message: str, restart: str) -> 'Steps':
         """Point latest at an image, and restart the units on it as FetchPlan.restart says.
 
-        message: what the user is told then. Raises UnitError if a unit failed, after the rollback.
+        message: printed for the user then. Raises UnitError if a unit failed, after the rollback.
         """
         state = self._notes.state
         previous = previous_after(state, self._destination.latest(), digest)
@@ -7046,7 +7049,7 @@ class Switch:
     def back_to(self, digest: str, message: str, rejected: 'Sequence[str]') -> 'Steps':
         """Point latest at an earlier image for good, and restart the units on it.
 
-        No rollback follows if they fail there. message: what the user is told. rejected: images
+        No rollback follows if they fail there. message: printed for the user. rejected: images
         that are not installed again.
         """
         state = self._notes.state
@@ -7385,7 +7388,7 @@ class ImageFetch:
         self.codes = [0]                        # exit codes; the most severe one counts
         self.errors: List[TakoError] = []       # those that were printed
         self.mirror_errors: Dict[str, str] = {}     # by the URL of the mirror
-        self.changes: List[str] = []            # what the user is told
+        self.changes: List[str] = []            # messages for the user
         self.size_note = ''                     # such as ' (2.9 MB instead of 68.1 MB)'
         self.held = ''                          # which version waits for Delay=, and until when
         self.is_stale = False                   # the last stamp is older than Fresh=
@@ -8803,6 +8806,10 @@ class Patch:
         self._label = f'{directory.root}: {self._kind} from {older.version}'
         self._path = self._patch_path()
         self._older_path = directory.image_path(older.digest)
+        # both read the older image once, though both kinds of patches ask
+        self._older_fault = functools.lru_cache(maxsize=None)(
+            lambda: directory.image_fault(older.digest, older.size))
+        self._limit = functools.lru_cache(maxsize=None)(self._update_size)
         size = older.size + entry.size
         if size > MAPPABLE_BYTES and self._is_needed():
             raise TakoError(
@@ -8814,10 +8821,6 @@ class Patch:
         return self._directory.patch_path(self._entry.digest, self._older.digest)
 
     def _is_needed(self) -> bool:
-        # both read the older image once, though both kinds of patches ask
-        self._older_fault = functools.lru_cache(maxsize=None)(
-            lambda: directory.image_fault(older.digest, older.size))
-        self._limit = functools.lru_cache(maxsize=None)(self._update_size)
         """Return whether there is no patch yet, and the images are not the same, and not empty."""
         older, entry = self._older, self._entry
         return (older.size > 0 and entry.size > 0 and older.digest != entry.digest
@@ -8891,6 +8894,10 @@ class RecompressionPatch(Patch):
 
     _kind = 'recompression patch'
 
+    def __init__(self, ordinary: Patch) -> None:
+        super().__init__(ordinary._directory, ordinary._older, ordinary._entry)
+        self._ordinary, self._older_fault = ordinary, ordinary._older_fault
+
     def _patch_path(self) -> str:
         return self._directory.recompression_patch_path(self._entry.digest, self._older.digest)
 
@@ -8902,10 +8909,6 @@ class RecompressionPatch(Patch):
     def _update_size(self) -> int:
         """Return RECOMPRESSION_MAX_SHARE of what a client downloads otherwise, in bytes."""
         path, size = self._ordinary._path, self._ordinary._limit()
-    def __init__(self, ordinary: Patch) -> None:
-        super().__init__(ordinary._directory, ordinary._older, ordinary._entry)
-        self._ordinary, self._older_fault = ordinary, ordinary._older_fault
-
         if os.path.exists(path):
             size = min(size, os.path.getsize(path))
         return int(RECOMPRESSION_MAX_SHARE * size)
@@ -9718,7 +9721,7 @@ def _add_store(parser: ArgumentParser) -> None:
     option('--patch-memory', type=_mebibytes, default=512 << 20, metavar='MIB',
            help='limit the memory for making patches (default: 512)')
     option('--again', default='', metavar='OLD',
-           help='take back what came after the version OLD: publish its image again, as VERSION')
+           help='take back the versions after OLD: publish its image again, as VERSION')
     option('--without-image', action='store_true',
            help='with --again: allow that the image is not in DIR, but only on the server')
     _add_external(parser)
