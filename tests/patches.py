@@ -1,6 +1,7 @@
 """Patches as Tako makes them, and patches made by hand as Tako never makes them."""
 import io
 import lzma
+import random
 import zlib
 
 import tako
@@ -13,6 +14,17 @@ def make(old, new, memory=MEMORY):
     pieces = []
     tako.make_patch(old, new, pieces.append, memory, lambda _: None)
     return b''.join(pieces)
+
+
+def damaged(patch, step, flips):
+    """Yield the patch cut off after each `step` bytes, then with a flipped bit, `flips` times."""
+    for size in range(0, len(patch), step):
+        yield patch[:size]
+    chance = random.Random(7)
+    for _ in range(flips):
+        flipped = bytearray(patch)
+        flipped[chance.randrange(len(flipped))] ^= 1 << chance.randrange(8)
+        yield bytes(flipped)
 
 
 def number(value):

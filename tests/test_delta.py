@@ -47,6 +47,17 @@ class DeltaCase(scene.Scene):
         self.origin.requests.clear()
         self.origin.answers.clear()
 
+    def install_old(self):
+        """Install 1.0 in an empty destination; forget earlier requests."""
+        self.empty_destination()
+        entries, self.origin.entries = self.origin.entries, self.origin.entries[:1]
+        self.origin.sign()
+        self.assertCode(0, self.run_here('fetch', self.app))
+        self.origin.entries = entries
+        self.origin.sign()
+        self.origin.requests.clear()
+        self.origin.answers.clear()
+
     def bytes_served(self):
         """Return the bytes that the origin sent of images, indexes and patches."""
         return sum(size for path, _, size in self.origin.answers if path.startswith('/store/'))
@@ -734,16 +745,6 @@ class PatchTest(PatchCase):
     def test_a_patch_of_an_unexpected_size_is_replaced_by_the_whole_image(self):
         self.publish_patch(self.origin.read(self.patch[1:]), 4000)
         self.assertWhole(self.assertUpdated(), '.patch')
-
-    def install_old(self):
-        """Install 1.0 in an empty destination; forget earlier answers."""
-        self.empty_destination()
-        entries, self.origin.entries = self.origin.entries, self.origin.entries[:1]
-        self.origin.sign()
-        self.assertCode(0, self.run_here('fetch', self.app))
-        self.origin.entries = entries
-        self.origin.sign()
-        self.origin.answers.clear()
 
     def test_a_patch_that_breaks_off_is_resumed(self):
         left = []

@@ -10,7 +10,7 @@ import unittest
 
 import scene
 import tako
-from patches import MEMORY, make, number, patch, segment, stream
+from patches import MEMORY, damaged, make, number, patch, segment, stream
 from scene import noise, prose
 
 
@@ -202,14 +202,7 @@ class HostileTest(unittest.TestCase):
 
     def test_a_truncated_or_altered_patch_makes_no_more_than_the_size(self):
         old, new = OLD[:20000], OLD[:7000] + b'new' + OLD[7000:15000] + noise(300, 8)
-        right = make(old, new)
-        chance = random.Random(7)
-        damaged = [right[:size] for size in range(len(right))]
-        for _ in range(1500):
-            flipped = bytearray(right)
-            flipped[chance.randrange(len(flipped))] ^= 1 << chance.randrange(8)
-            damaged.append(bytes(flipped))
-        for each in damaged:
+        for each in damaged(make(old, new), 1, 1500):
             try:
                 self.assertEqual(len(new), sum(map(len, apply(each, old, len(new)))))
             except tako.PatchError:

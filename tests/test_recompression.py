@@ -5,7 +5,6 @@ import gzip
 import io
 import lzma
 import os
-import random
 import re
 import unittest
 import unittest.mock
@@ -351,14 +350,7 @@ class HostileTest(unittest.TestCase):
                     self.apply(attack)
 
     def test_a_truncated_or_altered_patch_makes_no_more_than_the_size(self):
-        right = recompression(OLD, NEW)
-        chance = random.Random(7)
-        damaged = [right[:size] for size in range(0, len(right), 31)]
-        for _ in range(100):
-            flipped = bytearray(right)
-            flipped[chance.randrange(len(flipped))] ^= 1 << chance.randrange(8)
-            damaged.append(bytes(flipped))
-        for each in damaged:
+        for each in patches.damaged(recompression(OLD, NEW), 31, 100):
             try:
                 self.assertEqual(len(NEW), len(apply_recompression(each, OLD, len(NEW))))
             except (tako.PatchError, zlib.error, lzma.LZMAError, ValueError):
@@ -545,17 +537,6 @@ class UpdateCase(test_delta.DeltaCase):
                              + '.*; updating without this patch\n  .*\n$')
         else:
             self.assertEqual('', result.err)
-
-    def install_old(self):
-        """Install 1.0 in an empty destination; forget earlier answers."""
-        self.empty_destination()
-        entries, self.origin.entries = self.origin.entries, self.origin.entries[:1]
-        self.origin.sign()
-        self.assertCode(0, self.run_here('fetch', self.app))
-        self.origin.entries = entries
-        self.origin.sign()
-        self.origin.answers.clear()
-        self.origin.requests.clear()
 
 
 class UpdateTest(UpdateCase):

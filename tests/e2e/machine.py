@@ -8,6 +8,7 @@ The suite has three parts:
 2. Units of every type, good and bad: see machine_parts/units.py.
 3. Each page with all its snippets, from top to bottom: see machine_parts/walk.py.
 """
+import functools
 import json
 import os
 import re
@@ -90,44 +91,23 @@ def say(what, out=''):
         print('      ' + line[:200], flush=True)
 
 
-def readme(path=None, begins=''):
-    """Return a snippet of README.md; for the arguments see pages.snippet()."""
-    return pages.snippet(PROJECT, 'README.md', path, begins)
+def snippets_of(page):
+    """Return pages.snippet() for one page, a function of path, begins or both."""
+    return functools.partial(pages.snippet, PROJECT, page)
 
 
-def downloading(path):
-    """Return the snippet of docs/downloading-images.md for this path."""
-    return pages.snippet(PROJECT, DOWNLOADING, path)
-
-
-def first_boot(begins):
-    """Return the snippet of docs/first-boot.md that begins so."""
-    return pages.snippet(PROJECT, FIRST_BOOT, begins=begins)
+readme = snippets_of('README.md')
+downloading = snippets_of(DOWNLOADING)
+first_boot = snippets_of(FIRST_BOOT)
+without_root = snippets_of('docs/run-without-root.md')
+monitoring = snippets_of('docs/monitoring.md')
+hardened = snippets_of('docs/hardened-unit.md')
+updating = snippets_of('docs/update-tako.md')
 
 
 def confirm_lines():
     """Return the lines Restart= and Confirm= of docs/a-new-version-does-not-run.md."""
     return pages.snippet(PROJECT, ROLLED_BACK, begins=CONFIRM)
-
-
-def without_root(path=None, begins=''):
-    """Return a snippet of docs/run-without-root.md; for the arguments see pages.snippet()."""
-    return pages.snippet(PROJECT, 'docs/run-without-root.md', path, begins)
-
-
-def monitoring(path=None, begins=''):
-    """Return a snippet of docs/monitoring.md; for the arguments see pages.snippet()."""
-    return pages.snippet(PROJECT, 'docs/monitoring.md', path, begins)
-
-
-def hardened(path=None, begins=''):
-    """Return a snippet of docs/hardened-unit.md; for the arguments see pages.snippet()."""
-    return pages.snippet(PROJECT, 'docs/hardened-unit.md', path, begins)
-
-
-def updating(path=None, begins=''):
-    """Return a snippet of docs/update-tako.md; for the arguments see pages.snippet()."""
-    return pages.snippet(PROJECT, 'docs/update-tako.md', path, begins)
 
 
 def wait_until(condition, seconds=30):
@@ -219,16 +199,16 @@ class Story:
 
     def boot_with_tako_in_the_image(self):
         """README.md: user-data for a VM whose own image contains tako.py."""
-        machine = self.new_machine('ready', first_boot('#cloud-config'))
+        machine = self.new_machine('ready', first_boot(begins='#cloud-config'))
         machine.write('/usr/local/bin/tako.py', scene.read(scene.TAKO), 0o755)
         self.publish_app('1.0.0')
         self.first_boot()
 
     def boot_before_the_origin_is_up(self):
         """The page's loop, in place of the last line, repeats while the exit code is 75."""
-        user_data = first_boot('#cloud-config')
+        user_data = first_boot(begins='#cloud-config')
         last = user_data.rstrip('\n').split('\n')[-1]
-        user_data = pages.vary(user_data, last + '\n', first_boot('  - |'))
+        user_data = pages.vary(user_data, last + '\n', first_boot(begins='  - |'))
         machine = self.new_machine('early', user_data)
         machine.write('/usr/local/bin/tako.py', scene.read(scene.TAKO), 0o755)
         self.origin.requests.clear()
@@ -242,7 +222,7 @@ class Story:
             shutil.copy(scene.TAKO, folder)
             with open(os.path.join(folder, 'app.tako'), 'w') as stream:
                 stream.write(readme(begins='Origin='))
-            subprocess.run(['sh', '-ec', first_boot('cat > user-data')], cwd=folder,
+            subprocess.run(['sh', '-ec', first_boot(begins='cat > user-data')], cwd=folder,
                            check=True)
             user_data = scene.read(os.path.join(folder, 'user-data'))
         machine = self.new_machine('machine', user_data)
