@@ -5989,10 +5989,10 @@ class Transfer:
         """Report a step of this download."""
         self.report.step(f'{self.label}: {line}')
 
-    def warn(self, what: str, hint: str = 'tell the administrator of the server if this persists'
-             ) -> None:
+    def warn(self, what: str, hint: str = '') -> None:
         """Print why the whole image is downloaded."""
-        self.report.warning(self.label, what + '; downloading the whole image', hint)
+        self.report.warning(self.label, what + '; downloading the whole image',
+                            hint or 'tell the administrator of the server if this persists')
 
     def is_first(self, event: str, place: object) -> bool:
         """Return True the first time that this event happens at a URL or host in this download."""
@@ -6285,13 +6285,23 @@ class Assembly:
 class GivenUpError(Exception):
     """The older image is of no use in this run: the whole image has to be downloaded.
 
-    The text says what is wrong; it is empty if nothing is. answer: to a request for the whole
-    image, if an origin gave one; its body is not read yet.
+    The text says what is wrong; it is empty if nothing is. hint: what to do, if that is on this
+    machine. answer: to a request for the whole image, if an origin gave one; its body is not read
+    yet.
     """
 
-    def __init__(self, what: str = '', answer: 'Optional[Answer]' = None) -> None:
+    def __init__(self, what: str = '', hint: str = '', answer: 'Optional[Answer]' = None) -> None:
         super().__init__(what)
+        self.hint = hint
         self.answer = answer
+
+    @classmethod
+    def over(cls, url: str, error: Exception) -> 'GivenUpError':
+        """Return the GivenUpError for an error while the file at `url` was used."""
+        if isinstance(error, (MemoryError, OSError)):
+            known = as_tako_error(error)
+            return cls(f'{url}: {known.what}', known.hint)
+        return cls(f'{url}: {error}', 'allow more threads' * isinstance(error, RuntimeError))
 
 
 class DeltaStrategy:
@@ -6362,7 +6372,7 @@ class PatchStrategy(DeltaStrategy):
         except (ValueError, EOFError, RefusedError, MemoryError) as error:
             remove_if_there(path)
             self._partial.clear()
-            raise GivenUpError(f'{url}: {str(error) or NO_MEMORY}') from None
+            raise GivenUpError.over(url, error) from None
         remove_if_there(path)
         return True
 
@@ -6438,10 +6448,14 @@ class RecompressionStrategy(PatchStrategy):
         self._url = f'{remote.image_url}.{self._older_digest}.2.patch'
         try:
             return self._use(remote, self._url, size, path)
-        except (GivenUpError, OSError, RuntimeError) as error:  # RuntimeError: no new thread
-            if str(error):
-                transfer.report.warning(transfer.label, f'{error}; updating without this patch',
-                                        'tell the publisher if other machines report this, too')
+        except GivenUpError as error:
+            fault = error
+        except (OSError, RuntimeError) as error:        # RuntimeError: no new thread
+            fault = GivenUpError.over(self._url, error)
+        if str(fault):
+            transfer.report.warning(transfer.label, f'{fault}; updating without this patch',
+                                    fault.hint or 'tell the publisher if other machines '
+                                                  'report this, too')
         self._is_given_up = True
         remove_if_there(path)
         return False
@@ -6563,7 +6577,7 @@ class RangeStrategy(DeltaStrategy):
             self._fill(remote, transfer.assembly)
         except (ValueError, EOFError, RefusedError, MemoryError) as error:
             if transfer.assembly is None or not transfer.assembly.relies_on_stored_index:
-                raise GivenUpError(f'{remote.url}: {str(error) or NO_MEMORY}') from None
+                raise GivenUpError.over(remote.url, error) from None
             # the older image may have changed since its index was stored: read the image itself
             transfer.assembly, self._trust_stored_index = None, False
             return remote.download_head() and self.attempt(remote)
@@ -6649,7 +6663,7 @@ class RangeStrategy(DeltaStrategy):
         size = sum(each.end - each.begin for each in group)
         if len(group) == 1:
             if answer.status == 200:
-                raise GivenUpError('', answer)
+                raise GivenUpError(answer=answer)
             if (answer.status, answer.headers.get('content-range')) != (206, spelled[0]):
                 raise ValueError('a range was answered with another')
             return [self._transfer.read(answer, size)]
@@ -6780,7 +6794,7 @@ class ImageDownload(Transfer):
                 self.is_delta = any(strategy.attempt(remote) for strategy in self._deltas)
         except GivenUpError as error:
             if str(error):
-                self.warn(str(error))
+                self.warn(str(error), error.hint)
             self._give_up_deltas()
             answer = error.answer
         if not self.is_delta:

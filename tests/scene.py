@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 import unittest
 import unittest.mock
 
@@ -235,6 +236,13 @@ class Scene(unittest.TestCase):
         """Return the names of the partial images and patches in the destination."""
         return [name for name in os.listdir(self.destination) if name.startswith('.partial-')]
 
+    def mount(self, path, size):
+        """Mount a tmpfs of so many bytes; skip the test without permission."""
+        if as_root('mount', '-t', 'tmpfs', '-o', 'size={}'.format(size), 'tako-test',
+                         path) is None:
+            self.skipTest('NOT ALLOWED TO MOUNT: A DISK THAT IS REALLY FULL IS NOT TESTED')
+        self.addCleanup(subprocess.run, ['umount', path], check=True)
+
     def environ_with_systemctl(self):
         """Return the environment in which tako.py finds the systemctl of fake_systemd.py."""
         return {'PATH': self.path('bin') + ':/usr/bin:/bin'}
@@ -419,6 +427,12 @@ class Clock:
     def patch(self):
         """Return a patch that puts this in place of the time module of tako.py."""
         return unittest.mock.patch.object(tako, 'time', self)
+
+
+def free(size):
+    """Let the file system report so many free bytes."""
+    return unittest.mock.patch.object(os, 'statvfs', lambda _: types.SimpleNamespace(
+        f_bavail=size, f_bfree=1 << 50, f_blocks=1 << 51, f_frsize=1, f_bsize=1 << 20))
 
 
 def wait_until(condition, seconds=30):

@@ -1,11 +1,15 @@
 """Sections 9, 16 and 19: patches of compressed images, from the publisher to the machine."""
+import contextlib
 import errno
 import functools
 import gzip
 import io
 import lzma
 import os
+import platform
 import re
+import subprocess
+import sys
 import unittest
 import unittest.mock
 import zipfile
@@ -19,7 +23,7 @@ import test_delta
 import test_patches
 import test_publish
 from patches import LEVEL_9, apply_recompression, head, number, packed, raw_head
-from scene import noise, prose
+from scene import PROJECT, noise, prose
 
 CONTENTS = [prose(40000, seed) + noise(2000, seed) for seed in range(1, 9)]
 CHANGED = [each[:30000] + noise(300, seed) + each[30300:] for seed, each in enumerate(CONTENTS)]
@@ -528,13 +532,13 @@ class UpdateCase(test_delta.DeltaCase):
         self.assertEqual([], self.origin.served(self.image) + self.origin.served(self.ordinary))
         self.assertEqual(requests, len(self.origin.served(self.patch)))
 
-    def assertOrdinary(self, result, warning=''):
-        """The ordinary patch made the image."""
+    def assertOrdinary(self, result, warning='', hint='tell the publisher'):
+        """The ordinary patch made the image, after a warning with this hint if there is one."""
         self.assertEqual([], self.origin.served(self.image))
         self.assertEqual([200], [code for code, _ in self.origin.served(self.ordinary)])
         if warning:
             self.assertRegex(result.err, '^tako: warning: .*' + warning
-                             + '.*; updating without this patch\n  .*\n$')
+                             + '.*; updating without this patch\n  .*' + hint + '.*\n$')
         else:
             self.assertEqual('', result.err)
 
@@ -712,6 +716,18 @@ class ChoiceTest(UpdateCase):
         self.assertEqual([], self.origin.served(self.patch))
 
 
+# Runs tako.py with as many more bytes of memory as the second argument says.
+LIMITED = """
+import concurrent.futures.thread, encodings.idna, lzma, os, resource, socket, sys, zlib
+sys.path.insert(0, sys.argv[1])
+import tako
+with open('/proc/self/statm') as stream:
+    most = int(stream.read().split()[0]) * os.sysconf('SC_PAGE_SIZE') + int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+sys.exit(tako.main(sys.argv[3:]))
+"""
+
+
 class WithoutTest(UpdateCase):
     """All that can go wrong with a recompression patch ends in an update without it."""
 
@@ -809,20 +825,66 @@ class WithoutTest(UpdateCase):
             self.assertOrdinary(self.assertUpdated())
 
     def test_a_disk_that_fails_or_is_full_for_the_contents(self):
-        for code in (errno.ENOSPC, errno.EIO):
+        for code, hint in (errno.ENOSPC, 'free disk space'), (errno.EIO, 'check'):
             with self.subTest(code), unittest.mock.patch.object(
                     tako.ImageDirectory, 'scratch_file',
                     side_effect=OSError(code, os.strerror(code))):
-                self.assertOrdinary(self.assertUpdated(), os.strerror(code))
+                self.assertOrdinary(self.assertUpdated(), os.strerror(code), hint)
             self.install_old()
 
+    def test_a_disk_that_is_really_full_for_the_contents(self):
+        """Also if it fills after the check of its space."""
+        os.mkdir(self.path('small'))
+        self.mount(self.path('small'), 4 * len(NEW))
+        self.destination = self.path('small', 'destination')
+        os.mkdir(self.destination)
+        self.app = self.config(self.origin.url, version='1.0', more=self.more)
+        self.assertCode(0, self.run_here('fetch', self.app))
+        before = scene.names(self.destination)
+        self.app = self.config(self.origin.url, more=self.more)
+        filler, stat = self.path('small', 'filler'), os.statvfs(self.path('small'))
+        for does_check in (True, False):
+            with self.subTest(does_check=does_check), open(filler, 'wb') as stream:
+                # room for the image and a patch, and none for the contents of old streams
+                stream.write(bytes(stat.f_bavail * stat.f_frsize - len(NEW) - 110000))
+                stream.flush()
+                self.origin.answers.clear()
+                with contextlib.ExitStack() as stack:
+                    if not does_check:
+                        stack.enter_context(scene.free(1 << 30))
+                    result = self.run_here('fetch', self.app)
+                self.assertOrdinary(result, '' if does_check else 'No space left on device',
+                                    'free disk space')
+                self.assertInPlace(NEW)
+            os.unlink(filler)
+            self.install_old()
+            self.assertEqual(before, scene.names(self.destination))
+
     def test_without_memory_or_threads(self):
-        for error, words in ((MemoryError(), 'not enough memory'),
-                             (RuntimeError("can't start new thread"), 'new thread')):
+        for error, words, hint in ((MemoryError(), 'not enough memory', 'raise its limit'),
+                                   (RuntimeError("can't start new thread"), 'new thread',
+                                    'allow more threads')):
             with self.subTest(words), unittest.mock.patch.object(
                     tako.Recompression, 'blocks', side_effect=error):
-                self.assertOrdinary(self.assertUpdated(), words)
+                self.assertOrdinary(self.assertUpdated(), words, hint)
             self.install_old()
+
+    @unittest.skipUnless(os.path.exists('/proc/self/statm'), 'NO /proc')
+    @unittest.skipIf(platform.python_implementation() == 'PyPy', 'PYPY ENDS WITHOUT MEMORY')
+    def test_with_really_little_memory(self):
+        """With more and more of it, the update fails, works without the patch, and with it."""
+        results = []
+        for spare in 2, 8, 24, 160:
+            self.install_old()
+            command = [sys.executable, '-I', '-c', LIMITED, PROJECT, str(spare << 20), 'fetch',
+                       self.app]
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                  universal_newlines=True, timeout=scene.RUN_SECONDS)
+            results.append(scene.Result(done.returncode, done.stdout, done.stderr))
+            self.assertNoDefect(results[-1])
+            self.assertCode(done.returncode, results[-1])
+            self.assertInPlace(OLD if done.returncode else NEW)
+        self.assertRecompressed(results[-1])
 
     def test_without_zlib_lzma_or_threads_no_patch_is_asked_for(self):
         for module in ('lzma', 'concurrent.futures.thread'):

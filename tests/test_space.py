@@ -49,19 +49,6 @@ class SpaceCase(scene.Scene):
         self.assertEqual(self.origin.read('manifest'),
                          scene.read(self.path('destination', 'manifest')))
 
-    def mount(self, path, size):
-        """Mount a tmpfs of so many bytes; skip the test without permission."""
-        if scene.as_root('mount', '-t', 'tmpfs', '-o', 'size={}'.format(size), 'tako-test',
-                         path) is None:
-            self.skipTest('NOT ALLOWED TO MOUNT: A DISK THAT IS REALLY FULL IS NOT TESTED')
-        self.addCleanup(subprocess.run, ['umount', path], check=True)
-
-
-def free(size):
-    """Let the file system report so many free bytes."""
-    return unittest.mock.patch.object(os, 'statvfs', lambda _: types.SimpleNamespace(
-        f_bavail=size, f_bfree=1 << 50, f_blocks=1 << 51, f_frsize=1, f_bsize=1 << 20))
-
 
 class longest_file:
     """Limit the size of files. For a process that writes one, this is a disk that fills up."""
@@ -92,24 +79,24 @@ class CheckTest(SpaceCase):
         self.assertNotIn(self.image, self.origin.paths())
 
     def test_a_byte_too_little_is_an_error_before_the_download(self):
-        with free(len(IMAGE) - 1):
+        with scene.free(len(IMAGE) - 1):
             self.assertNoRoom(len(IMAGE), len(IMAGE) - 1)
         self.assertOldState()
         self.assertEqual(0, self.fetch().code)
         self.assertInPlace(IMAGE)
 
     def test_just_enough_room_is_enough(self):
-        with free(len(IMAGE)):
+        with scene.free(len(IMAGE)):
             self.assertEqual(0, self.fetch().code)
         self.assertInPlace(IMAGE)
 
     def test_a_partial_image_needs_room_only_for_the_rest(self):
         self.write('destination/.partial-' + self.entry.digest, IMAGE[:300000])
         left = len(IMAGE) - 300000
-        with free(left - 1):
+        with scene.free(left - 1):
             self.assertNoRoom(left, left - 1)
         self.assertEqual(IMAGE[:300000], scene.read(self.partial))
-        with free(left):
+        with scene.free(left):
             self.assertEqual(0, self.fetch().code)
         self.assertEqual(['bytes=300000-'], self.origin.asked(self.image, 'Range'))
         self.assertInPlace(IMAGE)
@@ -129,7 +116,7 @@ class CheckTest(SpaceCase):
 
     def test_without_a_download_no_room_is_needed(self):
         self.assertEqual(0, self.fetch().code)
-        with free(0):
+        with scene.free(0):
             self.assertQuiet(self.fetch())
 
     def test_unknown_free_space_prevents_no_download(self):
@@ -157,7 +144,7 @@ class CheckTest(SpaceCase):
             return types.SimpleNamespace(st_size=status.st_size, st_blocks=0, st_dev=status.st_dev,
                                          st_ino=status.st_ino, st_mode=status.st_mode,
                                          st_mtime=status.st_mtime)
-        with unittest.mock.patch.object(os, 'fstat', no_blocks), free(len(IMAGE) - 300000):
+        with unittest.mock.patch.object(os, 'fstat', no_blocks), scene.free(len(IMAGE) - 300000):
             self.assertEqual(0, self.fetch().code)
         self.assertInPlace(IMAGE)
 
@@ -225,7 +212,7 @@ class FullTest(SpaceCase):
         self.assertCode(1, result)
         self.assertIn('bytes are needed', result.err)
         self.assertNotIn(self.image, self.origin.paths())
-        with free(1 << 30):             # as if others filled the disk after the check
+        with scene.free(1 << 30):             # as if others filled the disk after the check
             result = self.fetch()
         self.assertCode(1, result)
         self.assertIn(self.partial, result.err)
@@ -429,7 +416,7 @@ class MakeRoomTest(SpaceCase):
         self.assertCode(0, self.fetch())
         self.origin.publish('1.3', IMAGE)
         self.config(self.origin.url, more='Keep=1\n')
-        with free(len(ONE)):
+        with scene.free(len(ONE)):
             self.assertCode(1, self.fetch())
         self.assertEqual({second.digest, third.digest},
                          set(os.listdir(self.path('destination', 'store'))))
@@ -444,7 +431,7 @@ class MakeRoomTest(SpaceCase):
         self.origin.publish('1.2', IMAGE)
         self.config(self.origin.url, more='Keep=2\n')
         os.unlink(self.path('destination', 'latest'))
-        with free(len(ONE)):
+        with scene.free(len(ONE)):
             self.assertCode(1, self.fetch())
         self.assertEqual({self.one.digest, second.digest},
                          set(os.listdir(self.path('destination', 'store'))))
