@@ -86,6 +86,10 @@ class Row:
         found = [getattr(cost, field) for cost in self.costs]
         return max(found) if field in ('sent', 'memory') else statistics.median(found)
 
+    def is_due(self):
+        """Return whether another update counts: not after a fault, nor after a slow one."""
+        return self.fault is None and not (self.costs and self.costs[0].wall > SLOW_SECONDS)
+
     def made(self, field):
         return None if self.making is None or self.making.fault else getattr(self.making, field)
 
@@ -226,7 +230,7 @@ def measure_pair(form, pair, chosen, web, by_rate):
     for _ in range(ROUNDS):
         for peer in chosen:
             row = rows[peer.name]
-            if row.fault is None and not (row.costs and row.costs[0].wall > SLOW_SECONDS):
+            if row.is_due():
                 cost, row.fault = update_once(peer, web, web.port, image(pair, form))
                 row.costs.append(cost)
     for mbit in RATES_MBIT if form in REBUILT_FORMATS else ():
@@ -244,12 +248,15 @@ def measure_rate(form, pair, mbit, chosen, rows, web):
     with measure.Delay(web, ONE_WAY_MS, mbit) as line:
         for _ in range(ROUNDS):
             for peer in chosen:
-                if peer.name in found and rows[peer.name].fault is None:
+                row = found.get(peer.name)
+                if row is not None and rows[peer.name].fault is None and row.is_due():
                     peer.rate = mbit * 125000
-                    row = found[peer.name]
                     cost, row.fault = update_once(peer, web, line.port, image(pair, form))
                     row.costs.append(cost)
                     peer.rate = None
+    print('  {:9} {:5} at {} Mbit/s, s: {}'.format(form, pair, mbit, ', '.join(
+        '{} {:.2f}'.format(name, row.get('wall')) for name, row in found.items()
+        if row.get('wall') is not None)), flush=True)
     return found
 
 
