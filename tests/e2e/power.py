@@ -102,7 +102,7 @@ class Power:
 
     def cuts(self):
         for kind in self.kinds:
-            for flow in flows.FLOWS:
+            for flow in flows.CHOSEN:
                 for number in range(CUTS[flow.name]):
                     yield Cut(kind, flow, '', 1, bool(number % 2))
                 for number in range(CUTS_AT_THE_END):
@@ -287,7 +287,7 @@ def main():
         for cut in suite.sample(power.cuts()):
             with suite.case(str(cut)):
                 power.run(cut)
-        if power.kinds and not os.environ.get('PROVE_SECONDS'):
+        if power.kinds and not os.environ.get('PROVE_SECONDS') and flows.CHOSEN == [*flows.FLOWS]:
             with suite.case('at least {} cuts of each kind'.format(CUTS_MIN)):
                 flows.check.assertGreaterEqual(min(power.done.values()), CUTS_MIN)
     suite.close()

@@ -135,7 +135,7 @@ def main():
         with suite.case('the flows make each call'):
             flows.check.assertEqual(set(TOUCHES), {case.call for case in found})
         begun, missed = Counter(), Counter()
-        for case in suite.sample(found):
+        for case in suite.sample([each for each in found if each.flow in flows.CHOSEN]):
             begun[case.flow, case.call] += 1
             missed[case.flow, case.call] += not run(case, scratch, suite)
         suite.count('calls missed', sum(missed.values()))

@@ -11,8 +11,8 @@ from pythons_parts import roots
 QEMU = 'qemu-s390x-static'
 ROOT = os.path.join(roots.ROOTS, 's390x')
 MODULES = ('test_keys', 'test_config', 'test_ed25519', 'test_manifest', 'test_chunks',
-           'test_versions', 'test_patches')
-SLOW = ('test_patches',)            # takes minutes
+           'test_versions', 'test_stamp_format', 'test_patches', 'test_recompression')
+SLOW = ('test_patches', 'test_recompression')       # take minutes
 LEFT_OUT = ('MemoryTest',)          # would measure the memory of the emulator
 SECONDS_MAX = 3600                  # limit for the tests of one module
 # sys.executable is the emulated Python, as some tests start it.
