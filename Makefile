@@ -115,10 +115,9 @@ lint: $(TOOLS)/installed
 	$(TOOLS)/bin/vermin --quiet --no-tips --violations --target=3.6- --eval-annotations tako.py tests/*.py tests/attacks/*.py tests/bench/*.py
 	PYTHONPATH=. $(TOOLS)/bin/python tests/oracles.py
 
-coverage: export TAKO_TESTS_START = 1
 coverage: $(TOOLS)/installed
 	$(TOOLS)/bin/coverage erase
-	PYTHONPATH=. $(TOOLS)/bin/coverage run -m unittest discover -s tests
+	PYTHONPATH=. $(TOOLS)/bin/coverage run tests/check.py
 	$(TOOLS)/bin/coverage combine --quiet
 	$(TOOLS)/bin/coverage report
 
