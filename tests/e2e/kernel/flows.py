@@ -75,7 +75,7 @@ FLOWS = (
     Flow('first store', 'empty', '', ()),
 )
 # those that are interrupted
-CHOSEN = [flow for flow in FLOWS if os.environ.get('FLOWS', '') in flow.name]
+CHOSEN = tuple(flow for flow in FLOWS if os.environ.get('FLOWS', '') in flow.name)
 
 
 def images(size):
