@@ -190,7 +190,7 @@ CONNECTIONS = 4                         # maximum number of connections to a hos
 
 # network and files
 BLOCK_BYTES = 1 << 18                   # data is read, hashed and written in blocks of this size
-LINES_BLOCK_BYTES = 1 << 16             # smaller blocks, for input that is parsed by lines
+SMALL_BLOCK_BYTES = 1 << 16             # smaller ones, for lines, and where many blocks are held
 DISCARD_MAX_BYTES = 1 << 16             # a longer error page costs more to read than to reconnect
 REDIRECTS_MAX = 10                      # maximum number of redirects in a row
 NETWORK_TIMEOUT_SECONDS = 10.0          # longest wait for a connection, or for the next packet
@@ -1937,8 +1937,8 @@ def apply_patch(patch: 'BinaryIO', read_old: 'Callable[[int, int], bytes]',
 
 def _patch_pieces(patch: 'BinaryIO', old: '_OldImage', size: int,
                   start: int) -> 'Iterator[bytes]':
-    """Yield the bytes that each operation makes, at most BLOCK_BYTES at a time."""
-    place, at, shift, count, masks = start + len(PATCH_MAGIC), 0, 0, 0, _masks(BLOCK_BYTES)
+    """Yield the bytes that each operation makes, at most SMALL_BLOCK_BYTES at a time."""
+    place, at, shift, count, masks = start + len(PATCH_MAGIC), 0, 0, 0, _masks(SMALL_BLOCK_BYTES)
     patch.seek(start)
     if patch.read(len(PATCH_MAGIC)) != PATCH_MAGIC:
         raise PatchError('unknown patch format')
@@ -1951,7 +1951,7 @@ def _patch_pieces(patch: 'BinaryIO', old: '_OldImage', size: int,
             if not at < end <= size or count > OPERATIONS_SPARE + size // OPERATION_BYTES:
                 raise PatchError('the patch makes more than the image, or too little at a time')
             while at < end:
-                piece_bytes = min(BLOCK_BYTES, end - at)
+                piece_bytes = min(SMALL_BLOCK_BYTES, end - at)
                 piece = (new_bytes.read(piece_bytes) if kind == NEW
                          else old.read(at + shift, piece_bytes))
                 yield (_add_bytes(piece, differences.read(piece_bytes), *masks) if kind == ADD
@@ -2049,7 +2049,7 @@ class _Unpacker:
             try:
                 packed = b''
                 if self.decoder.needs_input:
-                    packed = self._read(min(BLOCK_BYTES, self.left))
+                    packed = self._read(min(SMALL_BLOCK_BYTES, self.left))
                 unpacked = self.decoder.decompress(packed, size)
             except self.error as error:
                 raise PatchError(f'the patch has a damaged stream: {error}')
@@ -2066,11 +2066,11 @@ class _Unpacker:
         return data
 
     def read(self, size: int) -> bytes:
-        """Return exactly `size` bytes, at most BLOCK_BYTES. Raises PatchError if fewer are left."""
+        """Return `size` bytes, SMALL_BLOCK_BYTES at most. Raises PatchError if fewer are left."""
         if self.at + size > len(self.unpacked):
             self.unpacked, self.at = self.unpacked[self.at:], 0
         while size > len(self.unpacked):
-            more = self.some(BLOCK_BYTES)
+            more = self.some(SMALL_BLOCK_BYTES)
             if not more:
                 raise PatchError('the patch has a stream that is too short')
             self.unpacked += more
@@ -2171,7 +2171,7 @@ def _decompress(coder: Coder, read: 'Callable[[int, int], bytes]', at: int,
         while not decoder.eof:
             needs_input = decoder.needs_input if is_lzma else not packed
             if needs_input:
-                packed = read(at, LINES_BLOCK_BYTES)
+                packed = read(at, SMALL_BLOCK_BYTES)
                 at += len(packed)
             block = decoder.decompress(packed, most)
             if needs_input and not (packed or block):
@@ -3732,7 +3732,7 @@ class HttpConnection:
             if end >= 0:
                 line, self._position = self._buffer[self._position:end], end + 1
                 return line[:-1] if line.endswith(b'\r') else line
-            piece = self._receive(LINES_BLOCK_BYTES)
+            piece = self._receive(SMALL_BLOCK_BYTES)
             if not piece:
                 raise ConnectionError('the connection ended within the headers')
             if len(self._buffer) - self._position > FRAMING_MAX_BYTES:
