@@ -6298,10 +6298,13 @@ class GivenUpError(Exception):
     @classmethod
     def over(cls, url: str, error: Exception) -> 'GivenUpError':
         """Return the GivenUpError for an error while the file at `url` was used."""
+        what, hint = str(error), ''
         if isinstance(error, (MemoryError, OSError)):
             known = as_tako_error(error)
-            return cls(f'{url}: {known.what}', known.hint)
-        return cls(f'{url}: {error}', 'allow more threads' * isinstance(error, RuntimeError))
+            what, hint = known.what, known.hint
+        elif isinstance(error, RuntimeError):           # no new thread
+            hint = 'allow more threads'
+        return cls(f'{url}: {what}', hint)
 
 
 class DeltaStrategy:
@@ -6450,7 +6453,7 @@ class RecompressionStrategy(PatchStrategy):
             return self._use(remote, self._url, size, path)
         except GivenUpError as error:
             fault = error
-        except (OSError, RuntimeError) as error:        # RuntimeError: no new thread
+        except (OSError, RuntimeError) as error:
             fault = GivenUpError.over(self._url, error)
         if str(fault):
             transfer.report.warning(transfer.label, f'{fault}; updating without this patch',
