@@ -2265,7 +2265,7 @@ class Recompression:
 
         scratch: an empty file, for the contents of old streams. submit: that of an Executor, in
         which contents of up to STREAM_HELD_MAX_BYTES are compressed. check: called often; may
-        raise. A stream that comes out longer or shorter than it has to be is cut or filled, so that
+        raise. A stream that comes out longer or shorter than it must be is cut or filled, so that
         what follows is in its place.
         """
         expanded = apply_patch(patch, _Expanded(self, scratch, check).read, self.size + sum(
@@ -6283,7 +6283,7 @@ class Assembly:
 
 
 class GivenUpError(Exception):
-    """The older image is of no use in this run: the whole image has to be downloaded.
+    """The older image is of no use in this run: only a download of the whole image is left.
 
     The text says what is wrong; it is empty if nothing is. hint: what to do, if that is on this
     machine. answer: to a request for the whole image, if an origin gave one; its body is not read

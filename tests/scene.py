@@ -238,8 +238,7 @@ class Scene(unittest.TestCase):
 
     def mount(self, path, size):
         """Mount a tmpfs of so many bytes; skip the test without permission."""
-        if as_root('mount', '-t', 'tmpfs', '-o', 'size={}'.format(size), 'tako-test',
-                         path) is None:
+        if as_root('mount', '-t', 'tmpfs', '-o', 'size={}'.format(size), 'tako-test', path) is None:
             self.skipTest('NOT ALLOWED TO MOUNT: A DISK THAT IS REALLY FULL IS NOT TESTED')
         self.addCleanup(subprocess.run, ['umount', path], check=True)
 

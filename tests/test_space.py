@@ -212,7 +212,7 @@ class FullTest(SpaceCase):
         self.assertCode(1, result)
         self.assertIn('bytes are needed', result.err)
         self.assertNotIn(self.image, self.origin.paths())
-        with scene.free(1 << 30):             # as if others filled the disk after the check
+        with scene.free(1 << 30):       # as if others filled the disk after the check
             result = self.fetch()
         self.assertCode(1, result)
         self.assertIn(self.partial, result.err)
